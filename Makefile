@@ -1,0 +1,53 @@
+# make install | demo | test | test-quick | check | bench | bench-quick | lock | clean
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+# Byte code makes every later start faster, so it is compiled at install and never forbidden.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: install demo test test-quick check format bench bench-quick lock clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -o '^uv==[0-9.]*' requirements.lock)"
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(UV) pip install --quiet --no-deps --python $(BIN)/python --editable .
+	touch $@
+
+demo: install
+	$(BIN)/python -m deployments.demo
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+
+test-quick: install
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect" tests/domain tests/clients tests/engine tests/deployments
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/python tests/benchmarks/bench.py
+
+bench-quick: install
+	$(BIN)/python tests/benchmarks/bench.py --quick
+
+# No index is named in the lock, so that it installs from whichever one the machine is set up with.
+lock:
+	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --quiet \
+		--python-version 3.11 --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,37 @@
+"""What ``thresher validate`` found, as text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def preview_text(found: dict[str, Any]) -> str:
+    """Plan, mapping and first request, for a person."""
+    plan, model = found["plan"], found["model"]
+    lines = [
+        f"service   {found['name']}",
+        f"model     {model['type']}{' ' + model['version'] if model['version'] else ''}, served by: {model['serving']}",
+        f"instances {found['instances']} x {found['flavor']}",
+        f"plan      {plan['items']:,} items, {plan['bytes']:,} bytes, {plan['shards']:,} shards",
+    ]
+    if plan["rows"] is not None:
+        lines.append(f"          {plan['rows']:,} rows")
+    if plan["items_of_unknown_size"]:
+        lines.append(f"          {plan['items_of_unknown_size']:,} items of unknown size")
+    if plan["refused_already"]:
+        lines.append(f"          {plan['refused_already']:,} items are FAILED already (unreadable lines or addresses)")
+    lines.append(f"manifest  {found['output_manifest']}")
+    if found["mapping"] is not None:
+        lines += ["", "mapping", json.dumps(found["mapping"], ensure_ascii=False, indent=2)]
+    request = found["request"]
+    if request is not None:
+        lines += [
+            "",
+            f"first request (of {request['item']})",
+            f"{request['method']} {request['path']}",
+            f"Content-Type: {request['content_type']}",
+            "",
+            request["body"].replace("\r\n", "\n"),
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,68 @@
+"""Reading a specification: a YAML (or JSON) file, and fields that the call overrides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.domain.errors import Problem, SpecificationError
+
+_PATHS = ("input_path", "output_path", "model", "model_config")
+
+
+def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of a specification file, with ``field=value`` overrides (values are YAML, ``a.b=1`` reaches inside).
+
+    Relative local paths in the file are taken from the file's folder, those of overrides from the working directory.
+    Raises SpecificationError.
+    """
+    try:
+        document = yaml.safe_load(path.read_bytes())
+    except FileNotFoundError:
+        raise SpecificationError([Problem("SPEC", str(path), "there is no such file")]) from None
+    except IsADirectoryError:
+        raise SpecificationError([Problem("SPEC", str(path), "is a folder; a YAML file is needed")]) from None
+    except OSError as error:
+        raise SpecificationError([Problem("SPEC", str(path), f"cannot be read: {error.strerror}")]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
+    if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
+        raise SpecificationError([Problem("SPEC", str(path), "should hold fields: name: value")])
+    for name in _PATHS:
+        value = document.get(name)
+        if isinstance(value, str) and _is_relative(value, name):
+            document[name] = os.path.normpath(path.parent.absolute() / value)
+    for override in overrides:
+        _override(document, override)
+    return document
+
+
+def _is_relative(value: str, field: str) -> bool:
+    if "://" in value or value.startswith(("/", "~", "{")) or not value.strip():
+        return False
+    # A model without a slash is a name in the model store.
+    return field != "model" or "/" in value or value in (".", "..")
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals or not field.strip():
+        raise SpecificationError([Problem("--set", override, "should be field=value")])
+    try:
+        value = yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        value = text
+    *outer, last = field.strip().split(".")
+    target: Any = document
+    for name in outer:
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise SpecificationError([Problem("--set", override, f"{name} holds no fields")])
+    if isinstance(value, str) and not outer and field.strip() in _PATHS and _is_relative(value, field.strip()):
+        value = os.path.normpath(Path.cwd() / value)
+    target[last] = value

@@ -1,0 +1,121 @@
+"""``thresher validate``: everything but inference."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import Storage
+from tasks.clients.tables import csv_rows, csv_text
+from tasks.domain.errors import ItemError
+from tasks.domain.item import Item
+from tasks.domain.mapping import Mapping
+from tasks.domain.paths import parse_address, redact
+from tasks.domain.request import Body, FileForm, row_body
+from tasks.domain.run import Run
+from tasks.domain.shard import Bounds, Cutter
+from tasks.engine.checking import check
+from tasks.engine.items import size_error
+from tasks.engine.loop import engine_loop
+from tasks.engine.planning import Planner
+from tasks.settings import Settings
+
+ROWS_COUNTED_BYTES = 64 << 20
+"""CSV files are read to count their rows up to this many bytes in all."""
+
+
+def validate_service(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a run would do, as plain JSON values; nothing is created. Raises SpecificationError with every problem."""
+    return engine_loop().run_blocking(_validate(fields))
+
+
+async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
+    settings = Settings()
+    run = await check(
+        fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials={}
+    )
+    storage = Storage(settings)
+    try:
+        return await _preview(run, settings, storage)
+    finally:
+        await storage.close()
+
+
+async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, Any]:
+    planner = Planner(storage, parse_address(run.service.input_path))
+    cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
+    refused = 0
+    example: tuple[Item, Body] | None = None
+    rows: int | None = 0 if run.rule is not None else None
+    try:
+        async for item in planner.items():
+            cutter.add(item)
+            refused += bool(item.error)
+            if item.error or (example is not None and rows is None):
+                continue
+            if rows is not None and (item.size < 0 or cutter.bytes > ROWS_COUNTED_BYTES):
+                rows = None
+                if example is not None:
+                    continue
+            try:
+                name, data = await _read(item, settings, storage)
+                if rows is not None:
+                    rows += sum(1 for _ in csv_rows(csv_text(data), header=run.service.csv_header == "present"))
+                if example is None:
+                    example = (item, _first_request(run, name, data))
+            except (ObjectError, ItemError, StopIteration):
+                continue  # the run would say so of this item, and go on
+        cutter.end()
+    except ObjectError as error:
+        planner.warnings.append(f"the input cannot be listed to its end: {error.cause}")
+    return {
+        "name": run.service.name,
+        "model": {"version": run.model_version, "type": run.config.model_type, "serving": run.serving},
+        "flavor": run.flavor.name,
+        "instances": run.service.instances,
+        "plan": {
+            "items": cutter.items, "bytes": cutter.bytes, "items_of_unknown_size": cutter.unknown_sizes, "rows": rows,
+            "refused_already": refused, "shards": len(cutter.shards),
+        },
+        "mapping": run.rule,
+        "request": None if example is None else _request(run, *example),
+        "output_manifest": str(run.output_address.child(run.names.manifest(0))).replace(run.task_id, "{task_id}"),
+        "warnings": [*run.warnings, *planner.warnings],
+    }  # fmt: skip
+
+
+async def _read(item: Item, settings: Settings, storage: Storage) -> tuple[str, bytes]:
+    address = parse_address(item.address)
+    if size_error(address.name, item.size, settings.max_item_bytes):
+        raise StopIteration
+    try:
+        return address.name, await storage.read(address, settings.max_item_bytes, item.size)
+    except Exception as error:
+        raise ObjectError(str(error)) from None
+
+
+def _first_request(run: Run, name: str, data: bytes) -> Body:
+    if run.rule is None:
+        return FileForm(run.api.file_leaf or "file").body(name, data)
+    mapping = Mapping(run.rule)
+    for row in csv_rows(csv_text(data), header=run.service.csv_header == "present"):
+        return row_body(mapping.body(row.cells, row.line))
+    raise ObjectError("no row")
+
+
+def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
+    try:
+        shown = body.data.decode()
+    except UnicodeDecodeError:
+        head, _, rest = body.data.partition(b"\r\n\r\n")
+        content, _, tail = rest.rpartition(b"\r\n--")
+        shown = f"{head.decode()}\r\n\r\n<{len(content)} bytes>\r\n--{tail.decode()}"
+    return {
+        "item": redact(item.source),
+        "method": run.api.method,
+        "path": run.api.url,
+        "content_type": body.content_type,
+        "body": shown,
+    }

@@ -1,0 +1,30 @@
+"""The DAG of a batch service: validate, plan (mapping), infer (mapped over shards), publish."""
+
+from __future__ import annotations
+
+from prefect import flow, unmapped
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.waiting import finished
+from tasks.domain.run import RunResult
+from tasks.domain.service import BatchService
+from tasks.infer import infer, instances, shards_at_once
+from tasks.plan import plan
+from tasks.publish import publish
+from tasks.validate import validate
+
+
+@flow(
+    name="batch_service",
+    flow_run_name="{service.name}",
+    task_runner=ThreadPoolTaskRunner(max_workers=shards_at_once()),  # type: ignore[arg-type]
+    persist_result=False,
+)
+async def batch_service(service: BatchService) -> RunResult:
+    """Run a batch service once: every item of its input gets its result file and its line in the output manifest."""
+    async with instances():
+        run = await validate(service)
+        planned = await plan(run)
+        done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
+    result = await publish(run, planned, done)
+    return result.checked()

@@ -1,0 +1,48 @@
+"""Prefect blocks turned into values, only where a value is needed: storage keys and secrets of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefect.blocks.system import Secret
+
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.service import SECRET_REFERENCE
+from tasks.settings import Settings
+
+
+async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
+    """Credentials that the administrator keeps in Secret blocks, by scheme; the others come from the environment."""
+    named = {"s3": settings.s3_credentials_block, "obs": settings.obs_credentials_block}
+    found: dict[str, Credentials] = {}
+    for scheme, block in named.items():
+        if block is None:
+            continue
+        value = await _secret(block, f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK")
+        if not isinstance(value, dict):
+            expected = "the block should hold JSON with endpoint_url, access_key_id and secret_access_key"
+            raise SpecificationError([Problem(f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK", block, expected)])
+        found[scheme] = Credentials.model_validate(value)
+    return found
+
+
+async def resolved_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """A service's environment with every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value."""
+    values: dict[str, str] = {}
+    for variable, text in environment.items():
+        for name in SECRET_REFERENCE.findall(text):
+            if name not in values:
+                values[name] = str(await _secret(name, f"environment.{variable}"))
+    return {
+        variable: SECRET_REFERENCE.sub(lambda match: values[match[1]], text) for variable, text in environment.items()
+    }
+
+
+async def _secret(name: str, field: str) -> object:
+    try:
+        block = await Secret.aload(name)
+    except ValueError:
+        raise SpecificationError([Problem(field, name, "there is no Prefect Secret block of this name")]) from None
+    value: object = block.get()
+    return value

@@ -1,0 +1,20 @@
+"""What every door to a storage raises, whatever library is behind it. The callers turn it into item or run errors."""
+
+from __future__ import annotations
+
+
+class ObjectError(Exception):
+    """A storage said no. ``cause`` is for the user; ``missing`` tells that there is no such file or object."""
+
+    def __init__(self, cause: str, *, missing: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.missing = missing
+
+
+class TooLarge(Exception):
+    """A file or object has more bytes than the caller takes. ``size`` in bytes, at least."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"{size} bytes")
+        self.size = size

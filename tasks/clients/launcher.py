@@ -1,0 +1,162 @@
+"""Prepare, start, health, log and stop of one instance."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import requests
+
+from tasks.clients.environments import SERVING, environment
+from tasks.clients.lifeline import GuardedProcess
+from tasks.domain.errors import ModelServerError
+from tasks.domain.instance import Launch, server_environment
+from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig
+from tasks.domain.paths import redact
+from tasks.domain.run import Serving
+
+HOST = "127.0.0.1"
+_TAIL_BYTES = 4000
+_TAIL_LINES = 20
+_FIRST_PERIOD_SECONDS = 0.05
+
+
+async def prepare(
+    serving: Serving, config: PackageConfig, folder: Path, given: Mapping[str, str], cache: Path
+) -> Launch:
+    """Make the package's isolated environment and say how an instance is started.
+
+    Raises ModelServerError if the environment cannot be made.
+    """
+    own = server_environment(os.environ, {})
+    if serving == "boot-file":
+        if (folder / REQUIREMENTS).is_file():
+            made = await environment([["-r", REQUIREMENTS]], folder, cache)
+            own |= _activated(made, own)
+        return Launch(("sh", BOOT_FILE), folder, own | dict(given))
+    steps = [["-r", str(SERVING / "requirements.txt")], *config.requirements]
+    if (folder / REQUIREMENTS).is_file():
+        steps.append(["-r", REQUIREMENTS])
+    made = await environment(steps, folder, cache)
+    own |= _activated(made, own) | {"MODEL_NAME": folder.name}
+    return Launch((str(made / "bin" / "python"), str(SERVING / "server.py")), folder, own | dict(given))
+
+
+def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:
+    return {"VIRTUAL_ENV": str(made), "PATH": f"{made / 'bin'}{os.pathsep}{own.get('PATH', os.defpath)}"}
+
+
+class Server:
+    """One running model server process. ``url`` is its address."""
+
+    def __init__(self, process: GuardedProcess, port: int, log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.url = f"http://{HOST}:{port}"
+        self.health_said = "not asked yet"
+
+    @classmethod
+    async def start(cls, launch: Launch, log: Path) -> Server:
+        """Start the process on a free port; its output is appended to ``log``."""
+        port = _free_port()
+        process = await GuardedProcess.start(
+            launch.command, folder=launch.folder, environment={**launch.environment, "PORT": str(port)}, log=log
+        )
+        return cls(process, port, log)
+
+    async def ready(self, health: Health) -> None:
+        """Wait until the server is healthy. Raises ModelServerError, with what it printed last, if it ends before.
+
+        Asked at once and then more and more seldom up to the package's period, so that a fast start is seen early. A
+        failure threshold that the package itself states bounds the time (period x threshold after the initial delay);
+        else only the caller does.
+        """
+        loop = asyncio.get_running_loop()
+        bound = None
+        if "failure_threshold" in health.model_fields_set:
+            bound = health.initial_delay_seconds + health.period_seconds * health.failure_threshold
+        start = loop.time()
+        period = _FIRST_PERIOD_SECONDS
+        while self.running:
+            self.health_said = await asyncio.to_thread(_ask, f"{self.url}{health.url}", health.timeout_seconds)
+            if not self.health_said:
+                return
+            if bound is not None and loop.time() - start > bound:
+                raise ModelServerError(
+                    f"The model server did not become healthy within {bound:g} s (initial_delay_seconds + period_seconds "
+                    f"x failure_threshold of its config.json; GET {health.url}: {self.health_said}).{self.tail()}"
+                )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.command_ended(), period)
+            period = min(period * 1.3, health.period_seconds)
+        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self._process.running
+
+    async def command_ended(self) -> None:
+        """Wait until the process has ended."""
+        await self._process.command_ended()
+
+    async def ended(self) -> int:
+        """Wait until the process and all that it started has ended; its exit status."""
+        return await self._process.ended()
+
+    async def stop(self) -> None:
+        """End the process and everything it started."""
+        await self._process.stop()
+
+    def tail(self) -> str:
+        """What the server printed last, as the end of a message; empty if it printed nothing."""
+        try:
+            with open(self._log, "rb") as file:
+                file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES))
+                lines = file.read().decode("utf-8", "replace").strip().splitlines()[-_TAIL_LINES:]
+        except OSError:
+            lines = []
+        if not lines:
+            return " It printed nothing."
+        return " It printed last:\n" + "\n".join(f"    {redact(line)}" for line in lines)
+
+
+def _ask(url: str, timeout_seconds: float) -> str:
+    """Ask for health; empty if healthy, else what was wrong."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False  # a proxy is not for this machine's own servers
+            answer = session.get(url, timeout=timeout_seconds, allow_redirects=False)
+    except requests.ConnectionError:
+        return "no connection"
+    except requests.Timeout:
+        return f"no answer within {timeout_seconds:g} s"
+    except requests.RequestException as error:
+        return type(error).__name__
+    return "" if answer.ok and not answer.is_redirect else f"HTTP {answer.status_code}"
+
+
+async def check_running(url: str, health: Health, timeout_seconds: float) -> None:
+    """Ask a server that runs elsewhere for its health, until it answers or the time is up.
+
+    A server without a health address (404, 405) counts as healthy: it answers. Raises ModelServerError.
+    """
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    while True:
+        said = await asyncio.to_thread(_ask, f"{url.rstrip('/')}{health.url}", health.timeout_seconds)
+        if said in ("", "HTTP 404", "HTTP 405"):
+            return
+        if asyncio.get_running_loop().time() + health.period_seconds > deadline:
+            raise ModelServerError(f"The model server {redact(url)} is not healthy (GET {health.url}: {said}).")
+        await asyncio.sleep(min(1.0, health.period_seconds))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

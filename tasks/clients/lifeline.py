@@ -1,0 +1,88 @@
+"""Starting processes that cannot outlive this one (see warden.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+WARDEN = Path(__file__).with_name("warden.py")
+STOP_SECONDS = 15.0
+
+
+class GuardedProcess:
+    """A process under a warden: it and everything it starts end with :meth:`stop`, or with this process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._ended = asyncio.ensure_future(process.wait())
+        assert process.stdout is not None
+        self._command_ended = asyncio.ensure_future(process.stdout.read(1))
+
+    @classmethod
+    async def start(
+        cls, command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path
+    ) -> GuardedProcess:
+        """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", str(WARDEN), str(log), "--", *command,
+            cwd=folder, env=dict(environment), stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+            # Ctrl-C in the terminal goes to the flow, which stops its instances in order.
+            start_new_session=True,
+        )  # fmt: skip
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the warden; the command is its child."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the command itself still runs."""
+        return not self._command_ended.done() and self._process.returncode is None
+
+    async def command_ended(self) -> None:
+        """Wait until the command itself has ended; what it left behind may still be cleared away."""
+        await asyncio.wait([self._command_ended])
+
+    async def ended(self) -> int:
+        """Wait until it has ended and nothing below it is left; the exit status, 128 + the signal if one ended it."""
+        return await asyncio.shield(self._ended)
+
+    async def stop(self) -> None:
+        """End it and everything below it; returns when nothing is left."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ended), STOP_SECONDS)
+        except TimeoutError:
+            self._process.kill()
+            await asyncio.shield(self._ended)
+
+
+def adopt_children() -> subprocess.Popen[bytes] | None:
+    """Guard the processes that this one has started so far: they end when it does, however it ends.
+
+    For processes that a library started (Prefect's ephemeral server). Returns the warden, None if there are none or the
+    system does not tell.
+    """
+    try:
+        children = [
+            pid
+            for task in os.listdir("/proc/self/task")
+            for pid in Path(f"/proc/self/task/{task}/children").read_text().split()
+        ]
+    except OSError:
+        return None
+    if not children:
+        return None
+    # Nothing is ever written: the pipe closes when this process is gone.
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *children],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip

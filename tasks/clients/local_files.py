@@ -1,0 +1,171 @@
+"""Files and folders of this machine, by plain system calls: the fastest way there is (tests/benchmarks)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.clients.failures import ObjectError, TooLarge
+
+INLINE_BYTES = 128 << 10
+"""Up to this size a read or write is done at once: handing it to a thread costs more than doing it."""
+
+_numbers = itertools.count()
+
+
+def explain(error: OSError) -> ObjectError:
+    """The system's error in one line, without the path (the caller names the item)."""
+    if isinstance(error, FileNotFoundError):
+        return ObjectError("There is no such file.", missing=True)
+    if isinstance(error, PermissionError):
+        return ObjectError("No permission.")
+    return ObjectError(f"{error.strerror or type(error).__name__}.")
+
+
+def _read(path: str, max_bytes: int | None) -> bytes:
+    # Not blocking: a pipe under a file's name must not stop everything.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(21, "It is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(22, "It is not a regular file")
+        if max_bytes is not None and status.st_size > max_bytes:
+            raise TooLarge(status.st_size)
+        data = os.read(descriptor, status.st_size + 1)
+        if len(data) != status.st_size:  # more than 2 GiB, or a file that is being written
+            chunks = [data]
+            while chunk := os.read(descriptor, 1 << 24):
+                chunks.append(chunk)
+                if max_bytes is not None and sum(map(len, chunks)) > max_bytes:
+                    raise TooLarge(sum(map(len, chunks)))
+            data = b"".join(chunks)
+        return data
+    finally:
+        os.close(descriptor)
+
+
+async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes:
+    """A whole file; ``size`` is what the listing said. Raises ObjectError, TooLarge."""
+    try:
+        if 0 <= size <= INLINE_BYTES:
+            return _read(path, max_bytes)
+        return await asyncio.to_thread(_read, path, max_bytes)
+    except (OSError, ValueError) as error:
+        raise explain(error if isinstance(error, OSError) else OSError(22, str(error))) from None
+
+
+def _write(path: str, data: bytes, temporary: str) -> None:
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            view = memoryview(data)
+            while len(view):
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass
+        raise
+
+
+async def write(root: str, path: str, data: bytes, temporary_folder: str) -> None:
+    """A whole file below ``root``, visible only once it is complete.
+
+    Folders between are made, ``root`` is not: a root that is gone is an error. The bytes are first written into
+    ``temporary_folder`` (same file system). Raises ObjectError.
+    """
+    temporary = f"{temporary_folder}/{os.getpid()}-{next(_numbers)}"
+
+    def work() -> None:
+        try:
+            _write(path, data, temporary)
+        except FileNotFoundError:
+            make_folder(root, os.path.dirname(path))
+            make_folder(root, temporary_folder)
+            _write(path, data, temporary)
+
+    try:
+        if len(data) <= INLINE_BYTES:
+            work()
+        else:
+            await asyncio.to_thread(work)
+    except OSError as error:
+        raise explain(error) from None
+
+
+def make_folder(root: str, folder: str) -> None:
+    """Make ``folder`` and what is missing between it and ``root``, which must exist. Raises FileNotFoundError."""
+    if not os.path.isdir(root):
+        raise FileNotFoundError(2, "The output folder is gone", root)
+    os.makedirs(folder, exist_ok=True)
+
+
+def walk(folder: str) -> Iterator[tuple[str, int]]:
+    """Path relative to ``folder`` and size (-1: a link to nothing) of every file below it, in name order.
+
+    The order is that of an object storage: by the whole relative path. Links are followed, a link back to a folder that
+    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over. Raises OSError for a folder that
+    cannot be read.
+    """
+    yield from _walk(folder, "", ())
+
+
+def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, int]]:
+    status = os.stat(folder)
+    identity = (status.st_dev, status.st_ino)
+    if identity in above:
+        return
+    found: list[tuple[bytes, str, bool, int]] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            raw = os.fsencode(entry.name)
+            if entry.is_dir():
+                # "a/b" sorts behind "a.b", as it would in a storage without folders.
+                found.append((raw + b"/", entry.name, True, 0))
+                continue
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                found.append((raw, entry.name, False, -1))
+                continue
+            if stat.S_ISREG(status.st_mode):
+                found.append((raw, entry.name, False, status.st_size))
+    found.sort(key=lambda one: one[0])
+    for _, name, is_folder, size in found:
+        if is_folder:
+            yield from _walk(f"{folder}/{name}", f"{prefix}{name}/", (*above, identity))
+        else:
+            yield f"{prefix}{name}", size
+
+
+def remove_tree(folder: str) -> None:
+    """Remove a folder and all below it; one that does not exist is no error."""
+    shutil.rmtree(Path(folder), ignore_errors=True)
+
+
+def remove_empty(*folders: str) -> None:
+    """Remove those of these folders that are empty."""
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue
+
+
+def is_creatable(folder: str) -> bool:
+    """Whether a folder that does not exist could be made."""
+    above = os.path.dirname(folder)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)

@@ -1,0 +1,113 @@
+"""HTTP to one instance: one request, one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import aiohttp
+
+from tasks.clients.http_headers import retry_after
+from tasks.domain.request import Body
+from tasks.domain.retry import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: the status and the body."""
+
+    status: int
+    data: bytes
+
+
+class RequestFailed(Exception):
+    """A request that brought no success: what retry.decide needs, and the answer if there was one."""
+
+    def __init__(self, failure: Failure, cause: str, answer: Answer | None = None) -> None:
+        super().__init__(cause)
+        self.failure = failure
+        self.cause = cause
+        self.answer = answer
+
+
+class Budget:
+    """Bounds the bytes that are held at once; waits in order. One request for more than all waits for all."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    async def take(self, amount: int) -> int:
+        """Wait until ``amount`` bytes are free and take them; what was taken, for :meth:`give`."""
+        amount = min(amount, self._total)
+        if not self._waiting and amount <= self._free:
+            self._free -= amount
+            return amount
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give(amount)
+            else:
+                self._waiting.remove((amount, turn))
+                self._wake()
+            raise
+        return amount
+
+    def give(self, amount: int) -> None:
+        """Give bytes back."""
+        self._free += amount
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            amount, turn = self._waiting.pop(0)
+            if not turn.done():
+                self._free -= amount
+                turn.set_result(None)
+
+
+class ModelClient:
+    """Sends requests to one model server. Belongs to one event loop; ``close`` when done."""
+
+    def __init__(self, url: str, method: str, request_path: str, timeout_seconds: float) -> None:
+        self._url = url.rstrip("/") + request_path
+        self._method = method
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, force_close=False),
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(30.0, timeout_seconds)),
+            auto_decompress=True,
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        self._timeout_seconds = timeout_seconds
+
+    async def predict(self, body: Body) -> Answer:
+        """Send one request; its answer if the status is a success (2xx). Raises RequestFailed."""
+        try:
+            async with self._session.request(
+                self._method, self._url, data=body.data, headers={"Content-Type": body.content_type},
+                allow_redirects=False,
+            ) as response:  # fmt: skip
+                answer = Answer(response.status, await response.read())
+                if 200 <= answer.status < 300:
+                    return answer
+                asked = retry_after(response.headers.get("Retry-After"))
+        except TimeoutError:
+            cause = f"no answer within {self._timeout_seconds:g} s"
+            raise RequestFailed(Failure("timeout"), cause) from None
+        except aiohttp.ClientConnectorError as error:
+            cause = f"no connection ({error.os_error.strerror or 'unknown'})"
+            raise RequestFailed(Failure("connection"), cause) from None
+        except (aiohttp.ClientError, OSError) as error:
+            closed = isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError))
+            cause = "the connection was closed without an answer" if closed else "the answer broke off or is not HTTP"
+            raise RequestFailed(Failure("connection"), cause) from None
+        raise RequestFailed(Failure("status", answer.status, asked), f"HTTP {answer.status}", answer)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()

@@ -1,0 +1,158 @@
+"""The model store: one folder per source, model and version, on any storage.
+
+``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which says the state of the version
+(Creating, Normal, Abnormal) and the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.clients.packages import filesystem
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.paths import Address, parse_address
+
+VERSION_FILE = "version.json"
+NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+
+State = Literal["Creating", "Normal", "Abnormal"]
+
+
+class ModelVersion(BaseModel):
+    """One version of a model in the store."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    source: str
+    model: str
+    version: str
+    state: State
+    reason: str = ""
+    created_at: datetime
+    folder: str
+
+    @property
+    def order(self) -> tuple[tuple[int, int, str], ...]:
+        """Versions in their natural order: 0.0.10 is newer than 0.0.9."""
+        parts = re.findall(r"\d+|[A-Za-z]+", self.version)
+        return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+
+
+class ModelStore:
+    """Reads and writes the store. Not on the hot path, so through fsspec (s3fs). Raises StorageError."""
+
+    def __init__(self, root: str, credentials: dict[str, Credentials] | None = None) -> None:
+        self.root = parse_address(root)
+        self._filesystem, self._path = filesystem(self.root, (credentials or {}).get(self.root.scheme))
+        self._path = self._path.rstrip("/")
+
+    def folder(self, source: str, model: str, version: str) -> Address:
+        """Where a version's package lies."""
+        return self.root.child(f"{source}/{model}/{version}")
+
+    def versions(self, source: str, model: str) -> list[ModelVersion]:
+        """All versions of a model, newest first; none if there is no such model."""
+        found = []
+        for version in self._names(f"{source}/{model}"):
+            try:
+                raw = self._filesystem.cat_file(f"{self._path}/{source}/{model}/{version}/{VERSION_FILE}")
+                document = {**json.loads(raw), "folder": str(self.folder(source, model, version))}
+                found.append(ModelVersion.model_validate(document))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, ValidationError) as error:
+                where = self.folder(source, model, version).child(VERSION_FILE)
+                raise StorageError(f"{where} cannot be read: {type(error).__name__}.") from None
+        return sorted(found, key=lambda one: one.order, reverse=True)
+
+    def models(self, source: str) -> list[str]:
+        """Names of the models of a source."""
+        return self._names(source)
+
+    def _names(self, relative: str) -> list[str]:
+        try:
+            self._filesystem.invalidate_cache()
+            found = self._filesystem.ls(f"{self._path}/{relative}", detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"The model store {self.root} cannot be listed: {type(error).__name__}.") from None
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
+
+    def pick(self, source: str, model: str, version: str | None) -> ModelVersion:
+        """The version to use: the one asked for, else the newest in the Normal state.
+
+        Raises SpecificationError if there is none, or it is in another state, saying what there is.
+        """
+        found = self.versions(source, model)
+        if not found:
+            there = ", ".join(self.models(source)) or "none yet"
+            expected = f"there is no such model in {source} ({self.root}); there are: {there}. A path holds a '/'"
+            raise SpecificationError([Problem("model", model, expected)])
+        listed = ", ".join(f"{one.version} ({one.state})" for one in found)
+        if version is None:
+            normal = [one for one in found if one.state == "Normal"]
+            if not normal:
+                raise SpecificationError(
+                    [Problem("model", model, f"has no version in the Normal state; there are: {listed}")]
+                )
+            return normal[0]
+        for one in found:
+            if one.version == version:
+                if one.state != "Normal":
+                    reason = f": {one.reason}" if one.reason else ""
+                    expected = f"the version is {one.state}, not Normal{reason}"
+                    raise SpecificationError([Problem("model_version", version, expected)])
+                return one
+        raise SpecificationError([Problem("model_version", version, f"there is no such version; there are: {listed}")])
+
+    def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
+        """Copy a package into the store, in the state Creating. Raises SpecificationError if the version exists."""
+        problems = [
+            Problem(field, value, "should be up to 64 letters, digits, '-', '_' and '.', no '.' or '-' first")
+            for field, value in (("model", model), ("model_version", version))
+            if NAME.match(value) is None
+        ]
+        if problems:
+            raise SpecificationError(problems)
+        if any(one.version == version for one in self.versions(source, model)):
+            raise SpecificationError([Problem("model_version", version, f"{model} has this version already")])
+        made = self.set_state(self._new(source, model, version), "Creating", "")
+        target = f"{self._path}/{source}/{model}/{version}"
+        try:
+            for path in sorted(package.rglob("*")):
+                relative = path.relative_to(package)
+                if path.is_file() and "__pycache__" not in relative.parts and str(relative) != VERSION_FILE:
+                    self._filesystem.makedirs(f"{target}/{relative}".rpartition("/")[0], exist_ok=True)
+                    with path.open("rb") as read, self._filesystem.open(f"{target}/{relative}", "wb") as write:
+                        shutil.copyfileobj(read, write, 8 << 20)
+        except OSError as error:
+            self.set_state(made, "Abnormal", "the package could not be copied")
+            raise StorageError(f"The package cannot be copied to {made.folder}: {type(error).__name__}.") from None
+        return made
+
+    def _new(self, source: str, model: str, version: str) -> ModelVersion:
+        return ModelVersion(
+            source=source, model=model, version=version, state="Creating", created_at=datetime.now(UTC),
+            folder=str(self.folder(source, model, version)),
+        )  # fmt: skip
+
+    def set_state(self, version: ModelVersion, state: State, reason: str) -> ModelVersion:
+        """Write the state of a version."""
+        changed = version.model_copy(update={"state": state, "reason": reason})
+        target = f"{self._path}/{version.source}/{version.model}/{version.version}"
+        document: dict[str, Any] = changed.model_dump(mode="json", exclude={"folder"})
+        try:
+            self._filesystem.makedirs(target, exist_ok=True)
+            self._filesystem.pipe_file(f"{target}/{VERSION_FILE}", json.dumps(document, indent=2).encode())
+        except OSError as error:
+            raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
+        return changed

@@ -1,0 +1,273 @@
+"""Buckets of s3:// and obs://: obstore on the hot path, s3fs for the keys that obstore does not know.
+
+obstore (its Rust ``object_store``) cannot say keys with an empty part (``a//b``), ``.`` or ``..`` parts or control
+characters: it refuses them, and drops a slash at either end. Those go through s3fs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
+from obstore.store import S3Store
+
+from tasks.clients.failures import ObjectError, TooLarge
+from tasks.domain.credentials import Credentials
+
+_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
+_ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
+_PUT_AT_ONCE = 32 << 20
+
+
+def explain(error: BaseException) -> ObjectError:
+    """obstore's error in one line, without addresses and debug output: the server's code and status."""
+    text = str(error)
+    code, status = _CODE.search(text), _STATUS.search(text)
+    said = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
+    if isinstance(error, FileNotFoundError) or (code and code[1] in ("NoSuchBucket", "NoSuchKey")):
+        what = "There is no such bucket" if code and code[1] == "NoSuchBucket" else "There is no such object"
+        return ObjectError(f"{what} ({said}).", missing=True)
+    if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
+        return ObjectError(f"No permission ({said}).")
+    if "Connect" in text or "error sending request" in text:
+        return ObjectError("The storage cannot be reached.")
+    if "timed out" in text.lower() or "Timeout" in text:
+        return ObjectError("The storage did not answer in time.")
+    return ObjectError(said or text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])
+
+
+def is_odd(key: str) -> bool:
+    """Whether obstore cannot say this key."""
+    return _ODD.search(key) is not None
+
+
+class Bucket:
+    """One bucket. All keys are relative to it, without leading slash. Raises ObjectError."""
+
+    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float) -> None:
+        self.name = name
+        self._credentials = credentials
+        self._odd_keys: Any = None
+        endpoint = credentials.endpoint_url
+        options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
+        if endpoint:
+            options["endpoint"] = endpoint
+        if credentials.anonymous:
+            options["skip_signature"] = True
+        elif credentials.access_key_id:
+            options["access_key_id"] = credentials.access_key_id
+            options["secret_access_key"] = _plain(credentials.secret_access_key) or ""
+            if token := _plain(credentials.session_token):
+                options["session_token"] = token
+        elif (provider := _profile_provider()) is not None:
+            options["credential_provider"] = provider
+        self._store = S3Store(
+            name,
+            region=credentials.region or "us-east-1",
+            client_options={
+                "allow_http": bool(endpoint and endpoint.startswith("http://")),
+                "timeout": f"{timeout_seconds:g}s",
+                "connect_timeout": "10s",
+                "pool_idle_timeout": "30s",
+            },
+            retry_config={
+                "max_retries": 8,
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=8),
+                    "base": 2,
+                },
+                "retry_timeout": timedelta(seconds=60),
+            },
+            **options,
+        )
+
+    async def read(self, key: str, max_bytes: int | None = None) -> bytes:
+        """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``."""
+        if is_odd(key):
+            return await self._read_odd(key, max_bytes)
+        try:
+            got = await obstore.get_async(self._store, key)
+            if max_bytes is not None and got.meta["size"] > max_bytes:
+                raise TooLarge(got.meta["size"])
+            return (await got.bytes_async()).to_bytes()
+        except (BaseError, OSError) as error:
+            raise explain(error) from None
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """An object in chunks of some MiB."""
+        if is_odd(key):
+            yield await self._read_odd(key, None)
+            return
+        try:
+            got = await obstore.get_async(self._store, key)
+            async for chunk in got.stream(min_chunk_size=1 << 20):
+                yield bytes(chunk)
+        except (BaseError, OSError) as error:
+            raise explain(error) from None
+
+    async def write(self, key: str, data: bytes) -> None:
+        """A whole object, visible only once it is complete."""
+        try:
+            await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
+        except (BaseError, OSError, ValueError) as error:
+            raise explain(error) from None
+
+    def writer(self, key: str) -> Any:
+        """An asynchronous multi-part writer (``await write(bytes)``, ``await close()``); visible once closed."""
+        return obstore.open_writer_async(self._store, key, buffer_size=8 << 20)
+
+    async def size(self, key: str) -> int | None:
+        """Bytes of an object, None if there is none."""
+        try:
+            if is_odd(key):
+                return len(await self._read_odd(key, None))
+            return (await obstore.head_async(self._store, key))["size"]
+        except (BaseError, OSError) as error:
+            explained = explain(error)
+        except ObjectError as error:
+            explained = error
+        if explained.missing:
+            return None
+        raise explained
+
+    async def list(self, prefix: str) -> AsyncIterator[tuple[str, int]]:
+        """Key and size of every object below the folder ``prefix`` (all of the bucket for ""), sub-folders included.
+
+        Without folder placeholders (empty objects whose key ends in a slash), in the order of the storage.
+        """
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        previous = None
+        try:
+            async for chunk in obstore.list(self._store, folder or None, chunk_size=1000):
+                for meta in chunk:
+                    key, size = meta["path"], meta["size"]
+                    if key == previous or not key.startswith(folder):
+                        continue
+                    previous = key
+                    # obstore drops the slash of a placeholder, so that it looks like an empty object.
+                    if size == 0 and await self.size(key) is None:
+                        continue
+                    yield key, size
+        except InvalidPathError:
+            odd = True
+        except (BaseError, OSError) as error:
+            raise explain(error) from None
+        else:
+            odd = False
+        if odd:
+            async for key, size in self._list_odd(folder, after=previous):
+                yield key, size
+
+    async def top(self, prefix: str) -> list[str]:
+        """Names of the objects and folders directly below the folder ``prefix``."""
+        folder = f"{prefix.rstrip('/')}/" if prefix else ""
+        try:
+            found = await obstore.list_with_delimiter_async(self._store, folder or None)
+        except InvalidPathError:
+            keys = [key async for key, _ in self._list_odd(folder, after=None)]
+            return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
+        except (BaseError, OSError) as error:
+            raise explain(error) from None
+        names = {path[len(folder) :].rstrip("/") for path in found["common_prefixes"]}
+        names |= {meta["path"][len(folder) :] for meta in found["objects"]}
+        return sorted(name for name in names if name)
+
+    async def delete(self, keys: list[str]) -> None:
+        """Delete objects; one that does not exist is no error."""
+        for start in range(0, len(keys), 1000):
+            try:
+                await obstore.delete_async(self._store, keys[start : start + 1000])
+            except FileNotFoundError:
+                continue
+            except (BaseError, OSError) as error:
+                raise explain(error) from None
+
+    def _s3fs(self) -> Any:
+        if self._odd_keys is None:
+            import s3fs  # half a second, and only odd keys need it
+
+            options = s3fs_options(self._credentials)
+            self._odd_keys = s3fs.S3FileSystem(asynchronous=True, loop=asyncio.get_running_loop(), **options)
+        return self._odd_keys
+
+    async def _read_odd(self, key: str, max_bytes: int | None) -> bytes:
+        try:
+            filesystem = self._s3fs()
+            await filesystem.set_session()
+            answer = await filesystem._call_s3("get_object", Bucket=self.name, Key=key)
+            async with answer["Body"] as body:
+                if max_bytes is not None and answer["ContentLength"] > max_bytes:
+                    raise TooLarge(answer["ContentLength"])
+                return bytes(await body.read())
+        except FileNotFoundError:
+            raise ObjectError("There is no such object (HTTP 404).", missing=True) from None
+        except PermissionError:
+            raise ObjectError("No permission (HTTP 403).") from None
+        except OSError as error:
+            raise ObjectError(f"The storage failed: {type(error).__name__}.") from None
+
+    async def _list_odd(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int]]:
+        filesystem = self._s3fs()
+        client = await filesystem.set_session()
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.name, Prefix=folder, **({"StartAfter": after} if after else {})
+        )
+        async for page in pages:
+            for entry in page.get("Contents", ()):
+                if not entry["Key"].endswith("/"):
+                    yield entry["Key"], entry["Size"]
+
+
+def s3fs_options(credentials: Credentials) -> dict[str, Any]:
+    """The same credentials in s3fs's words."""
+    client: dict[str, Any] = {"region_name": credentials.region} if credentials.region else {}
+    style = "virtual" if credentials.virtual_hosted else "path"
+    return {
+        "key": credentials.access_key_id,
+        "secret": _plain(credentials.secret_access_key),
+        "token": _plain(credentials.session_token),
+        "anon": credentials.anonymous,
+        "endpoint_url": credentials.endpoint_url,
+        "client_kwargs": client,
+        "config_kwargs": {
+            "s3": {"addressing_style": style},
+            # Other makers' servers do not know the newer checksums.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
+        "skip_instance_cache": True,
+    }
+
+
+def _plain(secret: Any) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _profile_provider() -> Any:
+    """Credentials of a profile or a single sign-on (``~/.aws``), which obstore does not read by itself."""
+    import botocore.session  # only without keys in the environment
+
+    session = botocore.session.get_session()
+    if session.profile is None and not session.available_profiles:
+        return None
+    credentials = session.get_credentials()
+    if credentials is None:
+        return None
+
+    def provide() -> dict[str, Any]:
+        frozen = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": getattr(credentials, "_expiry_time", None),
+        }
+
+    return provide

@@ -1,0 +1,107 @@
+"""Model packages: reading their ``config.json``, and having their files on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.object_store import s3fs_options
+from tasks.clients.storage import Storage
+from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.package import CONFIG_NAMES, PackageConfig, parse_config
+from tasks.domain.paths import Address, parse_address
+
+_COMPLETE = ".thresher-complete"
+MAX_CONFIG_BYTES = 4 << 20
+
+
+async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig, Address]:
+    """A package's configuration, and the folder that holds it (the package's, or ``model/`` below it).
+
+    Raises SpecificationError for a missing or malformed one.
+    """
+    for name in CONFIG_NAMES:
+        address = folder.child(name)
+        try:
+            raw = await storage.read(address, MAX_CONFIG_BYTES)
+        except ObjectError as error:
+            if error.missing or "folder" in error.cause:
+                continue
+            raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
+        holder = folder.child("model") if name.startswith("model/") else folder
+        return parse_config(raw, str(address)), holder
+    expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"
+    raise SpecificationError([Problem("model", str(folder), expected)])
+
+
+async def files_of(storage: Storage, folder: Address) -> set[str]:
+    """Names directly below a package's folder. Raises StorageError."""
+    try:
+        return set(await storage.top(folder))
+    except ObjectError as error:
+        raise StorageError(f"The model package {folder} cannot be listed: {error.cause}") from None
+
+
+def filesystem(address: Address, credentials: Credentials | None = None) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it: for everything that is not hot."""
+    import fsspec
+
+    if address.scheme == "local":
+        return fsspec.filesystem("file"), address.path
+    options = s3fs_options(credentials or from_environment(address.scheme, os.environ))
+    return fsspec.filesystem("s3", **options), f"{address.bucket}/{address.path}"
+
+
+async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:
+    """The folder of a package on this machine: itself if it is local, else a copy kept by content.
+
+    Raises StorageError if it cannot be copied.
+    """
+    address = parse_address(folder)
+    if address.scheme == "local":
+        return Path(address.path)
+    return await asyncio.to_thread(_copy, address, cache / "packages", credentials.get(address.scheme))
+
+
+def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path:
+    try:
+        source, path = filesystem(address, credentials)
+        path = path.rstrip("/")
+        found = source.find(path, detail=True)
+    except OSError as error:
+        raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
+    digest = hashlib.sha256(str(address).encode())
+    for name in sorted(found):
+        info = found[name]
+        digest.update(f"\n{name} {info.get('size')} {info.get('ETag')} {info.get('LastModified')}".encode())
+    copy = home / digest.hexdigest()[:24]
+    if (copy / _COMPLETE).exists():
+        return copy
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / f"{copy.name}.{os.getpid()}.part"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name in found:
+            relative = name[len(path) :].lstrip("/")
+            target = partial / relative
+            if not relative or not target.resolve().is_relative_to(partial.resolve()):
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.get_file(name, str(target))
+        (partial / _COMPLETE).touch()
+        try:
+            partial.rename(copy)
+        except OSError:  # another process was first
+            if not (copy / _COMPLETE).exists():
+                raise
+    except OSError as error:
+        raise StorageError(f"The model package {address} cannot be copied: {error.strerror or error}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return copy

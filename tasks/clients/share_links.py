@@ -1,0 +1,190 @@
+"""Signed share links: fetching http(s) addresses that a manifest names, and only those that anybody may fetch.
+
+A manifest is data from somebody, so its links must not reach into the network that Thresher runs in: only addresses
+that are public are connected to, at every redirect, unless the administrator allows the host. The check is on the
+address connected to, not on the name, so a name that resolves differently the second time does not pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from yarl import URL
+
+from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.http_headers import retry_after
+from tasks.domain.retry import Failure, decide
+
+MAX_REDIRECTS = 5
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class AddressNotAllowed(OSError):
+    """A share link leads to an address that is not public."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is outside private, loopback, link-local and other special ranges."""
+    ip = ipaddress.ip_address(address.split("%", 1)[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if inner is None and ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+class _Resolver(AbstractResolver):
+    """Names to addresses, without those that are not public."""
+
+    def __init__(self, allowed: frozenset[str]) -> None:
+        self._allowed = allowed
+        self._resolver = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        if _is_allowed(self._allowed, host, port):
+            return found
+        public = [one for one in found if is_public(one["host"])]
+        if not public:
+            raise AddressNotAllowed(_refusal(host))
+        return public
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _is_allowed(allowed: frozenset[str], host: str, port: int) -> bool:
+    host = host.lower().rstrip(".")
+    return host in allowed or f"{host}:{port}" in allowed
+
+
+def _refusal(host: str) -> str:
+    return f"The host {host} is not a public address; the administrator can allow it (THRESHER_SHARE_LINK_HOSTS)."
+
+
+class ShareLinks:
+    """Fetches share links. One per process and loop; ``close`` when done."""
+
+    def __init__(self, allowed_hosts: Sequence[str], timeout_seconds: float) -> None:
+        self._allowed = frozenset(host.lower() for host in allowed_hosts)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=10)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def read(self, link: str, max_bytes: int | None) -> bytes:
+        """The bytes behind a link. Raises ObjectError, or TooLarge before more than ``max_bytes`` were taken."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._follow(link, max_bytes)
+            except _Refused as refused:
+                failure, cause = refused.failure, refused.cause
+            except AddressNotAllowed as error:
+                raise ObjectError(str(error)) from None
+            except TimeoutError:
+                failure, cause = Failure("timeout"), "The host did not answer in time."
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                if isinstance(error.__cause__, AddressNotAllowed):
+                    raise ObjectError(str(error.__cause__)) from None
+                if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+                    raise ObjectError("The share link is not a valid address.") from None
+                failure, cause = Failure("connection"), _connection_cause(error)
+            decision = decide(failure, attempt, jitter=random.random())
+            if not decision.again:
+                raise ObjectError(cause)
+            await asyncio.sleep(decision.delay_seconds)
+
+    async def _follow(self, link: str, max_bytes: int | None) -> bytes:
+        session = self._open()
+        for _ in range(MAX_REDIRECTS + 1):
+            parts = urlsplit(link)
+            if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+                raise ObjectError("A redirect leads to something else than http(s).")
+            self._check_literal(parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80))
+            # The signature covers the query to the letter, so it must not be encoded again.
+            async with session.get(URL(link, encoded=True), allow_redirects=False) as answer:
+                if answer.status in (301, 302, 303, 307, 308) and (target := answer.headers.get("Location")):
+                    link = urljoin(link, target)
+                    continue
+                if answer.status != 200:
+                    raise _Refused(answer, link)
+                if max_bytes is not None and (answer.content_length or 0) > max_bytes:
+                    raise TooLarge(answer.content_length or 0)
+                body = bytearray()
+                async for chunk in answer.content.iter_any():
+                    body += chunk
+                    if max_bytes is not None and len(body) > max_bytes:
+                        raise TooLarge(len(body))
+                return bytes(body)
+        raise ObjectError(f"More than {MAX_REDIRECTS} redirects.")
+
+    def _check_literal(self, host: str, port: int) -> None:
+        # The client asks no resolver for a host that is an IP address already.
+        try:
+            public = is_public(host)
+        except ValueError:
+            return
+        if not public and not _is_allowed(self._allowed, host, port):
+            raise AddressNotAllowed(_refusal(host))
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=64, resolver=_Resolver(self._allowed), ttl_dns_cache=60)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=self._timeout,
+                auto_decompress=False,
+                trust_env=False,
+                headers={"Accept-Encoding": "identity"},
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+class _Refused(Exception):
+    """The host answered, but not with the object."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, link: str) -> None:
+        self.failure = Failure("status", answer.status, retry_after(answer.headers.get("Retry-After")))
+        if answer.status in (401, 403):
+            self.cause = f"HTTP {answer.status}: no permission, or the share link has expired{_expiry(link)}."
+        elif answer.status == 404:
+            self.cause = "HTTP 404: there is no such object."
+        else:
+            self.cause = f"HTTP {answer.status}."
+
+
+def _expiry(link: str) -> str:
+    expires: Any = parse_qs(urlsplit(link).query).get("Expires", [""])[0]
+    try:
+        return f" (it was valid until {datetime.fromtimestamp(int(expires), UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+def _connection_cause(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return "The host's certificate is not valid."
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"No connection to the host ({error.os_error.strerror or 'unknown'})."
+    return "The connection broke."

@@ -1,0 +1,251 @@
+"""The one door to folders and objects: local paths, s3://, obs:// and share links behind the same few verbs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tasks.clients import local_files
+from tasks.clients.failures import ObjectError
+from tasks.clients.object_store import Bucket, is_odd
+from tasks.clients.share_links import ShareLinks
+from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.paths import Address
+from tasks.settings import Settings
+
+
+class Storage:
+    """Reads, lists and writes addresses. Belongs to one event loop; ``close`` when done.
+
+    Every verb raises ObjectError (with a cause for the user), reading also TooLarge.
+    """
+
+    def __init__(self, settings: Settings, credentials: Mapping[str, Credentials] | None = None) -> None:
+        self._settings = settings
+        self._credentials = dict(credentials or {})
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._links = ShareLinks(settings.share_link_hosts, settings.download_timeout_seconds)
+
+    def bucket(self, address: Address) -> Bucket:
+        """The bucket that an s3:// or obs:// address lies in."""
+        key = (address.scheme, address.bucket)
+        if key not in self._buckets:
+            credentials = self._credentials.get(address.scheme) or from_environment(address.scheme, os.environ)
+            self._buckets[key] = Bucket(address.bucket, credentials, self._settings.download_timeout_seconds)
+        return self._buckets[key]
+
+    async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:
+        """All bytes at an address; ``size`` is what a listing said of it, -1 if nothing did."""
+        if address.scheme == "local":
+            return await local_files.read(address.path, max_bytes, size)
+        if address.scheme == "http":
+            return await self._links.read(address.path, max_bytes)
+        return await self.bucket(address).read(address.path, max_bytes)
+
+    async def stream(self, address: Address) -> AsyncIterator[bytes]:
+        """The bytes at an address in chunks of about one MiB."""
+        if address.scheme == "local":
+            try:
+                with open(address.path, "rb") as file:
+                    while chunk := file.read(1 << 20):
+                        yield chunk
+            except OSError as error:
+                raise local_files.explain(error) from None
+        else:
+            async for chunk in self.bucket(address).stream(address.path):
+                yield chunk
+
+    async def is_file(self, address: Address) -> bool:
+        """Whether a file or object is at this very address."""
+        if address.scheme == "local":
+            return os.path.isfile(address.path)
+        if not address.path or address.path.endswith("/"):
+            return False
+        return await self.bucket(address).size(address.path) is not None
+
+    async def size(self, address: Address) -> int:
+        """Bytes of a file or object. Raises ObjectError if there is none."""
+        if address.scheme == "local":
+            try:
+                return os.stat(address.path).st_size
+            except OSError as error:
+                raise local_files.explain(error) from None
+        size = await self.bucket(address).size(address.path)
+        if size is None:
+            raise ObjectError("There is no such object.", missing=True)
+        return size
+
+    async def list(self, folder: Address) -> AsyncIterator[tuple[str, int]]:
+        """Path relative to ``folder``, and size, of every file below it, in name order (by the whole relative path)."""
+        if folder.scheme == "local":
+            try:
+                for found in local_files.walk(folder.path):
+                    yield found
+            except NotADirectoryError:
+                raise ObjectError("It is not a folder.") from None
+            except OSError as error:
+                raise local_files.explain(error) from None
+        else:
+            start = len(f"{folder.path.rstrip('/')}/") if folder.path else 0
+            async for key, size in self.bucket(folder).list(folder.path):
+                yield key[start:], size
+
+    async def top(self, folder: Address) -> list[str]:
+        """Names directly below a folder; none if it does not exist."""
+        if folder.scheme == "local":
+            try:
+                return sorted(os.listdir(folder.path))
+            except FileNotFoundError:
+                return []
+            except NotADirectoryError:
+                raise ObjectError("It is a file, not a folder.") from None
+            except OSError as error:
+                raise local_files.explain(error) from None
+        return await self.bucket(folder).top(folder.path)
+
+    async def delete(self, folder: Address) -> None:
+        """Remove a folder and everything below it; one that does not exist is no error."""
+        if folder.scheme == "local":
+            local_files.remove_tree(folder.path)
+            return
+        bucket = self.bucket(folder)
+        keys = [key async for key, _ in bucket.list(folder.path)]
+        await bucket.delete(keys)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._links.close()
+
+
+class OutputFolder:
+    """The output folder of one run: results, scratch and manifests are written through it.
+
+    ``root`` must exist while the run lasts if it is a local folder; folders below it are made when they are needed.
+    """
+
+    def __init__(self, storage: Storage, root: Address, scratch: str) -> None:
+        self._storage = storage
+        self.root = root
+        self.scratch = root.child(scratch)
+        self._temporary = self.scratch.child("tmp").path
+
+    def address(self, relative: str) -> Address:
+        """The address of a file below the folder."""
+        return self.root.child(relative)
+
+    async def write(self, relative: str, data: bytes) -> None:
+        """Write a whole file, visible only once it is complete."""
+        address = self.root.child(relative)
+        if address.scheme == "local":
+            await local_files.write(self.root.path, address.path, data, self._temporary)
+        else:
+            await self._storage.bucket(address).write(address.path, data)
+
+    async def read(self, relative: str) -> bytes:
+        """Read a file that the run wrote."""
+        return await self._storage.read(self.root.child(relative))
+
+    async def list(self, relative: str) -> list[str]:
+        """Names below a folder that the run wrote; none if it does not exist."""
+        folder = self.root.child(relative)
+        try:
+            return [name async for name, _ in self._storage.list(folder)]
+        except ObjectError as error:
+            if error.missing:
+                return []
+            raise
+
+    async def delete_files(self, relative: list[str]) -> None:
+        """Delete files; one that does not exist is no error."""
+        if self.root.scheme != "local":
+            await self._storage.bucket(self.root).delete([self.root.child(name).path for name in relative])
+            return
+        for name in relative:
+            try:
+                os.unlink(self.root.child(name).path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    @asynccontextmanager
+    async def stream(self, relative: str) -> AsyncIterator[Any]:
+        """A writer (``await writer.write(bytes)``) for a large file, visible only once the block ended without error."""
+        address = self.root.child(relative)
+        if address.scheme == "local":
+            temporary = f"{self._temporary}/{os.path.basename(address.path)}.{os.getpid()}"
+            try:
+                local_files.make_folder(self.root.path, self._temporary)
+                local_files.make_folder(self.root.path, os.path.dirname(address.path))
+                with open(temporary, "wb") as file:
+                    yield _LocalWriter(file)
+                os.replace(temporary, address.path)
+            except OSError as error:
+                raise local_files.explain(error) from None
+        else:
+            chunks = _ChunkedWriter(self._storage.bucket(address).writer(address.path))
+            yield chunks
+            await chunks.close()
+
+    async def remove_scratch(self) -> None:
+        """Remove plan and reports."""
+        await self._storage.delete(self.scratch)
+
+    async def make(self) -> None:
+        """Make the folder itself, if it is a local one that does not exist yet."""
+        if self.root.scheme == "local":
+            try:
+                os.makedirs(self.root.path, exist_ok=True)
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    async def check_writable(self) -> None:
+        """Write and delete a small file; a local folder that does not exist yet needs to be creatable only.
+
+        Leaves nothing behind. Raises ObjectError.
+        """
+        probe = f"{self.scratch.name}/probe"
+        if self.root.scheme != "local":
+            if is_odd(self.root.child("x").path):
+                raise ObjectError("The folder's key should have no empty, '.' or '..' part and no control character.")
+        elif not os.path.lexists(self.root.path):
+            if not local_files.is_creatable(self.root.path):
+                raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
+            return
+        await self.write(probe, b"")
+        await self.delete_files([probe])
+        if self.root.scheme == "local":
+            local_files.remove_empty(self._temporary, self.scratch.path)
+
+
+class _LocalWriter:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    async def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+
+class _ChunkedWriter:
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    async def write(self, data: bytes) -> None:
+        try:
+            await self._writer.write(data)
+        except Exception as error:
+            raise _explained(error) from None
+
+    async def close(self) -> None:
+        try:
+            await self._writer.close()
+        except Exception as error:
+            raise _explained(error) from None
+
+
+def _explained(error: BaseException) -> ObjectError:
+    from tasks.clients.object_store import explain
+
+    return explain(error)

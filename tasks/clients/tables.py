@@ -1,0 +1,154 @@
+"""Tables: CSV rows in, plan and reports in and out (Parquet)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.domain.errors import ContentError
+from tasks.domain.item import Item
+from tasks.domain.result import Outcome, Tally
+
+# Han ideographs (Unicode blocks CJK Unified Ideographs with extensions A-H, compatibility, iteration marks, radicals).
+_CHINESE = re.compile(
+    "[\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
+)
+_LARGEST_CELL = (1 << 31) - 1
+
+_PLAN = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("source", pa.string()),
+        ("address", pa.string()),
+        ("size", pa.int64()),
+        ("result_name", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+_REPORT = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("source", pa.string()),
+        ("result_name", pa.string()),
+        ("message", pa.string()),
+        ("written", pa.bool_()),
+        ("rows", pa.int64()),
+        ("failed_rows", pa.int64()),
+        ("bytes_read", pa.int64()),
+        ("bytes_written", pa.int64()),
+    ]
+)
+_TALLY = b"thresher.tally"
+
+
+class Row(NamedTuple):
+    """One CSV record: its number (from 1), its line in the file (from 1), its cells."""
+
+    number: int
+    line: int
+    cells: Sequence[str]
+
+
+def csv_text(data: bytes) -> str:
+    """The text of a CSV item, without byte order mark.
+
+    Raises ContentError with line and column (both from 1, the column in characters) if it is not UTF-8, or has a Chinese
+    character.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8-sig", "replace")
+        line, column = _position(before, len(before))
+        raise ContentError(
+            f"line {line}, column {column}: byte 0x{data[error.start]:02X} is not UTF-8; a CSV file should be UTF-8."
+        ) from None
+    if not text.isascii() and (match := _CHINESE.search(text)) is not None:
+        line, column = _position(text, match.start())
+        raise ContentError(
+            f"line {line}, column {column}: the Chinese character {match[0]!r}; a CSV file should have none."
+        )
+    return text
+
+
+def _position(text: str, offset: int) -> tuple[int, int]:
+    lines = text[:offset].replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return len(lines), len(lines[-1]) + 1
+
+
+def csv_rows(text: str, *, header: bool) -> Iterator[Row]:
+    """The records of a CSV text (RFC 4180; commas, quotes doubled inside quotes), without blank lines and header.
+
+    Line breaks may be CRLF, LF or CR, also inside quotes; the last line needs none. Raises ContentError, with the line,
+    for a quote that is never closed or that text follows.
+    """
+    if csv.field_size_limit() < _LARGEST_CELL:
+        csv.field_size_limit(_LARGEST_CELL)  # an item is bounded as a whole
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    number = 0
+    skip = header
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise ContentError(f"line {line}: broken CSV, {_csv_fault(str(error))}.") from None
+        if not cells:
+            continue
+        if skip:
+            skip = False
+            continue
+        number += 1
+        yield Row(number, line, cells)
+
+
+def _csv_fault(said: str) -> str:
+    if "unexpected end of data" in said:
+        return "a quoted cell is never closed"
+    if "expected after" in said:
+        return "text follows a closing quote; a quote inside a quoted cell is written twice"
+    return said
+
+
+def plan_bytes(items: Sequence[Item]) -> bytes:
+    """One shard's items as Parquet."""
+    return _parquet(_columns(items, _PLAN), _PLAN)
+
+
+def read_plan(data: bytes) -> list[Item]:
+    """The items of one shard's part of the plan."""
+    table = pq.read_table(pa.BufferReader(data), schema=_PLAN)
+    return [Item(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+
+
+def report_bytes(outcomes: Sequence[Outcome], tally: Tally) -> bytes:
+    """Outcomes and their tally as Parquet."""
+    return _parquet(_columns(outcomes, _REPORT), _REPORT.with_metadata({_TALLY: orjson.dumps(tally.to_json())}))
+
+
+def read_report(data: bytes) -> tuple[list[Outcome], Tally]:
+    """The outcomes of a report, in the order they were written, and their tally."""
+    table = pq.read_table(pa.BufferReader(data))
+    tally = Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
+    columns = (column.to_pylist() for column in table.select(_REPORT.names).columns)
+    return [Outcome(*row) for row in zip(*columns, strict=True)], tally
+
+
+def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[pa.Array]:
+    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
+
+
+def _parquet(columns: list[pa.Array], schema: pa.Schema) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), buffer, compression="zstd", write_statistics=False)
+    return buffer.getvalue().to_pybytes()

@@ -1,0 +1,189 @@
+"""Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
+
+Run as ``python -I -S warden.py LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
+``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG. When
+the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process below
+it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or into
+sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the warden
+itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
+
+One byte on standard output tells that the command itself has ended, before what it left behind is cleared away. The exit
+status is the command's, or 128 + the signal that ended it.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+
+GRACE_SECONDS = 3.0
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option, value):
+    try:
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+    except (OSError, AttributeError):
+        pass  # not Linux: the process group is all there is
+
+
+def _start(log, command):
+    """Start the command as the leader of its own session; its process id."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    warden = os.getpid()
+    child = os.fork()
+    if child:
+        os.close(output)
+        return child
+    try:
+        os.setsid()
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != warden:  # the warden died in between
+            os._exit(137)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvp(command[0], command)
+    except OSError as error:
+        os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _parents():
+    """Parent of every process that there is."""
+    found = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+    return found
+
+
+def _below(roots):
+    """Every process below these."""
+    parents = _parents()
+    found = set()
+    grown = set(roots)
+    while grown:
+        grown = {pid for pid, parent in parents.items() if parent in grown and pid not in found}
+        found |= grown
+    return found
+
+
+def _signal(pids, number):
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except OSError:
+            continue
+
+
+def _reap(child):
+    """Take in what has ended; the status of ``child`` if it is among it."""
+    status = None
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return status
+        if pid == 0:
+            return status
+        if pid == child:
+            status = os.waitstatus_to_exitcode(raw)
+
+
+def _end_all(child):
+    """End everything below the warden; the status of ``child`` if it was still running."""
+    status = None
+    deadline = time.monotonic() + GRACE_SECONDS
+    number = signal.SIGTERM
+    told = set()
+    while True:
+        found = _reap(child)
+        status = found if found is not None else status
+        alive = _below([os.getpid()])
+        if not alive:
+            return status
+        if number == signal.SIGTERM and time.monotonic() > deadline:
+            number, told = signal.SIGKILL, set()
+        if number == signal.SIGTERM:
+            _signal(alive - told, number)
+            told |= alive
+        else:
+            _signal(alive, number)
+        time.sleep(0.01)
+
+
+def guard(log, command):
+    """Run the command until it ends or the lifeline closes; the exit status."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    child = _start(log, command)
+    status = None
+    while status is None:
+        ready, _, _ = select.select([0, woken], [], [])
+        if woken in ready:
+            os.read(woken, 512)
+            status = _reap(child)
+        if 0 in ready and not os.read(0, 512):
+            break
+    if status is not None:
+        try:
+            os.write(1, b".")
+        except OSError:
+            pass
+    found = _end_all(child)
+    status = found if status is None else status
+    return 0 if status is None else status if status >= 0 else 128 - status
+
+
+def adopt(pids):
+    """Wait for the lifeline to close, then end these processes (and what is below them)."""
+    handles = {}
+    for pid in pids:
+        try:
+            handles[pid] = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
+        except (OSError, AttributeError):
+            continue
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    while os.read(0, 512):
+        pass
+    deadline = time.monotonic() + GRACE_SECONDS
+    number = signal.SIGTERM
+    while handles:
+        for pid, handle in list(handles.items()):
+            try:
+                signal.pidfd_send_signal(handle, number if number == signal.SIGKILL else 0)
+            except OSError:
+                del handles[pid]
+                continue
+            if number == signal.SIGTERM:
+                signal.pidfd_send_signal(handle, number)
+            if select.select([handle], [], [], 0)[0]:
+                del handles[pid]
+        number = signal.SIGKILL if time.monotonic() > deadline else 0
+        time.sleep(0.02)
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--adopt":
+        sys.exit(adopt([int(pid) for pid in sys.argv[2:]]))
+    sys.exit(guard(sys.argv[1], sys.argv[3:]))

@@ -1,0 +1,60 @@
+"""How to reach an object storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
+
+
+class Credentials(BaseModel):
+    """Endpoint and keys of one object storage; what is None is left to the storage's usual search (profile, role)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    endpoint_url: str | None = Field(default=None, validation_alias=AliasChoices("endpoint_url", "endpoint"))
+    access_key_id: str | None = Field(
+        default=None, validation_alias=AliasChoices("access_key_id", "aws_access_key_id", "key")
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("secret_access_key", "aws_secret_access_key", "secret")
+    )
+    session_token: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("session_token", "aws_session_token", "token")
+    )
+    region: str | None = Field(default=None, validation_alias=AliasChoices("region", "region_name"))
+    virtual_hosted: bool = Field(default=False, description="bucket in the host name instead of in the path")
+    anonymous: bool = False
+
+
+def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials:
+    """The credentials for ``s3`` or ``obs`` in the usual environment variables.
+
+    ``obs`` has variables of its own (OBS_ENDPOINT_URL, OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY, OBS_SECURITY_TOKEN,
+    OBS_REGION); one that is not set is taken from ``s3``'s. A key of its own never meets a foreign secret or token.
+    """
+    found: dict[str, Any] = {
+        "endpoint_url": environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
+        "access_key_id": environment.get("AWS_ACCESS_KEY_ID"),
+        "secret_access_key": environment.get("AWS_SECRET_ACCESS_KEY"),
+        "session_token": environment.get("AWS_SESSION_TOKEN"),
+        "region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+        "virtual_hosted": environment.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() == "true",
+        "anonymous": environment.get("AWS_SKIP_SIGNATURE", "").lower() == "true",
+    }
+    if scheme == "obs":
+        own = {
+            "endpoint_url": environment.get("OBS_ENDPOINT_URL") or environment.get("OBS_ENDPOINT"),
+            "access_key_id": environment.get("OBS_ACCESS_KEY_ID"),
+            "secret_access_key": environment.get("OBS_SECRET_ACCESS_KEY"),
+            "session_token": environment.get("OBS_SECURITY_TOKEN"),
+            "region": environment.get("OBS_REGION"),
+        }
+        if own["access_key_id"]:
+            found |= {"secret_access_key": None, "session_token": None, "anonymous": False}
+        found |= {name: value for name, value in own.items() if value}
+    endpoint = found["endpoint_url"]
+    if endpoint and "://" not in endpoint:
+        found["endpoint_url"] = f"https://{endpoint}"
+    return Credentials.model_validate({name: value for name, value in found.items() if value is not None})

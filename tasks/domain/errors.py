@@ -1,0 +1,116 @@
+"""Every error that Thresher raises, as one tree.
+
+::
+
+    ThresherError
+    ├── SpecificationError   the specification or the call is wrong; holds every problem found (exit code 2)
+    ├── RunError             the run as a whole cannot go on (exit code 1)
+    │   ├── ModelServerError     no instance could be prepared, started or kept alive
+    │   ├── StorageError         a folder or object that the run itself needs failed
+    │   └── AccountError         planned items and reported items do not agree
+    └── ItemError            one item (or one row) ends FAILED, the others go on
+        ├── DownloadError        the item's bytes could not be read
+        ├── UploadError          the item's result file could not be written
+        ├── ContentError         too large, wrong kind of file, not UTF-8, Chinese characters, broken CSV
+        ├── RowError             a cell that cannot be converted, a row without the column
+        └── AnswerError          the model answered with an error, or with something unusable
+
+Messages name the field or item, the value, and what would be right. They never hold a secret: addresses go through
+:func:`tasks.domain.paths.redact` first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+VALUE_SHOWN = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with a specification: the field, its value, and what would be right."""
+
+    field: str
+    value: object
+    expected: str
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"{self.field}: {self.expected}"
+        shown = str(self.value)
+        if len(shown) > VALUE_SHOWN:
+            shown = shown[:VALUE_SHOWN] + "..."
+        return f"{self.field} = {shown!r}: {self.expected}"
+
+
+class ThresherError(Exception):
+    """Root of the tree: an expected failure whose message is meant for the user, without a stack trace."""
+
+
+class SpecificationError(ThresherError):
+    """The specification or the call is wrong. ``problems`` holds every problem found, in the contract's order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = "1 problem" if count == 1 else f"{count} problems"
+        super().__init__("\n".join([f"The specification is refused ({head}):", *(f"  - {p}" for p in self.problems)]))
+
+    def __reduce__(self) -> tuple[type[SpecificationError], tuple[tuple[Problem, ...]]]:
+        # Prefect pickles a task's exception; the default would pickle the message only.
+        return type(self), (self.problems,)
+
+
+class RunError(ThresherError):
+    """The run as a whole cannot go on."""
+
+
+class ModelServerError(RunError):
+    """No instance of the model could be prepared, started or kept alive."""
+
+
+class StorageError(RunError):
+    """A folder or object that the run itself needs (plan, report, manifest, model package) failed."""
+
+
+class AccountError(RunError):
+    """Planned items and reported items do not agree, so the output manifest is not published."""
+
+
+class ItemError(ThresherError):
+    """One item (or one row) ends FAILED with this message; the others go on."""
+
+
+class DownloadError(ItemError):
+    """The item's bytes could not be read."""
+
+    def __init__(self, cause: str) -> None:
+        self.cause = cause
+        super().__init__(f"Download file failed. {cause}")
+
+    def __reduce__(self) -> tuple[type[DownloadError], tuple[str]]:
+        return type(self), (self.cause,)
+
+
+class UploadError(ItemError):
+    """The item's result file could not be written."""
+
+    def __init__(self, cause: str) -> None:
+        self.cause = cause
+        super().__init__(f"Upload of the result file failed. {cause}")
+
+    def __reduce__(self) -> tuple[type[UploadError], tuple[str]]:
+        return type(self), (self.cause,)
+
+
+class ContentError(ItemError):
+    """The item itself is not what a batch service may read."""
+
+
+class RowError(ItemError):
+    """One row of a CSV item cannot become a request."""
+
+
+class AnswerError(ItemError):
+    """The model answered with an error, or with something unusable."""

@@ -1,0 +1,87 @@
+"""Input manifests (what to read) and output manifests (what came of it), line by line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+MANIFEST_SUFFIX = ".manifest"
+SHOWN = 2000
+"""Characters of an unreadable line that its FAILED line keeps as its source."""
+
+_decoder = json.JSONDecoder()
+_BOM = b"\xef\xbb\xbf"
+_BLANKS = " \t\r\n"
+
+
+class Entry(NamedTuple):
+    """One item of an input manifest: its ``source``, or the reason why the line could not be read."""
+
+    source: str
+    error: str
+
+
+def read_line(raw: bytes, number: int) -> list[Entry]:
+    """The items of line ``number`` (from 1) of an input manifest.
+
+    One JSON object with a ``source`` is usual; several on one line, and blanks around keys, are read too (real files
+    have both); an empty line has no item. What cannot be read becomes an entry with an error that names the line, so
+    that it is not lost. Other fields of the object are ignored.
+    """
+    if number == 1 and raw.startswith(_BOM):
+        raw = raw[len(_BOM) :]
+    try:
+        text = raw.decode("utf-8").strip(_BLANKS)
+    except UnicodeDecodeError as error:
+        shown = raw.strip().decode("utf-8", "backslashreplace")
+        return [_unreadable(shown, number, f"byte {error.start + 1} is not UTF-8")]
+    entries: list[Entry] = []
+    position = 0
+    while position < len(text):
+        try:
+            value, end = _decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            reason = f"not JSON at character {error.pos + 1}: {error.msg}"
+            return [*entries, _unreadable(text[position:], number, reason)]
+        except RecursionError:
+            return [*entries, _unreadable(text[position:], number, "nested too deeply")]
+        entries.append(_entry(value, text[position:end], number))
+        position = end
+        while position < len(text) and text[position] in _BLANKS:
+            position += 1
+    return entries
+
+
+def _entry(value: Any, text: str, number: int) -> Entry:
+    if not isinstance(value, dict):
+        return _unreadable(text, number, 'not a JSON object such as {"source": "s3://bucket/object"}')
+    source = value.get("source")
+    if source is None:
+        source = next((held for key, held in value.items() if key.strip() == "source"), None)
+    if not isinstance(source, str) or not source.strip():
+        return _unreadable(text, number, "it has no source that is a text")
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        return _unreadable(text, number, "its source has half a surrogate pair")
+    return Entry(source, "")
+
+
+def _unreadable(shown: str, number: int, reason: str) -> Entry:
+    shown = shown.encode("utf-8", "backslashreplace").decode()
+    kept = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return Entry(kept, f"Line {number} of the input manifest cannot be read: {reason}.")
+
+
+def successful_line(source: str, location: str) -> str:
+    """The output manifest's line of an item that succeeded, with its line end; spaces as the format has them."""
+    return f'{{"source": {_text(source)},"result":"SUCCESSFUL","inference-loc": {_text(location)}}}\n'
+
+
+def failed_line(source: str, message: str) -> str:
+    """The output manifest's line of an item that failed, with its line end."""
+    return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}}}\n'
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)

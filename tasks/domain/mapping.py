@@ -1,0 +1,290 @@
+"""How the cells of a row become the fields of a request.
+
+A mapping rule is the JSON Schema of the request in which every leaf (string, number, integer, boolean) has an
+``index``: the CSV column, from 0 on, that fills it. :func:`generate` makes the rule from a schema, :class:`Mapping` is
+a rule made ready to turn rows into JSON bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.domain.errors import RowError
+
+LEAF_TYPES = ("string", "number", "integer", "boolean")
+
+# RFC 8259, section 6: no plus sign, no leading zeros, no NaN, no infinity.
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
+_BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
+_BLANKS = " \t\r\n"
+
+Schema = dict[str, Any]
+Path = tuple[str | int, ...]
+
+
+def schema_type(schema: Any) -> str | None:
+    """The one type that a schema node stands for: a leaf type, ``object``, ``array``, ``file``, or None if unknown.
+
+    A list of types (``["number", "null"]``) stands for its first known one; a node without a type for what its
+    ``properties`` or ``items`` imply.
+    """
+    if not isinstance(schema, dict):
+        return None
+    declared = schema.get("type")
+    for name in declared if isinstance(declared, list) else [declared]:
+        if isinstance(name, str) and name.strip().lower() in (*LEAF_TYPES, "object", "array", "file"):
+            return name.strip().lower()
+    if declared is None and isinstance(schema.get("properties"), dict):
+        return "object"
+    if declared is None and element_schemas(schema):
+        return "array"
+    return None
+
+
+def element_schemas(schema: Schema) -> list[Schema]:
+    """The schemas of an array's elements: one for ``items`` as an object, all of a tuple; also under ``item``."""
+    items = schema.get("items", schema.get("item"))
+    if isinstance(items, dict):
+        return [items]
+    if isinstance(items, list):
+        return [item for item in items if isinstance(item, dict)]
+    return []
+
+
+def properties(schema: Schema) -> dict[str, Any]:
+    """The properties of an object schema, in the order they stand."""
+    found = schema.get("properties")
+    return found if isinstance(found, dict) else {}
+
+
+def walk(schema: Any, path: Path = ()) -> Iterator[tuple[Path, Schema, str | None]]:
+    """Every node of a schema that is not an object or an array, with its path and its type, in order."""
+    kind = schema_type(schema)
+    if kind == "object":
+        for name, child in properties(schema).items():
+            yield from walk(child, (*path, name))
+    elif kind == "array":
+        for position, child in enumerate(element_schemas(schema)):
+            yield from walk(child, (*path, position))
+    else:
+        yield path, schema if isinstance(schema, dict) else {}, kind
+
+
+def file_leaf(schema: Any) -> str | None:
+    """The name of the first leaf of type ``file``, or None if the request is JSON."""
+    for path, _, kind in walk(schema):
+        if kind == "file":
+            names = [part for part in path if isinstance(part, str)]
+            return names[-1] if names else "file"
+    return None
+
+
+def generate(schema: Schema) -> Schema:
+    """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order the fields stand."""
+    counter = iter(range(1_000_000))
+
+    def node(schema: Any) -> Any:
+        kind = schema_type(schema)
+        if not isinstance(schema, dict):
+            return schema
+        if kind == "object":
+            return {**schema, "properties": {name: node(child) for name, child in properties(schema).items()}}
+        if kind == "array":
+            items = schema.get("items", schema.get("item"))
+            ruled = [node(item) for item in items] if isinstance(items, list) else node(items)
+            return {**{k: v for k, v in schema.items() if k != "item"}, "items": ruled}
+        if kind in LEAF_TYPES:
+            return {**schema, "index": next(counter)}
+        return dict(schema)
+
+    ruled: Schema = node(schema)
+    return ruled
+
+
+def column_index(value: Any) -> int | None:
+    """``value`` as a column index: a whole number from 0 on (also written as text, as real files do), else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if value >= 0 else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value) if value >= 0 else None
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        return int(value.strip())
+    return None
+
+
+def _number(cell: str) -> str:
+    text = cell.strip(_BLANKS)
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError("is not a number")
+    return text
+
+
+def _integer(cell: str) -> str:
+    match = _INTEGER.fullmatch(cell.strip(_BLANKS))
+    if match is None or not match[2].isascii():
+        raise ValueError("is not an integer")
+    return ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
+
+
+def _boolean(cell: str) -> str:
+    try:
+        return _BOOLEANS[cell.strip(_BLANKS).lower()]
+    except KeyError:
+        raise ValueError("is not true, false, 1 or 0") from None
+
+
+def _string(cell: str) -> str:
+    return json.dumps(cell, ensure_ascii=False)
+
+
+_CONVERTERS: dict[str, Callable[[str], str]] = {
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+    "string": _string,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One leaf that a column fills: its path in the request, its type and its column index."""
+
+    path: Path
+    type: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        """The path as text: ``data.req_data[0].input_1``."""
+        text = ""
+        for part in self.path:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        return text or "(the request itself)"
+
+
+class Mapping:
+    """A mapping rule made ready: rows in, JSON bodies out.
+
+    ``fields`` are the leaves that a column fills, in request order; ``left_out`` the names of those that are left out of
+    every request because they have no usable index (or no known type).
+
+    A body is joined from text that never changes and the converted cells. The number in a cell is sent as it stands
+    there (``3.0`` stays ``3.0``, nothing is rounded).
+    """
+
+    def __init__(self, rule: Schema) -> None:
+        self.rule = rule
+        fields: list[Field] = []
+        left_out: list[str] = []
+        pieces: list[str | Field] = _pieces(rule, (), fields, left_out) or ["null"]
+        self.fields = tuple(fields)
+        self.left_out = tuple(left_out)
+        self.columns = max((field.index for field in fields), default=-1) + 1
+        self._constants, self._steps = _join(pieces)
+        self._row_split = _row_array(rule)
+
+    def body(self, cells: Sequence[str], line: int) -> bytes:
+        """The request body, compact JSON in UTF-8, of one row.
+
+        ``line`` is the row's line in its file, for messages. Raises RowError if a column is missing or a cell cannot be
+        converted, naming line, column, field and value.
+        """
+        return self._text(cells, line).encode()
+
+    def _text(self, cells: Sequence[str], line: int) -> str:
+        try:
+            parts = [part for convert, index, constant in self._steps for part in (convert(cells[index]), constant)]
+        except (ValueError, IndexError):
+            raise self._row_error(cells, line) from None
+        return self._constants + "".join(parts)
+
+    def _row_error(self, cells: Sequence[str], line: int) -> RowError:
+        for field in self.fields:
+            where = f"line {line}, column {field.index}, field {field.name}"
+            if field.index >= len(cells):
+                return RowError(f"{where}: the row has {len(cells)} columns only (columns are counted from 0)")
+            cell = cells[field.index]
+            try:
+                _CONVERTERS[field.type](cell)
+            except ValueError as error:
+                shown = cell if len(cell) <= 80 else f"{cell[:80]}..."
+                return RowError(f"{where}: {json.dumps(shown, ensure_ascii=False)} {error}")
+        raise AssertionError("a row that converts has no error")  # pragma: no cover
+
+    @property
+    def takes_many_rows(self) -> bool:
+        """Whether the request has exactly one array of row objects, so that several rows can go in one request."""
+        return self._row_split is not None
+
+    def join_bodies(self, bodies: Sequence[bytes]) -> bytes:
+        """One body with the rows of several one-row bodies, made by :meth:`body`, in its array.
+
+        Raises ValueError if the request has no array of rows (:attr:`takes_many_rows`).
+        """
+        if self._row_split is None:
+            raise ValueError("the request has no array of rows")
+        head, tail = self._row_split
+        return head + b",".join(body[len(head) : len(body) - len(tail)] for body in bodies) + tail
+
+
+def _pieces(schema: Any, path: Path, fields: list[Field], left_out: list[str]) -> list[str | Field] | None:
+    """The request as text and fields; None if the node is left out."""
+    kind = schema_type(schema)
+    if kind == "object":
+        members: list[str | Field] = []
+        for name, child in properties(schema).items():
+            value = _pieces(child, (*path, name), fields, left_out)
+            if value is not None:
+                members += ["," if members else "", json.dumps(name, ensure_ascii=False), ":", *value]
+        return ["{", *members, "}"]
+    if kind == "array":
+        elements: list[str | Field] = []
+        for position, child in enumerate(element_schemas(schema)):
+            value = _pieces(child, (*path, position), fields, left_out)
+            if value is not None:
+                elements += ["," if elements else "", *value]
+        return ["[", *elements, "]"]
+    index = column_index(schema.get("index")) if isinstance(schema, dict) else None
+    if kind not in LEAF_TYPES or index is None:
+        left_out.append(Field(path, kind or "unknown", -1).name)
+        return None
+    field = Field(path, kind, index)
+    fields.append(field)
+    return [field]
+
+
+def _join(pieces: Sequence[str | Field]) -> tuple[str, list[tuple[Callable[[str], str], int, str]]]:
+    """Text before the first field, then (converter, column, text behind it) for each field."""
+    head = ""
+    steps: list[tuple[Callable[[str], str], int, str]] = []
+    for piece in pieces:
+        if isinstance(piece, Field):
+            steps.append((_CONVERTERS[piece.type], piece.index, ""))
+        elif steps:
+            convert, index, text = steps[-1]
+            steps[-1] = (convert, index, text + piece)
+        else:
+            head += piece
+    return head, steps
+
+
+def _row_array(rule: Schema) -> tuple[bytes, bytes] | None:
+    """What stands before and behind the rows, if the request is nothing but one array of row objects, wrapped."""
+    head, tail, node = "", "", rule
+    while schema_type(node) == "object":
+        members = properties(node)
+        if len(members) != 1:
+            return None
+        ((name, node),) = members.items()
+        head, tail = f"{head}{{{json.dumps(name, ensure_ascii=False)}:", f"}}{tail}"
+    elements = element_schemas(node) if schema_type(node) == "array" else []
+    if len(elements) != 1 or schema_type(elements[0]) != "object":
+        return None
+    return f"{head}[".encode(), f"]{tail}".encode()

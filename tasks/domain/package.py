@@ -1,0 +1,220 @@
+"""A model package's ``config.json``: what the model is, what it is asked and how it is kept healthy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping as MappingType
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.mapping import file_leaf
+
+IMAGE = "Image"
+CONFIG_NAMES = ("config.json", "model/config.json")
+"""Where a package's configuration may lie, below the package folder."""
+CUSTOM_SERVICE = "customize_service.py"
+BOOT_FILE = "run.sh"
+REQUIREMENTS = "requirements.txt"
+
+_RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
+
+
+def _text_or_nothing(value: Any) -> Any:
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text_or_nothing)]
+
+
+class _Part(BaseModel):
+    """Real files carry fields that nobody documented: they are kept, and are not fatal."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class Message(_Part):
+    """What an API's request or response looks like: a content type and a JSON Schema."""
+
+    content_type: str = Field(
+        default="application/json",
+        alias="Content-type",
+        validation_alias=AliasChoices("Content-type", "Content-Type", "content-type", "content_type"),
+    )
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Api(_Part):
+    """One address at which the model answers."""
+
+    url: str = "/"
+    method: str = "post"
+    request: Message = Field(default_factory=Message)
+    response: Message = Field(default_factory=Message)
+
+    @field_validator("url")
+    @classmethod
+    def _rooted(cls, value: str) -> str:
+        if any(sign in value for sign in "\r\n \0"):
+            raise ValueError("a URL path has no blanks")
+        return value if value.startswith("/") else f"/{value}"
+
+    @field_validator("method")
+    @classmethod
+    def _with_body(cls, value: str) -> str:
+        method = value.strip().upper()
+        if method not in ("POST", "PUT", "PATCH"):
+            raise ValueError("should be a method that carries a body: post, put or patch")
+        return method
+
+    @property
+    def file_leaf(self) -> str | None:
+        """Name of the request's leaf of type ``file``; None if the request is JSON."""
+        return file_leaf(self.request.data)
+
+
+class PackageRequirement(_Part):
+    """One Python package that the model needs."""
+
+    package_name: str
+    package_version: Text | None = None
+    restraint: Literal["EXACT", "ATLEAST", "ATMOST"] | None = None
+
+    @field_validator("restraint", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return (value.strip().upper() or None) if isinstance(value, str) else value
+
+    @property
+    def requirement(self) -> str:
+        """The requirement as pip writes it: ``onnxruntime==1.20.0``."""
+        if not self.package_version:
+            return self.package_name
+        return f"{self.package_name}{_RESTRAINTS[self.restraint or 'EXACT']}{self.package_version}"
+
+
+class Dependency(_Part):
+    """Packages that one installer installs, in order."""
+
+    installer: Literal["pip"] = "pip"
+    packages: tuple[PackageRequirement, ...] = ()
+
+    @field_validator("installer", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.strip().lower() if isinstance(value, str) else value
+
+
+class Health(_Part):
+    """How to ask an instance whether it is ready. Durations in seconds."""
+
+    url: str = "/health"
+    protocol: str = Field(default="HTTP", validation_alias=AliasChoices("protocol", "procotol"))
+    initial_delay_seconds: float = Field(default=0, ge=0)
+    timeout_seconds: float = Field(default=5, gt=0)
+    period_seconds: float = Field(default=5, gt=0)
+    failure_threshold: int = Field(default=12, ge=1)
+
+    @field_validator("url")
+    @classmethod
+    def _rooted(cls, value: str) -> str:
+        return value if value.startswith("/") else f"/{value}"
+
+    @field_validator("protocol")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value.strip().upper() not in ("HTTP", "HTTPS"):
+            raise ValueError("should be HTTP or HTTPS")
+        return value.strip().upper()
+
+
+class PackageConfig(_Part):
+    """A whole ``config.json``."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str
+    model_algorithm: str = ""
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    apis: tuple[Api, ...] = Field(default=(), validation_alias=AliasChoices("apis", "api"))
+    dependencies: tuple[Dependency, ...] = ()
+    health: Health = Field(default_factory=Health)
+    swr_location: str | None = None
+
+    @field_validator("apis")
+    @classmethod
+    def _one_at_least(cls, value: tuple[Api, ...]) -> tuple[Api, ...]:
+        return value or (Api(),)
+
+    def api(self, request_path: str | None) -> Api:
+        """The API at ``request_path``; without one the only API there is, else the one at ``/``.
+
+        Raises KeyError if there is no such API.
+        """
+        if request_path is None:
+            if len(self.apis) == 1:
+                return self.apis[0]
+            request_path = "/"
+        for api in self.apis:
+            if api.url == request_path:
+                return api
+        raise KeyError(request_path)
+
+    @property
+    def requirements(self) -> list[list[str]]:
+        """The Python requirements, a list an installer step, in the order in which they are installed."""
+        return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
+
+
+def parse_config(raw: bytes, where: str) -> PackageConfig:
+    """Read a ``config.json``; ``where`` names it in messages.
+
+    Raises SpecificationError with every problem, each with its path inside the JSON (``apis[0].request.data``).
+    """
+    try:
+        document = json.loads(raw.decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SpecificationError([Problem(where, None, f"should be JSON in UTF-8: {error}")]) from None
+    if not isinstance(document, MappingType):
+        raise SpecificationError([Problem(where, None, f"should be a JSON object, not {type(document).__name__}")])
+    try:
+        config = PackageConfig.model_validate(document)
+    except ValidationError as error:
+        raise SpecificationError(validation_problems(error, f"{where}: ")) from None
+    if problems := _rules(config, where):
+        raise SpecificationError(problems)
+    return config
+
+
+def _rules(config: PackageConfig, where: str) -> list[Problem]:
+    problems: list[Problem] = []
+    urls = [api.url for api in config.apis]
+    if config.model_type == IMAGE:
+        for url in sorted({url for url in urls if urls.count(url) > 1}):
+            problems.append(Problem(f"{where}: apis", url, "each url should stand once"))
+    elif len(config.apis) > 1:
+        problems.append(Problem(f"{where}: apis", ", ".join(urls), f"a {config.model_type} model has exactly one API"))
+    elif urls != ["/"]:
+        problems.append(Problem(f"{where}: apis[0].url", urls[0], f"should be / for a {config.model_type} model"))
+    if config.swr_location and config.model_type != IMAGE:
+        problems.append(Problem(f"{where}: swr_location", config.swr_location, "is for models of type Image only"))
+    return problems
+
+
+def validation_problems(error: ValidationError, prefix: str = "") -> list[Problem]:
+    """What pydantic found, as problems; the field is the path inside the JSON."""
+    problems = []
+    for found in error.errors(include_url=False, include_context=False):
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]).lstrip(".")
+        value = found["input"] if not isinstance(found["input"], (dict, list)) else None
+        problems.append(Problem(f"{prefix}{field or 'value'}", value, _sentence(found["type"], found["msg"])))
+    return problems
+
+
+def _sentence(kind: str, message: str) -> str:
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return "is not a known field"
+    return message.removeprefix("Value error, ").replace("Input should", "should")

@@ -1,0 +1,53 @@
+"""A request to the model: its body, exactly as it is sent."""
+
+from __future__ import annotations
+
+import mimetypes
+import secrets
+from dataclasses import dataclass
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of one request and its Content-Type."""
+
+    content_type: str
+    data: bytes
+
+
+class FileForm:
+    """Builds ``multipart/form-data`` bodies (RFC 7578) with one file part.
+
+    The file name stands there in UTF-8, with quotes and line breaks percent-encoded as browsers do (HTML standard,
+    "multipart/form-data encoding algorithm").
+    """
+
+    def __init__(self, field: str) -> None:
+        self._boundary = f"thresher-{secrets.token_hex(16)}"
+        self._start = (
+            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"; filename="'.encode()
+        )
+        self._end = f"\r\n--{self._boundary}--\r\n".encode()
+        self._types: dict[str, bytes] = {}
+        self.content_type = f"multipart/form-data; boundary={self._boundary}"
+
+    def body(self, file_name: str, data: bytes) -> Body:
+        """The body that carries ``data`` as the file ``file_name``."""
+        extension = file_name.rpartition(".")[2].lower() if "." in file_name else ""
+        kind = self._types.get(extension)
+        if kind is None:
+            guessed = mimetypes.guess_type(f"x.{extension}")[0] or "application/octet-stream"
+            kind = self._types[extension] = f'"\r\nContent-Type: {guessed}\r\n\r\n'.encode()
+        name = _quoted(file_name).encode("utf-8", "surrogateescape")
+        return Body(self.content_type, b"".join((self._start, name, kind, data, self._end)))
+
+
+def _quoted(name: str) -> str:
+    return name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def row_body(data: bytes) -> Body:
+    """The body of a JSON request."""
+    return Body(JSON, data)

@@ -1,0 +1,124 @@
+"""What came of items: one outcome each, and the tally of many."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+_DIGITS = re.compile(r"\d+")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+CAUSES_KEPT = 200
+CAUSES_SHOWN = 10
+_BUCKET = math.log(1.05)
+"""Latencies are counted in buckets of 5 %."""
+
+
+class Outcome(NamedTuple):
+    """What came of one item. ``message`` is empty if it succeeded; ``written`` tells whether it has a result file."""
+
+    number: int
+    source: str
+    result_name: str
+    message: str
+    written: bool
+    rows: int = 0
+    failed_rows: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+
+    @property
+    def successful(self) -> bool:
+        """SUCCESSFUL, not FAILED."""
+        return not self.message
+
+
+class Tally:
+    """Counts of many outcomes and requests; tallies of shards add up to that of the run."""
+
+    def __init__(self) -> None:
+        self.successful = 0
+        self.failed = 0
+        self.rows = 0
+        self.failed_rows = 0
+        self.bytes_read = 0
+        self.bytes_written = 0
+        self.requests = 0
+        self.retries = 0
+        self.latencies: Counter[int] = Counter()
+        self.causes: Counter[str] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one item."""
+        if outcome.message:
+            self.failed += 1
+            cause = cause_of(outcome.message)
+            if cause in self.causes or len(self.causes) < CAUSES_KEPT:
+                self.causes[cause] += 1
+        else:
+            self.successful += 1
+        self.rows += outcome.rows
+        self.failed_rows += outcome.failed_rows
+        self.bytes_read += outcome.bytes_read
+        self.bytes_written += outcome.bytes_written
+
+    def request(self, seconds: float) -> None:
+        """Count one request that was answered after ``seconds``."""
+        self.requests += 1
+        self.latencies[math.floor(math.log(max(seconds, 1e-6)) / _BUCKET)] += 1
+
+    def merge(self, others: Iterable[Tally]) -> Tally:
+        """Add other tallies to this one."""
+        for other in others:
+            for name in _COUNTS:
+                setattr(self, name, getattr(self, name) + getattr(other, name))
+            self.latencies += other.latencies
+            self.causes += other.causes
+        return self
+
+    def percentile_ms(self, share: float) -> float | None:
+        """Latency in milliseconds below which ``share`` of the requests were answered, right to 5 %."""
+        total = sum(self.latencies.values())
+        seen = 0
+        for bucket in sorted(self.latencies):
+            seen += self.latencies[bucket]
+            if seen >= share * total:
+                return round(math.exp((bucket + 0.5) * _BUCKET) * 1000, 3)
+        return None
+
+    def top_causes(self) -> list[dict[str, Any]]:
+        """The most frequent causes of failure, with their counts."""
+        return [{"cause": cause, "items": count} for cause, count in self.causes.most_common(CAUSES_SHOWN)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; :meth:`from_json` reads it."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "latencies": {str(bucket): count for bucket, count in self.latencies.items()},
+            "causes": dict(self.causes),
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Tally:
+        """The tally that :meth:`to_json` wrote."""
+        tally = cls()
+        for name in _COUNTS:
+            setattr(tally, name, document[name])
+        tally.latencies = Counter({int(bucket): count for bucket, count in document["latencies"].items()})
+        tally.causes = Counter(document["causes"])
+        return tally
+
+
+_COUNTS = ("successful", "failed", "rows", "failed_rows", "bytes_read", "bytes_written", "requests", "retries")
+
+
+def cause_of(message: str) -> str:
+    """A failure's message without what differs from item to item: numbers and quoted values."""
+    return _DIGITS.sub("N", _QUOTED.sub('"..."', message))[:160]
+
+
+def rows_message(rows: int, failed_rows: int, first: str) -> str:
+    """Message of an item of which rows failed: ``3 of 150 rows failed, first: row 17: ...``."""
+    return f"{failed_rows} of {rows} {'row' if rows == 1 else 'rows'} failed, first: {first}"

@@ -1,0 +1,142 @@
+"""One execution of a batch service, with everything that was decided for it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tasks.domain.errors import RunError
+from tasks.domain.package import Api, PackageConfig
+from tasks.domain.paths import Address, OutputNames, parse_address
+from tasks.domain.pool import Flavor
+from tasks.domain.service import BatchService
+
+Serving = Literal["built-in", "boot-file", "running"]
+"""How the model answers: by the built-in model server, by the package's run.sh, or by a server that already runs."""
+
+
+class Run(BaseModel):
+    """A validated run: what tasks hand on. Small, and without secrets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    task_id: str
+    service: BatchService
+    serving: Serving
+    package: str | None = Field(default=None, description="address of the package's folder that holds config.json")
+    model_version: str | None = None
+    config: PackageConfig
+    request_path: str
+    rule: dict[str, Any] | None = Field(default=None, description="mapping rule; None if the request is a file")
+    output: str = Field(description="output folder, its words replaced")
+    flavor: Flavor
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def api(self) -> Api:
+        """The API that is asked."""
+        return self.config.api(self.request_path)
+
+    @property
+    def names(self) -> OutputNames:
+        """Names of everything that the run writes."""
+        return OutputNames(self.task_id, self.service.result_folder)
+
+    @property
+    def output_address(self) -> Address:
+        """The output folder."""
+        return parse_address(self.output)
+
+
+class ShardRef(BaseModel):
+    """One shard, by reference: its items are in the plan."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    first_item: int
+    items: int
+    bytes: int
+
+    @property
+    def plan_name(self) -> str:
+        """The shard's part of the plan, below the scratch folder."""
+        return f"plan/{self.number:05d}.parquet"
+
+    @property
+    def report_name(self) -> str:
+        """The shard's report, below the scratch folder. It exists once the shard is done."""
+        return f"reports/{self.number:05d}.parquet"
+
+    def partial_name(self, part: int) -> str:
+        """A report of what is done so far, below the scratch folder."""
+        return f"partial/{self.number:05d}-{part:04d}.parquet"
+
+
+class ShardDone(BaseModel):
+    """A shard whose report is written. Times are seconds since 1970 and those of this execution only."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shard: ShardRef
+    successful: int
+    failed: int
+    started_at: float
+    ended_at: float
+    preparing_since: float = Field(default=0, description="0 if no instance was needed")
+    ready_at: float = 0
+    deaths: int = Field(default=0, description="times that a model server of this process had died so far")
+    stopped: str = Field(default="", description="why the run was stopped early")
+
+
+class RunResult(BaseModel):
+    """What came of a run: addresses and counts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str
+    name: str
+    manifest: str
+    manifests: tuple[str, ...]
+    summary: str
+    items: int
+    successful: int
+    failed: int
+    seconds: dict[str, float]
+    top_causes: tuple[dict[str, Any], ...] = ()
+    failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is Completed")
+
+    def checked(self) -> RunResult:
+        """Itself. Raises RunFailed if the run as a whole is Failed, although everything is published."""
+        if self.failure:
+            raise RunFailed(self)
+        return self
+
+
+class RunFailed(RunError):
+    """The run ended, its manifest accounts for every item, and it is Failed as a whole. ``result`` says what came of it."""
+
+    def __init__(self, result: RunResult) -> None:
+        self.result = result
+        super().__init__(f"{result.failure} Output manifest: {result.manifest}")
+
+    def __reduce__(self) -> tuple[type[RunFailed], tuple[RunResult]]:
+        return type(self), (self.result,)
+
+
+class Plan(BaseModel):
+    """What a run will read, by reference: the totals and the shards."""
+
+    model_config = ConfigDict(frozen=True)
+
+    items: int
+    bytes: int
+    unknown_sizes: int = Field(description="items whose size no listing told; they are not in `bytes`")
+    shards: tuple[ShardRef, ...]
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+PLAN_NAME = "plan.json"
+"""Written last, so that its presence tells that the plan is complete; below the scratch folder."""

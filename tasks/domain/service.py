@@ -1,0 +1,339 @@
+"""The service specification: one model, the same for YAML files, the form in the Prefect UI and Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tasks.domain import paths
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.package import validation_problems
+
+NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
+FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
+SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9][a-z0-9-]*)\s*\}\}")
+_SECRET_WORDS = re.compile(
+    r"PASSW(OR)?D|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)API_?KEY|(^|_)KEY($|_)|ACCESS_?KEY", re.IGNORECASE
+)
+_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+def default_name() -> str:
+    """``service-`` and four random hex digits."""
+    return f"service-{secrets.token_hex(2)}"
+
+
+class Schedule(BaseModel):
+    """When a service starts by itself: a cron line or an interval, not both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cron: Annotated[str | None, Field(title="Cron", description="five cron fields, for example 0 2 * * *")] = None
+    interval_minutes: Annotated[float | None, Field(title="Interval (minutes)", gt=0)] = None
+    timezone: Annotated[str, Field(title="Time zone", description="name as in Europe/Berlin")] = "UTC"
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Schedule:
+        if (self.cron is None) == (self.interval_minutes is None):
+            raise ValueError("should have either cron or interval_minutes")
+        if self.cron is not None and len(self.cron.split()) != 5:
+            raise ValueError("cron should have five fields: minute hour day month weekday")
+        return self
+
+
+class BatchService(BaseModel):
+    """A model package plus the data it reads and the folder it writes."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        populate_by_name=True,
+        serialize_by_alias=True,
+        title="Batch service",
+    )
+
+    name: Annotated[
+        str,
+        Field(
+            title="Name",
+            description="1-64 letters, digits, '-' or '_'",
+            pattern=NAME.pattern,
+            default_factory=default_name,
+        ),
+    ]
+    description: Annotated[
+        str,
+        Field(
+            title="Description",
+            description="Up to 100 characters, none of ! < > = & \" '",
+            max_length=100,
+        ),
+    ] = ""
+    resource_pool: Annotated[
+        str,
+        Field(
+            title="Resource pool",
+            description="Where the instances run",
+            min_length=1,
+        ),
+    ] = "public-cpu"
+    model_source: Annotated[
+        Literal["my-models", "my-subscriptions"],
+        Field(
+            title="Model source",
+            description="In which part of the model store the model is",
+        ),
+    ] = "my-models"
+    model: Annotated[
+        str,
+        Field(
+            title="Model",
+            min_length=1,
+            description="Name in the model source, path or URL of a model package folder, or http(s):// address of a model "
+            "server that already runs",
+        ),
+    ]
+    model_version: Annotated[
+        str | None,
+        Field(
+            title="Version",
+            description="Default: the newest version in the Normal state",
+        ),
+    ] = None
+    input_path: Annotated[
+        str,
+        Field(
+            title="Input path",
+            description="Folder, file or .manifest file: local path, file://, s3:// or obs://",
+        ),
+    ]
+    request_path: Annotated[
+        str | None,
+        Field(
+            title="Request path",
+            description="One of the API urls of the model's config.json; default: its only one, else /",
+        ),
+    ] = None
+    mapping: Annotated[
+        dict[str, Any] | None,
+        Field(
+            title="Mapping relationship",
+            description="Request schema with an index (CSV column from 0) on every field; default: made from config.json",
+        ),
+    ] = None
+    output_path: Annotated[
+        str,
+        Field(
+            title="Output path",
+            description="An empty folder; {task_id}, {name} and {scheduled_time:%Y-%m-%d} are replaced",
+        ),
+    ]
+    flavor: Annotated[
+        str | None,
+        Field(
+            title="Instance flavor",
+            description="Default: the pool's first flavor that satisfies the model",
+        ),
+    ] = None
+    instances: Annotated[
+        int,
+        Field(
+            title="Instances",
+            description="1: standalone computing mode, more: distributed computing mode",
+            ge=1,
+            le=128,
+        ),
+    ] = 1
+    environment: Annotated[
+        dict[str, str],
+        Field(
+            title="Environment variables",
+            description="For the model server only. Secrets by reference: {{ prefect.blocks.secret.NAME }}",
+        ),
+    ] = Field(default_factory=dict)
+    timeout_minutes: Annotated[
+        float,
+        Field(
+            title="Timeout (minutes)",
+            description="For one instance to be prepared, started and healthy",
+            ge=3,
+            le=120,
+        ),
+    ] = 20
+    runtime_log_output: Annotated[
+        bool,
+        Field(
+            title="Runtime log output",
+            description="Export the model server's output to the log store; stays on once on",
+        ),
+    ] = False
+    schedule: Annotated[Schedule | None, Field(title="Schedule", description="Starts by itself")] = None
+    error_threshold: Annotated[
+        float | None,
+        Field(
+            title="Error threshold",
+            ge=0,
+            description="Share (below 1) or number (1 and more) of failed items above which the run stops; default: never",
+        ),
+    ] = None
+    result_folder: Annotated[
+        Literal["infer-result-{task_id}", "infer-result"],
+        Field(
+            title="Result folder",
+            description="infer-result: the older layout, the output folder must be really empty",
+        ),
+    ] = "infer-result-{task_id}"
+    max_concurrency: Annotated[
+        int | None,
+        Field(
+            title="Requests in flight",
+            description="Per instance; default: found while running",
+            ge=1,
+            le=1024,
+        ),
+    ] = None
+    rows_per_request: Annotated[
+        int | Literal["auto"],
+        Field(
+            title="Rows per request",
+            description="CSV rows in one request: 1, a number, or auto",
+        ),
+    ] = 1
+    csv_header: Annotated[
+        Literal["absent", "present"],
+        Field(
+            title="CSV header",
+            description="Whether the first line of a CSV file holds names",
+        ),
+    ] = "absent"
+    priority: Annotated[int, Field(title="Priority", description="1-3, higher first in its pool", ge=1, le=3)] = 1
+    running_config: Annotated[
+        str | None,
+        Field(
+            alias="model_config",
+            title="Model configuration",
+            description="For a model server that already runs: path of its config.json, or the JSON text itself",
+        ),
+    ] = None
+
+    @field_validator("description")
+    @classmethod
+    def _plain(cls, value: str) -> str:
+        if found := [sign for sign in FORBIDDEN_IN_DESCRIPTION if sign in value]:
+            raise ValueError(f"should have none of ! < > = & \" ' (it has {' '.join(found)})")
+        return value
+
+    @field_validator("input_path", "output_path")
+    @classmethod
+    def _storage(cls, value: str) -> str:
+        if paths.parse_address(value).scheme == "http":
+            raise ValueError("should be a local path, file://, s3:// or obs://; share links stand in a manifest")
+        return value
+
+    @field_validator("output_path")
+    @classmethod
+    def _words(cls, value: str) -> str:
+        if unknown := paths.unknown_words(value):
+            raise ValueError(
+                f"{{{unknown[0]}}} is not known; replaced are {{task_id}}, {{name}} and {{scheduled_time:%Y-%m-%d}}"
+            )
+        return value
+
+    @field_validator("rows_per_request")
+    @classmethod
+    def _rows(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and not 1 <= value <= 10_000:
+            raise ValueError("should be 1 to 10000, or auto")
+        return value
+
+    @field_validator("error_threshold")
+    @classmethod
+    def _count(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("should be a share below 1 or a whole number of items")
+        return value
+
+    @field_validator("environment")
+    @classmethod
+    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, held in value.items():
+            if _VARIABLE.match(name) is None:
+                raise ValueError(f"{name!r} is not a variable's name: letters, digits and '_', no digit first")
+            if "\0" in held:
+                raise ValueError(f"the value of {name} has a NUL character")
+        return value
+
+    @field_validator("running_config", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return json.dumps(value) if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _layout_of_scheduled_runs(self) -> BatchService:
+        older = self.result_folder == "infer-result"
+        if older and self.schedule is not None and not paths.has_words(self.output_path):
+            raise ValueError(
+                "output_path of a scheduled service with result_folder infer-result should hold {task_id} or "
+                "{scheduled_time}, else its second run finds the folder full"
+            )
+        return self
+
+    @property
+    def plain_text_secrets(self) -> list[str]:
+        """Names of environment variables whose value looks like a secret in plain text."""
+        return [
+            name
+            for name, value in self.environment.items()
+            if value and _SECRET_WORDS.search(name) and not SECRET_REFERENCE.search(value)
+        ]
+
+    @property
+    def model_is_running(self) -> bool:
+        """Whether ``model`` is the address of a server that already runs."""
+        return self.model.lower().startswith(("http://", "https://"))
+
+    @property
+    def model_is_address(self) -> bool:
+        """Whether ``model`` is the path or URL of a package folder, not a name in the model store."""
+        return "://" in self.model or "/" in self.model or self.model in (".", "..") or self.model.startswith("~")
+
+
+def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
+    """Read a specification as far as it can be read.
+
+    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so that
+    the fields that are right can still be checked against model and storage.
+    """
+    try:
+        service = BatchService.model_validate(fields)
+        return service, service.model_dump(), []
+    except ValidationError as error:
+        problems = validation_problems(error)
+        wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+    right = {name: value for name, value in fields.items() if name not in wrong}
+    defaults = {
+        name: field.get_default(call_default_factory=True)  # the rest still has its defaults
+        for name, field in BatchService.model_fields.items()
+        if not field.is_required() and field.alias is None
+    }
+    return None, {**defaults, **right}, [_whole(problem) for problem in problems]
+
+
+def _whole(problem: Problem) -> Problem:
+    if problem.field.startswith("environment"):
+        # The value may be a secret.
+        return Problem(problem.field, None, problem.expected)
+    return Problem("specification", None, problem.expected) if problem.field == "value" else problem
+
+
+def require(fields: dict[str, Any]) -> BatchService:
+    """The service of these fields. Raises SpecificationError with every problem."""
+    service, _, problems = parse_service(fields)
+    if service is None:
+        raise SpecificationError(problems)
+    return service

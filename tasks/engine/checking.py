@@ -1,0 +1,233 @@
+"""Whether specification, model, pool and storage agree: every problem at once, else a validated run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.model_store import ModelStore
+from tasks.clients.packages import files_of, read_config
+from tasks.clients.pool_files import read_pools
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain import paths
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import Problem, RunError, SpecificationError
+from tasks.domain.mapping import Mapping as RowMapping
+from tasks.domain.mapping import generate, walk
+from tasks.domain.package import BOOT_FILE, CUSTOM_SERVICE, IMAGE, Api, PackageConfig, parse_config
+from tasks.domain.paths import Address, parse_address
+from tasks.domain.run import Run, Serving
+from tasks.domain.service import BatchService, parse_service
+from tasks.engine.planning import first_file
+from tasks.settings import Settings
+
+
+async def check(
+    fields: Mapping[str, Any],
+    *,
+    task_id: str,
+    scheduled_time: datetime,
+    settings: Settings,
+    credentials: Mapping[str, Credentials],
+) -> Run:
+    """Check a specification against everything that it names; nothing is created.
+
+    Raises SpecificationError with every problem found: also a wrong field does not keep the others from being checked.
+    """
+    service, right, problems = parse_service(dict(fields))
+    storage = Storage(settings, credentials)
+    try:
+        found = _Found(right, settings, dict(credentials))
+        steps = (
+            found.model(storage),
+            found.api(),
+            found.pool(),
+            found.input(storage),
+            found.output(storage, task_id, scheduled_time),
+        )
+        for step in steps:
+            try:
+                await step
+            except SpecificationError as error:
+                problems += error.problems
+            except RunError as error:
+                problems.append(Problem("model", right.get("model"), str(error)))
+    finally:
+        await storage.close()
+    if problems or service is None:
+        raise SpecificationError(problems)
+    return found.run(service, task_id)
+
+
+class _Found:
+    """What the checks find out, one after the other; a check whose fields are wrong already is passed over."""
+
+    def __init__(self, right: Mapping[str, Any], settings: Settings, credentials: dict[str, Credentials]) -> None:
+        self._right = right
+        self._settings = settings
+        self._credentials = credentials
+        self._warnings: list[str] = []
+        self._config: PackageConfig | None = None
+        self._api: Api | None = None
+        self._serving: Serving = "built-in"
+        self._package: Address | None = None
+        self._version: str | None = None
+        self._rule: dict[str, Any] | None = None
+        self._flavor: Any = None
+        self._output: Address | None = None
+
+    def run(self, service: BatchService, task_id: str) -> Run:
+        assert self._config is not None and self._api is not None and self._output is not None
+        for name in service.plain_text_secrets:
+            self._warnings.append(
+                f"environment.{name} looks like a secret in plain text; better "
+                f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
+            )
+        return Run(
+            task_id=task_id, service=service, serving=self._serving,
+            package=None if self._package is None else str(self._package), model_version=self._version,
+            config=self._config, request_path=self._api.url, rule=self._rule, output=str(self._output),
+            flavor=self._flavor, warnings=tuple(self._warnings),
+        )  # fmt: skip
+
+    async def model(self, storage: Storage) -> None:
+        model = self._right.get("model")
+        if not isinstance(model, str):
+            return
+        if model.lower().startswith(("http://", "https://")):
+            self._serving = "running"
+            self._config = await self._running_config(storage)
+            return
+        if self._right.get("running_config", self._right.get("model_config")) is not None:
+            raise SpecificationError([Problem("model_config", None, "is for the address of a running server only")])
+        if "://" in model or "/" in model or model in (".", "..") or model.startswith("~"):
+            try:
+                folder = parse_address(model)
+            except ValueError as error:
+                raise SpecificationError([Problem("model", model, str(error))]) from None
+            if self._right.get("model_version") is not None:
+                expected = "is for models of the model store; a package folder has no versions"
+                raise SpecificationError([Problem("model_version", self._right["model_version"], expected)])
+        else:
+            store = ModelStore(self._settings.model_store, self._credentials)
+            version = store.pick(self._right["model_source"], model, self._right.get("model_version"))
+            self._version, folder = version.version, parse_address(version.folder)
+        self._config, self._package = await read_config(storage, folder)
+        self._serving = await self._how_served(storage, self._package, self._config)
+
+    async def _running_config(self, storage: Storage) -> PackageConfig:
+        given = self._right.get("running_config", self._right.get("model_config"))
+        if given is None:
+            expected = "is needed: the config.json of the server that runs at the model's address"
+            raise SpecificationError([Problem("model_config", None, expected)])
+        if isinstance(given, str) and not given.lstrip().startswith("{"):
+            try:
+                return parse_config(await storage.read(parse_address(given), 4 << 20), given)
+            except (ObjectError, ValueError) as error:
+                raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
+        return parse_config(str(given).encode(), "model_config")
+
+    async def _how_served(self, storage: Storage, package: Address, config: PackageConfig) -> Serving:
+        files = await files_of(storage, package)
+        if CUSTOM_SERVICE in files and config.model_type != IMAGE:
+            return "built-in"
+        if BOOT_FILE in files:
+            return "boot-file"
+        wanted = BOOT_FILE if config.model_type == IMAGE else f"{CUSTOM_SERVICE} or {BOOT_FILE}"
+        raise SpecificationError(
+            [Problem("model", str(package), f"the package has no {wanted}, so nothing says how it is served")]
+        )
+
+    async def api(self) -> None:
+        if self._config is None:
+            return
+        asked = self._right.get("request_path")
+        try:
+            api = self._api = self._config.api(asked)
+        except KeyError:
+            there = ", ".join(api.url for api in self._config.apis)
+            raise SpecificationError([Problem("request_path", asked, f"the model answers at: {there}")]) from None
+        rule = self._right.get("mapping")
+        if api.file_leaf is not None:
+            if rule is not None:
+                self._warnings.append("mapping is not used: the model's request is a file")
+            return
+        schema = api.request.data
+        self._rule = rule if rule is not None else generate(schema)
+        mapping = RowMapping(self._rule)
+        if not mapping.fields:
+            expected = "no field of the request has a usable index (a whole number from 0), so nothing would be sent"
+            raise SpecificationError([Problem("mapping", None, expected)])
+        self._warnings += [
+            f"mapping: {name} has no usable index and is left out of every request" for name in mapping.left_out
+        ]
+        known = {tuple(path) for path, _, _ in walk(schema)}
+        self._warnings += [
+            f"mapping: {field.name} is not a field of the model's request"
+            for field in mapping.fields
+            if known and field.path not in known
+        ]
+        rows = self._right.get("rows_per_request")
+        if isinstance(rows, int) and rows > 1 and not mapping.takes_many_rows:
+            expected = "should be 1 (or auto): the model's request has no array of rows"
+            raise SpecificationError([Problem("rows_per_request", rows, expected)])
+
+    async def pool(self) -> None:
+        name = self._right.get("resource_pool")
+        pools = read_pools(self._settings.pools)
+        if not isinstance(name, str):
+            return
+        if name not in pools:
+            there = ", ".join(pools) or "none"
+            expected = f"there is no such resource pool, contact the administrator; there are: {there}"
+            raise SpecificationError([Problem("resource_pool", name, expected)])
+        pool = pools[name]
+        suited = pool.flavors_for(self._config)
+        listed = ", ".join(flavor.name for flavor in suited) or "none"
+        asked = self._right.get("flavor")
+        if asked is None:
+            if not suited:
+                expected = "the pool has no flavor that satisfies the model, contact the administrator"
+                raise SpecificationError([Problem("resource_pool", name, expected)])
+            self._flavor = suited[0]
+            return
+        self._flavor = pool.flavor(asked)
+        if self._flavor is None or self._flavor not in suited:
+            what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
+            raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+
+    async def input(self, storage: Storage) -> None:
+        given = self._right.get("input_path")
+        if not isinstance(given, str):
+            return
+        try:
+            await first_file(storage, parse_address(given))
+        except ObjectError as error:
+            raise SpecificationError([Problem("input_path", given, error.cause)]) from None
+
+    async def output(self, storage: Storage, task_id: str, scheduled_time: datetime) -> None:
+        given = self._right.get("output_path")
+        if not isinstance(given, str):
+            return
+        name = str(self._right.get("name"))
+        output = parse_address(paths.expand_words(given, task_id=task_id, name=name, scheduled_time=scheduled_time))
+        if isinstance(self._right.get("input_path"), str):
+            source = parse_address(self._right["input_path"])
+            if source.contains(output) and not given.endswith(".manifest"):
+                expected = "should not lie inside the input folder: the next run would read these results"
+                raise SpecificationError([Problem("output_path", given, expected)])
+        try:
+            names = [found for found in await storage.top(output) if found != paths.OutputNames(task_id).scratch]
+            strict = self._right.get("result_folder") == "infer-result"
+            foreign = [found for found in names if strict or not paths.is_earlier_run(found)]
+            if foreign:
+                more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+                expected = f"should be an empty folder; it holds {foreign[0]!r}{more}"
+                raise SpecificationError([Problem("output_path", given, expected)])
+            await OutputFolder(storage, output, paths.OutputNames(task_id).scratch).check_writable()
+        except ObjectError as error:
+            expected = f"should be a folder that can be written to: {error.cause}"
+            raise SpecificationError([Problem("output_path", given, expected)]) from None
+        self._output = output

@@ -1,0 +1,260 @@
+"""The instances of one process: kept running, given requests, and watched while they die."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.clients.launcher import Server
+from tasks.clients.model_server import ModelClient
+from tasks.domain.concurrency import AdaptiveLimit
+from tasks.domain.errors import ModelServerError
+from tasks.domain.instance import Deaths, Launch
+from tasks.domain.package import Health
+
+DEATH_SEEN_SECONDS = 0.5
+"""How long after a broken connection the end of the process is waited for."""
+START_TRIES = 3
+
+Prepare = Callable[[], Awaitable[Launch]]
+Connect = Callable[[str], ModelClient]
+
+
+class Instance:
+    """One model server and the requests it is given."""
+
+    def __init__(self, number: int, limit: AdaptiveLimit) -> None:
+        self.number = number
+        self.limit = limit
+        self.in_flight = 0
+        self.suspects = 0
+        self.generation = 0
+        self.client: ModelClient | None = None
+        self.server: Server | None = None
+        self.ready = asyncio.Event()
+        self.alone = asyncio.Lock()
+        self.deaths = Deaths()
+        self.given_up: ModelServerError | None = None
+
+    @property
+    def free(self) -> int:
+        """Requests that it takes right now. None while suspects of a death are tried one by one."""
+        if not self.ready.is_set() or self.suspects:
+            return 0
+        return self.limit.limit - self.in_flight
+
+    async def died_since(self, generation: int) -> bool:
+        """Whether the server has died since a request was given to ``generation`` of it."""
+        if self.generation != generation:
+            return True
+        server = self.server
+        if server is None:
+            return False
+        with suppress(TimeoutError):
+            await asyncio.wait_for(server.command_ended(), DEATH_SEEN_SECONDS)
+        return self.generation != generation or not server.running
+
+
+class InstanceGroup:
+    """All instances of one process; hands them out by load.
+
+    ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        prepare: Prepare,
+        connect: Connect,
+        health: Health,
+        timeout_seconds: float,
+        folder: Path,
+        max_concurrency: int | None,
+        running_url: str | None = None,
+    ) -> None:
+        def limit() -> AdaptiveLimit:
+            return AdaptiveLimit(max_concurrency)
+
+        self.instances = [Instance(number, limit()) for number in range(1 if running_url else count)]
+        self._prepare = prepare
+        self._connect = connect
+        self._health = health
+        self._timeout_seconds = timeout_seconds
+        self._folder = folder
+        self._running_url = running_url
+        self._waiting: deque[asyncio.Future[Instance]] = deque()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._lost: ModelServerError | None = None
+        self._first_ready = asyncio.Event()
+
+    @property
+    def capacity(self) -> int:
+        """Requests that may be in flight at most, in all instances together."""
+        return sum(instance.limit.cap for instance in self.instances)
+
+    @property
+    def deaths(self) -> int:
+        """How often a model server died."""
+        return sum(instance.deaths.total for instance in self.instances)
+
+    async def start(self) -> None:
+        """Prepare and start; returns when one instance is healthy (the others join as they become so).
+
+        Raises ModelServerError if none can be.
+        """
+        if self._running_url is not None:
+            self._take_in(self.instances[0], self._connect(self._running_url))
+            return
+        self._keepers = [asyncio.create_task(self._keep(instance)) for instance in self.instances]
+        await self._first_ready.wait()
+        if self._lost is not None:
+            raise self._lost
+
+    async def _keep(self, instance: Instance) -> None:
+        """Start an instance, and again whenever it dies, until it is given up."""
+        failures = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    await self._start(instance)
+            except TimeoutError:
+                minutes = self._timeout_seconds / 60
+                said = f"; health: {instance.server.health_said}.{instance.server.tail()}" if instance.server else "."
+                error = ModelServerError(f"The instance was not ready within {minutes:g} minutes{said}")
+                await self._stop(instance)
+                self._give_up(instance, error)
+                return
+            except ModelServerError as error:
+                await self._stop(instance)
+                failures += 1
+                # The first start decides whether the package works at all; later a start may fail for a while.
+                if instance.generation == 0 or failures >= START_TRIES:
+                    self._give_up(instance, error)
+                    return
+                await asyncio.sleep(failures)
+                continue
+            failures = 0
+            server = instance.server
+            assert server is not None
+            await server.command_ended()
+            instance.generation += 1
+            instance.ready.clear()
+            given_up = instance.deaths.died()
+            status = await server.ended()
+            await self._stop(instance)
+            if given_up:
+                self._give_up(instance, ModelServerError(
+                    f"The model server died {instance.deaths.total} times, the last times without one answer in between "
+                    f"(status {status}), and is not started again.{server.tail()}"
+                ))  # fmt: skip
+                return
+
+    async def _start(self, instance: Instance) -> None:
+        launch = await self._prepare()
+        log = self._folder / f"instance-{instance.number}.log"
+        instance.server = await Server.start(launch, log)
+        await instance.server.ready(self._health)
+        self._take_in(instance, self._connect(instance.server.url))
+
+    def _take_in(self, instance: Instance, client: ModelClient) -> None:
+        instance.client = client
+        instance.ready.set()
+        self._first_ready.set()
+        self._wake()
+
+    async def _stop(self, instance: Instance) -> None:
+        instance.ready.clear()
+        if instance.client is not None:
+            client, instance.client = instance.client, None
+            await client.close()
+        if instance.server is not None:
+            await instance.server.stop()
+
+    def _give_up(self, instance: Instance, error: ModelServerError) -> None:
+        instance.given_up = error
+        instance.ready.set()  # whoever waits for it alone must see the error
+        if all(other.given_up for other in self.instances):
+            self._lost = error
+            self._first_ready.set()
+            while self._waiting:
+                turn = self._waiting.popleft()
+                if not turn.done():
+                    turn.set_exception(error)
+
+    def _freest(self) -> Instance | None:
+        best: Instance | None = None
+        most = 0
+        for instance in self.instances:
+            if instance.free > most and instance.given_up is None:
+                best, most = instance, instance.free
+        return best
+
+    async def acquire(self) -> Instance:
+        """Wait for a place at the freest instance and take it. Raises ModelServerError if none is left."""
+        if self._lost is not None:
+            raise self._lost
+        if not self._waiting and (instance := self._freest()) is not None:
+            instance.in_flight += 1
+            return instance
+        turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release(turn.result())
+            raise
+
+    async def acquire_alone(self, instance: Instance) -> Instance:
+        """Wait until this instance has no other request, and take it for one alone; call with a suspect counted.
+
+        Raises ModelServerError if the instance is given up meanwhile.
+        """
+        await instance.alone.acquire()
+        try:
+            await instance.ready.wait()
+            if instance.given_up is not None:
+                raise instance.given_up
+            instance.in_flight += 1
+            return instance
+        except BaseException:
+            instance.alone.release()
+            raise
+
+    def release(self, instance: Instance, *, alone: bool = False) -> None:
+        """Give a place back."""
+        instance.in_flight -= 1
+        if alone:
+            instance.alone.release()
+        self._wake()
+
+    def suspect(self, instance: Instance) -> None:
+        """Count a request that was in flight when the instance died: it is tried alone before others go on."""
+        instance.suspects += 1
+
+    def clear_suspect(self, instance: Instance) -> None:
+        """The suspect was tried."""
+        instance.suspects -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        while self._waiting:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+                continue
+            instance = self._freest()
+            if instance is None:
+                return
+            instance.in_flight += 1
+            self._waiting.popleft().set_result(instance)
+
+    async def close(self) -> None:
+        """Stop every instance; returns when no process is left."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*(self._stop(instance) for instance in self.instances), return_exceptions=True)

@@ -1,0 +1,55 @@
+"""One event loop per process, in a thread of its own: all reading, requests and writing of all shards run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import uvloop
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop (uvloop) that runs in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="thresher-engine", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` on the engine's loop and wait for it from the caller's; cancelling the wait cancels the work.
+
+        Returns only once the work has ended, also when it was cancelled.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        waiting = asyncio.wrap_future(future)
+        try:
+            return await asyncio.shield(waiting)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` on the engine's loop and wait for it, from a thread without a loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+_loops: dict[int, LoopThread] = {}
+_lock = threading.Lock()
+
+
+def engine_loop() -> LoopThread:
+    """The process's engine loop, made on first use (and made anew in a forked process)."""
+    with _lock:
+        if os.getpid() not in _loops:
+            _loops[os.getpid()] = LoopThread()
+        return _loops[os.getpid()]

@@ -1,0 +1,185 @@
+"""From an input path to items, and from items to shards that are stored."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.tables import plan_bytes
+from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
+from tasks.domain.item import UNKNOWN_SIZE, Item
+from tasks.domain.manifest import MANIFEST_SUFFIX, Entry, read_line
+from tasks.domain.paths import Address, parse_address, redact, result_name
+from tasks.domain.run import PLAN_NAME, Plan, Run
+from tasks.domain.shard import Bounds, Cutter
+from tasks.settings import Settings
+
+_SUCCESS = "_SUCCESS"
+
+
+def is_passed_over(relative: str) -> bool:
+    """Whether a file of a folder is no item: hidden (itself or a folder above it), ``_SUCCESS``, or a manifest."""
+    if relative.startswith(".") or "/." in relative:
+        return True
+    return relative.endswith((_SUCCESS, MANIFEST_SUFFIX)) and (
+        relative.rpartition("/")[2] == _SUCCESS or relative.endswith(MANIFEST_SUFFIX)
+    )
+
+
+async def first_file(storage: Storage, source: Address) -> None:
+    """Check that an input path can be read and has an item. Raises ObjectError saying what would be right."""
+    if source.path.endswith(MANIFEST_SUFFIX) and (source.scheme != "local" or not os.path.isdir(source.path)):
+        if not await storage.is_file(source):
+            raise ObjectError("there is no such input manifest", missing=True)
+        async for _ in storage.stream(source):
+            return
+        raise ObjectError("the input manifest is empty")
+    if await storage.is_file(source):
+        return
+    if source.scheme == "local" and not os.path.isdir(source.path):
+        raise ObjectError("there is no such folder or file", missing=True)
+    skipped = 0
+    async for relative, _ in storage.list(source):
+        if not is_passed_over(relative):
+            return
+        skipped += 1
+    hidden = f" ({skipped} hidden files, _SUCCESS and manifests do not count)" if skipped else ""
+    raise ObjectError(f"there is no file in this folder{hidden}")
+
+
+class Planner:
+    """Turns an input path into items, in order. ``warnings`` grows while :meth:`items` runs."""
+
+    def __init__(self, storage: Storage, source: Address) -> None:
+        self._storage = storage
+        self._source = source
+        self.warnings: list[str] = []
+
+    async def items(self) -> AsyncIterator[Item]:
+        """Every item of the input, in input order. Raises ObjectError if the input cannot be read."""
+        source = self._source
+        is_folder = source.scheme == "local" and os.path.isdir(source.path)
+        if source.path.endswith(MANIFEST_SUFFIX) and not is_folder:
+            async for item in self._of_manifest():
+                yield item
+        elif await self._storage.is_file(source):
+            size = await self._storage.size(source)
+            yield Item(0, str(source), str(source), size, result_name(source.name), "")
+        else:
+            async for item in self._of_folder():
+                yield item
+
+    async def _of_folder(self) -> AsyncIterator[Item]:
+        base = f"{str(self._source).rstrip('/')}/" if self._source.path else str(self._source)
+        number = manifests = 0
+        async for relative, size in self._storage.list(self._source):
+            if is_passed_over(relative):
+                manifests += relative.endswith(MANIFEST_SUFFIX)
+                continue
+            address = base + relative
+            try:
+                address.encode()
+            except UnicodeEncodeError:
+                shown = address.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                error = str(DownloadError("The file's name is not UTF-8."))
+                yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
+            else:
+                yield Item(number, address, address, size, result_name(relative), "")
+            number += 1
+        if manifests:
+            self.warnings.append(
+                f"{manifests} manifest{'s' if manifests > 1 else ''} inside the input folder passed over; "
+                "to use one, give it as the input path"
+            )
+
+    async def _of_manifest(self) -> AsyncIterator[Item]:
+        local = self._source.scheme == "local"
+        base = os.path.dirname(self._source.path) if local else None
+        used: set[int] = set()
+        number = line = 0
+        async for raw in _lines(self._storage.stream(self._source)):
+            line += 1
+            for entry in read_line(raw, line):
+                yield _item(entry, number, base, used)
+                number += 1
+
+
+def _item(entry: Entry, number: int, base: str | None, used: set[int]) -> Item:
+    error, address, size = entry.error, "", UNKNOWN_SIZE
+    name = ""
+    if not error:
+        try:
+            found = parse_address(entry.source, base)
+            name = found.name
+            if entry.source.endswith("/") or not name:
+                raise ValueError("it is a folder; a manifest names files")
+            if found.scheme == "local":
+                if base is None:
+                    raise ValueError("a local path may stand only in a manifest on a local disk")
+                try:
+                    size = os.stat(found.path).st_size
+                except (OSError, ValueError):
+                    size = UNKNOWN_SIZE  # reading it will say why
+            address = str(found)
+        except ValueError as wrong:
+            error = str(DownloadError(f"{redact(str(wrong)).capitalize().rstrip('.')}."))
+    name = name or f"item-{number}"
+    result = result_name(name)
+    if hash(result) in used:
+        result = result_name(name, number)
+    used.add(hash(result))
+    return Item(number, entry.source, address, size, result, error)
+
+
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Cut a stream into lines, without their ends; memory is bounded by the longest line."""
+    rest = b""
+    async for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        rest += first
+        for other in others:
+            yield rest
+            rest = other
+    if rest:
+        yield rest
+
+
+async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
+    """Plan a run: list the input, cut it into shards, store them. A run that has a plan already keeps it.
+
+    Raises SpecificationError if there is no item, StorageError if the input cannot be read or the plan not be written.
+    """
+    scratch = output.scratch.name
+    try:
+        return Plan.model_validate_json(await output.read(f"{scratch}/{PLAN_NAME}"))
+    except ObjectError as error:
+        if not error.missing:
+            raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    started = time.monotonic()
+    planner = Planner(storage, parse_address(run.service.input_path))
+    cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
+    try:
+        await output.make()
+        async for item in planner.items():
+            if (full := cutter.add(item)) is not None:
+                await output.write(f"{scratch}/{full[0].plan_name}", plan_bytes(full[1]))
+                await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
+        if (last := cutter.end()) is not None:
+            await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
+    except ObjectError as error:
+        raise StorageError(f"Planning {redact(run.service.input_path)} failed: {error.cause}") from None
+    if not cutter.items:
+        raise SpecificationError([Problem("input_path", run.service.input_path, "there is no item in it")])
+    plan = Plan(
+        items=cutter.items, bytes=cutter.bytes, unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
+        warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
+    )  # fmt: skip
+    try:
+        await output.write(f"{scratch}/{PLAN_NAME}", plan.model_dump_json().encode())
+    except ObjectError as error:
+        raise StorageError(f"The plan in {output.scratch} cannot be written: {error.cause}") from None
+    return plan

@@ -1,0 +1,58 @@
+"""How far the runs of this process are: written by the engine, read by whoever shows it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counts of one run, as far as this process knows them."""
+
+    phase: Phase = "validating"
+    items: int = 0
+    done: int = 0
+    failed: int = 0
+    inferring_since: float | None = field(default=None)
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to a phase; never back to an earlier one, whichever shard reports first."""
+        if _ORDER.index(phase) > _ORDER.index(self.phase):
+            self.phase = phase
+            if phase == "inferring":
+                self.inferring_since = time.monotonic()
+
+    @property
+    def items_per_second(self) -> float:
+        """Mean rate since the first request."""
+        if self.inferring_since is None:
+            return 0.0
+        return self.done / max(1e-3, time.monotonic() - self.inferring_since)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the mean rate; None while nothing is done."""
+        return (self.items - self.done) / self.items_per_second if self.done else None
+
+
+_ORDER: tuple[Phase, ...] = ("validating", "planning", "preparing", "inferring", "publishing", "done")
+_runs: dict[str, Progress] = {}
+
+
+def progress_of(task_id: str) -> Progress:
+    """The progress of a run, made on first use."""
+    return _runs.setdefault(task_id, Progress())
+
+
+def runs() -> dict[str, Progress]:
+    """The progress of every run of this process, by task id."""
+    return dict(_runs)
+
+
+def forget(task_id: str) -> None:
+    """Drop the progress of a run that has ended."""
+    _runs.pop(task_id, None)

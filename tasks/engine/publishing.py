@@ -1,0 +1,158 @@
+"""From shard reports to output manifests and summary; nothing is published unless every item is accounted for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import orjson
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder
+from tasks.clients.tables import read_report
+from tasks.domain.errors import AccountError, StorageError
+from tasks.domain.manifest import failed_line, successful_line
+from tasks.domain.result import Outcome, Tally
+from tasks.domain.run import Plan, Run, RunResult, ShardDone, ShardRef
+from tasks.settings import Settings
+
+FLUSH_BYTES = 1 << 20
+
+
+async def publish_run(
+    run: Run, plan: Plan, done: Sequence[ShardDone], settings: Settings, output: OutputFolder
+) -> RunResult:
+    """Check the sum, write the output manifest and the summary, remove the scratch folder.
+
+    Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot be
+    read or manifests not be written; nothing is published then, and the reports stay.
+    """
+    started = time.time()
+    try:
+        tally = await _account(plan, output)
+        # The first part is written last: who sees it sees all of them.
+        parts = range(-(-plan.items // settings.manifest_lines))
+        for part in [*parts[1:], 0]:
+            await _write_part(run, plan, output, part, settings.manifest_lines)
+        result = _result(run, plan, done, output, tally, len(parts), started)
+        summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
+        await output.write(run.names.summary, summary)
+        await output.remove_scratch()
+    except ObjectError as error:
+        raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
+    return result
+
+
+async def _reports(shards: Sequence[ShardRef], output: OutputFolder) -> AsyncIterator[tuple[list[Outcome], Tally]]:
+    for shard in shards:
+        try:
+            yield read_report(await output.read(f"{output.scratch.name}/{shard.report_name}"))
+        except ObjectError as error:
+            if error.missing:
+                raise AccountError(
+                    f"The report of shard {shard.number} ({shard.items} items) is missing in {output.scratch}, so the "
+                    "output manifest is not published."
+                ) from None
+            raise
+
+
+async def _account(plan: Plan, output: OutputFolder) -> Tally:
+    """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order."""
+    tally = Tally()
+    expected = 0
+    async for outcomes, part in _reports(plan.shards, output):
+        for outcome in outcomes:
+            if outcome.number != expected:
+                raise AccountError(
+                    f"Item {expected} was planned next, but item {outcome.number} was reported, so the output manifest is "
+                    "not published."
+                )
+            expected += 1
+        tally.merge([part])
+    if expected != plan.items or tally.successful + tally.failed != plan.items:
+        raise AccountError(
+            f"{plan.items} items were planned, but {tally.successful} successful and {tally.failed} failed were counted "
+            f"({expected} reported), so the output manifest is not published."
+        )
+    return tally
+
+
+async def _write_part(run: Run, plan: Plan, output: OutputFolder, part: int, lines: int) -> None:
+    first, behind = part * lines, min((part + 1) * lines, plan.items)
+    shards = [s for s in plan.shards if s.first_item < behind and s.first_item + s.items > first]
+    results = str(output.root.child(run.names.result_folder))
+    async with output.stream(run.names.manifest(part)) as writer:
+        text: list[str] = []
+        size = 0
+        async for outcomes, _ in _reports(shards, output):
+            for outcome in outcomes:
+                if first <= outcome.number < behind:
+                    line = (
+                        failed_line(outcome.source, outcome.message)
+                        if outcome.message
+                        else successful_line(outcome.source, f"{results}/{outcome.result_name}")
+                    )
+                    text.append(line)
+                    size += len(line)
+                    if size >= FLUSH_BYTES:
+                        await writer.write("".join(text).encode())
+                        text, size = [], 0
+        await writer.write("".join(text).encode())
+
+
+def _result(
+    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, tally: Tally, parts: int, started: float
+) -> RunResult:
+    manifests = tuple(str(output.root.child(run.names.manifest(part))) for part in range(parts))
+    failure = next((shard.stopped for shard in done if shard.stopped), "")
+    if not failure and not tally.successful:
+        failure = f"No item succeeded: all {plan.items} failed."
+    return RunResult(
+        task_id=run.task_id, name=run.service.name, manifest=manifests[0], manifests=manifests,
+        summary=str(output.root.child(run.names.summary)), items=plan.items, successful=tally.successful,
+        failed=tally.failed, seconds=_seconds(plan, done, started), top_causes=tuple(tally.top_causes()), failure=failure,
+    )  # fmt: skip
+
+
+def _seconds(plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:
+    """Seconds per phase: preparing lasts until the first instance is ready, inferring until the last shard is done."""
+    prepared = [shard for shard in done if shard.preparing_since]
+    ended = max((shard.ended_at for shard in done), default=started)
+    prepare = infer = 0.0
+    if prepared:
+        ready = min(shard.ready_at for shard in prepared)
+        prepare = ready - min(shard.preparing_since for shard in prepared)
+        infer = max(0.0, ended - max(ready, min(shard.started_at for shard in prepared)))
+    return {
+        "plan": round(plan.seconds, 3),
+        "prepare": round(prepare, 3),
+        "infer": round(infer, 3),
+        "publish": round(time.time() - started, 3),
+    }
+
+
+def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, result: RunResult) -> dict[str, Any]:
+    service = run.service
+    seconds = result.seconds
+    return {
+        "task_id": run.task_id,
+        "name": service.name,
+        "model": {"name": service.model if run.serving != "running" else None, "version": run.model_version,
+                  "type": run.config.model_type, "serving": run.serving},
+        "items": {"planned": plan.items, "successful": tally.successful, "failed": tally.failed},
+        "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
+        "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},
+        "requests": tally.requests,
+        "retries": tally.retries,
+        "model_server_deaths": max((shard.deaths for shard in done), default=0),
+        "latency_ms": {name: tally.percentile_ms(share)
+                       for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))},
+        "seconds": seconds,
+        "instance_seconds": {run.flavor.name: round(service.instances * (seconds["prepare"] + seconds["infer"]), 3)},
+        "top_causes": list(result.top_causes),
+        "shards": len(plan.shards),
+        "manifests": list(result.manifests),
+        "warnings": [*run.warnings, *plan.warnings],
+        "failure": result.failure,
+    }  # fmt: skip

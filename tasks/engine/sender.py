@@ -1,0 +1,82 @@
+"""Sends requests: finds an instance, retries what may pass, and finds out which request kills a model server."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from tasks.clients.model_server import RequestFailed
+from tasks.domain.answer import status_error
+from tasks.domain.errors import AnswerError, ModelServerError
+from tasks.domain.instance import MAX_DEATHS_PER_REQUEST
+from tasks.domain.request import Body
+from tasks.domain.result import Tally
+from tasks.domain.retry import decide
+from tasks.engine.instances import Instance, InstanceGroup
+
+OVERLOAD = (429, 503)
+
+
+class Sender:
+    """Sends requests to a group of instances."""
+
+    def __init__(self, group: InstanceGroup) -> None:
+        self._group = group
+
+    async def send(self, body: Body, tally: Tally) -> bytes:
+        """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
+        group = self._group
+        attempt = deaths = 0
+        suspected: Instance | None = None
+        while True:
+            attempt += 1
+            try:
+                instance = await (group.acquire() if suspected is None else group.acquire_alone(suspected))
+            except ModelServerError as error:
+                if suspected is not None:
+                    group.clear_suspect(suspected)
+                raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
+            was_suspected, suspected = suspected, None
+            try:
+                generation = instance.generation
+                client = instance.client
+                if client is None:  # died between being chosen and now
+                    attempt -= 1
+                    continue
+                started = time.monotonic()
+                try:
+                    answer = await client.predict(body)
+                except RequestFailed as failed:
+                    failure = failed
+                else:
+                    ended = time.monotonic()
+                    tally.request(ended - started)
+                    instance.limit.answered(ended, instance.in_flight)
+                    instance.deaths.answered()
+                    return answer.data
+                tally.requests += 1
+                connection = failure.failure.kind == "connection"
+                if connection and instance.server is not None and await instance.died_since(generation):
+                    deaths += 1
+                    if deaths >= MAX_DEATHS_PER_REQUEST:
+                        raise AnswerError(f"model server died {deaths} times on this item")
+                    tally.retries += 1
+                    suspected = instance
+                    group.suspect(instance)
+                    continue
+                if failure.failure.kind == "timeout" or failure.failure.status in OVERLOAD:
+                    instance.limit.overloaded(time.monotonic())
+                if failure.answer is not None:
+                    instance.deaths.answered()
+            finally:
+                group.release(instance, alone=was_suspected is not None)
+                if was_suspected is not None:
+                    group.clear_suspect(was_suspected)
+            decision = decide(failure.failure, attempt, jitter=random.random())
+            if not decision.again:
+                if failure.answer is not None:
+                    raise status_error(failure.answer.status, failure.answer.data, attempt)
+                raise AnswerError(f"The model did not answer: {failure.cause} (tried {attempt} times).")
+            tally.retries += 1
+            await asyncio.sleep(decision.delay_seconds)

@@ -1,0 +1,165 @@
+"""What one process holds for one run: storage, instances, limits and progress. Made on first use, closed at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tasks.clients import launcher
+from tasks.clients.model_server import Budget, ModelClient
+from tasks.clients.packages import local_copy
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.instance import Launch
+from tasks.domain.mapping import Mapping as RowMapping
+from tasks.domain.request import FileForm
+from tasks.domain.run import Run
+from tasks.engine.instances import InstanceGroup
+from tasks.engine.progress import progress_of
+from tasks.engine.sender import Sender
+from tasks.settings import Settings
+
+T = TypeVar("T")
+
+RUNNING_TIMEOUT_SECONDS = 60.0
+REMOTE_AT_ONCE = 64
+"""Reads and writes of remote objects under way at once, in one process."""
+
+
+class Session:
+    """Everything that the shards of one run share in one process. Lives on the engine's loop."""
+
+    def __init__(
+        self,
+        run: Run,
+        settings: Settings,
+        credentials: Mapping[str, Credentials],
+        environment: Callable[[], Awaitable[Mapping[str, str]]],
+    ) -> None:
+        self.run = run
+        self.settings = settings
+        self.progress = progress_of(run.task_id)
+        self.storage = Storage(settings, credentials)
+        self.output = OutputFolder(self.storage, run.output_address, run.names.scratch)
+        self.bytes = Budget(settings.bytes_in_flight)
+        self.remote = asyncio.Semaphore(REMOTE_AT_ONCE)
+        self.mapping = RowMapping(run.rule) if run.rule is not None else None
+        leaf = run.api.file_leaf
+        self.form = FileForm(leaf) if leaf is not None else None
+        self.one_row_only = False
+        """Set once an answer to several rows could not be split."""
+        self.planned_items = 0
+        self.failed_items = 0
+        self.stopped = ""
+        """Why no further item is sent; empty while all is well."""
+        self.preparing_since = 0.0
+        self.ready_at = 0.0
+        self._credentials = dict(credentials)
+        self._environment = environment
+        self._launch: Launch | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._preparing = asyncio.Lock()
+        self._work: set[asyncio.Future[Any]] = set()
+        self._folder = Path(tempfile.mkdtemp(prefix="thresher-"))
+        service = run.service
+        self.group = InstanceGroup(
+            service.instances,
+            prepare=self._prepare,
+            connect=self._connect,
+            health=run.config.health,
+            timeout_seconds=service.timeout_minutes * 60,
+            folder=self._folder,
+            max_concurrency=service.max_concurrency,
+            running_url=service.model if run.serving == "running" else None,
+        )
+        self.sender = Sender(self.group)
+
+    async def start(self) -> None:
+        """Prepare and start the instances, once for all shards. Raises ModelServerError."""
+        if self._starting is None:
+            self.progress.enter("preparing")
+            self.preparing_since = time.time()
+            self._starting = asyncio.create_task(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        if self.run.serving == "running":
+            await launcher.check_running(self.run.service.model, self.run.config.health, RUNNING_TIMEOUT_SECONDS)
+        await self.group.start()
+        self.ready_at = time.time()
+        self.progress.enter("inferring")
+
+    async def _prepare(self) -> Launch:
+        async with self._preparing:
+            if self._launch is None:
+                assert self.run.package is not None and self.run.serving != "running"
+                folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
+                given = await self._environment()
+                self._launch = await launcher.prepare(
+                    self.run.serving, self.run.config, folder, given, self.settings.cache
+                )
+            return self._launch
+
+    def _connect(self, url: str) -> ModelClient:
+        api = self.run.api
+        return ModelClient(url, api.method, api.url, self.settings.request_timeout_seconds)
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do ``work`` as a part of this session: closing the session cancels it."""
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        try:
+            return await task
+        finally:
+            task.cancel()
+            self._work.discard(task)
+
+    def count_failure(self) -> None:
+        """Count a failed item; stops the run early if the service's threshold is passed."""
+        self.failed_items += 1
+        threshold = self.run.service.error_threshold
+        if threshold is None or self.stopped:
+            return
+        bound = threshold * self.planned_items if threshold < 1 else threshold
+        if self.failed_items > bound:
+            self.stopped = (
+                f"Not processed: the run was stopped early because {self.failed_items} items had failed "
+                f"(error_threshold {threshold:g})."
+            )
+
+    async def close(self) -> None:
+        """Stop every instance and close every connection; returns when no process is left."""
+        under_way = [*self._work, *([self._starting] if self._starting else [])]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self.group.close()
+        await self.storage.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Sessions:
+    """The sessions of this process, by task id."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Session] = {}
+
+    async def open(self, task_id: str, make: Callable[[], Session]) -> Session:
+        """The session of a run, made on first use. Call on the engine's loop."""
+        if task_id not in self._held:
+            self._held[task_id] = make()
+        return self._held[task_id]
+
+    async def close(self, task_id: str) -> None:
+        """Close the session of a run, if there is one."""
+        session = self._held.pop(task_id, None)
+        if session is not None:
+            await session.close()
+
+
+sessions = Sessions()

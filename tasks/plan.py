@@ -1,0 +1,38 @@
+"""Plan (mapping): input to items, items to shards, stored; the others only refer to it."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.blocks import storage_credentials
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.run import Plan, Run
+from tasks.engine.loop import engine_loop
+from tasks.engine.planning import make_plan
+from tasks.engine.progress import progress_of
+from tasks.settings import Settings
+
+
+@task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
+async def plan(run: Run) -> Plan:
+    """The shards of a run, by reference. A run that is tried again keeps its plan."""
+    settings = Settings()
+    progress = progress_of(run.task_id)
+    progress.enter("planning")
+    made = await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))
+    progress.items = made.items
+    logger = get_run_logger()
+    for warning in made.warnings:
+        logger.warning(warning)
+    logger.info("planned items=%d bytes=%d shards=%d", made.items, made.bytes, len(made.shards))
+    return made
+
+
+async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials]) -> Plan:
+    storage = Storage(settings, credentials)
+    try:
+        return await make_plan(run, settings, storage, OutputFolder(storage, run.output_address, run.names.scratch))
+    finally:
+        await storage.close()

@@ -1,0 +1,53 @@
+"""What an administrator sets, from ``THRESHER_*`` environment variables. Read once per process and per run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The folder that holds flows/, tasks/ and infra/."""
+
+MIB = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Each field ``x`` is set by the environment variable ``THRESHER_X``."""
+
+    model_config = SettingsConfigDict(env_prefix="THRESHER_", frozen=True, extra="ignore", protected_namespaces=())
+
+    model_store: str = Field(
+        default="~/.local/share/thresher/models", description="folder of the model store, on any storage"
+    )
+    cache: Path = Field(default=Path("~/.cache/thresher"), description="environments and copies of remote packages")
+    pools: Path = Field(default=ROOT / "infra" / "pools", description="folder of the resource pools' files")
+    max_item_bytes: int = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
+    manifest_lines: int = Field(default=100_000, ge=1, description="lines of one part of the output manifest")
+    share_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="hosts (host or host:port, comma between) allowed in share links though not public"
+    )
+    s3_credentials_block: str | None = Field(
+        default=None,
+        description="name of a Prefect Secret block with endpoint_url, access_key_id, secret_access_key ...",
+    )
+    obs_credentials_block: str | None = Field(default=None, description="the same for obs://")
+    request_timeout_seconds: float = Field(default=300, gt=0, description="longest wait for the answer to one request")
+    download_timeout_seconds: float = Field(default=300, gt=0, description="longest time to read or write one object")
+    bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="item bytes that one process holds at once")
+    shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
+    shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
+    shards_at_once: int = Field(default=4, ge=1, le=64, description="shards that one process works on at once")
+    report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
+
+    @field_validator("share_link_hosts", mode="before")
+    @classmethod
+    def _comma(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cache", "pools")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()

@@ -1,0 +1,39 @@
+"""Validate: specification, model, pool and storage agree, or the run is refused with every problem at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.blocks import resolved_environment, storage_credentials
+from tasks.domain.run import Run
+from tasks.domain.service import BatchService
+from tasks.engine.checking import check
+from tasks.engine.loop import engine_loop
+from tasks.engine.progress import progress_of
+from tasks.settings import Settings
+
+
+@task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)
+async def validate(service: BatchService) -> Run:
+    """Everything that was decided for this run. Raises SpecificationError with every problem."""
+    settings = Settings()
+    task_id = str(runtime.flow_run.id)
+    progress_of(task_id).enter("validating")
+    scheduled: Any = runtime.flow_run.scheduled_start_time
+    run = await engine_loop().run(
+        check(
+            service.model_dump(exclude_unset=False, by_alias=True),
+            task_id=task_id,
+            scheduled_time=scheduled or datetime.now(UTC),
+            settings=settings,
+            credentials=await storage_credentials(settings),
+        )
+    )
+    await resolved_environment(service.environment)  # a missing block is found now, not when the instance starts
+    for warning in run.warnings:
+        get_run_logger().warning(warning)
+    return run
