@@ -1,0 +1,156 @@
+"""The ASGI application: health, predict, and every other request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import orjson
+from model_service.model_service import SingleNodeService
+
+from .decoding import decode_request
+from .encoding import JSON, encode_answer
+from .loading import describe, traceback_of_package
+from .settings import Settings
+
+Message = dict[str, Any]
+Receive = Callable[[], Coroutine[Any, Any, Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LOADING_RETRY_SECONDS = 1
+WATCH_AFTER_SECONDS = 1.0
+"""A request that takes longer is given up when its client goes away before a thread has begun with it."""
+
+_log = logging.getLogger("model_server")
+
+
+class Answer(NamedTuple):
+    """One HTTP response. ``headers`` holds only what goes beyond content type and length."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def failure(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
+    """The response ``{"error": message}``."""
+    # An error message may quote broken Unicode, which JSON cannot hold.
+    body = orjson.dumps({"error": message.encode("utf-8", "backslashreplace").decode("utf-8")})
+    return Answer(status, JSON, body, headers)
+
+
+class ModelApp:
+    """Answers requests about one model; ``service`` is None until the model is loaded.
+
+    All work with a request's body and all code of the package runs in ``threads``, so that the event loop, and with
+    it the health check, is never kept waiting.
+    """
+
+    def __init__(self, settings: Settings, threads: Executor) -> None:
+        self.service: SingleNodeService | None = None
+        self._settings = settings
+        self._threads = threads
+        self._methods = {path: set(methods) for path, methods in settings.predict_methods.items()}
+        self._methods.setdefault(settings.health_path, set()).update({"GET", "HEAD"})
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The ASGI entry point; one call is one HTTP request."""
+        try:
+            answer = await self._answer(scope, receive)
+        except asyncio.CancelledError:
+            # Only a stopping server cancels requests. Saying so, the client tries elsewhere or later.
+            answer = failure(503, "the model server is stopping")
+        if answer is None:
+            return
+        start = {
+            "type": "http.response.start",
+            "status": answer.status,
+            "headers": [
+                (b"content-type", answer.content_type.encode("ascii")),
+                (b"content-length", b"%d" % len(answer.body)),
+                *answer.headers,
+            ],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
+        """The response to one request; None if the client has gone."""
+        # Read first in every case: a connection with unread bytes cannot be used again.
+        body = await _read_body(receive)
+        if body is None:
+            return None
+        path, method = scope["path"], scope["method"]
+        allowed = self._methods.get(path)
+        if allowed is None:
+            known = ", ".join(f"{each} {url}" for url, methods in self._methods.items() for each in sorted(methods))
+            return failure(404, f"there is no {path!r} here; there are: {known}")
+        if method not in allowed:
+            allow = ", ".join(sorted(allowed))
+            return failure(405, f"{path!r} answers {allow}, not {method}", (b"allow", allow.encode("latin-1")))
+        service = self.service
+        if path == self._settings.health_path and method in ("GET", "HEAD"):
+            status, word = (200, "ready") if service is not None else (503, "loading")
+            return Answer(status, JSON, orjson.dumps({"status": word, "model": self._settings.model_name}))
+        if service is None:
+            return failure(503, "the model is still loading", (b"retry-after", b"%d" % LOADING_RETRY_SECONDS))
+        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        return await self._predict(service, body, content_type.decode("latin-1"), scope["query_string"], receive)
+
+    async def _predict(
+        self, service: SingleNodeService, body: bytes, content_type: str, query: bytes, receive: Receive
+    ) -> Answer | None:
+        """Answer in a thread; None if the client has gone."""
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, self._run_model, service, body, content_type, query)
+        gone: asyncio.Task[Message] | None = None
+
+        def watch_client() -> None:
+            nonlocal gone
+            gone = loop.create_task(receive())
+            gone.add_done_callback(lambda _: work.cancel())
+
+        # Not at once: a task for each request would cost fast models a tenth of their rate.
+        timer = loop.call_later(WATCH_AFTER_SECONDS, watch_client)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if gone is not None and gone.done():
+                _log.info("a request gets no answer: its client has gone")
+                return None
+            raise
+        finally:
+            timer.cancel()
+            if gone is not None:
+                gone.cancel()
+
+    def _run_model(self, service: SingleNodeService, body: bytes, content_type: str, query: bytes) -> Answer:
+        """Decode, run the package's code, encode. Whatever goes wrong becomes an answer: the server lives on."""
+        try:
+            data = decode_request(body, content_type, query)
+        except ValueError as error:
+            return failure(400, str(error))
+        try:
+            return Answer(200, *encode_answer(service.inference(data)))
+        except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+            trace = traceback_of_package(self._settings.folder, error.__traceback__)
+            lines = traceback.format_exception(type(error), error, trace)
+            _log.error("a request failed in the model's code\n%s", "".join(lines).rstrip())
+            return failure(500, describe(error))
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body of a request; None if the client went away before its end."""
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message["body"])
+        if not message["more_body"]:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,131 @@
+"""From a package's folder to its running service object."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+# Imported before any code of the package, so that a stand-in folder "model_service" that authors keep beside their
+# code for tests at home never takes the place of the real base classes.
+from model_service.model_service import SingleNodeService
+
+from .settings import StartError
+
+SERVICE_FILE = "customize_service.py"
+BASE_CLASSES = (
+    "model_service.model_service.SingleNodeService",
+    "model_service.pytorch_model_service.PTServingBaseService",
+    "model_service.tfserving_model_service.TfServingBaseService",
+    "model_service.python_model_service.XgSklServingBaseService",
+    "model_service.spark_model_service.SparkServingBaseService",
+    "model_service.caffe_model_service.CaffeBaseService",
+)
+_NO_MODEL_SUFFIXES = frozenset({".py", ".md", ".txt"})
+"""Code and texts; ``requirements.txt`` is among them."""
+
+
+def load_service(folder: Path, model_name: str) -> SingleNodeService:
+    """Import ``customize_service.py`` of ``folder`` and create its service: this is where the model is loaded.
+
+    Raises StartError. Whatever the package's own code raised stands in its message, its traceback is printed before.
+    """
+    try:
+        module = _import_module(folder)
+    except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+        raise _failed(folder, f"{SERVICE_FILE} cannot be imported", error) from None
+    service_class = find_service_class(module)
+    model_path = find_model_path(folder)
+    try:
+        return service_class(model_name, str(model_path))
+    except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+        raise _failed(folder, f"{service_class.__name__}({model_name!r}, {str(model_path)!r}) failed", error) from None
+
+
+def find_service_class(module: ModuleType) -> type[SingleNodeService]:
+    """The one class defined in ``module`` that derives from a base class. Raises StartError if it is not exactly one.
+
+    Imported classes do not count: a base class that is itself imported into the module is not a service.
+    """
+    found = {
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, SingleNodeService) and value.__module__ == module.__name__
+    }
+    if not found:
+        raise StartError(
+            f"{SERVICE_FILE} defines no service: one class must derive from one of {', '.join(BASE_CLASSES)}"
+        )
+    if len(found) > 1:
+        names = ", ".join(sorted(each.__name__ for each in found))
+        raise StartError(f"{SERVICE_FILE} defines {len(found)} services ({names}): exactly one is needed")
+    (service_class,) = found
+    # Said now, and not in the answer of every request.
+    unwritten = service_class._inference is SingleNodeService._inference
+    if unwritten and service_class.inference is SingleNodeService.inference:
+        raise StartError(f"{service_class.__name__}._inference(self, data) is not written: it must run the model")
+    return service_class
+
+
+def find_model_path(folder: Path) -> Path:
+    """The only model file in ``folder`` and its sub-folders, or ``folder`` itself if there is none or more than one.
+
+    Not model files: config.json, ``*.py``, ``*.md``, ``*.txt``, hidden files and everything below hidden folders.
+    """
+    only: Path | None = None
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        for name in files:
+            path = Path(parent, name)
+            if name.startswith(".") or name == "config.json" or path.suffix.lower() in _NO_MODEL_SUFFIXES:
+                continue
+            if only is not None:
+                return folder
+            only = path
+    return only or folder
+
+
+def _import_module(folder: Path) -> ModuleType:
+    path = folder / SERVICE_FILE
+    if not path.is_file():
+        raise StartError(f"there is no {SERVICE_FILE} in {folder}")
+    # First, so that the package's own modules win over the server's names.
+    sys.path.insert(0, str(folder))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise StartError(f"{path} is not a Python module")
+    module = importlib.util.module_from_spec(spec)
+    # Pickled models refer to their classes by this name.
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _failed(folder: Path, what: str, error: BaseException) -> StartError:
+    if isinstance(error, StartError):
+        return error
+    traceback.print_exception(type(error), error, traceback_of_package(folder, error.__traceback__))
+    return StartError(f"{what}: {describe(error)}")
+
+
+def traceback_of_package(folder: Path, full: TracebackType | None) -> TracebackType | None:
+    """``full`` from the first frame of the package's code on: the server's own frames tell a model author nothing."""
+    current = full
+    while current is not None:
+        if Path(current.tb_frame.f_code.co_filename).is_relative_to(folder):
+            return current
+        current = current.tb_next
+    return full
+
+
+def describe(error: BaseException) -> str:
+    """``<Type>: <message>``, only the type for an error without a message. Never raises."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - the __str__ of a foreign class
+        message = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -1,0 +1,9 @@
+"""The import path that TensorFlow packages use for their base class."""
+
+from __future__ import annotations
+
+from model_service.model_service import SingleNodeService
+
+
+class TfServingBaseService(SingleNodeService):
+    """Base class of TensorFlow packages. No TensorFlow Serving stands behind it: ``_inference`` must be written."""
