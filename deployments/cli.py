@@ -17,8 +17,8 @@ app = App(
     name="thresher",
     help="Batch inference services on Prefect: every input file gets one result file and one manifest line.",
     version=lambda: version("thresher"),
-    help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; 2 the specification "
-    "or the call is wrong.",
+    help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
+    "2 the specification or the call is wrong.",
 )
 models = App(name="models", help="The model store: register versions of models, and list them.")
 app.command(models)

@@ -25,6 +25,7 @@ async def batch_service(service: BatchService) -> RunResult:
     async with instances():
         run = await validate(service)
         planned = await plan(run)
-        done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
+        shards = infer.map(unmapped(run), unmapped(planned.items), planned.shards)
+        done = await finished(shards)
     result = await publish(run, planned, done)
     return result.checked()

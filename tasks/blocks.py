@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from prefect.blocks.system import Secret
 
@@ -41,7 +42,7 @@ async def resolved_environment(environment: Mapping[str, str]) -> dict[str, str]
 
 async def _secret(name: str, field: str) -> object:
     try:
-        block = await Secret.aload(name)
+        block: Any = await Secret.aload(name)
     except ValueError:
         raise SpecificationError([Problem(field, name, "there is no Prefect Secret block of this name")]) from None
     value: object = block.get()

@@ -25,7 +25,8 @@ _OUTPUT_SHOWN = 3000
 def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
     """What an environment is kept under: a hash of everything that decides its content.
 
-    ``steps`` are the arguments of ``uv pip install``, in order; files they name (wheels, requirements) count by content.
+    ``steps`` are the arguments of ``uv pip install``, in order; files they name (wheels, requirements) count by
+    content.
     """
     digest = hashlib.sha256(f"1 {sys.version} {sys.platform} {sys.executable}".encode())
     for step in steps:

@@ -115,8 +115,8 @@ def walk(folder: str) -> Iterator[tuple[str, int]]:
     """Path relative to ``folder`` and size (-1: a link to nothing) of every file below it, in name order.
 
     The order is that of an object storage: by the whole relative path. Links are followed, a link back to a folder that
-    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over. Raises OSError for a folder that
-    cannot be read.
+    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over. Raises OSError for a folder
+    that cannot be read.
     """
     yield from _walk(folder, "", ())
 

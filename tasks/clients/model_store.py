@@ -1,7 +1,7 @@
 """The model store: one folder per source, model and version, on any storage.
 
-``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which says the state of the version
-(Creating, Normal, Abnormal) and the reason.
+``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which says the state of the
+version (Creating, Normal, Abnormal) and the reason.
 """
 
 from __future__ import annotations

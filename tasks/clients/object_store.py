@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -165,7 +165,7 @@ class Bucket:
             async for key, size in self._list_odd(folder, after=previous):
                 yield key, size
 
-    async def top(self, prefix: str) -> list[str]:
+    async def top(self, prefix: str) -> Sequence[str]:
         """Names of the objects and folders directly below the folder ``prefix``."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         try:
@@ -179,11 +179,11 @@ class Bucket:
         names |= {meta["path"][len(folder) :] for meta in found["objects"]}
         return sorted(name for name in names if name)
 
-    async def delete(self, keys: list[str]) -> None:
+    async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; one that does not exist is no error."""
         for start in range(0, len(keys), 1000):
             try:
-                await obstore.delete_async(self._store, keys[start : start + 1000])
+                await obstore.delete_async(self._store, [*keys[start : start + 1000]])
             except FileNotFoundError:
                 continue
             except (BaseError, OSError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -92,7 +92,7 @@ class Storage:
             async for key, size in self.bucket(folder).list(folder.path):
                 yield key[start:], size
 
-    async def top(self, folder: Address) -> list[str]:
+    async def top(self, folder: Address) -> Sequence[str]:
         """Names directly below a folder; none if it does not exist."""
         if folder.scheme == "local":
             try:
@@ -147,7 +147,7 @@ class OutputFolder:
         """Read a file that the run wrote."""
         return await self._storage.read(self.root.child(relative))
 
-    async def list(self, relative: str) -> list[str]:
+    async def list(self, relative: str) -> Sequence[str]:
         """Names below a folder that the run wrote; none if it does not exist."""
         folder = self.root.child(relative)
         try:
@@ -157,7 +157,7 @@ class OutputFolder:
                 return []
             raise
 
-    async def delete_files(self, relative: list[str]) -> None:
+    async def delete_files(self, relative: Sequence[str]) -> None:
         """Delete files; one that does not exist is no error."""
         if self.root.scheme != "local":
             await self._storage.bucket(self.root).delete([self.root.child(name).path for name in relative])
@@ -172,7 +172,7 @@ class OutputFolder:
 
     @asynccontextmanager
     async def stream(self, relative: str) -> AsyncIterator[Any]:
-        """A writer (``await writer.write(bytes)``) for a large file, visible only once the block ended without error."""
+        """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error."""
         address = self.root.child(relative)
         if address.scheme == "local":
             temporary = f"{self._temporary}/{os.path.basename(address.path)}.{os.getpid()}"

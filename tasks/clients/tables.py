@@ -59,8 +59,8 @@ class Row(NamedTuple):
 def csv_text(data: bytes) -> str:
     """The text of a CSV item, without byte order mark.
 
-    Raises ContentError with line and column (both from 1, the column in characters) if it is not UTF-8, or has a Chinese
-    character.
+    Raises ContentError with line and column (both from 1, the column in characters) if it is not UTF-8, or has a
+    Chinese character.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -143,12 +143,12 @@ def read_report(data: bytes) -> tuple[list[Outcome], Tally]:
     return [Outcome(*row) for row in zip(*columns, strict=True)], tally
 
 
-def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[pa.Array]:
+def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[Any]:
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     return [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
 
 
-def _parquet(columns: list[pa.Array], schema: pa.Schema) -> bytes:
+def _parquet(columns: list[Any], schema: pa.Schema) -> bytes:
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), buffer, compression="zstd", write_statistics=False)
     return buffer.getvalue().to_pybytes()

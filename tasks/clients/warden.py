@@ -1,14 +1,14 @@
 """Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
 
 Run as ``python -I -S warden.py LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
-``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG. When
-the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process below
-it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or into
-sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the warden
-itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
+``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG.
+When the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process
+below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or
+into sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the
+warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
 
-One byte on standard output tells that the command itself has ended, before what it left behind is cleared away. The exit
-status is the command's, or 128 + the signal that ended it.
+One byte on standard output tells that the command itself has ended, before what it left behind is cleared away. The
+exit status is the command's, or 128 + the signal that ended it.
 """
 
 import ctypes
@@ -23,14 +23,14 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def _prctl(option, value):
+def _prctl(option: int, value: int) -> None:
     try:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
     except (OSError, AttributeError):
         pass  # not Linux: the process group is all there is
 
 
-def _start(log, command):
+def _start(log: str, command: list[str]) -> int:
     """Start the command as the leader of its own session; its process id."""
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     warden = os.getpid()
@@ -51,16 +51,16 @@ def _start(log, command):
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 
 
-def _parents():
+def _parents() -> dict[int, int]:
     """Parent of every process that there is."""
-    found = {}
+    found: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             try:
@@ -71,10 +71,10 @@ def _parents():
     return found
 
 
-def _below(roots):
+def _below(roots: list[int]) -> set[int]:
     """Every process below these."""
     parents = _parents()
-    found = set()
+    found: set[int] = set()
     grown = set(roots)
     while grown:
         grown = {pid for pid, parent in parents.items() if parent in grown and pid not in found}
@@ -82,7 +82,7 @@ def _below(roots):
     return found
 
 
-def _signal(pids, number):
+def _signal(pids: set[int], number: int) -> None:
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -90,7 +90,7 @@ def _signal(pids, number):
             continue
 
 
-def _reap(child):
+def _reap(child: int) -> int | None:
     """Take in what has ended; the status of ``child`` if it is among it."""
     status = None
     while True:
@@ -104,12 +104,12 @@ def _reap(child):
             status = os.waitstatus_to_exitcode(raw)
 
 
-def _end_all(child):
+def _end_all(child: int) -> int | None:
     """End everything below the warden; the status of ``child`` if it was still running."""
     status = None
     deadline = time.monotonic() + GRACE_SECONDS
-    number = signal.SIGTERM
-    told = set()
+    number: int = signal.SIGTERM
+    told: set[int] = set()
     while True:
         found = _reap(child)
         status = found if found is not None else status
@@ -126,7 +126,7 @@ def _end_all(child):
         time.sleep(0.01)
 
 
-def guard(log, command):
+def guard(log: str, command: list[str]) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -153,9 +153,9 @@ def guard(log, command):
     return 0 if status is None else status if status >= 0 else 128 - status
 
 
-def adopt(pids):
+def adopt(pids: list[int]) -> int:
     """Wait for the lifeline to close, then end these processes (and what is below them)."""
-    handles = {}
+    handles: dict[int, int] = {}
     for pid in pids:
         try:
             handles[pid] = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
@@ -166,7 +166,7 @@ def adopt(pids):
     while os.read(0, 512):
         pass
     deadline = time.monotonic() + GRACE_SECONDS
-    number = signal.SIGTERM
+    number: int = signal.SIGTERM
     while handles:
         for pid, handle in list(handles.items()):
             try:

@@ -22,8 +22,8 @@ _HANDED_ON_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "ASCEND_", "OMP_", "MKL_", "OP
 class Launch:
     """What an instance is started with.
 
-    ``command`` is run in ``folder`` with exactly ``environment`` (plus ``PORT``); its values may be secrets, so a Launch
-    is never logged.
+    ``command`` is run in ``folder`` with exactly ``environment`` (plus ``PORT``); its values may be secrets, so a
+    Launch is never logged.
     """
 
     command: tuple[str, ...]

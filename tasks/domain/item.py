@@ -12,8 +12,8 @@ class Item(NamedTuple):
 
     ``number`` counts from 0 in input order. ``source`` is what the output manifest says of it, to the letter;
     ``address`` is where its bytes are (empty if that could not be told). ``size`` is in bytes, -1 if the listing does
-    not know it. ``result_name`` is the result file's path below the result folder. ``error`` is not empty if the item is
-    FAILED already, before anything was read.
+    not know it. ``result_name`` is the result file's path below the result folder. ``error`` is not empty if the item
+    is FAILED already, before anything was read.
     """
 
     number: int

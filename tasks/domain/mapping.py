@@ -172,8 +172,8 @@ class Field:
 class Mapping:
     """A mapping rule made ready: rows in, JSON bodies out.
 
-    ``fields`` are the leaves that a column fills, in request order; ``left_out`` the names of those that are left out of
-    every request because they have no usable index (or no known type).
+    ``fields`` are the leaves that a column fills, in request order; ``left_out`` the names of those that are left out
+    of every request because they have no usable index (or no known type).
 
     A body is joined from text that never changes and the converted cells. The number in a cell is sent as it stands
     there (``3.0`` stays ``3.0``, nothing is rounded).

@@ -101,7 +101,7 @@ def _absolute(path: str, base: str | None) -> str:
 
 
 def redact(text: str) -> str:
-    """``text`` with the query and the user part of every web address taken out: those carry signatures and passwords."""
+    """``text`` without the query and the user part of every web address: those carry signatures and passwords."""
     return _WEB_ADDRESS.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
 
 
@@ -120,9 +120,9 @@ def safe_relative(relative: str) -> str:
 def result_name(relative: str, number: int | None = None) -> str:
     """Name of the result file, below the result folder, of the item ``relative`` (``1.jpg`` -> ``1.jpg_result.txt``).
 
-    Different items of one folder always get different names. ``number`` tells items of different folders apart that would
-    get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead outside or has a part
-    longer than 255 bytes, ends in a hash of the original.
+    Different items of one folder always get different names. ``number`` tells items of different folders apart that
+    would get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead outside or
+    has a part longer than 255 bytes, ends in a hash of the original.
     """
     mark = "" if number is None else f"~{number}"
     safe = safe_relative(relative)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["connection", "timeout", "status"]
-"""``connection``: refused, reset, closed without an answer. ``timeout``: no answer in time. ``status``: an HTTP error."""
+"""``connection``: refused, reset, closed unanswered. ``timeout``: no answer in time. ``status``: an HTTP error."""
 
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 MAX_ATTEMPTS = 6

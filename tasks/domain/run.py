@@ -115,7 +115,7 @@ class RunResult(BaseModel):
 
 
 class RunFailed(RunError):
-    """The run ended, its manifest accounts for every item, and it is Failed as a whole. ``result`` says what came of it."""
+    """The run ended and accounts for every item, but is Failed as a whole. ``result`` says what came of it."""
 
     def __init__(self, result: RunResult) -> None:
         self.result = result

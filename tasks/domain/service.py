@@ -94,7 +94,7 @@ class BatchService(BaseModel):
         Field(
             title="Model",
             min_length=1,
-            description="Name in the model source, path or URL of a model package folder, or http(s):// address of a model "
+            description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
             "server that already runs",
         ),
     ]
@@ -123,7 +123,7 @@ class BatchService(BaseModel):
         dict[str, Any] | None,
         Field(
             title="Mapping relationship",
-            description="Request schema with an index (CSV column from 0) on every field; default: made from config.json",
+            description="Request schema with an index (CSV column from 0) per field; default: made from config.json",
         ),
     ] = None
     output_path: Annotated[
@@ -178,7 +178,7 @@ class BatchService(BaseModel):
         Field(
             title="Error threshold",
             ge=0,
-            description="Share (below 1) or number (1 and more) of failed items above which the run stops; default: never",
+            description="Share (below 1) or number of failed items above which the run stops; default: never",
         ),
     ] = None
     result_folder: Annotated[
@@ -306,8 +306,8 @@ class BatchService(BaseModel):
 def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
     """Read a specification as far as it can be read.
 
-    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so that
-    the fields that are right can still be checked against model and storage.
+    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so
+    that the fields that are right can still be checked against model and storage.
     """
     try:
         service = BatchService.model_validate(fields)

@@ -147,10 +147,11 @@ class InstanceGroup:
             status = await server.ended()
             await self._stop(instance)
             if given_up:
-                self._give_up(instance, ModelServerError(
-                    f"The model server died {instance.deaths.total} times, the last times without one answer in between "
-                    f"(status {status}), and is not started again.{server.tail()}"
-                ))  # fmt: skip
+                said = (
+                    f"The model server died {instance.deaths.total} times, the last times without one answer in "
+                    f"between (status {status}), and is not started again.{server.tail()}"
+                )
+                self._give_up(instance, ModelServerError(said))
                 return
 
     async def _start(self, instance: Instance) -> None:

@@ -55,20 +55,20 @@ async def _read(session: Session, item: Item) -> bytes:
     limit = session.settings.max_item_bytes
     address = parse_address(item.address)
     name = address.name
-    if error := size_error(name, item.size, limit):
-        raise ContentError(error)
+    if wrong := size_error(name, item.size, limit):
+        raise ContentError(wrong)
     try:
         if address.scheme == "local":
             data = await session.storage.read(address, limit, item.size)
         else:
             async with session.remote:
                 data = await session.storage.read(address, limit, item.size)
-    except TooLarge as error:
-        raise ContentError(size_error(name, error.size, limit)) from None
-    except ObjectError as error:
-        raise DownloadError(error.cause) from None
-    if error := size_error(name, len(data), limit):
-        raise ContentError(error)
+    except TooLarge as larger:
+        raise ContentError(size_error(name, larger.size, limit)) from None
+    except ObjectError as failed:
+        raise DownloadError(failed.cause) from None
+    if wrong := size_error(name, len(data), limit):
+        raise ContentError(wrong)
     return data
 
 

@@ -25,8 +25,8 @@ async def publish_run(
 ) -> RunResult:
     """Check the sum, write the output manifest and the summary, remove the scratch folder.
 
-    Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot be
-    read or manifests not be written; nothing is published then, and the reports stay.
+    Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
+    be read or manifests not be written; nothing is published then, and the reports stay.
     """
     started = time.time()
     try:
@@ -65,15 +65,15 @@ async def _account(plan: Plan, output: OutputFolder) -> Tally:
         for outcome in outcomes:
             if outcome.number != expected:
                 raise AccountError(
-                    f"Item {expected} was planned next, but item {outcome.number} was reported, so the output manifest is "
-                    "not published."
+                    f"Item {expected} was planned next, but item {outcome.number} was reported, so the output manifest "
+                    "is not published."
                 )
             expected += 1
         tally.merge([part])
     if expected != plan.items or tally.successful + tally.failed != plan.items:
         raise AccountError(
-            f"{plan.items} items were planned, but {tally.successful} successful and {tally.failed} failed were counted "
-            f"({expected} reported), so the output manifest is not published."
+            f"{plan.items} items were planned, but {tally.successful} successful and {tally.failed} failed were "
+            f"counted ({expected} reported), so the output manifest is not published."
         )
     return tally
 
@@ -109,10 +109,18 @@ def _result(
     if not failure and not tally.successful:
         failure = f"No item succeeded: all {plan.items} failed."
     return RunResult(
-        task_id=run.task_id, name=run.service.name, manifest=manifests[0], manifests=manifests,
-        summary=str(output.root.child(run.names.summary)), items=plan.items, successful=tally.successful,
-        failed=tally.failed, seconds=_seconds(plan, done, started), top_causes=tuple(tally.top_causes()), failure=failure,
-    )  # fmt: skip
+        task_id=run.task_id,
+        name=run.service.name,
+        manifest=manifests[0],
+        manifests=manifests,
+        summary=str(output.root.child(run.names.summary)),
+        items=plan.items,
+        successful=tally.successful,
+        failed=tally.failed,
+        seconds=_seconds(plan, done, started),
+        top_causes=tuple(tally.top_causes()),
+        failure=failure,
+    )
 
 
 def _seconds(plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:

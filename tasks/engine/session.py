@@ -97,7 +97,8 @@ class Session:
     async def _prepare(self) -> Launch:
         async with self._preparing:
             if self._launch is None:
-                assert self.run.package is not None and self.run.serving != "running"
+                assert self.run.package is not None
+                assert self.run.serving != "running"
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
                 self._launch = await launcher.prepare(
