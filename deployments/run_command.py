@@ -15,6 +15,7 @@ from deployments.live import LiveProgress
 from tasks.domain.errors import ThresherError
 from tasks.domain.run import RunFailed, RunResult
 from tasks.domain.service import require
+from tasks.engine import progress
 
 
 def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunResult:
@@ -26,7 +27,9 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     _prefect_environment(verbose)
     signal.signal(signal.SIGTERM, _interrupt)
     with LiveProgress(talk):
-        return asyncio.run(_run(service))
+        result = asyncio.run(_run(service))
+    progress.forget(result.task_id)
+    return result
 
 
 async def _run(service: Any) -> RunResult:

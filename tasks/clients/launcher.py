@@ -88,7 +88,8 @@ class Server:
             if bound is not None and loop.time() - start > bound:
                 raise ModelServerError(
                     f"The model server did not become healthy within {bound:g} s (initial_delay_seconds + "
-                    f"period_seconds x failure_threshold of its config.json; GET {health.url}: {self.health_said}).{self.tail()}"
+                    f"period_seconds x failure_threshold of its config.json; GET {health.url}: {self.health_said})."
+                    f"{self.tail()}"
                 )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.command_ended(), period)

@@ -151,4 +151,5 @@ def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[Any]:
 def _parquet(columns: list[Any], schema: pa.Schema) -> bytes:
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(columns, schema=schema), buffer, compression="zstd", write_statistics=False)
-    return buffer.getvalue().to_pybytes()
+    data: bytes = buffer.getvalue().to_pybytes()
+    return data

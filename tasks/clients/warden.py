@@ -154,7 +154,7 @@ def guard(log: str, command: list[str]) -> int:
 
 
 def adopt(pids: list[int]) -> int:
-    """Wait for the lifeline to close, then end these processes (and what is below them)."""
+    """Wait for the lifeline to close, then end these processes."""
     handles: dict[int, int] = {}
     for pid in pids:
         try:
@@ -166,19 +166,17 @@ def adopt(pids: list[int]) -> int:
     while os.read(0, 512):
         pass
     deadline = time.monotonic() + GRACE_SECONDS
-    number: int = signal.SIGTERM
+    sent: int = signal.SIGTERM
     while handles:
         for pid, handle in list(handles.items()):
             try:
-                signal.pidfd_send_signal(handle, number if number == signal.SIGKILL else 0)
+                # Once SIGTERM, then only a look (0) until the grace period is over.
+                signal.pidfd_send_signal(handle, sent)
+                if select.select([handle], [], [], 0)[0]:
+                    del handles[pid]
             except OSError:
                 del handles[pid]
-                continue
-            if number == signal.SIGTERM:
-                signal.pidfd_send_signal(handle, number)
-            if select.select([handle], [], [], 0)[0]:
-                del handles[pid]
-        number = signal.SIGKILL if time.monotonic() > deadline else 0
+        sent = signal.SIGKILL if time.monotonic() > deadline else 0
         time.sleep(0.02)
     return 0
 

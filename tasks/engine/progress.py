@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
@@ -17,7 +17,8 @@ class Progress:
     items: int = 0
     done: int = 0
     failed: int = 0
-    inferring_since: float | None = field(default=None)
+    inferring_since: float | None = None
+    inferred_at: float | None = None
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase; never back to an earlier one, whichever shard reports first."""
@@ -25,13 +26,15 @@ class Progress:
             self.phase = phase
             if phase == "inferring":
                 self.inferring_since = time.monotonic()
+            elif phase == "publishing":
+                self.inferred_at = time.monotonic()
 
     @property
     def items_per_second(self) -> float:
-        """Mean rate since the first request."""
+        """Mean rate from the first request to now, or to the last answer."""
         if self.inferring_since is None:
             return 0.0
-        return self.done / max(1e-3, time.monotonic() - self.inferring_since)
+        return self.done / max(1e-3, (self.inferred_at or time.monotonic()) - self.inferring_since)
 
     @property
     def seconds_left(self) -> float | None:
