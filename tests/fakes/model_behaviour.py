@@ -1,0 +1,137 @@
+"""What the fake model server answers: the markers in an item, and the numbers it counts.
+
+A marker is `FAIL:<what>[:<number>[:<number>]]` anywhere in the body; the item is the body itself. `<times>` counts the
+requests of that same item (kept over restarts when there is a state file), afterwards the item succeeds.
+
+| marker | answer |
+| --- | --- |
+| FAIL:500, FAIL:404, any other status | that status, always |
+| FAIL:503:<times> | that status so many times |
+| FAIL:429:<retry-after>:<times> | 429 with the header Retry-After, so many times |
+| FAIL:badjson, FAIL:empty, FAIL:20mb | 200 with half a JSON text, no body, 20 MB of JSON |
+| FAIL:slow:<seconds> | the usual answer, that much later |
+| FAIL:close, FAIL:close:<times> | the connection is closed without an answer |
+| FAIL:hang | no answer ever, the connection stays open |
+| FAIL:die, FAIL:die:<times> | the server's process ends with code 137 |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MARKER = re.compile(rb"FAIL:([a-z0-9]+)(?::(\d+(?:\.\d+)?))?(?::(\d+))?")
+JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer; `action` is `answer`, `close`, `hang` or `die`."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: bytes = b""
+    delay_seconds: float = 0.0
+    action: str = "answer"
+
+
+@dataclass
+class Counts:
+    """What happened so far; `seen` (requests of each item with a marker) survives a restart through the state file."""
+
+    state: Path | None = None
+    requests: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[int] = field(default_factory=Counter)
+    items: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    in_flight: int = 0
+    max_in_flight: int = 0
+    connections: int = 0
+    starts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.state and self.state.exists():
+            stored = json.loads(self.state.read_text())
+            self.seen = Counter(stored["seen"])
+            self.starts = stored["starts"] + 1
+        self.save()
+
+    def save(self) -> None:
+        """Write the state file, by rename: the process may end at any moment."""
+        if self.state:
+            fresh = self.state.with_suffix(".new")
+            fresh.write_text(json.dumps({"seen": self.seen, "starts": self.starts}))
+            fresh.rename(self.state)
+
+    def see(self, body: bytes) -> int:
+        """Count one more request of this item; the number of this one, from 1."""
+        key = item_key(body)
+        self.seen[key] += 1
+        self.save()
+        return self.seen[key]
+
+    def as_json(self) -> bytes:
+        """The statistics; `items` and `seen` are by `item_key`."""
+        names = ("requests", "statuses", "items", "seen", "max_in_flight", "connections", "starts")
+        return json.dumps({name: getattr(self, name) for name in names}).encode()
+
+
+def item_key(body: bytes) -> str:
+    """How an item is named in the statistics: the first 16 digits of its MD5.
+
+    A multipart body is known by the bytes of its first part, since each client draws its own boundary.
+    """
+    if body.startswith(b"--"):
+        boundary = body[: body.find(b"\r\n")]
+        start = body.find(b"\r\n\r\n") + 4
+        body = body[start : body.find(b"\r\n" + boundary, start)]
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()[:16]
+
+
+def answer_for(path: str, body: bytes, counts: Counts) -> Answer:
+    """The answer to a POST."""
+    marker = MARKER.search(body) if b"FAIL:" in body else None
+    return _failure(marker, path, body, counts) if marker else Answer(body=usual_body(path, body))
+
+
+def usual_body(path: str, body: bytes) -> bytes:
+    """The body of a success: an echo, one iris answer per element, or a small JSON."""
+    if path == "/echo":
+        return body
+    if path == "/iris":
+        rows = json.loads(body)["data"]["req_data"]
+        return json.dumps({"data": {"resp_data": [iris(row) for row in rows]}}).encode()
+    return b'{"ok": true, "n": %d}' % len(body)
+
+
+def iris(row: dict[str, Any]) -> dict[str, Any]:
+    """One element's answer, computed from its fields only: their sum, and one of three names by it."""
+    total = round(sum(float(value) for value in row.values()), 6)
+    names = ("setosa", "versicolor", "virginica")
+    return {"predictresult": names[int(total) % 3], "sum": total}
+
+
+def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) -> Answer:
+    what = marker[1].decode()
+    first, second = marker[2], marker[3]
+    number = counts.see(body)
+    usual = Answer(body=usual_body(path, body))
+    if what == "slow":
+        return Answer(body=usual.body, delay_seconds=float(first or 1))
+    if what in {"close", "die", "hang"}:
+        over = first is not None and number > float(first)
+        return usual if over else Answer(action=what)
+    if what in {"badjson", "empty", "20mb"}:
+        return Answer(body={"badjson": b'{"ok": tr', "empty": b"", "20mb": JSON_OF_20_MB}[what])
+    if what == "429":
+        over = second is not None and number > int(second)
+        return usual if over else Answer(429, b'{"error": "slow down"}', b"Retry-After: %s\r\n" % (first or b"1"))
+    if not what.isdigit():
+        return Answer(400, b'{"error": "unknown marker"}')
+    over = first is not None and number > float(first)
+    return usual if over else Answer(int(what), b'{"error": "as asked"}')

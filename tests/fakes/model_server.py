@@ -1,0 +1,133 @@
+"""A real model server that misbehaves on demand, in its own process: as a command, and as a context manager.
+
+    python tests/fakes/model_server.py --port 8080 --service-time 50 --parallelism 8
+
+or, in a model package, `run.sh` with `exec python .../model_server.py` (the port comes from $PORT). In tests:
+
+    with FakeModelServer("--count-items") as model:
+        requests.post(model.url + "/echo", data=b"...")
+        model.stats()["items"][item_key(b"...")]
+
+The markers that an item can carry are in `model_behaviour.py`. GET /health answers 200, GET /stats the counts as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+import uvloop
+
+if __name__ == "__main__":  # run as a command: the folder above is not on the path
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fakes import processes
+from fakes.model_protocol import Connection, Server
+
+
+class FakeModelServer:
+    """The server in its own process; `options` are those of the command line. Ready when GET /stats answers."""
+
+    def __init__(
+        self, *options: str, port: int | None = None, wait_healthy: bool = True, timeout_seconds: float = 20.0
+    ) -> None:
+        self.port = port or processes.free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._ready = "/health" if wait_healthy else "/stats"
+        self._timeout_seconds = timeout_seconds
+        self._command = [sys.executable, __file__, "--port", str(self.port), *options]
+        self._scratch = tempfile.TemporaryDirectory(prefix="fake-model-")
+        self.log = Path(self._scratch.name) / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._scratch.cleanup()
+
+    def start(self) -> None:
+        """Start the server (again, on the same port, after `stop` or its own death) and wait until it is ready."""
+        self.process = processes.start(self._command, self.log, os.environ)
+        processes.wait_until(self._answers, self.process, self.log, self._timeout_seconds)
+
+    def stop(self) -> None:
+        """Stop the server; harmless when it is gone."""
+        if self.process:
+            processes.stop(self.process)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        assert self.process is not None, "the server has not been started"
+        return self.process.pid
+
+    def stats(self) -> dict[str, Any]:
+        """Counts so far: requests by path, statuses, items and seen by item key, max_in_flight, connections, starts."""
+        answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=10).json()
+        return answer
+
+    def _answers(self) -> bool:
+        try:
+            return requests.get(self.url + self._ready, timeout=2).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=int(os.environ.get("PORT", "8080")))
+    parser.add_argument("--state", default="", help="file that keeps the counts of marked items over restarts")
+    parser.add_argument("--count-items", action="store_true", help="count the requests of each item (hashes each body)")
+    parser.add_argument("--health", choices=("ok", "never"), default="ok")
+    parser.add_argument("--health-after", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
+    parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
+    parser.add_argument("--exit-at-start", type=int, nargs="?", const=1, metavar="CODE")
+    parser.add_argument("--spawn-child", choices=("child", "setsid"), nargs="?", const="child")
+    return parser.parse_args(arguments)
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+    server = Server(options)
+    listener = await loop.create_server(lambda: Connection(server), "127.0.0.1", options.port, backlog=1024)
+    print(f"model server listens on 127.0.0.1:{options.port}", flush=True)
+    await over.wait()
+    listener.close()
+
+
+def main() -> None:
+    """Entry point."""
+    options = parse()
+    if options.exit_at_start is not None:
+        print("model server: exits at start, as asked", file=sys.stderr)
+        sys.exit(options.exit_at_start)
+    if options.spawn_child:
+        child = subprocess.Popen(["sleep", "3600"], start_new_session=options.spawn_child == "setsid")
+        print(f"child {child.pid}", flush=True)
+    uvloop.run(run(options))
+
+
+if __name__ == "__main__":
+    main()

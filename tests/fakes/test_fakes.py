@@ -1,0 +1,298 @@
+"""The fakes do what the tests that use them rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from fakes.model_behaviour import iris, item_key
+from fakes.model_server import FakeModelServer
+from fakes.odd_s3_server import OddS3Server
+from fakes.processes import FakeDidNotStart
+from fakes.s3_server import S3Server
+from fakes.share_server import ShareServer
+from obstore.exceptions import InvalidPathError, PermissionDeniedError
+from obstore.store import S3Store
+
+ODD_NAMES = [
+    "a b",
+    "a%b",
+    "a%20b",
+    "a%2Fb",
+    "a#b",
+    "a?b",
+    "a+b",
+    "a'b",
+    'a"b',
+    "汉字.jpg",
+    "😀.png",
+    "tail ",
+    "n" * 255,
+]
+
+
+def obstore_for(environment: dict[str, str], bucket: str, **options: object) -> S3Store:
+    """A store of obstore for a fake's environment, without retries."""
+    return S3Store(
+        bucket,
+        endpoint=environment["AWS_ENDPOINT_URL"],
+        region=environment["AWS_REGION"],
+        access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        secret_access_key=str(options.get("secret", environment["AWS_SECRET_ACCESS_KEY"])),
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with S3Server(tmp_path_factory.mktemp("s3") / "objects") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[FakeModelServer]:
+    with FakeModelServer("--count-items") as server:
+        yield server
+
+
+def post(model: FakeModelServer, body: bytes, path: str = "/") -> requests.Response:
+    return requests.post(model.url + path, data=body, timeout=10)
+
+
+def test_s3_server__keeps_odd_names_in_every_client(s3: S3Server) -> None:
+    for name in ODD_NAMES:
+        s3.put("odd-names", f"in/{name}", name.encode())
+    assert s3.keys("odd-names") == sorted((f"in/{name}" for name in ODD_NAMES), key=str.encode)
+    store = obstore_for(s3.environment(), "odd-names")
+    assert {meta["path"] for meta in store.list("in").collect()} == {f"in/{name}" for name in ODD_NAMES}
+    for name in ODD_NAMES:
+        assert s3.get("odd-names", f"in/{name}") == store.get(f"in/{name}").bytes().to_bytes() == name.encode()
+
+
+def test_s3_server__refuses_a_wrong_secret(s3: S3Server) -> None:
+    s3.put("private", "a.txt", b"hello")
+    with pytest.raises(PermissionDeniedError):
+        obstore_for(s3.environment(), "private", secret="wrong").get("a.txt")
+
+
+def test_s3_server__lists_by_prefix_and_says_what_is_missing(s3: S3Server) -> None:
+    s3.make_bucket("listing")
+    for key in ("in/1", "in/sub/2", "in2/3"):
+        s3.put("listing", key, b"")
+    assert s3.keys("listing", "in/") == ["in/1", "in/sub/2"]
+    assert s3.keys("no-such-bucket") == []
+    with pytest.raises(KeyError):
+        s3.get("listing", "nothing")
+
+
+def test_s3_server__names_its_variables_for_obs(s3: S3Server) -> None:
+    assert set(s3.environment("OBS")) == {"OBS_ENDPOINT_URL", "OBS_ACCESS_KEY_ID", "OBS_SECRET_ACCESS_KEY"}
+
+
+def test_s3_server__is_gone_after_its_block(tmp_path: Path) -> None:
+    with S3Server(tmp_path / "s3") as server:
+        assert Path(f"/proc/{server.pid}").exists()
+    assert not Path(f"/proc/{server.pid}").exists()
+
+
+@pytest.mark.parametrize("fake", ["s3", "model"])
+def test_fakes__die_with_their_parent(tmp_path: Path, fake: str) -> None:
+    start = {"s3": f"S3Server(Path({str(tmp_path / 's3')!r}))", "model": "FakeModelServer()"}[fake]
+    script = (
+        "import time; from pathlib import Path\n"
+        "from fakes.s3_server import S3Server; from fakes.model_server import FakeModelServer\n"
+        f"with {start} as fake: print(fake.pid, flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
+        assert parent.stdout
+        child = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+    wait_for(lambda: not alive(child))
+
+
+def test_odd_s3_server__shows_what_obstore_does_to_odd_keys() -> None:
+    with OddS3Server({"data": {"dir/": b"", "dir": b"a file", "k//1": b"x"}}, page_size=2) as server:
+        store = obstore_for(server.environment(), "data")
+        assert store.get("dir/").bytes().to_bytes() == b"a file"
+        with pytest.raises(InvalidPathError):
+            store.list().collect()
+        with pytest.raises(ValueError, match="empty path segment"):
+            store.get("k//1")
+
+
+def test_odd_s3_server__takes_multipart_uploads_and_fails_on_demand() -> None:
+    with OddS3Server({"data": {}}) as server:
+        store = obstore_for(server.environment(), "data")
+        asyncio.run(stream(store, "big", 12))
+        assert len(server.buckets["data"]["big"]) == 12 << 20
+        server.fail_next(503)
+        with pytest.raises(Exception, match="503"):
+            store.head("big")
+        assert store.head("big")["size"] == 12 << 20
+
+
+async def stream(store: S3Store, key: str, megabytes: int) -> None:
+    import obstore
+
+    async with obstore.open_writer_async(store, key, buffer_size=5 << 20) as writer:
+        for _ in range(megabytes):
+            await writer.write(bytes(1 << 20))
+
+
+def test_model_server__answers_small_json_echo_and_iris(model: FakeModelServer) -> None:
+    row = {"sepal_length": 5.1, "sepal_width": 3.5}
+    assert post(model, b"12345").json() == {"ok": True, "n": 5}
+    assert post(model, b"\x00binary", "/echo").content == b"\x00binary"
+    answer = requests.post(model.url + "/iris", json={"data": {"req_data": [row, row]}}, timeout=10).json()
+    assert answer == {"data": {"resp_data": [iris(row), iris(row)]}}
+
+
+def test_model_server__reads_chunked_bodies_and_keeps_the_connection(model: FakeModelServer) -> None:
+    before = model.stats()["connections"]
+    with requests.Session() as session:
+        for _ in range(3):
+            assert session.post(model.url + "/echo", data=iter([b"one ", b"two"]), timeout=10).content == b"one two"
+    assert model.stats()["connections"] == before + 2  # the session's and the one that asks
+
+
+@pytest.mark.parametrize(
+    ("marker", "statuses"),
+    [
+        ("FAIL:500", [500, 500, 500]),
+        ("FAIL:404", [404, 404, 404]),
+        ("FAIL:503:2", [503, 503, 200]),
+        ("FAIL:429:3:1", [429, 200, 200]),
+    ],
+)
+def test_model_server__fails_with_a_status(model: FakeModelServer, marker: str, statuses: list[int]) -> None:
+    assert [post(model, f"item {marker}".encode()).status_code for _ in statuses] == statuses
+
+
+def test_model_server__tells_when_to_come_back(model: FakeModelServer) -> None:
+    assert post(model, b"later FAIL:429:7:1").headers["Retry-After"] == "7"
+
+
+def test_model_server__answers_nonsense(model: FakeModelServer) -> None:
+    with pytest.raises(requests.JSONDecodeError):
+        post(model, b"FAIL:badjson").json()
+    assert post(model, b"FAIL:empty").content == b""
+    assert len(post(model, b"FAIL:20mb").content) == 20 << 20
+
+
+def test_model_server__is_slow_or_silent(model: FakeModelServer) -> None:
+    start = time.monotonic()
+    assert post(model, b"FAIL:slow:0.3").status_code == 200
+    assert time.monotonic() - start > 0.29
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(model.url, data=b"FAIL:hang", timeout=0.3)
+
+
+def test_model_server__closes_the_connection_so_many_times(model: FakeModelServer) -> None:
+    for _ in range(2):
+        with pytest.raises(requests.ConnectionError):
+            post(model, b"FAIL:close:2")
+    assert post(model, b"FAIL:close:2").status_code == 200
+
+
+def test_model_server__counts_items_whatever_the_multipart_boundary(model: FakeModelServer) -> None:
+    for _ in range(2):
+        requests.post(model.url, files={"images": ("1.jpg", b"the bytes of 1.jpg")}, timeout=10)
+    assert model.stats()["items"][item_key(b"the bytes of 1.jpg")] == 2
+
+
+def test_model_server__dies_and_remembers_after_a_restart(tmp_path: Path) -> None:
+    with FakeModelServer("--state", str(tmp_path / "state.json")) as model:
+        with pytest.raises(requests.ConnectionError):
+            post(model, b"FAIL:die:1")
+        assert model.process and model.process.wait(5) == 137
+        model.start()
+        assert post(model, b"FAIL:die:1").status_code == 200
+        assert model.stats()["starts"] == 2
+
+
+def test_model_server__serves_so_many_at_once() -> None:
+    with FakeModelServer("--service-time", "50", "--parallelism", "4") as model:
+        start = time.monotonic()
+        with ThreadPoolExecutor(12) as pool:
+            assert {answer.status_code for answer in pool.map(lambda _: post(model, b"x"), range(12))} == {200}
+        assert time.monotonic() - start >= 0.15  # 12 requests, 4 at once, 50 ms each
+        assert model.stats()["max_in_flight"] > 4
+
+
+def test_model_server__is_healthy_late_or_never() -> None:
+    with FakeModelServer("--health-after", "0.5", wait_healthy=False) as model:
+        assert requests.get(model.url + "/health", timeout=5).status_code == 503
+        wait_for(lambda: requests.get(model.url + "/health", timeout=5).status_code == 200)
+    with pytest.raises(FakeDidNotStart), FakeModelServer("--health", "never", timeout_seconds=0.6):
+        pass
+
+
+def test_model_server__may_not_start_at_all() -> None:
+    with pytest.raises(FakeDidNotStart, match="code 3"), FakeModelServer("--exit-at-start", "3"):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["child", "setsid"])
+def test_model_server__leaves_a_child_behind(kind: str) -> None:
+    with FakeModelServer("--spawn-child", kind) as model:
+        child = int(model.log.read_text().partition("child ")[2].split()[0])
+        sessions = os.getsid(child), os.getsid(model.pid)
+    try:
+        assert alive(child)
+        assert (sessions[0] != sessions[1]) == (kind == "setsid")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def test_share_server__serves_signed_links_for_a_time() -> None:
+    with ShareServer({"汉 1.jpg": b"image"}) as share:
+        assert requests.get(share.link("汉 1.jpg"), timeout=5).content == b"image"
+        expired = requests.get(share.link("汉 1.jpg", valid_seconds=-10), timeout=5)
+        assert (expired.status_code, "Request has expired" in expired.text) == (403, True)
+        forged = requests.get(share.link("汉 1.jpg").replace("Expires=", "Expires=9"), timeout=5)
+        assert (forged.status_code, "SignatureDoesNotMatch" in forged.text) == (403, True)
+        assert requests.get(share.link("unknown"), timeout=5).status_code == 404
+        assert requests.get(f"{share.url}/missing", timeout=5).status_code == 404
+        assert share.requests["/missing"] == 1
+
+
+def test_share_server__redirects_falters_and_streams() -> None:
+    with ShareServer({"a": b"image"}) as share:
+        assert requests.get(f"{share.url}/redirect", params={"to": share.link("a")}, timeout=5).content == b"image"
+        flaky = [requests.get(f"{share.url}/flaky?times=2", timeout=5).status_code for _ in range(3)]
+        assert flaky == [503, 503, 200]
+        assert requests.get(f"{share.url}/slow?seconds=0.2", timeout=5).elapsed.total_seconds() > 0.19
+        for extra in ("", "&chunked=1"):
+            assert len(requests.get(f"{share.url}/big?size=300000{extra}", timeout=5).content) == 300_000
+        with pytest.raises(requests.RequestException):
+            requests.get(f"{share.url}/big?size=300000&cut=1", timeout=5)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: object, timeout_seconds: float = 5.0) -> None:
+    """Poll until the condition holds."""
+    assert callable(condition)
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
