@@ -154,6 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
         talk.print(str(error), highlight=False, soft_wrap=True, markup=False)
         code = 2 if isinstance(error, SpecificationError) else 1
     except KeyboardInterrupt:
-        talk.print("Stopped. Nothing is left running.", highlight=False)
-        code = 130
+        talk.print(
+            "Stopped before the end: nothing is left running, and no output manifest was written.", highlight=False
+        )
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -33,9 +33,7 @@ def main() -> None:
         spec = SERVICES / f"{name}.yaml"
         console.print(f"\n[bold]thresher run {spec.relative_to(ROOT)}[/bold]")
         try:
-            results[name] = run_service(
-                read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False
-            )
+            results[name] = run_service(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
         except ThresherError as error:
             talk.print(str(error), markup=False)
             sys.exit(1)
@@ -95,7 +93,7 @@ def _iris_right(result: RunResult) -> list[bool]:
 
 
 def _digits_right(result: RunResult) -> list[bool]:
-    labels = {name: label for name, label in _rows(MODELS / "digits" / "labels.csv")}
+    labels = {row[0]: row[1] for row in _rows(MODELS / "digits" / "labels.csv")}
     right = []
     with Path(result.manifest).open(encoding="utf-8") as file:
         for line in map(json.loads, file):

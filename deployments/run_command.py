@@ -27,7 +27,13 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     _prefect_environment(verbose)
     signal.signal(signal.SIGTERM, _interrupt)
     with LiveProgress(talk):
-        result = asyncio.run(_run(service))
+        try:
+            result = asyncio.run(_run(service))
+        except BaseException as error:
+            # Prefect turns SIGTERM into an exception of its own while a flow runs.
+            if type(error).__name__ == "TerminationSignal":
+                raise KeyboardInterrupt from None
+            raise
     progress.forget(result.task_id)
     return result
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 WARDEN = Path(__file__).with_name("warden.py")
@@ -57,6 +58,8 @@ class GuardedProcess:
     async def stop(self) -> None:
         """End it and everything below it; returns when nothing is left."""
         if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.write(b".")
             self._process.stdin.close()
         try:
             await asyncio.wait_for(asyncio.shield(self._ended), STOP_SECONDS)

@@ -23,6 +23,8 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
+_DIRECTORY_BUCKET = "--x-s3"
+"""Ending of the names of the only buckets that S3 does not list in name order."""
 
 
 def explain(error: BaseException) -> ObjectError:
@@ -57,7 +59,8 @@ class Bucket:
         endpoint = credentials.endpoint_url
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
-            options["endpoint"] = endpoint
+            # obstore sends to a virtual host just what it is given, so the bucket goes into the name here.
+            options["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if credentials.virtual_hosted else endpoint
         if credentials.anonymous:
             options["skip_signature"] = True
         elif credentials.access_key_id:
@@ -65,8 +68,8 @@ class Bucket:
             options["secret_access_key"] = _plain(credentials.secret_access_key) or ""
             if token := _plain(credentials.session_token):
                 options["session_token"] = token
-        elif (provider := _profile_provider()) is not None:
-            options["credential_provider"] = provider
+        else:
+            options["credential_provider"] = _found_credentials()
         self._store = S3Store(
             name,
             region=credentials.region or "us-east-1",
@@ -140,10 +143,15 @@ class Bucket:
     async def list(self, prefix: str) -> AsyncIterator[tuple[str, int]]:
         """Key and size of every object below the folder ``prefix`` (all of the bucket for ""), sub-folders included.
 
-        Without folder placeholders (empty objects whose key ends in a slash), in the order of the storage.
+        Without folder placeholders (empty objects whose key ends in a slash), in name order.
         """
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         previous = None
+        if self.name.endswith(_DIRECTORY_BUCKET):
+            found = [one async for one in self._list_odd(folder, after=None)]
+            for one in sorted(found):
+                yield one
+            return
         try:
             async for chunk in obstore.list(self._store, folder or None, chunk_size=1000):
                 for meta in chunk:
@@ -250,16 +258,19 @@ def _plain(secret: Any) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _profile_provider() -> Any:
-    """Credentials of a profile or a single sign-on (``~/.aws``), which obstore does not read by itself."""
-    import botocore.session  # only without keys in the environment
+def _found_credentials() -> Any:
+    """Credentials that stand nowhere in the environment: a profile, single sign-on, the role of the machine or pod.
 
-    session = botocore.session.get_session()
-    if session.profile is None and not session.available_profiles:
-        return None
-    credentials = session.get_credentials()
+    botocore knows all of these ways, and gives up after a second where there is none. Raises ObjectError then.
+    """
+    import botocore.session  # only without keys
+
+    credentials = botocore.session.get_session().get_credentials()
     if credentials is None:
-        return None
+        raise ObjectError(
+            "There are no keys for this storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (OBS_... for obs://), "
+            "or have the administrator name a Prefect Secret block."
+        )
 
     def provide() -> dict[str, Any]:
         frozen = credentials.get_frozen_credentials()

@@ -7,6 +7,9 @@ below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that p
 into sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the
 warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
 
+An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
+is removed together with its folder, if that is empty then.
+
 One byte on standard output tells that the command itself has ended, before what it left behind is cleared away. The
 exit status is the command's, or 128 + the signal that ended it.
 """
@@ -126,6 +129,14 @@ def _end_all(child: int) -> int | None:
         time.sleep(0.01)
 
 
+def _remove(log: str) -> None:
+    try:
+        os.unlink(log)
+        os.rmdir(os.path.dirname(log))
+    except OSError:
+        pass
+
+
 def guard(log: str, command: list[str]) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
     woken, wake = os.pipe()
@@ -136,19 +147,25 @@ def guard(log: str, command: list[str]) -> int:
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = _start(log, command)
     status = None
+    orphaned = True
     while status is None:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 512)
             status = _reap(child)
-        if 0 in ready and not os.read(0, 512):
-            break
+        if 0 in ready:
+            said = os.read(0, 512)
+            orphaned = orphaned and not said
+            if not said:
+                break
     if status is not None:
         try:
             os.write(1, b".")
         except OSError:
             pass
     found = _end_all(child)
+    if status is None and orphaned:
+        _remove(log)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
 
