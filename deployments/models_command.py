@@ -15,7 +15,7 @@ from tasks.domain.package import BOOT_FILE, CUSTOM_SERVICE, IMAGE, PackageConfig
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Serving
 from tasks.engine.loop import engine_loop
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 
 SOURCE = "my-models"
 START_SECONDS = 20 * 60.0
@@ -32,7 +32,7 @@ def register(package: Path, model: str, version: str) -> ModelVersion:
 async def _register(package: Path, model: str, version: str) -> ModelVersion:
     if not package.is_dir():
         raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
-    settings = Settings()
+    settings = read_settings()
     storage = Storage(settings)
     try:
         config, holder = await read_config(storage, parse_address(str(package)))
@@ -87,5 +87,5 @@ async def _start_once(serving: Serving, config: PackageConfig, folder: Path, set
 
 def versions(model: str | None) -> list[ModelVersion]:
     """Every version of one model, or of all, newest first."""
-    store = ModelStore(Settings().model_store)
+    store = ModelStore(read_settings().model_store)
     return [one for name in ([model] if model else store.models(SOURCE)) for one in store.versions(SOURCE, name)]

@@ -50,7 +50,8 @@ async def _run(service: Any) -> RunResult:
         # The ephemeral server, if there is one, is this process's child now; it must not outlive it.
         guard = adopt_children()
     try:
-        return await batch_service(service)
+        result: RunResult = await batch_service(service)
+        return result
     except RunFailed as failed:
         return failed.result
     finally:

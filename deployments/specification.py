@@ -28,7 +28,7 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
         raise SpecificationError([Problem("SPEC", str(path), "is a folder; a YAML file is needed")]) from None
     except OSError as error:
         raise SpecificationError([Problem("SPEC", str(path), f"cannot be read: {error.strerror}")]) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 31st of February, for one
         said = " ".join(str(error).split())
         raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
@@ -43,8 +43,10 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
 
 
 def _is_relative(value: str, field: str) -> bool:
-    if "://" in value or value.startswith(("/", "~", "{")) or not value.strip():
+    if "://" in value or value.startswith(("/", "~")) or not value.strip():
         return False
+    if field == "model_config" and value.lstrip().startswith("{"):
+        return False  # the JSON text itself
     # A model without a slash is a name in the model store.
     return field != "model" or "/" in value or value in (".", "..")
 
@@ -55,7 +57,7 @@ def _override(document: dict[str, Any], override: str) -> None:
         raise SpecificationError([Problem("--set", override, "should be field=value")])
     try:
         value = yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     *outer, last = field.strip().split(".")
     target: Any = document

@@ -20,7 +20,7 @@ from tasks.engine.checking import check
 from tasks.engine.items import size_error
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import Planner
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 
 ROWS_COUNTED_BYTES = 64 << 20
 """CSV files are read to count their rows up to this many bytes in all."""
@@ -32,7 +32,7 @@ def validate_service(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
-    settings = Settings()
+    settings = read_settings()
     run = await check(
         fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials={}
     )

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from prefect import flow, unmapped
+from prefect import unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.calling import callable_flow
 from flows.waiting import finished
 from tasks.domain.run import RunResult
 from tasks.domain.service import BatchService
-from tasks.infer import infer, instances, shards_at_once
+from tasks.infer import SHARDS_AT_ONCE, infer, instances
 from tasks.plan import plan
 from tasks.publish import publish
 from tasks.validate import validate
 
 
-@flow(
+@callable_flow(
     name="batch_service",
     flow_run_name="{service.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=shards_at_once()),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE),
     persist_result=False,
 )
 async def batch_service(service: BatchService) -> RunResult:

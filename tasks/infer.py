@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -17,7 +17,11 @@ from tasks.domain.run import Run, ShardDone, ShardRef
 from tasks.engine.loop import engine_loop
 from tasks.engine.session import Session, sessions
 from tasks.engine.shard import infer_shard
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
+
+
+SHARDS_AT_ONCE = 4
+"""Shards that one process works on at once: while one runs out of items, the others keep the instances busy."""
 
 
 @task(name="infer", task_run_name="infer-{shard.number}", cache_policy=NO_CACHE, persist_result=False)
@@ -28,7 +32,7 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     started.
     """
     plain_errors()
-    settings = Settings()
+    settings = read_settings()
     return await engine_loop().run(_infer(run, items, shard, settings, await storage_credentials(settings)))
 
 
@@ -61,11 +65,3 @@ async def instances() -> AsyncIterator[None]:
         yield
     finally:
         await engine_loop().run(sessions.close(str(runtime.flow_run.id)))
-
-
-def shards_at_once() -> int:
-    """Shards that one process works on at once."""
-    return Settings().shards_at_once
-
-
-__all__: Sequence[str] = ("infer", "instances", "shards_at_once")

@@ -12,13 +12,13 @@ from tasks.domain.run import Plan, Run
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
 async def plan(run: Run) -> Plan:
     """The shards of a run, by reference. A run that is tried again keeps its plan."""
-    settings = Settings()
+    settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("planning")
     made = await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))

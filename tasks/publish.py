@@ -15,13 +15,13 @@ from tasks.domain.run import Plan, Run, RunResult, ShardDone
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.publishing import publish_run
-from tasks.settings import Settings
+from tasks.settings import Settings, read_settings
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
 async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResult:
     """The result of a run whose shards are all done. Raises AccountError if the sums do not agree."""
-    settings = Settings()
+    settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("publishing")
     result = await engine_loop().run(_publish(run, planned, done, settings, await storage_credentials(settings)))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.package import validation_problems
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds flows/, tasks/ and infra/."""
@@ -39,7 +42,6 @@ class Settings(BaseSettings):
     bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="item bytes that one process holds at once")
     shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
     shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
-    shards_at_once: int = Field(default=4, ge=1, le=64, description="shards that one process works on at once")
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
     @field_validator("share_link_hosts", mode="before")
@@ -51,3 +53,14 @@ class Settings(BaseSettings):
     @classmethod
     def _home(cls, value: Path) -> Path:
         return value.expanduser()
+
+
+def read_settings() -> Settings:
+    """The settings as they are now. Raises SpecificationError naming each variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = validation_problems(error)
+        raise SpecificationError(
+            [Problem(f"THRESHER_{one.field.upper()}", one.value, one.expected) for one in problems]
+        ) from None

@@ -14,13 +14,13 @@ from tasks.domain.service import BatchService
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
-from tasks.settings import Settings
+from tasks.settings import read_settings
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)
 async def validate(service: BatchService) -> Run:
     """Everything that was decided for this run. Raises SpecificationError with every problem."""
-    settings = Settings()
+    settings = read_settings()
     task_id = str(runtime.flow_run.id)
     progress_of(task_id).enter("validating")
     scheduled: Any = runtime.flow_run.scheduled_start_time

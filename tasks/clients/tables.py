@@ -65,10 +65,12 @@ def csv_text(data: bytes) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig", "replace")
+        # error.object, not data: offsets count from behind a byte order mark.
+        before = error.object[: error.start].decode("utf-8", "replace")
         line, column = _position(before, len(before))
+        byte = f"0x{error.object[error.start]:02X}"
         raise ContentError(
-            f"line {line}, column {column}: byte 0x{data[error.start]:02X} is not UTF-8; a CSV file should be UTF-8."
+            f"line {line}, column {column}: byte {byte} is not UTF-8; a CSV file should be UTF-8."
         ) from None
     if not text.isascii() and (match := _CHINESE.search(text)) is not None:
         line, column = _position(text, match.start())

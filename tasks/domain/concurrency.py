@@ -30,6 +30,7 @@ class AdaptiveLimit:
         self._started: float | None = None
         self._answers = 0
         self._full = False
+        self._overloaded: float | None = None
 
     def answered(self, now: float, in_flight: int) -> None:
         """Count an answer at time ``now`` (seconds), of ``in_flight`` requests at that moment."""
@@ -68,8 +69,9 @@ class AdaptiveLimit:
 
     def overloaded(self, now: float) -> None:
         """The instance said, or showed, that it has too much. Counts once a window."""
-        if self._fixed or (self._answers == 0 and self._started == now):
-            return
+        if self._fixed or (self._overloaded is not None and now - self._overloaded < WINDOW_SECONDS):
+            return  # the same burst: its other requests were on their way already
+        self._overloaded = now
         self.limit = max(1, self.limit // 2)
         self._before, self._steady, self._windows, self._best = self.limit, True, 0, 0.0
         self._started, self._answers, self._full = now, 0, False

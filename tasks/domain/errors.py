@@ -7,7 +7,8 @@
     ├── RunError             the run as a whole cannot go on (exit code 1)
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
     │   ├── StorageError         a folder or object that the run itself needs failed
-    │   └── AccountError         planned items and reported items do not agree
+    │   ├── AccountError         planned items and reported items do not agree
+    │   └── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
     └── ItemError            one item (or one row) ends FAILED, the others go on
         ├── DownloadError        the item's bytes could not be read
         ├── UploadError          the item's result file could not be written
@@ -24,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tasks.domain.paths import redact
+
 VALUE_SHOWN = 120
 
 
@@ -38,7 +41,7 @@ class Problem:
     def __str__(self) -> str:
         if self.value is None:
             return f"{self.field}: {self.expected}"
-        shown = str(self.value)
+        shown = redact(str(self.value))
         if len(shown) > VALUE_SHOWN:
             shown = shown[:VALUE_SHOWN] + "..."
         return f"{self.field} = {shown!r}: {self.expected}"

@@ -9,7 +9,8 @@ MANIFEST_SUFFIX = ".manifest"
 SHOWN = 2000
 """Characters of an unreadable line that its FAILED line keeps as its source."""
 
-_decoder = json.JSONDecoder()
+# A whole number of thousands of digits in a field that nobody reads must not stop the line: int() would refuse it.
+_decoder = json.JSONDecoder(parse_int=float)
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = " \t\r\n"
 

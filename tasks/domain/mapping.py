@@ -20,6 +20,7 @@ LEAF_TYPES = ("string", "number", "integer", "boolean")
 # RFC 8259, section 6: no plus sign, no leading zeros, no NaN, no infinity.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
+_INDEX = re.compile(r"[0-9]{1,18}")
 _BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _BLANKS = " \t\r\n"
 
@@ -114,8 +115,8 @@ def column_index(value: Any) -> int | None:
         return value if value >= 0 else None
     if isinstance(value, float) and value.is_integer():
         return int(value) if value >= 0 else None
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
-        return int(value.strip())
+    if isinstance(value, str) and _INDEX.fullmatch(value.strip()) is not None:
+        return int(value)
     return None
 
 

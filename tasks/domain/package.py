@@ -174,7 +174,7 @@ def parse_config(raw: bytes, where: str) -> PackageConfig:
     """
     try:
         document = json.loads(raw.decode("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SpecificationError([Problem(where, None, f"should be JSON in UTF-8: {error}")]) from None
     if not isinstance(document, MappingType):
         raise SpecificationError([Problem(where, None, f"should be a JSON object, not {type(document).__name__}")])

@@ -22,7 +22,9 @@ NAME_BYTES = 255
 """Longest file name, in bytes, that common file systems accept (NAME_MAX of Linux)."""
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-_WEB_ADDRESS = re.compile(r"(https?://)([^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)(\?[^\s'\"<>]*)?", re.IGNORECASE)
+_USER = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
+# A path or a query may hold quotes; one at the query's very end is the message's.
+_QUERY = re.compile(r"(https?://[^\s?#]*[?#])\S*[^\s'\"<>()\[\]{}.,:;]", re.IGNORECASE)
 _SPECIAL = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WORD = re.compile(r"\{([^{}]*)\}")
@@ -102,7 +104,7 @@ def _absolute(path: str, base: str | None) -> str:
 
 def redact(text: str) -> str:
     """``text`` without the query and the user part of every web address: those carry signatures and passwords."""
-    return _WEB_ADDRESS.sub(lambda m: f"{m[1]}{m[3]}{'?...' if m[4] else ''}", text)
+    return _QUERY.sub(r"\1...", _USER.sub(r"\1", text))
 
 
 def safe_relative(relative: str) -> str:
@@ -175,12 +177,12 @@ class OutputNames:
 
 
 _TASK_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_EARLIER_RUN = re.compile(rf"^\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json)$")
+_EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json)")
 
 
 def is_earlier_run(name: str) -> bool:
     """Whether a name at the top of an output folder was written by an earlier (or another) run of Thresher."""
-    return _EARLIER_RUN.match(name.rstrip("/")) is not None
+    return _EARLIER_RUN.fullmatch(name.rstrip("/")) is not None
 
 
 def unknown_words(template: str) -> list[str]:

@@ -7,7 +7,15 @@ import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tasks.domain import paths
 from tasks.domain.errors import Problem, SpecificationError
@@ -16,10 +24,9 @@ from tasks.domain.package import validation_problems
 NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
 SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9][a-z0-9-]*)\s*\}\}")
-_SECRET_WORDS = re.compile(
-    r"PASSW(OR)?D|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|PRIVATE|(^|_)API_?KEY|(^|_)KEY($|_)|ACCESS_?KEY", re.IGNORECASE
-)
-_VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_SECRET_WORDS = re.compile(r"PASSW(OR)?D|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|PRIVATE|KEY", re.IGNORECASE)
+_ROWS = re.compile(r"[0-9]{1,6}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def default_name() -> str:
@@ -30,7 +37,7 @@ def default_name() -> str:
 class Schedule(BaseModel):
     """When a service starts by itself: a cron line or an interval, not both."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cron: Annotated[str | None, Field(title="Cron", description="five cron fields, for example 0 2 * * *")] = None
     interval_minutes: Annotated[float | None, Field(title="Interval (minutes)", gt=0)] = None
@@ -54,6 +61,8 @@ class BatchService(BaseModel):
         protected_namespaces=(),
         populate_by_name=True,
         serialize_by_alias=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # the input holds the environment
         title="Batch service",
     )
 
@@ -244,12 +253,14 @@ class BatchService(BaseModel):
             )
         return value
 
-    @field_validator("rows_per_request")
+    @field_validator("rows_per_request", mode="before")
     @classmethod
-    def _rows(cls, value: int | str) -> int | str:
-        if isinstance(value, int) and not 1 <= value <= 10_000:
+    def _rows(cls, value: Any) -> Any:
+        # Before the types are looked at: one message instead of one for each of them.
+        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+        if text != "auto" and not (_ROWS.fullmatch(text) and 1 <= int(text) <= 10_000):
             raise ValueError("should be 1 to 10000, or auto")
-        return value
+        return text if text == "auto" else int(text)
 
     @field_validator("error_threshold")
     @classmethod
@@ -262,7 +273,7 @@ class BatchService(BaseModel):
     @classmethod
     def _variables(cls, value: dict[str, str]) -> dict[str, str]:
         for name, held in value.items():
-            if _VARIABLE.match(name) is None:
+            if _VARIABLE.fullmatch(name) is None:
                 raise ValueError(f"{name!r} is not a variable's name: letters, digits and '_', no digit first")
             if "\0" in held:
                 raise ValueError(f"the value of {name} has a NUL character")
@@ -273,15 +284,18 @@ class BatchService(BaseModel):
     def _as_text(cls, value: Any) -> Any:
         return json.dumps(value) if isinstance(value, dict) else value
 
-    @model_validator(mode="after")
-    def _layout_of_scheduled_runs(self) -> BatchService:
-        older = self.result_folder == "infer-result"
-        if older and self.schedule is not None and not paths.has_words(self.output_path):
+    @field_validator("result_folder")
+    @classmethod
+    def _layout_of_scheduled_runs(cls, value: str, info: ValidationInfo) -> str:
+        # A validator of this field, not of the whole: its problem is told together with those of other fields.
+        output = info.data.get("output_path")
+        scheduled = info.data.get("schedule") is not None
+        if value == "infer-result" and scheduled and output is not None and not paths.has_words(output):
             raise ValueError(
                 "output_path of a scheduled service with result_folder infer-result should hold {task_id} or "
                 "{scheduled_time}, else its second run finds the folder full"
             )
-        return self
+        return value
 
     @property
     def plain_text_secrets(self) -> list[str]:
