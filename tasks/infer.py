@@ -19,7 +19,6 @@ from tasks.engine.session import Session, sessions
 from tasks.engine.shard import infer_shard
 from tasks.settings import Settings, read_settings
 
-
 SHARDS_AT_ONCE = 4
 """Shards that one process works on at once: while one runs out of items, the others keep the instances busy."""
 
