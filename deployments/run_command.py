@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
-import sys
+from functools import cache
 from typing import Any
 
 from rich.console import Console
 
 from deployments.live import LiveProgress
-from tasks.domain.errors import ThresherError
+from tasks.clients.lifeline import adopt_children
+from tasks.domain.errors import RunError
+from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
-from tasks.domain.service import require
+from tasks.domain.service import BatchService, require
 from tasks.engine import progress
 
 
@@ -38,36 +41,45 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     return result
 
 
-async def _run(service: Any) -> RunResult:
+async def _run(service: BatchService) -> RunResult:
     # Importing Prefect takes a second: only those commands pay it that need it.
+    import httpx
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL
 
     from flows.batch_service import batch_service
-    from tasks.clients.lifeline import adopt_children
 
     logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
-    async with get_client():
-        # The ephemeral server, if there is one, is this process's child now; it must not outlive it.
-        guard = adopt_children()
     try:
+        async with get_client() as client:
+            # The ephemeral server, if there is one, is this process's child now; it must not outlive it.
+            _guard_server()
+            try:
+                await client.raise_for_api_version_mismatch()
+            except RuntimeError as error:
+                raise RunError(f"The Prefect server is of no use: {redact(str(error))}") from None
         result: RunResult = await batch_service(service)
         return result
     except RunFailed as failed:
         return failed.result
-    finally:
-        if guard is not None and guard.stdin is not None:
-            _release(guard)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        where = redact(PREFECT_API_URL.value() or "(embedded)")
+        raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None
 
 
-def _release(guard: Any) -> None:
-    """Prefect stops its own server at exit; the guard need not: it only steps in when this process is killed."""
-    import atexit
+@cache
+def _guard_server() -> None:
+    """Let the ephemeral server end with this process, also if that is killed; once per process."""
+    guard = adopt_children()
+    if guard is None or guard.stdin is None:
+        return
+    lifeline = guard.stdin
 
     def end() -> None:
-        guard.stdin.close()
+        lifeline.close()
         guard.wait()
 
-    # Called after Prefect's own handler, which was registered later than... its server start.
     atexit.register(end)
 
 
@@ -93,11 +105,3 @@ def talk_of(result: RunResult, talk: Console) -> None:
     talk.print(f"{result.failure or 'Completed.'} {counts}.", highlight=False, soft_wrap=True)
     for cause in result.top_causes:
         talk.print(f"  {cause['items']:>8,} x {cause['cause']}", highlight=False, soft_wrap=True, markup=False)
-
-
-def fail(error: ThresherError, talk: Console) -> None:
-    """Say an expected failure."""
-    talk.print(
-        str(error), style="bold red" if talk.is_terminal else None, highlight=False, soft_wrap=True, markup=False
-    )
-    sys.stderr.flush()
