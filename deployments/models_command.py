@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from pathlib import Path
 
 from tasks.clients import launcher
 from tasks.clients.launcher import Server
 from tasks.clients.model_store import ModelStore, ModelVersion
-from tasks.clients.packages import read_config
+from tasks.clients.packages import files_of, local_copy, read_config
 from tasks.clients.storage import Storage
-from tasks.domain.errors import ModelServerError, Problem, SpecificationError
-from tasks.domain.package import BOOT_FILE, CUSTOM_SERVICE, IMAGE, PackageConfig
+from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
+from tasks.domain.instance import Launch
+from tasks.domain.package import Health, serving_of
 from tasks.domain.paths import parse_address
-from tasks.domain.run import Serving
 from tasks.engine.loop import engine_loop
-from tasks.settings import Settings, read_settings
+from tasks.settings import read_settings
 
 SOURCE = "my-models"
 START_SECONDS = 20 * 60.0
@@ -33,54 +34,35 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
     if not package.is_dir():
         raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
     settings = read_settings()
+    store = ModelStore(settings.model_store)
     storage = Storage(settings)
     try:
         config, holder = await read_config(storage, parse_address(str(package)))
+        serving = serving_of(config, await files_of(storage, holder), str(holder))
+        made = store.create(SOURCE, model, version, package)
+        try:
+            _, stored = await read_config(storage, parse_address(made.folder))
+            folder = await local_copy(str(stored), settings.cache, {})
+            await _start_once(await launcher.prepare(serving, config, folder, {}, settings.cache), config.health)
+        except RunError as error:
+            return store.set_state(made, "Abnormal", str(error))
+        except BaseException:
+            store.set_state(made, "Abnormal", "registering was interrupted")
+            raise
+        return store.set_state(made, "Normal", "")
     finally:
         await storage.close()
-    folder = Path(holder.path)
-    serving = _serving(folder, config)
-    store = ModelStore(settings.model_store)
-    made = store.create(SOURCE, model, version, package)
-    try:
-        await _start_once(serving, config, folder, settings)
-    except ModelServerError as error:
-        return store.set_state(made, "Abnormal", str(error))
-    except BaseException:
-        store.set_state(made, "Abnormal", "registering was interrupted")
-        raise
-    return store.set_state(made, "Normal", "")
 
 
-def _serving(folder: Path, config: PackageConfig) -> Serving:
-    if config.model_type != IMAGE and (folder / CUSTOM_SERVICE).is_file():
-        return "built-in"
-    if (folder / BOOT_FILE).is_file():
-        return "boot-file"
-    raise SpecificationError(
-        [
-            Problem(
-                "PACKAGE",
-                str(folder),
-                f"has neither {CUSTOM_SERVICE} nor {BOOT_FILE}, so nothing says how it is served",
-            )
-        ]
-    )
-
-
-async def _start_once(serving: Serving, config: PackageConfig, folder: Path, settings: Settings) -> None:
-    import asyncio
-
-    launch = await launcher.prepare(serving, config, folder, {}, settings.cache)
+async def _start_once(launch: Launch, health: Health) -> None:
     with tempfile.TemporaryDirectory(prefix="thresher-") as scratch:
         server = await Server.start(launch, Path(scratch) / "instance.log")
         try:
             async with asyncio.timeout(START_SECONDS):
-                await server.ready(config.health)
+                await server.ready(health)
         except TimeoutError:
-            raise ModelServerError(
-                f"The model server was not healthy in time ({server.health_said}).{server.tail()}"
-            ) from None
+            said = f"The model server was not healthy in time ({server.health_said}).{server.tail()}"
+            raise ModelServerError(said) from None
         finally:
             await server.stop()
 

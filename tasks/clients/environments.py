@@ -6,9 +6,10 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +21,10 @@ SERVING = ROOT / "infra" / "serving"
 """The built-in model server, which runs inside the environments."""
 _COMPLETE = ".complete"
 _OUTPUT_SHOWN = 3000
+_REQUIREMENTS_FILES = (".txt", ".in")
+_OPTION = re.compile(r"^(-[rc]|--(requirement|constraint)=)(?=.)")
+_KEPT_BACK = ("AWS_", "OBS_", "PREFECT_", "THRESHER_")
+"""Variables of this process that uv, and the packages that it builds, have no business with."""
 
 
 def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
@@ -31,11 +36,28 @@ def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
     digest = hashlib.sha256(f"1 {sys.version} {sys.platform} {sys.executable}".encode())
     for step in steps:
         for argument in step:
-            path = folder / argument
-            content = path.read_bytes() if path.is_file() else b""
-            digest.update(f"\n{argument} {len(content)} ".encode() + content)
+            digest.update(f"\n{argument} ".encode())
+            for content in _contents(folder / argument, folder, set()):
+                digest.update(f"{len(content)} ".encode() + content)
         digest.update(b"\n--")
     return digest.hexdigest()[:24]
+
+
+def _contents(path: Path, folder: Path, seen: set[Path]) -> Iterator[bytes]:
+    """The content of a file, and of the files that it names if it is a requirements file."""
+    try:
+        if path in seen or not path.is_file():
+            return
+    except (OSError, ValueError):  # no file can have such a name
+        return
+    seen.add(path)
+    content = path.read_bytes()
+    yield content
+    if path.suffix not in _REQUIREMENTS_FILES:
+        return
+    for word in content.decode("utf-8", "replace").split():
+        for above in (path.parent, folder):
+            yield from _contents(above / _OPTION.sub("", word), folder, seen)
 
 
 async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path) -> Path:
@@ -71,8 +93,9 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
     from uv import find_uv_bin
 
     log = home / f"uv-{os.getpid()}-{id(asyncio.current_task())}.log"
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_BACK)}
     process = await GuardedProcess.start(
-        [find_uv_bin(), *arguments], folder=folder, environment={**os.environ, "VIRTUAL_ENV": ""}, log=log
+        [find_uv_bin(), *arguments], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log
     )
     try:
         status = await process.ended()

@@ -15,9 +15,8 @@ from tasks.clients.environments import SERVING, environment
 from tasks.clients.lifeline import GuardedProcess
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, server_environment
-from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig
+from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
-from tasks.domain.run import Serving
 
 HOST = "127.0.0.1"
 _TAIL_BYTES = 4000
@@ -147,13 +146,14 @@ async def check_running(url: str, health: Health, timeout_seconds: float) -> Non
     A server without a health address (404, 405) counts as healthy: it answers. Raises ModelServerError.
     """
     deadline = asyncio.get_running_loop().time() + timeout_seconds
+    pause = min(1.0, health.period_seconds)
     while True:
         said = await asyncio.to_thread(_ask, f"{url.rstrip('/')}{health.url}", health.timeout_seconds)
         if said in ("", "HTTP 404", "HTTP 405"):
             return
-        if asyncio.get_running_loop().time() + health.period_seconds > deadline:
+        if asyncio.get_running_loop().time() + pause > deadline:
             raise ModelServerError(f"The model server {redact(url)} is not healthy (GET {health.url}: {said}).")
-        await asyncio.sleep(min(1.0, health.period_seconds))
+        await asyncio.sleep(pause)
 
 
 def _free_port() -> int:

@@ -57,10 +57,12 @@ class GuardedProcess:
 
     async def stop(self) -> None:
         """End it and everything below it; returns when nothing is left."""
-        if self._process.stdin is not None:
-            with suppress(OSError):
-                self._process.stdin.write(b".")
-            self._process.stdin.close()
+        lifeline = self._process.stdin
+        if lifeline is not None:
+            with suppress(OSError, RuntimeError):  # uvloop's word for a pipe that is closed already
+                if not lifeline.is_closing():
+                    lifeline.write(b".")
+            lifeline.close()
         try:
             await asyncio.wait_for(asyncio.shield(self._ended), STOP_SECONDS)
         except TimeoutError:

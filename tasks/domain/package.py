@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping as MappingType
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -17,6 +18,9 @@ CONFIG_NAMES = ("config.json", "model/config.json")
 CUSTOM_SERVICE = "customize_service.py"
 BOOT_FILE = "run.sh"
 REQUIREMENTS = "requirements.txt"
+
+Serving = Literal["built-in", "boot-file", "running"]
+"""How the model answers: by the built-in model server, by the package's run.sh, or by a server that already runs."""
 
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
 
@@ -49,7 +53,7 @@ class Api(_Part):
     """One address at which the model answers."""
 
     url: str = "/"
-    method: str = "post"
+    method: str = "POST"
     request: Message = Field(default_factory=Message)
     response: Message = Field(default_factory=Message)
 
@@ -137,7 +141,7 @@ class PackageConfig(_Part):
     model_type: str
     model_algorithm: str = ""
     metrics: dict[str, Any] = Field(default_factory=dict)
-    apis: tuple[Api, ...] = Field(default=(), validation_alias=AliasChoices("apis", "api"))
+    apis: tuple[Api, ...] = Field(default=(Api(),), validation_alias=AliasChoices("apis", "api"))
     dependencies: tuple[Dependency, ...] = ()
     health: Health = Field(default_factory=Health)
     swr_location: str | None = None
@@ -165,6 +169,18 @@ class PackageConfig(_Part):
     def requirements(self) -> list[list[str]]:
         """The Python requirements, a list an installer step, in the order in which they are installed."""
         return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
+
+
+def serving_of(config: PackageConfig, files: AbstractSet[str], where: str) -> Serving:
+    """How a package with these files at its top is served. Raises SpecificationError if nothing says how."""
+    if CUSTOM_SERVICE in files and config.model_type != IMAGE:
+        return "built-in"
+    if BOOT_FILE in files:
+        return "boot-file"
+    wanted = BOOT_FILE if config.model_type == IMAGE else f"{CUSTOM_SERVICE} or {BOOT_FILE}"
+    raise SpecificationError(
+        [Problem("model", where, f"the package has no {wanted}, so nothing says how it is served")]
+    )
 
 
 def parse_config(raw: bytes, where: str) -> PackageConfig:

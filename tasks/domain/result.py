@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-_DIGITS = re.compile(r"\d+")
+_DIGITS = re.compile(r"(?<!HTTP )(?<!\d)\d+")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 CAUSES_KEPT = 200
 CAUSES_SHOWN = 10

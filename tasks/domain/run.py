@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.domain.errors import RunError
-from tasks.domain.package import Api, PackageConfig
+from tasks.domain.package import Api, PackageConfig, Serving
 from tasks.domain.paths import Address, OutputNames, parse_address
 from tasks.domain.pool import Flavor
 from tasks.domain.service import BatchService
-
-Serving = Literal["built-in", "boot-file", "running"]
-"""How the model answers: by the built-in model server, by the package's run.sh, or by a server that already runs."""
 
 
 class Run(BaseModel):

@@ -16,9 +16,9 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.mapping import generate, walk
-from tasks.domain.package import BOOT_FILE, CUSTOM_SERVICE, IMAGE, Api, PackageConfig, parse_config
+from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
 from tasks.domain.paths import Address, parse_address
-from tasks.domain.run import Run, Serving
+from tasks.domain.run import Run
 from tasks.domain.service import BatchService, parse_service
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
@@ -115,7 +115,7 @@ class _Found:
             version = store.pick(self._right["model_source"], model, self._right.get("model_version"))
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
-        self._serving = await self._how_served(storage, self._package, self._config)
+        self._serving = serving_of(self._config, await files_of(storage, self._package), str(self._package))
 
     async def _running_config(self, storage: Storage) -> PackageConfig:
         given = self._right.get("running_config", self._right.get("model_config"))
@@ -128,17 +128,6 @@ class _Found:
             except (ObjectError, ValueError) as error:
                 raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
         return parse_config(str(given).encode(), "model_config")
-
-    async def _how_served(self, storage: Storage, package: Address, config: PackageConfig) -> Serving:
-        files = await files_of(storage, package)
-        if CUSTOM_SERVICE in files and config.model_type != IMAGE:
-            return "built-in"
-        if BOOT_FILE in files:
-            return "boot-file"
-        wanted = BOOT_FILE if config.model_type == IMAGE else f"{CUSTOM_SERVICE} or {BOOT_FILE}"
-        raise SpecificationError(
-            [Problem("model", str(package), f"the package has no {wanted}, so nothing says how it is served")]
-        )
 
     async def api(self) -> None:
         if self._config is None:
