@@ -18,8 +18,14 @@ INLINE_BYTES = 128 << 10
 _numbers = itertools.count()
 
 
+class FolderGone(FileNotFoundError):
+    """The folder that everything is written below does not exist any more."""
+
+
 def explain(error: OSError) -> ObjectError:
     """The system's error in one line, without the path (the caller names the item)."""
+    if isinstance(error, FolderGone):
+        return ObjectError("The output folder is gone.")
     if isinstance(error, FileNotFoundError):
         return ObjectError("There is no such file.", missing=True)
     if isinstance(error, PermissionError):
@@ -72,10 +78,7 @@ def _write(path: str, data: bytes, temporary: str) -> None:
             os.close(descriptor)
         os.replace(temporary, path)
     except BaseException:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass
+        remove_file(temporary)
         raise
 
 
@@ -105,14 +108,14 @@ async def write(root: str, path: str, data: bytes, temporary_folder: str) -> Non
 
 
 def make_folder(root: str, folder: str) -> None:
-    """Make ``folder`` and what is missing between it and ``root``, which must exist. Raises FileNotFoundError."""
+    """Make ``folder`` and what is missing between it and ``root``, which must exist. Raises FolderGone."""
     if not os.path.isdir(root):
-        raise FileNotFoundError(2, "The output folder is gone", root)
+        raise FolderGone
     os.makedirs(folder, exist_ok=True)
 
 
 def walk(folder: str) -> Iterator[tuple[str, int]]:
-    """Path relative to ``folder`` and size (-1: a link to nothing) of every file below it, in name order.
+    """Path relative to ``folder`` and size (-1: a link that leads nowhere) of every file below it, in name order.
 
     The order is that of an object storage: by the whole relative path. Links are followed, a link back to a folder that
     it lies in is not. What is neither file nor folder (a pipe, a device) is passed over. Raises OSError for a folder
@@ -130,13 +133,13 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
     with os.scandir(folder) as entries:
         for entry in entries:
             raw = os.fsencode(entry.name)
-            if entry.is_dir():
-                # "a/b" sorts behind "a.b", as it would in a storage without folders.
-                found.append((raw + b"/", entry.name, True, 0))
-                continue
             try:
+                if entry.is_dir():
+                    # "a/b" sorts behind "a.b", as it would in a storage without folders.
+                    found.append((raw + b"/", entry.name, True, 0))
+                    continue
                 status = entry.stat()
-            except FileNotFoundError:
+            except OSError:  # a link to nothing, to itself, to where nobody may look: reading it will say why
                 found.append((raw, entry.name, False, -1))
                 continue
             if stat.S_ISREG(status.st_mode):
@@ -147,6 +150,14 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
             yield from _walk(f"{folder}/{name}", f"{prefix}{name}/", (*above, identity))
         else:
             yield f"{prefix}{name}", size
+
+
+def remove_file(path: str) -> None:
+    """Remove a file; one that does not exist, or cannot be removed, is no error."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def remove_tree(folder: str) -> None:

@@ -130,7 +130,7 @@ class Bucket:
         """Bytes of an object, None if there is none."""
         try:
             if is_odd(key):
-                return len(await self._read_odd(key, None))
+                return int((await self._call_odd("head_object", Key=key))["ContentLength"])
             return (await obstore.head_async(self._store, key))["size"]
         except (BaseError, OSError) as error:
             explained = explain(error)
@@ -146,7 +146,8 @@ class Bucket:
         Without folder placeholders (empty objects whose key ends in a slash), in name order.
         """
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        previous = None
+        last = None
+        empty: set[str] = set()
         if self.name.endswith(_DIRECTORY_BUCKET):
             found = [one async for one in self._list_odd(folder, after=None)]
             for one in sorted(found):
@@ -156,12 +157,15 @@ class Bucket:
             async for chunk in obstore.list(self._store, folder or None, chunk_size=1000):
                 for meta in chunk:
                     key, size = meta["path"], meta["size"]
-                    if key == previous or not key.startswith(folder):
+                    if not key.startswith(folder):
                         continue
-                    previous = key
-                    # obstore drops the slash of a placeholder, so that it looks like an empty object.
-                    if size == 0 and await self.size(key) is None:
-                        continue
+                    if size == 0:
+                        # obstore drops the slash of a placeholder, so that it looks like an empty object, which may be
+                        # there besides, not always next to it.
+                        if key in empty or await self.size(key) != 0:
+                            continue
+                        empty.add(key)
+                    last = key
                     yield key, size
         except InvalidPathError:
             odd = True
@@ -170,7 +174,7 @@ class Bucket:
         else:
             odd = False
         if odd:
-            async for key, size in self._list_odd(folder, after=previous):
+            async for key, size in self._list_odd(folder, after=last):
                 yield key, size
 
     async def top(self, prefix: str) -> Sequence[str]:
@@ -205,32 +209,59 @@ class Bucket:
             self._odd_keys = s3fs.S3FileSystem(asynchronous=True, loop=asyncio.get_running_loop(), **options)
         return self._odd_keys
 
-    async def _read_odd(self, key: str, max_bytes: int | None) -> bytes:
+    async def _call_odd(self, verb: str, **arguments: Any) -> Any:
+        filesystem = self._s3fs()
         try:
-            filesystem = self._s3fs()
             await filesystem.set_session()
-            answer = await filesystem._call_s3("get_object", Bucket=self.name, Key=key)
+            return await filesystem._call_s3(verb, Bucket=self.name, **arguments)
+        except Exception as error:  # s3fs lets botocore's and aiohttp's errors through
+            raise _explain_odd(error) from None
+
+    async def _read_odd(self, key: str, max_bytes: int | None) -> bytes:
+        answer = await self._call_odd("get_object", Key=key)
+        try:
             async with answer["Body"] as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise TooLarge(answer["ContentLength"])
                 return bytes(await body.read())
-        except FileNotFoundError:
-            raise ObjectError("There is no such object (HTTP 404).", missing=True) from None
-        except PermissionError:
-            raise ObjectError("No permission (HTTP 403).") from None
-        except OSError as error:
-            raise ObjectError(f"The storage failed: {type(error).__name__}.") from None
+        except TooLarge:
+            raise
+        except Exception as error:
+            raise _explain_odd(error) from None
 
     async def _list_odd(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int]]:
-        filesystem = self._s3fs()
-        client = await filesystem.set_session()
-        pages = client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.name, Prefix=folder, **({"StartAfter": after} if after else {})
-        )
-        async for page in pages:
+        where = {"StartAfter": after} if after else {}
+        while True:
+            page = await self._call_odd("list_objects_v2", Prefix=folder, **where)
             for entry in page.get("Contents", ()):
                 if not entry["Key"].endswith("/"):
                     yield entry["Key"], entry["Size"]
+            if not page.get("NextContinuationToken"):
+                return
+            where = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def close(self) -> None:
+        """Close s3fs's connections; obstore closes its own."""
+        if self._odd_keys is not None:
+            filesystem, self._odd_keys = self._odd_keys, None
+            if filesystem._s3 is not None:
+                await filesystem._s3.close()
+
+
+def _explain_odd(error: BaseException) -> ObjectError:
+    """What s3fs and botocore say, in one line."""
+    from botocore.exceptions import ConnectionError as NotConnected
+    from botocore.exceptions import HTTPClientError
+
+    if isinstance(error, FileNotFoundError):
+        return ObjectError("There is no such object (HTTP 404).", missing=True)
+    if isinstance(error, PermissionError):
+        return ObjectError("No permission (HTTP 403).")
+    if isinstance(error, TimeoutError):
+        return ObjectError("The storage did not answer in time.")
+    if isinstance(error, (ConnectionError, NotConnected, HTTPClientError)):
+        return ObjectError("The storage cannot be reached.")
+    return ObjectError(f"The storage failed: {type(error).__name__}.")
 
 
 def s3fs_options(credentials: Credentials) -> dict[str, Any]:

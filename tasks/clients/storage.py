@@ -117,6 +117,8 @@ class Storage:
     async def close(self) -> None:
         """Close every connection."""
         await self._links.close()
+        for bucket in self._buckets.values():
+            await bucket.close()
 
 
 class OutputFolder:
@@ -184,6 +186,8 @@ class OutputFolder:
                 os.replace(temporary, address.path)
             except OSError as error:
                 raise local_files.explain(error) from None
+            finally:
+                local_files.remove_file(temporary)
         else:
             chunks = _ChunkedWriter(self._storage.bucket(address).writer(address.path))
             yield chunks

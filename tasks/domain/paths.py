@@ -98,6 +98,8 @@ def parse_address(text: str, base: str | None = None) -> Address:
 
 
 def _absolute(path: str, base: str | None) -> str:
+    if path.startswith("/") and "//" not in path and "/." not in path and path[-1] != "/":
+        return path  # the usual case, and every item's
     # normpath, not realpath: a link stays the name that the user gave. A trailing slash goes.
     return os.path.normpath(os.path.join(base or os.getcwd(), path))
 

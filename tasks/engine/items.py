@@ -14,7 +14,7 @@ from tasks.domain.answer import compact, error_line, shown, split
 from tasks.domain.errors import AnswerError, ContentError, DownloadError, ItemError, RowError, UploadError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
-from tasks.domain.paths import parse_address
+from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import row_body
 from tasks.domain.result import Outcome, Tally, rows_message
 from tasks.engine.session import Session
@@ -51,9 +51,8 @@ def size_error(name: str, size: int, limit: int) -> str:
     return f"The file has {size} bytes; it should be {rule} {limit} bytes ({limit / (1 << 20):g} MiB)."
 
 
-async def _read(session: Session, item: Item) -> bytes:
+async def _read(session: Session, item: Item, address: Address) -> bytes:
     limit = session.settings.max_item_bytes
-    address = parse_address(item.address)
     name = address.name
     if wrong := size_error(name, item.size, limit):
         raise ContentError(wrong)
@@ -86,8 +85,9 @@ async def _write(session: Session, item: Item, data: bytes) -> None:
 
 async def _file(session: Session, item: Item, tally: Tally) -> Outcome:
     assert session.form is not None
-    data = await _read(session, item)
-    answer = await session.sender.send(session.form.body(parse_address(item.address).name, data), tally)
+    address = parse_address(item.address)
+    data = await _read(session, item, address)
+    answer = await session.sender.send(session.form.body(address.name, data), tally)
     await _write(session, item, answer)
     return Outcome(
         item.number, item.source, item.result_name, "", True, bytes_read=len(data), bytes_written=len(answer)
@@ -95,9 +95,10 @@ async def _file(session: Session, item: Item, tally: Tally) -> Outcome:
 
 
 async def _table(session: Session, mapping: Mapping, item: Item, tally: Tally) -> Outcome:
-    if not parse_address(item.address).name.lower().endswith(".csv"):
+    address = parse_address(item.address)
+    if not address.name.lower().endswith(".csv"):
         raise ContentError("A .csv file was expected, because the model's request is JSON: one request a row.")
-    data = await _read(session, item)
+    data = await _read(session, item, address)
     answers = _Answers()
     text = csv_text(data)
     # The whole file is looked at first: a broken one is refused before its first row is sent.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -19,11 +20,15 @@ from tasks.domain.shard import Bounds, Cutter
 from tasks.settings import Settings
 
 _SUCCESS = "_SUCCESS"
+_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
 
 
 def is_passed_over(relative: str) -> bool:
-    """Whether a file of a folder is no item: hidden (itself or a folder above it), ``_SUCCESS``, or a manifest."""
-    if relative.startswith(".") or "/." in relative:
+    """Whether a file of a folder is no item: hidden (itself or a folder above it), ``_SUCCESS``, or a manifest.
+
+    The parts ``.`` and ``..``, which an object's key may have, hide nothing.
+    """
+    if (relative.startswith(".") or "/." in relative) and _HIDDEN.search(relative) is not None:
         return True
     return relative.endswith((_SUCCESS, MANIFEST_SUFFIX)) and (
         relative.rpartition("/")[2] == _SUCCESS or relative.endswith(MANIFEST_SUFFIX)
