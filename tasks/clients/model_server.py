@@ -79,7 +79,8 @@ class ModelClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, force_close=False),
             timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(30.0, timeout_seconds)),
-            auto_decompress=True,
+            headers={"Accept-Encoding": "identity"},  # result files are the answer, byte for byte
+            auto_decompress=False,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )

@@ -253,15 +253,17 @@ def _explain_odd(error: BaseException) -> ObjectError:
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError
 
-    if isinstance(error, FileNotFoundError):
+    answer = getattr(error.__cause__, "response", None) or {}
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if isinstance(error, FileNotFoundError) or status == 404:
         return ObjectError("There is no such object (HTTP 404).", missing=True)
-    if isinstance(error, PermissionError):
-        return ObjectError("No permission (HTTP 403).")
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return ObjectError(f"No permission (HTTP {status or 403}).")
     if isinstance(error, TimeoutError):
         return ObjectError("The storage did not answer in time.")
     if isinstance(error, (ConnectionError, NotConnected, HTTPClientError)):
         return ObjectError("The storage cannot be reached.")
-    return ObjectError(f"The storage failed: {type(error).__name__}.")
+    return ObjectError(f"The storage failed: {f'HTTP {status}' if status else type(error).__name__}.")
 
 
 def s3fs_options(credentials: Credentials) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
 from tasks.domain.concurrency import AdaptiveLimit
-from tasks.domain.errors import ModelServerError
+from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths, Launch
 from tasks.domain.package import Health
 
@@ -128,12 +128,12 @@ class InstanceGroup:
                 await self._stop(instance)
                 self._give_up(instance, error)
                 return
-            except ModelServerError as error:
+            except Exception as error:
                 await self._stop(instance)
                 failures += 1
                 # The first start decides whether the package works at all; later a start may fail for a while.
                 if instance.generation == 0 or failures >= START_TRIES:
-                    self._give_up(instance, error)
+                    self._give_up(instance, _as_server_error(error))
                     return
                 await asyncio.sleep(failures)
                 continue
@@ -259,3 +259,12 @@ class InstanceGroup:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(self._stop(instance) for instance in self.instances), return_exceptions=True)
+
+
+def _as_server_error(error: Exception) -> ModelServerError:
+    """Whatever kept an instance from being started, as the one error that those who wait for it know."""
+    if isinstance(error, ModelServerError):
+        return error
+    if isinstance(error, ThresherError):
+        return ModelServerError(f"The instance could not be started: {error}")
+    return ModelServerError(f"The instance could not be started: {type(error).__name__}: {error}")

@@ -26,10 +26,7 @@ class LoopThread:
         self._loop.run_forever()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the engine's loop and wait for it from the caller's; cancelling the wait cancels the work.
-
-        Returns only once the work has ended, also when it was cancelled.
-        """
+        """Run ``work`` on the engine's loop and wait for it from the caller's; cancelling the wait cancels the work."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         waiting = asyncio.wrap_future(future)
         try:

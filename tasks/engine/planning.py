@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
@@ -153,6 +154,12 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         yield rest
 
 
+async def _give_up(output: OutputFolder) -> None:
+    """Half a plan is of no use to anybody."""
+    with suppress(ObjectError):
+        await output.remove_scratch()
+
+
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
     """Plan a run: list the input, cut it into shards, store them. A run that has a plan already keeps it.
 
@@ -176,8 +183,10 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
         if (last := cutter.end()) is not None:
             await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
     except ObjectError as error:
+        await _give_up(output)
         raise StorageError(f"Planning {redact(run.service.input_path)} failed: {error.cause}") from None
     if not cutter.items:
+        await _give_up(output)
         raise SpecificationError([Problem("input_path", run.service.input_path, "there is no item in it")])
     plan = Plan(
         items=cutter.items, bytes=cutter.bytes, unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),

@@ -7,10 +7,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.clients import launcher
+from tasks.clients.failures import ObjectError
 from tasks.clients.model_server import Budget, ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
@@ -134,12 +136,18 @@ class Session:
             )
 
     async def close(self) -> None:
-        """Stop every instance and close every connection; returns when no process is left."""
+        """Stop every instance and close every connection; returns when no process is left.
+
+        If no instance could ever be started, nothing was done that could be resumed, and the scratch folder goes too.
+        """
         under_way = [*self._work, *([self._starting] if self._starting else [])]
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         await self.group.close()
+        if self.preparing_since and not self.ready_at:
+            with suppress(ObjectError):
+                await self.output.remove_scratch()
         await self.storage.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
