@@ -1,0 +1,84 @@
+"""How to reach an object storage, from the usual environment variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.domain.credentials import Credentials, from_environment
+
+AWS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_SESSION_TOKEN": "ST", "AWS_REGION": "eu-1",
+       "AWS_ENDPOINT_URL": "http://aws:9000"}  # fmt: skip
+OBS = {"OBS_ACCESS_KEY_ID": "OAK", "OBS_SECRET_ACCESS_KEY": "OSK", "OBS_SECURITY_TOKEN": "OST", "OBS_REGION": "cn-1",
+       "OBS_ENDPOINT_URL": "https://obs:443"}  # fmt: skip
+
+
+def shown(found: Credentials) -> tuple[str | None, ...]:
+    """Endpoint, key, secret, token, region."""
+    secrets = (found.secret_access_key, found.session_token)
+    secret, token = (held.get_secret_value() if held is not None else None for held in secrets)
+    return found.endpoint_url, found.access_key_id, secret, token, found.region
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "expected"),
+    [
+        ("s3", {}, (None, None, None, None, None)),
+        ("s3", AWS, ("http://aws:9000", "AK", "SK", "ST", "eu-1")),
+        ("s3", AWS | OBS, ("http://aws:9000", "AK", "SK", "ST", "eu-1")),
+        ("s3", AWS | {"AWS_ENDPOINT_URL_S3": "http://s3:1"}, ("http://s3:1", "AK", "SK", "ST", "eu-1")),
+        ("s3", {"AWS_DEFAULT_REGION": "us-1"}, (None, None, None, None, "us-1")),
+        ("s3", {"AWS_REGION": "eu-1", "AWS_DEFAULT_REGION": "us-1"}, (None, None, None, None, "eu-1")),
+        ("s3", {"AWS_ENDPOINT_URL": "minio:9000"}, ("https://minio:9000", None, None, None, None)),
+        ("s3", {"AWS_ACCESS_KEY_ID": "", "AWS_REGION": ""}, (None, "", None, None, None)),
+        ("obs", {}, (None, None, None, None, None)),
+        ("obs", AWS, ("http://aws:9000", "AK", "SK", "ST", "eu-1")),
+        ("obs", OBS, ("https://obs:443", "OAK", "OSK", "OST", "cn-1")),
+        ("obs", AWS | OBS, ("https://obs:443", "OAK", "OSK", "OST", "cn-1")),
+        ("obs", {"OBS_ENDPOINT": "obs.cn-1.host"}, ("https://obs.cn-1.host", None, None, None, None)),
+        ("obs", AWS | {"OBS_ENDPOINT_URL": "https://obs:443"}, ("https://obs:443", "AK", "SK", "ST", "eu-1")),
+        # A key of its own never meets a foreign secret or token.
+        ("obs", AWS | {"OBS_ACCESS_KEY_ID": "OAK"}, ("http://aws:9000", "OAK", None, None, "eu-1")),
+        ("obs", AWS | {"OBS_ACCESS_KEY_ID": "OAK", "OBS_SECRET_ACCESS_KEY": "OSK"},
+         ("http://aws:9000", "OAK", "OSK", None, "eu-1")),
+    ],
+)  # fmt: skip
+def test_credentials__are_those_of_the_scheme(
+    scheme: str, environment: dict[str, str], expected: tuple[str | None, ...]
+) -> None:
+    found = shown(from_environment(scheme, environment))
+    assert tuple(value or None for value in found) == tuple(value or None for value in expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("true", True), ("TRUE", True), ("false", False), ("", False), ("1", False)]
+)
+def test_credentials__switches_are_true_or_false(value: str, expected: bool) -> None:
+    found = from_environment("s3", {"AWS_VIRTUAL_HOSTED_STYLE_REQUEST": value, "AWS_SKIP_SIGNATURE": value})
+    assert found.virtual_hosted is expected
+    assert found.anonymous is expected
+
+
+def test_credentials__a_key_of_its_own_is_not_anonymous() -> None:
+    environment = {"AWS_SKIP_SIGNATURE": "true", "OBS_ACCESS_KEY_ID": "OAK", "OBS_SECRET_ACCESS_KEY": "OSK"}
+    assert from_environment("s3", environment).anonymous
+    assert not from_environment("obs", environment).anonymous
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"endpoint_url": "http://e", "access_key_id": "AK", "secret_access_key": "SK", "session_token": "ST",
+         "region": "r"},
+        {"endpoint": "http://e", "key": "AK", "secret": "SK", "token": "ST", "region_name": "r", "unknown": 1},
+        {"endpoint_url": "http://e", "aws_access_key_id": "AK", "aws_secret_access_key": "SK",
+         "aws_session_token": "ST",
+         "region_name": "r"},
+    ],
+)  # fmt: skip
+def test_credentials__are_read_however_a_block_calls_them(fields: dict[str, str]) -> None:
+    assert shown(Credentials.model_validate(fields)) == ("http://e", "AK", "SK", "ST", "r")
+
+
+def test_credentials__show_no_secret() -> None:
+    found = from_environment("s3", AWS | {"AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter2"})
+    assert "hunter2" not in f"{found} {found!r} {found.model_dump()} {found.model_dump_json()}"

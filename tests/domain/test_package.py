@@ -1,0 +1,292 @@
+"""A model package's config.json, as the format has it and as real files are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tasks.domain.errors import SpecificationError
+from tasks.domain.mapping import Mapping, generate
+from tasks.domain.package import PackageConfig, parse_config
+
+FULL: dict[str, Any] = {
+    "model_type": "PyTorch",
+    "model_algorithm": "image_classification",
+    "metrics": {"f1": 0.345294, "accuracy": 0.462963},
+    "apis": [
+        {
+            "url": "/",
+            "method": "post",
+            "request": {
+                "Content-type": "multipart/form-data",
+                "data": {"type": "object", "properties": {"images": {"type": "file"}}},
+            },
+            "response": {
+                "Content-type": "application/json",
+                "data": {"type": "object", "properties": {"mnist_result": {"type": "array",
+                "item": [{"type": "string"}]}}},
+            },
+        }
+    ],
+    "dependencies": [
+        {
+            "installer": "pip",
+            "packages": [
+                {"package_name": "numpy", "package_version": "1.17.0", "restraint": "EXACT"},
+                {"package_name": "Pillow", "package_version": "5.2.0", "restraint": "ATLEAST"},
+                {"package_name": "h5py", "package_version": "2.8.0", "restraint": "ATMOST"},
+                {"package_name": "requests"},
+            ],
+        }
+    ],
+    "health": {"url": "/ready", "protocol": "http", "initial_delay_seconds": 3, "timeout_seconds": 2,
+               "period_seconds": 7, "failure_threshold": 4},
+}  # fmt: skip
+
+
+def read(document: Any, **changes: Any) -> PackageConfig:
+    return parse_config(json.dumps({**document, **changes}).encode(), "config.json")
+
+
+def refused(document: Any, where: str = "config.json") -> str:
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    with pytest.raises(SpecificationError) as caught:
+        parse_config(raw, where)
+    return str(caught.value)
+
+
+def test_package__reads_a_whole_configuration() -> None:
+    config = read(FULL)
+    assert config.model_type == "PyTorch"
+    assert config.model_algorithm == "image_classification"
+    assert config.metrics["f1"] == 0.345294
+    (api,) = config.apis
+    assert (api.url, api.method) == ("/", "POST")
+    assert api.request.content_type == "multipart/form-data"
+    assert api.file_leaf == "images"
+    assert config.requirements == [["numpy==1.17.0", "Pillow>=5.2.0", "h5py<=2.8.0", "requests"]]
+    health = config.health
+    assert (health.url, health.protocol, health.initial_delay_seconds) == ("/ready", "HTTP", 3)
+    assert (health.timeout_seconds, health.period_seconds, health.failure_threshold) == (2, 7, 4)
+
+
+def test_package__has_the_formats_defaults() -> None:
+    config = read({"model_type": "Custom"})
+    (api,) = config.apis
+    assert (api.url, api.method, api.file_leaf) == ("/", "POST", None)
+    assert (config.health.url, config.health.period_seconds, config.health.failure_threshold) == ("/health", 5, 12)
+    assert config.requirements == []
+    assert config.swr_location is None
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "Image",
+        "PyTorch",
+        "TensorFlow",
+        "MindSpore",
+        "Scikit_Learn",
+        "XGBoost",
+        "Custom",
+        "Caffe",
+        "MXNet",
+        "Spark_MLlib",
+    ],
+)
+def test_package__reads_every_type_of_model(kind: str) -> None:
+    assert read({"model_type": kind}).model_type == kind
+
+
+# Quirks of real files
+
+
+@pytest.mark.parametrize("key", ["protocol", "procotol"])
+def test_package__reads_the_protocol_however_it_is_spelt(key: str) -> None:
+    assert read(FULL, health={key: "https"}).health.protocol == "HTTPS"
+
+
+@pytest.mark.parametrize("key", ["Content-type", "Content-Type", "content-type"])
+@pytest.mark.parametrize("value", ["applicaton/json", "application/json", "multipart/form-data", ""])
+def test_package__the_declared_content_type_decides_nothing(key: str, value: str) -> None:
+    request = {key: value, "data": {"type": "object", "properties": {"x": {"type": "number"}}}}
+    config = read(FULL, apis=[{"request": request}])
+    assert config.apis[0].request.content_type == value
+    assert config.apis[0].file_leaf is None
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        {"items": {"type": "number"}},
+        {"items": [{"type": "number"}]},
+        {"item": {"type": "number"}},
+        {"item": [{"type": "number"}]},
+    ],
+)
+def test_package__reads_items_as_object_or_list_and_misspelt(items: dict[str, Any]) -> None:
+    data = {"type": "object", "properties": {"rows": {"type": "array", **items}}}
+    config = read(FULL, apis=[{"request": {"data": data}}])
+    assert Mapping(generate(config.apis[0].request.data)).body(["1"], 1) == b'{"rows":[1]}'
+
+
+def test_package__reads_numbers_given_as_strings() -> None:
+    health = {"initial_delay_seconds": "3", "timeout_seconds": "2.5", "period_seconds": "7", "failure_threshold": "4"}
+    config = read(FULL, health=health)
+    assert config.health.initial_delay_seconds == 3
+    assert config.health.timeout_seconds == 2.5
+    assert config.health.failure_threshold == 4
+
+
+def test_package__reads_a_version_given_as_a_number() -> None:
+    dependencies = [
+        {"packages": [{"package_name": "a", "package_version": 2}, {"package_name": "b", "package_version": 1.5}]}
+    ]
+    assert read(FULL, dependencies=dependencies).requirements == [["a==2", "b==1.5"]]
+
+
+def test_package__keeps_what_it_does_not_know() -> None:
+    config = read(FULL, runtime="python3.7", min_cpu=4, apis=[{"url": "/", "note": "x", "request": {"extra": 1}}])
+    assert config.model_extra is not None
+    assert config.model_extra["runtime"] == "python3.7"
+    assert config.apis[0].model_extra == {"note": "x"}
+    assert config.apis[0].request.model_extra == {"extra": 1}
+    assert PackageConfig.model_validate_json(config.model_dump_json(by_alias=True)) == config
+
+
+def test_package__reads_a_byte_order_mark() -> None:
+    assert parse_config(b"\xef\xbb\xbf" + json.dumps(FULL).encode(), "config.json") == read(FULL)
+
+
+def test_package__json_and_back_is_the_same_configuration() -> None:
+    config = read(FULL)
+    assert PackageConfig.model_validate(json.loads(config.model_dump_json())) == config
+
+
+# Dependencies
+
+
+@pytest.mark.parametrize(
+    ("package", "requirement"),
+    [
+        ({"package_name": "x"}, "x"),
+        ({"package_name": "x", "restraint": "EXACT"}, "x"),
+        ({"package_name": "x", "package_version": ""}, "x"),
+        ({"package_name": "x", "package_version": "1"}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": None}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": ""}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": "EXACT"}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": "exact "}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": "ATLEAST"}, "x>=1"),
+        ({"package_name": "x", "package_version": "1", "restraint": "ATMOST"}, "x<=1"),
+    ],
+)
+def test_package__writes_requirements_as_pip_does(package: dict[str, Any], requirement: str) -> None:
+    assert read(FULL, dependencies=[{"installer": "PIP", "packages": [package]}]).requirements == [[requirement]]
+
+
+def test_package__keeps_the_order_of_installer_steps_and_leaves_out_empty_ones() -> None:
+    steps = [{"packages": [{"package_name": "b"}]}, {"packages": []}, {"packages": [{"package_name": "a"}]}]
+    assert read(FULL, dependencies=steps).requirements == [["b"], ["a"]]
+
+
+# APIs
+
+
+def test_package__an_image_may_have_several_apis() -> None:
+    config = read({"model_type": "Image", "apis": [{"url": "/"}, {"url": "/a"}, {"url": "b/c"}]})
+    assert [api.url for api in config.apis] == ["/", "/a", "/b/c"]
+    assert config.api("/a").url == "/a"
+    assert config.api(None).url == "/"
+    with pytest.raises(KeyError):
+        config.api("/nowhere")
+
+
+def test_package__the_only_api_is_the_default() -> None:
+    assert read({"model_type": "Image", "apis": [{"url": "/predict"}]}).api(None).url == "/predict"
+
+
+def test_package__several_apis_without_a_root_have_no_default() -> None:
+    with pytest.raises(KeyError):
+        read({"model_type": "Image", "apis": [{"url": "/a"}, {"url": "/b"}]}).api(None)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"model_type": "PyTorch", "apis": [{"url": "/"}, {"url": "/b"}]},
+         "config.json: apis = '/, /b': a PyTorch model has exactly one API"),
+        ({"model_type": "XGBoost", "apis": [{"url": "/predict"}]},
+         "config.json: apis[0].url = '/predict': should be / for a XGBoost model"),
+        ({"model_type": "Image", "apis": [{"url": "/a"}, {"url": "a"}]},
+         "config.json: apis = '/a': each url should stand once"),
+        ({"model_type": "PyTorch", "swr_location": "swr.host/x:1"},
+         "swr_location = 'swr.host/x:1': is for models of type Image only"),
+    ],
+)  # fmt: skip
+def test_package__holds_the_rules_of_its_type(document: dict[str, Any], message: str) -> None:
+    assert message in refused(document)
+
+
+def test_package__an_image_has_an_address() -> None:
+    assert read({"model_type": "Image", "swr_location": "swr.host/x:1"}).swr_location == "swr.host/x:1"
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"model_type": None}, "model_type: "),
+        ({"model_type": 7}, "model_type = '7': should be a valid string"),
+        ({"apis": "x"}, "apis = 'x': "),
+        ({"apis": [{"url": 7}]}, "apis[0].url = '7': "),
+        ({"apis": [{"url": "/a b"}]}, "apis[0].url = '/a b': a URL path has no blanks"),
+        ({"apis": [{"method": "get"}]}, "apis[0].method = 'get': should be a method that carries a body"),
+        ({"apis": [{"request": {"data": []}}]}, "apis[0].request.data: "),
+        ({"apis": [{"request": "x"}]}, "apis[0].request = 'x': "),
+        ({"dependencies": [{"installer": "conda"}]}, "dependencies[0].installer = 'conda': should be 'pip'"),
+        (
+            {"dependencies": [{"packages": [{"package_name": "a"}, {}]}]},
+            "dependencies[0].packages[1].package_name: is missing",
+        ),
+        (
+            {"dependencies": [{"packages": [{"package_name": "a", "restraint": "NEAR"}]}]},
+            "dependencies[0].packages[0].restraint = 'NEAR': should be 'EXACT', 'ATLEAST' or 'ATMOST'",
+        ),
+        ({"health": {"period_seconds": 0}}, "health.period_seconds = '0': should be greater than 0"),
+        ({"health": {"failure_threshold": "many"}}, "health.failure_threshold = 'many': "),
+        ({"health": {"protocol": "TCP"}}, "health.protocol = 'TCP': should be HTTP or HTTPS"),
+        ({"health": {"procotol": "TCP"}}, "health.pro"),
+        ({"health": []}, "health: "),
+        ({"metrics": 7}, "metrics = '7': "),
+    ],
+)
+def test_package__names_the_path_inside_the_json(changes: dict[str, Any], where: str) -> None:
+    assert f"  - config.json: {where}" in refused({**FULL, **changes})
+
+
+def test_package__says_that_the_type_is_missing() -> None:
+    assert "config.json: model_type: is missing" in refused({})
+
+
+def test_package__tells_every_problem_in_one_answer() -> None:
+    text = refused({"apis": [{"url": 7}, {"method": "get"}], "health": {"period_seconds": -1}})
+    assert "(4 problems)" in text
+    for where in ("model_type", "apis[0].url", "apis[1].method", "health.period_seconds"):
+        assert f"config.json: {where}" in text
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"{'a': 1}", b"\xff\xfe{", b"[" * 100_000, b'{"model_type": ' + b"9" * 5000 + b"}", b'{"a": 1,}']
+)
+def test_package__says_that_it_should_be_json(raw: bytes) -> None:
+    assert "s3://b/p/config.json: should be JSON in UTF-8" in refused(raw, "s3://b/p/config.json")
+
+
+@pytest.mark.parametrize(("raw", "kind"), [(b"[]", "list"), (b'"x"', "str"), (b"7", "int"), (b"null", "NoneType")])
+def test_package__says_that_it_should_be_an_object(raw: bytes, kind: str) -> None:
+    assert f"should be a JSON object, not {kind}" in refused(raw)

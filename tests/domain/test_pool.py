@@ -1,0 +1,74 @@
+"""Resource pools and their flavors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.domain.package import PackageConfig
+from tasks.domain.pool import Flavor, Pool
+
+SMALL = {"name": "cpu-2", "cpu": 2, "memory_gb": 4}
+LARGE = {"name": "cpu-8", "cpu": 8, "memory_gb": 32}
+GPU = {"name": "gpu-1", "cpu": 4, "memory_gb": 16, "accelerators": 1, "price_per_hour": 2.5}
+POOL = Pool.model_validate({"name": "public", "flavors": [SMALL, LARGE, GPU]})
+
+
+def names(config: dict[str, Any] | None) -> list[str]:
+    wanted = None if config is None else PackageConfig.model_validate({"model_type": "Custom", **config})
+    return [flavor.name for flavor in POOL.flavors_for(wanted)]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (None, ["cpu-2", "cpu-8", "gpu-1"]),
+        ({}, ["cpu-2", "cpu-8", "gpu-1"]),
+        ({"accelerators": 1}, ["gpu-1"]),
+        ({"accelerators": "1"}, ["gpu-1"]),
+        ({"accelerators": 2}, []),
+        ({"min_cpu": 4}, ["cpu-8", "gpu-1"]),
+        ({"min_cpu": 2.0}, ["cpu-2", "cpu-8", "gpu-1"]),
+        ({"min_memory_gb": 17}, ["cpu-8"]),
+        ({"min_cpu": 4, "min_memory_gb": 17, "accelerators": 1}, []),
+        ({"min_cpu": "many", "accelerators": None, "min_memory_gb": []}, ["cpu-2", "cpu-8", "gpu-1"]),
+    ],
+)
+def test_pool__offers_the_flavors_that_satisfy_a_model_in_its_order(
+    config: dict[str, Any] | None, expected: list[str]
+) -> None:
+    assert names(config) == expected
+
+
+def test_pool__finds_a_flavor_by_its_name() -> None:
+    assert POOL.flavor("cpu-8") == Flavor.model_validate(LARGE)
+    assert POOL.flavor("cpu-9") is None
+
+
+def test_pool__has_defaults() -> None:
+    assert (POOL.kind, POOL.access, POOL.contact, POOL.max_runs) == ("process", "public", "the administrator", None)
+    flavor = Flavor.model_validate(SMALL)
+    assert (flavor.accelerators, flavor.price_per_hour) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        {"name": "p", "flavors": []}, {"name": "p"}, {"flavors": [SMALL]}, {"name": "p q", "flavors": [SMALL]},
+        {"name": "p\n", "flavors": [SMALL]}, {"name": "", "flavors": [SMALL]}, {"name": "p" * 65, "flavors": [SMALL]},
+        {"name": "p", "flavors": [SMALL], "kind": "cloud"}, {"name": "p", "flavors": [SMALL], "access": "mine"},
+        {"name": "p", "flavors": [SMALL], "max_runs": 0}, {"name": "p", "flavors": [SMALL], "colour": "red"},
+        {"name": "p", "flavors": [{**SMALL, "cpu": 0}]}, {"name": "p", "flavors": [{**SMALL, "memory_gb": -1}]},
+        {"name": "p", "flavors": [{**SMALL, "accelerators": -1}]}, {"name": "p", "flavors": [{**SMALL, "name": "a b"}]},
+        {"name": "p", "flavors": [{**SMALL, "price_per_hour": -1}]}, {"name": "p", "flavors": [{**SMALL, "gpu": 1}]},
+    ],
+)  # fmt: skip
+def test_pool__refuses_what_is_no_pool(pool: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Pool.model_validate(pool)
+
+
+def test_pool__json_and_back_is_the_same_pool() -> None:
+    assert Pool.model_validate_json(POOL.model_dump_json()) == POOL

@@ -1,0 +1,315 @@
+"""The service specification, field by field."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.service import BatchService, default_name, parse_service, require
+
+LEAST = {"model": "iris", "input_path": "/in", "output_path": "/out"}
+
+
+def problems(**fields: Any) -> list[Problem]:
+    service, _, found = parse_service({**LEAST, **fields})
+    assert (service is None) == bool(found)
+    return found
+
+
+def the_problem(**fields: Any) -> Problem:
+    (problem,) = problems(**fields)
+    return problem
+
+
+def test_service__needs_a_model_an_input_and_an_output_and_nothing_else() -> None:
+    service = require(LEAST)
+    assert service.model_dump(exclude={"name"}) == {
+        "description": "", "resource_pool": "public-cpu", "model_source": "my-models", "model": "iris",
+        "model_version": None, "input_path": "/in", "request_path": None, "mapping": None, "output_path": "/out",
+        "flavor": None, "instances": 1, "environment": {}, "timeout_minutes": 20, "runtime_log_output": False,
+        "schedule": None, "error_threshold": None, "result_folder": "infer-result-{task_id}", "max_concurrency": None,
+        "rows_per_request": 1, "csv_header": "absent", "priority": 1, "model_config": None,
+    }  # fmt: skip
+
+
+def test_service__is_called_service_and_four_hex_digits_by_default() -> None:
+    found = {require(LEAST).name for _ in range(20)}
+    assert all(re.fullmatch(r"service-[0-9a-f]{4}", name) for name in found)
+    assert len(found) > 1
+    assert re.fullmatch(r"service-[0-9a-f]{4}", default_name())
+
+
+@pytest.mark.parametrize("field", ["model", "input_path", "output_path"])
+def test_service__says_which_needed_field_is_missing(field: str) -> None:
+    _, _, (problem,) = parse_service({name: value for name, value in LEAST.items() if name != field})
+    assert str(problem) == f"{field}: is missing"
+
+
+GOOD = [
+    ("name", "a"), ("name", "Z" * 64), ("name", "service-bc0d"), ("name", "a_B-9"), ("name", "-"),
+    ("description", ""), ("description", "x" * 100), ("description", "日" * 100), ("description", "a, b; c. (d) 5 % #"),
+    ("resource_pool", "gpu-pool"),
+    ("model_source", "my-models"), ("model_source", "my-subscriptions"),
+    ("model", "iris"), ("model", "/models/iris"), ("model", "s3://b/iris"), ("model", "http://127.0.0.1:8080"),
+    ("model_version", "0.0.1"), ("model_version", None),
+    *[("input_path", path) for path in ("/in", "in/x.manifest", "file:///in", "s3://b", "s3://b/in/", "obs://b/1.csv")],
+    *[("output_path", path) for path in ("/out", "out", "file:///out", "s3://b/out", "obs://b/out/{task_id}",
+                                          "/out/{name}/{scheduled_time:%Y-%m-%d}", "{task_id}")],
+    ("request_path", "/predict"), ("mapping", {"type": "object"}), ("flavor", "cpu-2"),
+    ("instances", 1), ("instances", 128),
+    ("environment", {}), ("environment", {"A": "", "_b9": "x=y", "PORT": "{{ prefect.blocks.secret.port }}"}),
+    ("timeout_minutes", 3), ("timeout_minutes", 120), ("timeout_minutes", 4.5),
+    ("runtime_log_output", True), ("runtime_log_output", False),
+    ("error_threshold", None), ("error_threshold", 0), ("error_threshold", 0.05), ("error_threshold", 1),
+    ("error_threshold", 1000),
+    ("result_folder", "infer-result"), ("result_folder", "infer-result-{task_id}"),
+    ("max_concurrency", 1), ("max_concurrency", 1024), ("max_concurrency", None),
+    ("rows_per_request", 1), ("rows_per_request", 10_000), ("rows_per_request", "auto"),
+    ("csv_header", "absent"), ("csv_header", "present"),
+    ("priority", 1), ("priority", 3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value"), GOOD)
+def test_service__takes_every_value_that_the_contract_allows(field: str, value: Any) -> None:
+    service = require({**LEAST, field: value})
+    assert getattr(service, field) == value
+
+
+BAD = [
+    *[("name", name, "") for name in ("", "x" * 65, "a b", "a.b", "größe", "a/b", "a\n", "日", None, 7)],
+    ("description", "x" * 101, "100 characters"),
+    *[("description", f"a{sign}b", f"none of ! < > = & \" ' (it has {sign})") for sign in "!<>=&\"'"],
+    ("resource_pool", "", "at least 1"), ("model", "", "at least 1"),
+    ("model_source", "your-models", "'my-models' or 'my-subscriptions'"),
+    ("model_version", 1.0, "string"),
+    ("input_path", "", "an address is needed"), ("input_path", "gs://b/k", "gs:// is not known"),
+    ("input_path", "s3://", "bucket is missing"), ("input_path", "https://h/x.csv", "share links stand in a manifest"),
+    ("output_path", " ", "an address is needed"), ("output_path", "https://h/x", "local path, file://, s3:// or obs://"),
+    ("output_path", "/out/{taskid}",
+     "{taskid} is not known; replaced are {task_id}, {name} and {scheduled_time:%Y-%m-%d}"),
+    ("output_path", "file://out", "file:///folder/file"),
+    ("mapping", [], "dictionary"), ("mapping", "{}", "dictionary"),
+    ("instances", 0, "greater than or equal to 1"), ("instances", 129, "less than or equal to 128"),
+    ("instances", 1.5, "integer"), ("instances", "many", "integer"),
+    ("timeout_minutes", 2.99, "greater than or equal to 3"), ("timeout_minutes", 121, "less than or equal to 120"),
+    ("timeout_minutes", float("nan"), ""), ("timeout_minutes", float("inf"), ""),
+    ("runtime_log_output", "perhaps", "boolean"),
+    ("error_threshold", -0.1, "greater than or equal to 0"), ("error_threshold", 1.5, "whole number of items"),
+    ("error_threshold", float("inf"), "finite"), ("error_threshold", float("nan"), ""),
+    ("result_folder", "results", "'infer-result-{task_id}' or 'infer-result'"),
+    ("max_concurrency", 0, "greater than or equal to 1"), ("max_concurrency", 1025, "less than or equal to 1024"),
+    *[("rows_per_request", value, "1 to 10000, or auto")
+      for value in (0, -1, 10_001, "all", 1.5, "", None, True, [], float("inf"))],
+    ("csv_header", "yes", "'absent' or 'present'"),
+    ("priority", 0, "greater than or equal to 1"), ("priority", 4, "less than or equal to 3"),
+    ("schedule", {}, "either cron or interval_minutes"),
+    ("schedule", {"cron": "0 2 * * *", "interval_minutes": 5}, "either cron or interval_minutes"),
+    ("schedule", {"cron": "0 2 * *"}, "five fields"), ("schedule", {"cron": ""}, "five fields"),
+    ("instance", 2, "is not a known field"), ("inputPath", "/in", "is not a known field"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), BAD)
+def test_service__refuses_what_the_contract_does_not_allow(field: str, value: Any, expected: str) -> None:
+    problem = the_problem(**{field: value})
+    assert problem.field == field
+    assert expected in problem.expected
+    if value is not None and not isinstance(value, (list, dict)):
+        assert repr(str(value))[:100] in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "field"),
+    [({"interval_minutes": 0}, "interval_minutes"), ({"interval_minutes": -1}, "interval_minutes"),
+     ({"interval_minutes": float("inf")}, "interval_minutes"), ({"cron": "0 2 * * *", "every": 1}, "every")],
+)  # fmt: skip
+def test_service__names_the_field_inside_a_wrong_schedule(schedule: dict[str, Any], field: str) -> None:
+    assert the_problem(schedule=schedule).field == f"schedule.{field}"
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [{"cron": "0 2 * * *"}, {"interval_minutes": 0.5}, {"cron": "*/5 * * * 1-5", "timezone": "Europe/Berlin"}],
+)
+def test_service__takes_a_cron_line_or_an_interval(schedule: dict[str, Any]) -> None:
+    found = require({**LEAST, "schedule": schedule}).schedule
+    assert found is not None
+    assert found.model_dump(exclude_none=True) == {"timezone": "UTC", **schedule}
+
+
+# Several problems
+
+
+def test_service__tells_every_problem_in_one_answer() -> None:
+    with pytest.raises(SpecificationError) as caught:
+        require(
+            {"name": "a b", "description": "x" * 101, "input_path": "gs://b", "instances": 0, "timeout_minutes": 500,
+             "priority": 9, "colour": "red", "environment": {"9": "x"}, "rows_per_request": "all",
+             "output_path": "/out",
+             "result_folder": "infer-result", "schedule": {"interval_minutes": 5}}
+        )  # fmt: skip
+    assert {problem.field for problem in caught.value.problems} == {
+        "name", "description", "model", "input_path", "instances", "timeout_minutes", "priority", "colour",
+        "environment", "rows_per_request", "result_folder",
+    }  # fmt: skip
+    text = str(caught.value)
+    assert text.startswith("The specification is refused (11 problems):\n  - ")
+    assert text.count("\n") == 11
+    assert "instances = '0': should be greater than or equal to 1" in text
+
+
+def test_service__what_is_right_is_kept_beside_what_is_wrong_so_that_it_can_be_checked() -> None:
+    service, right, found = parse_service({**LEAST, "instances": 0, "colour": "red", "flavor": "cpu-2"})
+    assert service is None
+    assert [problem.field for problem in found] == ["instances", "colour"]
+    assert "colour" not in right
+    assert right["instances"] == 1  # the default stands in
+    assert right["flavor"] == "cpu-2"
+    assert right["resource_pool"] == "public-cpu"
+    assert right["input_path"] == "/in"
+
+
+def test_service__the_older_layout_of_a_scheduled_service_needs_a_word_that_changes() -> None:
+    scheduled = {"result_folder": "infer-result", "schedule": {"cron": "0 2 * * *"}}
+    for output in ("/out", "/out/{name}"):
+        problem = the_problem(**scheduled, output_path=output)
+        assert "should hold {task_id} or {scheduled_time}" in problem.expected
+    for output in ("/out/{task_id}", "/out/{scheduled_time:%Y-%m-%d}", "/out/{scheduled_time}"):
+        assert problems(**scheduled, output_path=output) == []
+    assert problems(result_folder="infer-result") == []
+    assert problems(schedule={"cron": "0 2 * * *"}) == []
+
+
+# The model's configuration
+
+
+def test_service__a_model_configuration_is_given_under_its_alias_as_a_path_or_as_text_or_as_fields() -> None:
+    assert require({**LEAST, "model_config": "config.json"}).running_config == "config.json"
+    assert require({**LEAST, "model_config": '{"model_type": "Image"}'}).running_config == '{"model_type": "Image"}'
+    held = require({**LEAST, "model_config": {"model_type": "Image", "apis": []}}).running_config
+    assert held is not None
+    assert json.loads(held) == {"model_type": "Image", "apis": []}
+    assert BatchService(**LEAST, running_config="config.json").running_config == "config.json"
+
+
+@pytest.mark.parametrize("value", [7, ["config.json"], True])
+def test_service__a_model_configuration_is_nothing_else(value: Any) -> None:
+    assert the_problem(model_config=value).field == "model_config"
+
+
+# Round trips
+
+
+@pytest.mark.parametrize(("field", "value"), [*GOOD, ("schedule", {"cron": "0 2 * * *"}), ("model_config", {"a": [1]})])
+def test_service__json_and_back_is_the_same_service(field: str, value: Any) -> None:
+    service = require({**LEAST, field: value})
+    dumped = service.model_dump(mode="json")
+    assert BatchService.model_validate(json.loads(json.dumps(dumped))) == service
+    assert BatchService.model_validate_json(service.model_dump_json()) == service
+    assert "running_config" not in dumped
+
+
+def test_service__cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        require(LEAST).name = "other"  # type: ignore[misc]
+
+
+def test_service__every_field_has_a_title_and_a_help_for_the_form() -> None:
+    schema = BatchService.model_json_schema()
+    assert list(schema["properties"]) == [
+        "name", "description", "resource_pool", "model_source", "model", "model_version", "input_path", "request_path",
+        "mapping", "output_path", "flavor", "instances", "environment", "timeout_minutes", "runtime_log_output",
+        "schedule", "error_threshold", "result_folder", "max_concurrency", "rows_per_request", "csv_header", "priority",
+        "model_config",
+    ]  # fmt: skip
+    for field in schema["properties"].values():
+        assert field["title"]
+        assert field["description"]
+    assert sorted(schema["required"]) == ["input_path", "model", "output_path"]
+
+
+# Secrets
+
+SECRET = "hunter2-in-plain-text"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"environment": {"9BAD": SECRET}}, {"environment": {"A B": SECRET}}, {"environment": {"": SECRET}},
+        {"environment": {"A\n": SECRET}}, {"environment": {"A=B": SECRET}}, {"environment": {"A": f"{SECRET}\0"}},
+        {"environment": {"A": [SECRET]}}, {"environment": {"A": {"b": SECRET}}}, {"environment": SECRET},
+        {"environment": [SECRET]}, {"environment": {"A": SECRET, "B": 1}}, {"environment": {1: SECRET}},
+        {"environment": {"A": SECRET}, "instances": 0},
+        {"environment": {"A": SECRET}, "result_folder": "infer-result", "schedule": {"interval_minutes": 1}},
+        {"environment": {"A": SECRET}, "colour": 1},
+        {"input_path": f"https://h/1.csv?Signature={SECRET}"}, {"output_path": f"https://user:{SECRET}@h/out"},
+    ],
+)  # fmt: skip
+def test_service__no_message_holds_a_value_of_the_environment_or_a_signature(fields: dict[str, Any]) -> None:
+    with pytest.raises(SpecificationError) as caught:
+        require({**LEAST, **fields})
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ValidationError) as raw:
+        BatchService.model_validate({**LEAST, **fields})
+    assert SECRET not in str(raw.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1, "environment.A"), ("x\0", "environment"), (None, "environment.A"), (True, "environment.A")],
+)
+def test_service__names_the_variable_whose_value_is_wrong(value: Any, expected: str) -> None:
+    problem = the_problem(environment={"A": value})
+    assert problem.field == expected
+    assert problem.value is None
+    assert "A" in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "looks_secret"),
+    [
+        *[(name, "plain", True) for name in ("PASSWORD", "DB_PASSWORD", "password", "Passwd", "SECRET", "MY_SECRET_1",
+                                              "HF_TOKEN", "token", "KEY", "API_KEY", "APIKEY", "SSHKEY", "KEY_FILE",
+                                              "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "CREDENTIALS",
+                                              "PRIVATE_PEM",
+                                              "PASSPHRASE")],
+        *[(name, "plain", False) for name in ("LOG_LEVEL", "PORT", "OMP_NUM_THREADS", "MODEL_PATH", "LANG")],
+        ("API_KEY", "", False),
+        ("API_KEY", "{{ prefect.blocks.secret.api-key }}", False),
+        ("API_KEY", "{{prefect.blocks.secret.api-key}}", False),
+        ("DATABASE_PASSWORD_URL", "db://u:{{ prefect.blocks.secret.pw }}@h", False),
+        ("API_KEY", "{{ prefect.variables.api_key }}", True),
+        ("API_KEY", "{{ prefect.blocks.secret. }}", True),
+        ("API_KEY", "prefect.blocks.secret.api-key", True),
+    ],
+)  # fmt: skip
+def test_service__knows_what_looks_like_a_secret_in_plain_text(name: str, value: str, looks_secret: bool) -> None:
+    service = require({**LEAST, "environment": {name: value, "HOST": "h"}})
+    assert service.plain_text_secrets == ([name] if looks_secret else [])
+
+
+# What kind of model
+
+
+@pytest.mark.parametrize(
+    ("model", "running", "address"),
+    [
+        ("iris", False, False), ("iris-2.0", False, False), ("./iris", False, True), (".", False, True),
+        ("..", False, True),
+        ("~", False, True), ("/models/iris", False, True), ("models/iris", False, True), ("s3://b/iris", False, True),
+        ("http://127.0.0.1:8080", True, True), ("HTTPS://host/x", True, True),
+    ],
+)  # fmt: skip
+def test_service__tells_a_name_in_the_store_from_a_folder_and_from_a_server(
+    model: str, running: bool, address: bool
+) -> None:
+    service = require({**LEAST, "model": model})
+    assert service.model_is_running is running
+    assert service.model_is_address is address

@@ -1,0 +1,212 @@
+"""CSV rows in; plan and reports in and out."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.clients.tables import csv_rows, csv_text, plan_bytes, read_plan, read_report, report_bytes
+from tasks.domain.errors import ContentError, RowError
+from tasks.domain.item import UNKNOWN_SIZE, Item
+from tasks.domain.mapping import Mapping
+from tasks.domain.result import Outcome, Tally
+
+
+def rows(data: bytes, *, header: bool = False) -> list[list[str]]:
+    return [list(row.cells) for row in csv_rows(csv_text(data), header=header)]
+
+
+def lines(data: bytes, *, header: bool = False) -> list[tuple[int, int]]:
+    """Number and line of every row."""
+    return [(row.number, row.line) for row in csv_rows(csv_text(data), header=header)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", []), (b"\n", []), (b"\r\n\r\n\n", []), (b"\xef\xbb\xbf", []), (b"\xef\xbb\xbf\r\n", []),
+        (b"1,2\n3,4\n", [["1", "2"], ["3", "4"]]),
+        (b"1,2\n3,4", [["1", "2"], ["3", "4"]]),
+        (b"1,2\r\n3,4\r\n", [["1", "2"], ["3", "4"]]),
+        (b"1,2\r3,4\r", [["1", "2"], ["3", "4"]]),
+        (b"1,2\r3,4\r\n5,6\n7,8", [["1", "2"], ["3", "4"], ["5", "6"], ["7", "8"]]),
+        (b"\xef\xbb\xbf1,2\n", [["1", "2"]]),
+        (b"\n1,2\n\n\n3,4\n\n", [["1", "2"], ["3", "4"]]),
+        (b'"a,b",c\n', [["a,b", "c"]]),
+        (b'"a\nb",c\nd,e\n', [["a\nb", "c"], ["d", "e"]]),
+        (b'"a\r\nb","c\rd"\r\n', [["a\r\nb", "c\rd"]]),
+        (b'"say ""x""",""\n', [['say "x"', ""]]),
+        (b'a"b,c\n', [['a"b', "c"]]),
+        (b",\n", [["", ""]]), (b'""\n', [[""]]), (b" \n", [[" "]]), (b"a,\n", [["a", ""]]),
+        (b" 1 , 2 \n", [[" 1 ", " 2 "]]),
+        (b"a;b\tc\n", [["a;b\tc"]]),
+        (b"a\\,b\n", [["a\\", "b"]]),
+        (b"a\x00b,c\n", [["a\x00b", "c"]]),
+        ("naïve,größe,😀,ñ,кот,한국,ひらがな,カナ\n".encode(),
+        [["naïve", "größe", "😀", "ñ", "кот", "한국", "ひらがな", "カナ"]]),
+        ("a\u2028b,c\x0bd\x0c\x85e\n".encode(), [["a\u2028b", "c\x0bd\x0c\x85e"]]),
+        (b"1\n1,2,3\n", [["1"], ["1", "2", "3"]]),
+    ],
+)  # fmt: skip
+def test_csv__gives_the_cells_as_they_are(data: bytes, expected: list[list[str]]) -> None:
+    assert rows(data) == expected
+
+
+def test_csv__a_row_knows_its_number_and_the_line_where_it_begins() -> None:
+    data = b'\n1,2\n\n"a\nb\r\nc",3\r4,5'
+    assert lines(data) == [(1, 2), (2, 4), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"a,b\n1,2\n", [["1", "2"]]), (b"\n\na,b\n1,2\n", [["1", "2"]]), (b'"a\nb",c\n1,2\n', [["1", "2"]]),
+        (b"a,b\n", []), (b"a,b", []), (b"", []), (b"\xef\xbb\xbfa,b\r\n1,2", [["1", "2"]]),
+    ],
+)  # fmt: skip
+def test_csv__a_header_is_passed_over(data: bytes, expected: list[list[str]]) -> None:
+    assert rows(data, header=True) == expected
+
+
+def test_csv__rows_behind_a_header_are_counted_from_1_and_lines_from_the_files_first() -> None:
+    assert lines(b"a\n\n1\n2\n", header=True) == [(1, 3), (2, 4)]
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "fault"),
+    [
+        (b'1,2\n"a,b\nc,d\n', 2, "a quoted cell is never closed"),
+        (b'"', 1, "a quoted cell is never closed"),
+        (b'"a"b,c\n', 1, "text follows a closing quote"),
+        (b'x\n\n"a" ,b\n', 3, "text follows a closing quote"),
+        (b'"a\nb"c\n', 1, "text follows a closing quote"),
+    ],
+)
+def test_csv__a_broken_file_is_refused_with_its_line(data: bytes, line: int, fault: str) -> None:
+    with pytest.raises(ContentError) as caught:
+        rows(data)
+    assert str(caught.value).startswith(f"line {line}: broken CSV, {fault}")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "sign"),
+    [
+        ("中", 1, 1, "中"), ("1,2\n3,中文\n", 2, 3, "中"), ("1\r\n2\r\nab文", 3, 3, "文"), ("1\r2\r中", 3, 1, "中"),
+        ("é😀,漢\n", 1, 4, "漢"), ("\ufeffa,中", 1, 3, "中"), ("a\n\n\n𠀀", 4, 1, "𠀀"), ("㐀", 1, 1, "㐀"),
+        ("豈", 1, 1, "豈"), ("〇", 1, 1, "〇"), ('"a\n中"', 2, 1, "中"),
+    ],
+)  # fmt: skip
+def test_csv__a_chinese_character_is_refused_with_line_and_column(text: str, line: int, column: int, sign: str) -> None:
+    with pytest.raises(ContentError) as caught:
+        csv_text(text.encode())
+    assert str(caught.value).startswith(f"line {line}, column {column}: the Chinese character '{sign}'")
+
+
+@pytest.mark.parametrize(
+    ("data", "line", "column", "byte"),
+    [
+        (b"\xe9", 1, 1, "E9"), (b"1,2\ncaf\xe9,3\n", 2, 4, "E9"), (b"1\r\n2\r\n3,\xff", 3, 3, "FF"),
+        (b"1\r\xe9", 2, 1, "E9"),
+        ("é😀,".encode() + b"\xe9\n", 1, 4, "E9"), (b"\xef\xbb\xbfab,\xe9x\n", 1, 4, "E9"),
+        (b"\xef\xbb\xbf1\n\xff", 2, 1, "FF"), (b"a,\xe4\xb8", 1, 3, "E4"), (b"\xff\xfe1\x00", 1, 1, "FF"),
+        (b"a\xc0\xaf", 1, 2, "C0"), (b"\xed\xa0\x80", 1, 1, "ED"),
+    ],
+)  # fmt: skip
+def test_csv__a_byte_that_is_not_utf8_is_refused_with_line_and_column(
+    data: bytes, line: int, column: int, byte: str
+) -> None:
+    with pytest.raises(ContentError) as caught:
+        csv_text(data)
+    assert str(caught.value).startswith(f"line {line}, column {column}: byte 0x{byte} is not UTF-8")
+
+
+def test_csv__a_row_with_too_few_columns_fails_alone() -> None:
+    mapping = Mapping({"type": "object", "properties": {"x": {"type": "number", "index": 1}}})
+    first, second, third = csv_rows("1,2\n\n3\n4,5\n", header=False)
+    assert mapping.body(first.cells, first.line) == b'{"x":2}'
+    with pytest.raises(RowError, match="line 3, column 1, field x"):
+        mapping.body(second.cells, second.line)
+    assert mapping.body(third.cells, third.line) == b'{"x":5}'
+
+
+def test_csv__12_mib_are_read_row_by_row() -> None:
+    row = b"5.1,3.5,1.4,0.2\n"
+    count = (12 << 20) // len(row)
+    supply = csv_rows(csv_text(row * count), header=False)
+    assert next(supply).cells == ["5.1", "3.5", "1.4", "0.2"]
+    assert sum(1 for _ in supply) == count - 1
+
+
+def test_csv__one_cell_may_fill_the_whole_file() -> None:
+    ((cell,),) = rows(b'"' + b"x\n" * (6 << 20) + b'"')
+    assert len(cell) == 12 << 20
+
+
+cells = st.text(st.sampled_from('ab1.,"\n\r é\t;😀'), max_size=6)
+
+
+@given(
+    st.lists(st.lists(cells, min_size=1, max_size=4), max_size=6), st.sampled_from(["\n", "\r\n", "\r"]), st.booleans()
+)
+def test_csv__what_a_csv_writer_writes_is_read_back(table: list[list[str]], ending: str, marked: bool) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator=ending, quoting=csv.QUOTE_ALL).writerows(table)
+    data = (b"\xef\xbb\xbf" if marked else b"") + buffer.getvalue().encode()
+    assert rows(data) == table
+    assert [number for number, _ in lines(data)] == list(range(1, len(table) + 1))
+
+
+@given(st.binary(max_size=80))
+def test_csv__any_bytes_are_rows_or_refused_with_a_line(data: bytes) -> None:
+    fault = ""
+    try:
+        found = rows(data)
+    except ContentError as error:
+        found, fault = [], str(error)
+    assert fault == "" or fault.startswith("line ")
+    assert all(found)
+
+
+# Plan and reports
+
+texts = st.text(max_size=20)
+items = st.builds(
+    Item, st.integers(0, 1 << 62), texts, texts, st.integers(UNKNOWN_SIZE, 1 << 62), texts, texts,
+)  # fmt: skip
+counts = st.integers(0, 1 << 62)
+outcomes = st.builds(Outcome, counts, texts, texts, texts, st.booleans(), counts, counts, counts, counts)
+
+
+@given(st.lists(items, max_size=8))
+def test_plan__is_read_back_as_it_was_written(planned: list[Item]) -> None:
+    assert read_plan(plan_bytes(planned)) == planned
+
+
+def test_plan__of_many_items_is_small() -> None:
+    planned = [Item(n, f"s3://b/in/{n:06}.jpg", f"s3://b/in/{n:06}.jpg", 100_000 + n, f"{n:06}.jpg_result.txt", "")
+               for n in range(5_000)]  # fmt: skip
+    data = plan_bytes(planned)
+    assert read_plan(data) == planned
+    assert len(data) < 512 << 10
+
+
+@given(st.lists(outcomes, max_size=8), st.lists(st.floats(0, 100), max_size=5))
+def test_report__is_read_back_as_it_was_written(reported: list[Outcome], latencies: list[float]) -> None:
+    tally = Tally()
+    for outcome in reported:
+        tally.add(outcome)
+    for seconds in latencies:
+        tally.request(seconds)
+    back, counted = read_report(report_bytes(reported, tally))
+    assert back == reported
+    assert vars(counted) == vars(tally)
+
+
+def test_report__without_outcomes_is_a_report() -> None:
+    back, counted = read_report(report_bytes([], Tally()))
+    assert back == []
+    assert vars(counted) == vars(Tally())
