@@ -52,7 +52,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.give(amount)
             else:
-                self._waiting.remove((amount, turn))
+                if (amount, turn) in self._waiting:  # else it was passed over when its turn came
+                    self._waiting.remove((amount, turn))
                 self._wake()
             raise
         return amount

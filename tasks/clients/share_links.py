@@ -27,6 +27,8 @@ from tasks.domain.retry import Failure, decide
 
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""The only IPv6 addresses that are given out; is_global says yes to the unassigned and some old local ones too."""
 
 
 class AddressNotAllowed(OSError):
@@ -42,6 +44,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL_UNICAST:
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -111,12 +115,13 @@ class ShareLinks:
     async def _follow(self, link: str, max_bytes: int | None) -> bytes:
         session = self._open()
         for _ in range(MAX_REDIRECTS + 1):
-            parts = urlsplit(link)
-            if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+            # The signature covers the query to the letter, so it must not be encoded again. What is checked is what the
+            # client will connect to: two readers of one address may find two hosts in it.
+            url = URL(link, encoded=True)
+            if url.scheme not in ("http", "https") or not url.raw_host:
                 raise ObjectError("A redirect leads to something else than http(s).")
-            self._check_literal(parts.hostname, parts.port or (443 if parts.scheme.lower() == "https" else 80))
-            # The signature covers the query to the letter, so it must not be encoded again.
-            async with session.get(URL(link, encoded=True), allow_redirects=False) as answer:
+            self._check_literal(url.raw_host, url.port or 0)
+            async with session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and (target := answer.headers.get("Location")):
                     link = urljoin(link, target)
                     continue
@@ -133,11 +138,15 @@ class ShareLinks:
         raise ObjectError(f"More than {MAX_REDIRECTS} redirects.")
 
     def _check_literal(self, host: str, port: int) -> None:
-        # The client asks no resolver for a host that is an IP address already.
+        # The client asks no resolver for a host that is an IP address already, and the system knows more ways to write
+        # one (octal, hexadecimal, one number) than the client does.
         try:
             public = is_public(host)
         except ValueError:
-            return
+            try:
+                public = is_public(socket.inet_ntoa(socket.inet_aton(host)))
+            except (OSError, ValueError):
+                return
         if not public and not _is_allowed(self._allowed, host, port):
             raise AddressNotAllowed(_refusal(host))
 

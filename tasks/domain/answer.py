@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
 
 from tasks.domain.errors import AnswerError
 
 _OUTSIDE_TEXT = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
+_STRUCTURE = re.compile(rb'(?:"(?:[^"\\]|\\.)*")|[\[\]{},]', re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]")
 SHOWN = 200
 
@@ -39,37 +38,36 @@ def status_error(status: int, answer: bytes, attempts: int) -> AnswerError:
     return AnswerError(f"The model answered HTTP {status}{times}{said}")
 
 
-def split(answer: Any, rows: int) -> list[Any] | None:
-    """The answers for ``rows`` rows out of the answer to one request that carried them all.
+def split(answer: bytes, rows: int) -> list[bytes] | None:
+    """The answers for ``rows`` rows out of the answer (JSON) to one request that carried them all, compact.
 
-    The answer is taken apart where it has exactly one array, and that array has as many elements as there were rows:
-    each row's answer is the whole answer with that one element in the array. None if it cannot be split so.
+    The answer is taken apart where it has exactly one outermost array, and that array has as many elements as there
+    were rows: each row's answer is the whole answer with that one element in the array, to the letter. None if it
+    cannot be split so.
     """
-    paths = list(_arrays(answer, ()))
-    if len(paths) != 1:
+    text = compact(answer)
+    depth = arrays = start = end = element = 0
+    elements: list[bytes] = []
+    for match in _STRUCTURE.finditer(text):
+        sign = match[0]
+        if sign in b"[{":
+            if sign == b"[" and not arrays:
+                if start:
+                    return None  # a second array outside of the first
+                start = element = match.end()
+                arrays, depth = 1, 0
+            elif arrays:
+                depth += 1
+        elif arrays and sign in b"]}":
+            if depth:
+                depth -= 1
+                continue
+            if match.start() > element or elements:
+                elements.append(text[element : match.start()])
+            end, arrays = match.start(), 0
+        elif arrays and sign == b"," and not depth:
+            elements.append(text[element : match.start()])
+            element = match.end()
+    if not start or len(elements) != rows:
         return None
-    path = paths[0]
-    elements = _at(answer, path)
-    if len(elements) != rows:
-        return None
-    return [_with(answer, path, [element]) for element in elements]
-
-
-def _arrays(node: Any, path: tuple[str, ...]) -> Any:
-    if isinstance(node, list):
-        yield path
-    elif isinstance(node, dict):
-        for key, child in node.items():
-            yield from _arrays(child, (*path, key))
-
-
-def _at(node: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        node = node[key]
-    return node
-
-
-def _with(node: Any, path: Sequence[str], value: Any) -> Any:
-    if not path:
-        return value
-    return {key: _with(child, path[1:], value) if key == path[0] else child for key, child in node.items()}
+    return [text[:start] + one + text[end:] for one in elements]

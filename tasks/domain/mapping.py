@@ -141,6 +141,15 @@ def _boolean(cell: str) -> str:
         raise ValueError("is not true, false, 1 or 0") from None
 
 
+def _text(text: str) -> str:
+    """JSON text, readable where UTF-8 can say it (half a surrogate pair can only be escaped)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(text)
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _string(cell: str) -> str:
     return json.dumps(cell, ensure_ascii=False)
 
@@ -243,7 +252,7 @@ def _pieces(schema: Any, path: Path, fields: list[Field], left_out: list[str]) -
         for name, child in properties(schema).items():
             value = _pieces(child, (*path, name), fields, left_out)
             if value is not None:
-                members += ["," if members else "", json.dumps(name, ensure_ascii=False), ":", *value]
+                members += ["," if members else "", _text(name), ":", *value]
         return ["{", *members, "}"]
     if kind == "array":
         elements: list[str | Field] = []
@@ -284,7 +293,7 @@ def _row_array(rule: Schema) -> tuple[bytes, bytes] | None:
         if len(members) != 1:
             return None
         ((name, node),) = members.items()
-        head, tail = f"{head}{{{json.dumps(name, ensure_ascii=False)}:", f"}}{tail}"
+        head, tail = f"{head}{{{_text(name)}:", f"}}{tail}"
     elements = element_schemas(node) if schema_type(node) == "array" else []
     if len(elements) != 1 or schema_type(elements[0]) != "object":
         return None

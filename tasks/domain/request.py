@@ -39,7 +39,9 @@ class FileForm:
         kind = self._types.get(extension)
         if kind is None:
             guessed = mimetypes.guess_type(f"x.{extension}")[0] or "application/octet-stream"
-            kind = self._types[extension] = f'"\r\nContent-Type: {guessed}\r\n\r\n'.encode()
+            kind = f'"\r\nContent-Type: {guessed}\r\n\r\n'.encode()
+            if len(self._types) < 1000:  # names may end in anything
+                self._types[extension] = kind
         name = _quoted(file_name).encode("utf-8", "surrogateescape")
         return Body(self.content_type, b"".join((self._start, name, kind, data, self._end)))
 

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     BaseModel,
@@ -26,6 +27,8 @@ FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
 SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9][a-z0-9-]*)\s*\}\}")
 _SECRET_WORDS = re.compile("PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|KEY|CREDENTIAL|PRIVATE", re.IGNORECASE)
 _ROWS = re.compile(r"[0-9]{1,9}")
+_CRON_FIELD = r"(?:\*|[0-9A-Za-z#]+(?:-[0-9A-Za-z]+)?)(?:/[0-9]+)?"
+_CRON = re.compile(rf"{_CRON_FIELD}(?:,{_CRON_FIELD})*(?: {_CRON_FIELD}(?:,{_CRON_FIELD})*){{4}}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -47,9 +50,18 @@ class Schedule(BaseModel):
     def _one_of_both(self) -> Schedule:
         if (self.cron is None) == (self.interval_minutes is None):
             raise ValueError("should have either cron or interval_minutes")
-        if self.cron is not None and len(self.cron.split()) != 5:
-            raise ValueError("cron should have five fields: minute hour day month weekday")
+        if self.cron is not None and _CRON.fullmatch(" ".join(self.cron.split())) is None:
+            raise ValueError("cron should have five fields: minute hour day month weekday, as in 0 2 * * 1-5")
         return self
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("should be the name of a time zone, as in Europe/Berlin") from None
+        return value
 
 
 class BatchService(BaseModel):

@@ -101,6 +101,11 @@ class InstanceGroup:
         """How often a model server died."""
         return sum(instance.deaths.total for instance in self.instances)
 
+    @property
+    def lost(self) -> bool:
+        """Whether every instance was given up."""
+        return self._lost is not None
+
     async def start(self) -> None:
         """Prepare and start; returns when one instance is healthy (the others join as they become so).
 
@@ -116,6 +121,14 @@ class InstanceGroup:
 
     async def _keep(self, instance: Instance) -> None:
         """Start an instance, and again whenever it dies, until it is given up."""
+        try:
+            await self._keep_started(instance)
+        except Exception as error:  # whatever it is: nobody may wait for this instance for ever
+            await self._stop(instance)
+            said = str(error) if isinstance(error, ThresherError) else f"{type(error).__name__}: {error}"
+            self._give_up(instance, ModelServerError(f"The instance could not be prepared or started. {said}"))
+
+    async def _keep_started(self, instance: Instance) -> None:
         failures = 0
         while True:
             try:

@@ -193,14 +193,15 @@ async def _send_joined(
     except AnswerError:
         return False
     try:
-        parts = split(orjson.loads(answer), len(ready))
+        orjson.loads(answer)
+        parts = split(answer, len(ready))
     except orjson.JSONDecodeError:
         parts = None
     if parts is None:
         session.one_row_only = True
         return False
     for (row, _), part in zip(ready, parts, strict=True):
-        answers.add(row, orjson.dumps(part))
+        answers.add(row, part)
     return True
 
 

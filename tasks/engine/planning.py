@@ -132,11 +132,13 @@ def _item(entry: Entry, number: int, base: str | None, used: set[int]) -> Item:
                     size = UNKNOWN_SIZE  # reading it will say why
             address = str(found)
         except ValueError as wrong:
-            error = str(DownloadError(f"{redact(str(wrong)).capitalize().rstrip('.')}."))
+            said = redact(str(wrong)).rstrip(".")
+            error = str(DownloadError(f"{said[:1].upper()}{said[1:]}."))
     name = name or f"item-{number}"
     result = result_name(name)
-    if hash(result) in used:
+    while hash(result) in used:  # also the changed name may be somebody's
         result = result_name(name, number)
+        name = f"{name}~{number}"
     used.add(hash(result))
     return Item(number, entry.source, address, size, result, error)
 

@@ -33,9 +33,15 @@ class Sender:
             attempt += 1
             try:
                 instance = await (group.acquire() if suspected is None else group.acquire_alone(suspected))
-            except ModelServerError as error:
+            except BaseException as error:
                 if suspected is not None:
                     group.clear_suspect(suspected)
+                if not isinstance(error, ModelServerError):
+                    raise
+                if suspected is not None and not group.lost:  # another instance may take it
+                    suspected = None
+                    attempt -= 1
+                    continue
                 raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
             was_suspected, suspected = suspected, None
             try:
@@ -43,6 +49,9 @@ class Sender:
                 client = instance.client
                 if client is None:  # died between being chosen and now
                     attempt -= 1
+                    if was_suspected is not None:
+                        suspected = was_suspected
+                        group.suspect(suspected)
                     continue
                 started = time.monotonic()
                 try:

@@ -87,6 +87,7 @@ class _Reporter:
         self._earlier = Tally()
         self._parts: list[str] = []
         self._fresh: list[Outcome] = []
+        self._flushing: asyncio.Future[None] | None = None
         self.tally = Tally()
         self.sent = Tally()
         """Requests only, in one piece: those under way belong to no partial report yet."""
@@ -133,8 +134,9 @@ class _Reporter:
             if self._fresh:
                 # Cancelled in the middle, it would be half counted.
                 # If the storage fails just now, the shard's own report will have it all.
+                self._flushing = asyncio.ensure_future(self._flush())
                 with suppress(ObjectError):
-                    await asyncio.shield(asyncio.ensure_future(self._flush()))
+                    await asyncio.shield(self._flushing)
 
     async def _flush(self) -> None:
         fresh, tally = self._fresh, self.tally
@@ -147,6 +149,9 @@ class _Reporter:
 
     async def finish(self) -> Tally:
         """Write the shard's report; then its partial ones are not needed any more."""
+        if self._flushing is not None:  # else it could come after it was deleted
+            with suppress(ObjectError):
+                await self._flushing
         tally = self._earlier.merge([self.tally, self.sent])
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         scratch = self._session.output.scratch.name

@@ -115,7 +115,19 @@ def test_status_error__says_status_attempts_and_answer(status: int, answer: byte
     ],
 )  # fmt: skip
 def test_split__takes_an_answer_apart_where_it_has_its_one_array(answer: Any, rows: int, parts: Any) -> None:
-    assert split(answer, rows) == parts
+    assert split(dumped(answer), rows) == (None if parts is None else [dumped(part) for part in parts])
+
+
+def dumped(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_split__keeps_numbers_and_texts_to_the_letter() -> None:
+    answer = b'{"rows": [ {"p": 1.10, "n": 123456789012345678901234567890}, {"p": 1e2, "t": "a [ , ] \\" b"} ]}'
+    assert split(answer, 2) == [
+        b'{"rows":[{"p":1.10,"n":123456789012345678901234567890}]}',
+        b'{"rows":[{"p":1e2,"t":"a [ , ] \\" b"}]}',
+    ]
 
 
 @given(st.lists(json_values, min_size=1, max_size=6), st.lists(st.text(max_size=3), max_size=3))
@@ -126,5 +138,5 @@ def test_split__gives_every_row_the_answer_it_would_have_had_alone(rows: list[An
             document = {key: document}
         return document
 
-    assert split(wrapped(rows), len(rows)) == [wrapped([row]) for row in rows]
-    assert split(wrapped(rows), len(rows) + 1) is None
+    assert split(dumped(wrapped(rows)), len(rows)) == [dumped(wrapped([row])) for row in rows]
+    assert split(dumped(wrapped(rows)), len(rows) + 1) is None

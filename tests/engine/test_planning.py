@@ -1,0 +1,63 @@
+"""Items of manifests and folders, without processes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from tasks.clients.storage import Storage
+from tasks.domain.item import Item
+from tasks.domain.paths import parse_address
+from tasks.engine.planning import Planner
+from tasks.settings import Settings
+
+
+def items_of(source: Path) -> list[Item]:
+    async def work() -> list[Item]:
+        storage = Storage(Settings())
+        try:
+            return [item async for item in Planner(storage, parse_address(str(source))).items()]
+        finally:
+            await storage.close()
+
+    return asyncio.run(work())
+
+
+def manifest(folder: Path, *sources: str) -> Path:
+    path = folder / "input.manifest"
+    path.write_text("".join(json.dumps({"source": source}) + "\n" for source in sources), encoding="utf-8")
+    return path
+
+
+def test_planning__gives_every_item_a_result_name_of_its_own(tmp_path: Path) -> None:
+    found = items_of(manifest(tmp_path, "x/1.jpg", "y/1.jpg~2", "z/1.jpg", "x/1.jpg", "w/1.jpg"))
+    names = [item.result_name for item in found]
+    assert names[0] == "1.jpg_result.txt"
+    assert len(set(names)) == 5
+
+
+def test_planning__says_what_is_wrong_with_a_source_in_its_own_words(tmp_path: Path) -> None:
+    found = items_of(manifest(tmp_path, "ftp://host/a", "folder/", "s3://", "https://[x/1.jpg?Signature=abc"))
+    errors = [item.error for item in found]
+    assert all(error.startswith("Download file failed. ") for error in errors)
+    assert "ftp://" in errors[0]
+    assert "folder" in errors[1]
+    assert "bucket" in errors[2]
+    assert "abc" not in errors[3]
+    assert [item.number for item in found] == [0, 1, 2, 3]
+
+
+def test_planning__keeps_the_name_order_of_the_whole_path(tmp_path: Path) -> None:
+    for name in ("a/b", "a.b", "a-b", "b", "a/.hidden", ".h/x", "_SUCCESS", "a/_SUCCESS", "c.manifest", "A_SUCCESS"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    found = items_of(tmp_path)
+    assert [Path(item.source).relative_to(tmp_path).as_posix() for item in found] == [
+        "A_SUCCESS",
+        "a-b",
+        "a.b",
+        "a/b",
+        "b",
+    ]
