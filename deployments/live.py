@@ -30,7 +30,7 @@ def line(found: progress.Progress) -> str:
     if not found.items:
         return word
     text = f"{word}  {found.done:,} of {found.items:,} items, {found.failed:,} failed"
-    if found.inferring_since is not None:
+    if found.done and found.inferring_since is not None:
         text += f", {found.items_per_second:,.1f} items/s"
         left = found.seconds_left
         if found.phase == "inferring" and left is not None and found.done < found.items:
