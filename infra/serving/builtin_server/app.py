@@ -137,7 +137,7 @@ class ModelApp:
             return failure(400, str(error))
         try:
             return Answer(200, *encode_answer(service.inference(data)))
-        except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+        except BaseException as error:
             trace = traceback_of_package(self._settings.folder, error.__traceback__)
             lines = traceback.format_exception(type(error), error, trace)
             _log.error("a request failed in the model's code\n%s", "".join(lines).rstrip())

@@ -36,13 +36,13 @@ def load_service(folder: Path, model_name: str) -> SingleNodeService:
     """
     try:
         module = _import_module(folder)
-    except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+    except BaseException as error:
         raise _failed(folder, f"{SERVICE_FILE} cannot be imported", error) from None
     service_class = find_service_class(module)
     model_path = find_model_path(folder)
     try:
         return service_class(model_name, str(model_path))
-    except BaseException as error:  # noqa: BLE001 - foreign code, and its sys.exit() too
+    except BaseException as error:
         raise _failed(folder, f"{service_class.__name__}({model_name!r}, {str(model_path)!r}) failed", error) from None
 
 
@@ -126,6 +126,6 @@ def describe(error: BaseException) -> str:
     """``<Type>: <message>``, only the type for an error without a message. Never raises."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - the __str__ of a foreign class
+    except Exception:
         message = "(its message cannot be shown)"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

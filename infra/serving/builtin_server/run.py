@@ -55,7 +55,7 @@ def main() -> int:
         print(f"model server: cannot start: {error}", file=sys.stderr)
     except SystemExit:
         pass
-    except Exception:  # noqa: BLE001 - printed, and the process ends with it
+    except Exception:
         code = 1
         traceback.print_exc()
     _leave_soon(code)
