@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from tasks.clients.packages import filesystem
 from tasks.domain.credentials import Credentials
@@ -21,7 +21,7 @@ from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.paths import Address, parse_address
 
 VERSION_FILE = "version.json"
-NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 
 State = Literal["Creating", "Normal", "Abnormal"]
 
@@ -68,7 +68,7 @@ class ModelStore:
                 found.append(ModelVersion.model_validate(document))
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, ValidationError) as error:
+            except Exception as error:  # not JSON, not a version, or whatever s3fs lets through
                 where = self.folder(source, model, version).child(VERSION_FILE)
                 raise StorageError(f"{where} cannot be read: {type(error).__name__}.") from None
         return sorted(found, key=lambda one: one.order, reverse=True)
@@ -83,7 +83,7 @@ class ModelStore:
             found = self._filesystem.ls(f"{self._path}/{relative}", detail=True)
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except Exception as error:  # s3fs lets botocore's errors through
             raise StorageError(f"The model store {self.root} cannot be listed: {type(error).__name__}.") from None
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
 
@@ -134,7 +134,7 @@ class ModelStore:
                     self._filesystem.makedirs(f"{target}/{relative}".rpartition("/")[0], exist_ok=True)
                     with path.open("rb") as read, self._filesystem.open(f"{target}/{relative}", "wb") as write:
                         shutil.copyfileobj(read, write, 8 << 20)
-        except OSError as error:
+        except Exception as error:  # s3fs lets botocore's errors through
             self.set_state(made, "Abnormal", "the package could not be copied")
             raise StorageError(f"The package cannot be copied to {made.folder}: {type(error).__name__}.") from None
         return made
@@ -153,6 +153,6 @@ class ModelStore:
         try:
             self._filesystem.makedirs(target, exist_ok=True)
             self._filesystem.pipe_file(f"{target}/{VERSION_FILE}", json.dumps(document, indent=2).encode())
-        except OSError as error:
+        except Exception as error:  # s3fs lets botocore's errors through
             raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
         return changed

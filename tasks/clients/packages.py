@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,10 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
         source, path = filesystem(address, credentials)
         path = path.rstrip("/")
         found = source.find(path, detail=True)
-    except OSError as error:
+    except Exception as error:  # s3fs lets botocore's errors through
         raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
+    if not found:
+        raise StorageError(f"The model package {address} has no files.")
     digest = hashlib.sha256(str(address).encode())
     for name in sorted(found):
         info = found[name]
@@ -84,8 +87,7 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
     if (copy / _COMPLETE).exists():
         return copy
     home.mkdir(parents=True, exist_ok=True)
-    partial = home / f"{copy.name}.{os.getpid()}.part"
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=home))
     try:
         for name in found:
             relative = name[len(path) :].lstrip("/")
@@ -100,8 +102,9 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
         except OSError:  # another process was first
             if not (copy / _COMPLETE).exists():
                 raise
-    except OSError as error:
-        raise StorageError(f"The model package {address} cannot be copied: {error.strerror or error}.") from None
+    except Exception as error:
+        said = getattr(error, "strerror", None) or type(error).__name__
+        raise StorageError(f"The model package {address} cannot be copied: {said}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return copy

@@ -121,14 +121,6 @@ class InstanceGroup:
 
     async def _keep(self, instance: Instance) -> None:
         """Start an instance, and again whenever it dies, until it is given up."""
-        try:
-            await self._keep_started(instance)
-        except Exception as error:  # whatever it is: nobody may wait for this instance for ever
-            await self._stop(instance)
-            said = str(error) if isinstance(error, ThresherError) else f"{type(error).__name__}: {error}"
-            self._give_up(instance, ModelServerError(f"The instance could not be prepared or started. {said}"))
-
-    async def _keep_started(self, instance: Instance) -> None:
         failures = 0
         while True:
             try:

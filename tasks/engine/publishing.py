@@ -31,13 +31,14 @@ async def publish_run(
     started = time.time()
     try:
         tally = await _account(plan, output)
-        # The first part is written last: who sees it sees all of them.
         parts = range(-(-plan.items // settings.manifest_lines))
-        for part in [*parts[1:], 0]:
+        for part in parts[1:]:
             await _write_part(run, plan, output, part, settings.manifest_lines)
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
+        # The first part is written last: who sees it sees all of them.
+        await _write_part(run, plan, output, 0, settings.manifest_lines)
         await output.remove_scratch()
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None

@@ -1,0 +1,262 @@
+"""One request to one model server: every way to fail has its kind. And the budget of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from clients.support import run
+from fakes.model_behaviour import item_key
+from fakes.model_server import FakeModelServer
+from fakes.processes import free_port
+
+from tasks.clients.model_server import Answer, Budget, ModelClient, RequestFailed
+from tasks.domain.request import Body, FileForm
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[FakeModelServer]:
+    with FakeModelServer("--count-items") as server:
+        yield server
+
+
+def predict(url: str, data: bytes, *, path: str = "/echo", timeout_seconds: float = 10) -> Answer:
+    async def work() -> Answer:
+        client = ModelClient(url, "POST", path, timeout_seconds)
+        try:
+            return await client.predict(Body("application/json", data))
+        finally:
+            await client.close()
+
+    return run(work())
+
+
+def failure(url: str, data: bytes, **options: float) -> RequestFailed:
+    with pytest.raises(RequestFailed) as raised:
+        predict(url, data, **options)  # type: ignore[arg-type]
+    return raised.value
+
+
+def test_predict__gives_the_answer_byte_for_byte(model: FakeModelServer) -> None:
+    data = bytes(range(256)) * 1000
+    assert predict(model.url, data) == Answer(200, data)
+
+
+def test_predict__sends_a_file_as_a_form(model: FakeModelServer) -> None:
+    async def work() -> bytes:
+        client = ModelClient(model.url, "POST", "/echo", 10)
+        answer = await client.predict(FileForm("images").body('汉 "1".jpg', b"the image"))
+        await client.close()
+        return answer.data
+
+    sent = run(work())
+    assert 'name="images"; filename="汉 %221%22.jpg"\r\nContent-Type: image/jpeg\r\n\r\nthe image\r\n'.encode() in sent
+    assert model.stats()["items"][item_key(b"the image")] == 1
+
+
+@pytest.mark.parametrize("what", ["badjson", "empty", "20mb"])
+def test_predict__takes_any_body_of_a_success(model: FakeModelServer, what: str) -> None:
+    answer = predict(model.url, f"FAIL:{what}".encode())
+    assert answer.status == 200
+    assert len(answer.data) == {"badjson": 9, "empty": 0, "20mb": 20 << 20}[what]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 429, 500, 503])
+def test_failure__of_a_status_has_status_and_answer(model: FakeModelServer, status: int) -> None:
+    failed = failure(model.url, f"FAIL:{status}".encode())
+    assert (failed.failure.kind, failed.failure.status) == ("status", status)
+    assert failed.answer is not None
+    assert failed.answer.data.startswith(b'{"error": ')
+    assert failed.cause == f"HTTP {status}"
+
+
+def test_failure__of_a_redirect_is_a_status(model: FakeModelServer) -> None:
+    assert failure(model.url, b"FAIL:302").failure.status == 302
+
+
+def test_failure__says_when_to_come_back(model: FakeModelServer) -> None:
+    assert failure(model.url, b"FAIL:429:7:1 later").failure.retry_after_seconds == 7
+    assert failure(model.url, b"FAIL:500").failure.retry_after_seconds is None
+
+
+@pytest.mark.parametrize("what", ["close", "die"])
+def test_failure__of_a_broken_connection(what: str) -> None:
+    with FakeModelServer() as server:
+        failed = failure(server.url, f"FAIL:{what}".encode())
+    assert (failed.failure.kind, failed.failure.status, failed.answer) == ("connection", None, None)
+    assert failed.cause == "the connection was closed without an answer"
+
+
+def test_failure__of_a_refused_connection() -> None:
+    failed = failure(f"http://127.0.0.1:{free_port()}", b"x")
+    assert failed.failure.kind == "connection"
+    assert failed.cause.startswith("no connection (")
+
+
+def test_failure__of_a_silent_server(model: FakeModelServer) -> None:
+    failed = failure(model.url, b"FAIL:hang", timeout_seconds=0.3)
+    assert failed.failure.kind == "timeout"
+    assert failed.cause == "no answer within 0.3 s"
+
+
+def test_failure__of_something_that_is_not_http() -> None:
+    async def work() -> RequestFailed:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            writer.write(b"SSH-2.0-nonsense\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", 5)
+            with pytest.raises(RequestFailed) as raised:
+                await client.predict(Body("a/b", b"x"))
+            await client.close()
+            return raised.value
+
+    failed = run(work())
+    assert failed.failure.kind == "connection"
+    assert failed.cause == "the answer broke off or is not HTTP"
+
+
+def test_failure__of_an_answer_that_breaks_off() -> None:
+    async def work() -> RequestFailed:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(100)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", 5)
+            with pytest.raises(RequestFailed) as raised:
+                await client.predict(Body("a/b", b"x"))
+            await client.close()
+            return raised.value
+
+    assert run(work()).failure.kind == "connection"
+
+
+def test_client__keeps_its_connections(model: FakeModelServer) -> None:
+    before = model.stats()["connections"]
+
+    async def work() -> None:
+        client = ModelClient(model.url, "POST", "/", 10)
+        for _ in range(20):
+            await client.predict(Body("a/b", b"x"))
+        await client.close()
+
+    run(work())
+    assert model.stats()["connections"] == before + 2  # the client's and the one that asks
+
+
+def test_client__asks_at_the_path_below_the_address_and_by_the_given_method(model: FakeModelServer) -> None:
+    async def work() -> None:
+        client = ModelClient(f"{model.url}/", "PUT", "/v1/my-path", 10)
+        with pytest.raises(RequestFailed) as raised:
+            await client.predict(Body("a/b", b"x"))
+        assert raised.value.failure.status == 404  # the fake answers POST only
+        await client.close()
+
+    run(work())
+    assert model.stats()["requests"]["/v1/my-path"] == 1
+
+
+# --- budget
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_budget__lets_wait_who_does_not_fit_and_keeps_the_order() -> None:
+    async def work() -> list[str]:
+        budget = Budget(10)
+        order: list[str] = []
+
+        async def take(name: str, amount: int) -> None:
+            order.append(f"{name}{await budget.take(amount)}")
+
+        held = await budget.take(8)
+        tasks = [asyncio.create_task(take(*one)) for one in (("large", 6), ("small", 1), ("other", 3))]
+        await settle()
+        assert order == []  # the small one would fit, but the large one was first
+        budget.give(held)
+        await asyncio.gather(*tasks)
+        return order
+
+    assert run(work()) == ["large6", "small1", "other3"]
+
+
+def test_budget__gives_all_to_a_request_for_more_than_all() -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        first = await budget.take(1)
+        oversize = asyncio.create_task(budget.take(1000))
+        await settle()
+        assert not oversize.done()
+        budget.give(first)
+        assert await oversize == 10
+        budget.give(10)
+        assert await budget.take(10) == 10
+
+    run(work())
+
+
+@pytest.mark.parametrize("given_before", [False, True])
+def test_budget__loses_nothing_when_a_waiting_one_is_cancelled(given_before: bool) -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        held = await budget.take(10)
+        first, second = (asyncio.create_task(budget.take(amount)) for amount in (10, 4))
+        await settle()
+        if given_before:
+            budget.give(held)  # its turn has come, but it has not run yet
+            first.cancel()
+        else:
+            first.cancel()
+            budget.give(held)  # cancelled, but it does not know yet
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert await asyncio.wait_for(second, 1) == 4
+        assert await asyncio.wait_for(budget.take(6), 1) == 6
+
+    run(work())
+
+
+def test_budget__goes_on_behind_a_cancelled_one() -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        await budget.take(6)
+        large, small = (asyncio.create_task(budget.take(amount)) for amount in (10, 4))
+        await settle()
+        large.cancel()
+        assert await asyncio.wait_for(small, 1) == 4
+
+    run(work())
+
+
+def test_budget__is_never_passed_by_many_at_once() -> None:
+    async def work() -> int:
+        budget, held, most = Budget(100), 0, 0
+
+        async def one(number: int) -> None:
+            nonlocal held, most
+            amount = await budget.take(number * 7 % 60 + 1)
+            held += amount
+            most = max(most, held)
+            await asyncio.sleep(0.0001 * (number % 5))
+            held -= amount
+            budget.give(amount)
+
+        tasks = [asyncio.create_task(one(number)) for number in range(300)]
+        await settle()
+        for task in tasks[::7]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert await budget.take(100) == 100
+        return most
+
+    assert run(work()) <= 100

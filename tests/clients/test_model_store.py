@@ -1,0 +1,181 @@
+"""The model store on every storage: versions, their states, and which one is taken."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from clients.places import Place
+from fakes.processes import free_port
+
+from tasks.clients.model_store import VERSION_FILE, ModelStore, State
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import SpecificationError, StorageError
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    (folder / "model" / "__pycache__").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "model" / "weights 汉.bin").write_bytes(bytes(range(256)) * 40_000)
+    (folder / "model" / "__pycache__" / "x.pyc").write_bytes(b"x")
+    (folder / VERSION_FILE).write_text("somebody's own")
+    return folder
+
+
+@pytest.fixture
+def store(place: Place) -> ModelStore:
+    return ModelStore(f"{place.root}/store", place.credentials)
+
+
+Create = Callable[..., None]
+
+
+@pytest.fixture
+def create(store: ModelStore, tmp_path: Path) -> Create:
+    """Registers versions of a model, in a state."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    def make(model: str, *versions: str, state: State = "Normal", source: str = "my-models", reason: str = "") -> None:
+        for version in versions:
+            store.set_state(store.create(source, model, version, empty), state, reason)
+
+    return make
+
+
+def refusal(store: ModelStore, model: str, version: str | None = None) -> str:
+    with pytest.raises(SpecificationError) as raised:
+        store.pick("my-models", model, version)
+    assert len(raised.value.problems) == 1
+    return str(raised.value.problems[0])
+
+
+def test_create__copies_the_package(store: ModelStore, place: Place, package: Path) -> None:
+    made = store.create("my-models", "digits", "0.0.1", package)
+    assert (made.state, made.folder) == ("Creating", f"{place.root}/store/my-models/digits/0.0.1")
+    names = [name.removeprefix("store/my-models/digits/0.0.1/") for name in place.names()]
+    assert names == ["config.json", "model/weights 汉.bin", VERSION_FILE]
+    weights = place.get("store/my-models/digits/0.0.1/model/weights 汉.bin")
+    assert weights == (package / "model" / "weights 汉.bin").read_bytes()
+    document = json.loads(place.get(f"store/my-models/digits/0.0.1/{VERSION_FILE}"))
+    assert (document["state"], document["version"]) == ("Creating", "0.0.1")
+
+
+def test_create__refuses_a_version_that_exists(store: ModelStore, package: Path) -> None:
+    store.create("my-models", "digits", "0.0.1", package)
+    with pytest.raises(SpecificationError, match="digits has this version already"):
+        store.create("my-models", "digits", "0.0.1", package)
+
+
+@pytest.mark.parametrize("name", ["", "..", ".hidden", "-x", "a/b", "a b", "汉", "x" * 65, "a\n"])
+def test_create__refuses_names_that_are_no_folder(tmp_path: Path, package: Path, name: str) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    with pytest.raises(SpecificationError) as raised:
+        store.create("my-models", name, name, package)
+    assert [problem.field for problem in raised.value.problems] == ["model", "model_version"]
+    assert not (tmp_path / "store").exists()
+
+
+def test_pick__takes_the_newest_normal_version(store: ModelStore, create: Create) -> None:
+    versions = ["0.0.9", "0.0.10", "0.0.2"]
+    create("digits", *versions)
+    create("digits", "0.0.11", state="Creating")
+    create("digits", "0.1.0", state="Abnormal")
+    assert store.pick("my-models", "digits", None).version == "0.0.10"
+    assert store.pick("my-models", "digits", "0.0.9").version == "0.0.9"
+    assert [one.version for one in store.versions("my-models", "digits")] == [
+        "0.1.0",
+        "0.0.11",
+        "0.0.10",
+        "0.0.9",
+        "0.0.2",
+    ]
+
+
+def test_versions__stand_in_natural_order(tmp_path: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    newest_first = ["10.0.0", "2.0.0", "1.10", "1.9", "1.2.1", "1.2", "0.0.10", "0.0.9", "beta"]
+    mixed = newest_first.copy()
+    random.Random(1).shuffle(mixed)
+    for version in mixed:
+        store.create("my-models", "m", version, tmp_path / "nothing")
+    assert [one.version for one in store.versions("my-models", "m")] == newest_first
+
+
+@pytest.mark.parametrize("state", [state for state in get_args(State) if state != "Normal"])
+def test_pick__refuses_another_state(store: ModelStore, create: Create, state: State) -> None:
+    create("digits", "0.0.1", state=state, reason="health never came")
+    create("digits", "0.0.2")
+    expected = f"model_version = '0.0.1': the version is {state}, not Normal: health never came"
+    assert refusal(store, "digits", "0.0.1") == expected
+
+
+def test_pick__refuses_a_model_without_a_normal_version(store: ModelStore, create: Create) -> None:
+    create("digits", "0.0.1", state="Abnormal")
+    create("digits", "0.0.2", state="Creating")
+    expected = "has no version in the Normal state; there are: 0.0.2 (Creating), 0.0.1 (Abnormal)"
+    assert refusal(store, "digits") == f"model = 'digits': {expected}"
+
+
+def test_pick__says_what_there_is(store: ModelStore, create: Create) -> None:
+    assert "there is no such model in my-models" in refusal(store, "digits")
+    assert "there are: none yet" in refusal(store, "digits")
+    create("digits", "0.0.1")
+    create("iris", "0.0.1")
+    create("theirs", "0.0.1", source="my-subscriptions")
+    assert "there are: digits, iris." in refusal(store, "flowers")
+    assert refusal(store, "digits", "7").endswith("there is no such version; there are: 0.0.1 (Normal)")
+    assert store.models("my-models") == ["digits", "iris"]
+    assert store.pick("my-subscriptions", "theirs", None).version == "0.0.1"
+
+
+def test_versions__pass_over_folders_without_a_state(store: ModelStore, place: Place, create: Create) -> None:
+    create("digits", "0.0.1")
+    place.put("store/my-models/digits/half/config.json", b"{}")
+    place.put("store/my-models/digits/a file", b"x")
+    assert [one.version for one in store.versions("my-models", "digits")] == ["0.0.1"]
+
+
+@pytest.mark.parametrize("text", [b"not json", b"[]", b'{"state": "Great"}', b"\xff"])
+def test_versions__say_which_file_cannot_be_read(store: ModelStore, place: Place, text: bytes) -> None:
+    place.put(f"store/my-models/digits/0.0.1/{VERSION_FILE}", text)
+    with pytest.raises(StorageError) as raised:
+        store.versions("my-models", "digits")
+    assert f"{place.root}/store/my-models/digits/0.0.1/{VERSION_FILE} cannot be read" in str(raised.value)
+
+
+def test_set_state__is_seen_by_the_next_reader(store: ModelStore, place: Place, create: Create) -> None:
+    create("digits", "0.0.1", state="Creating")
+    other = ModelStore(f"{place.root}/store", place.credentials)
+    assert other.versions("my-models", "digits")[0].state == "Creating"
+    store.set_state(store.versions("my-models", "digits")[0], "Normal", "")
+    assert other.pick("my-models", "digits", None).state == "Normal"
+
+
+def test_create__that_fails_leaves_an_abnormal_version(tmp_path: Path, package: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    (tmp_path / "store" / "my-models" / "digits" / "0.0.1" / "model" / "weights 汉.bin").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be copied"):
+        store.create("my-models", "digits", "0.0.1", package)
+    found = store.versions("my-models", "digits")[0]
+    assert (found.state, found.reason) == ("Abnormal", "the package could not be copied")
+
+
+@pytest.mark.slow
+def test_store__that_cannot_be_reached_is_told() -> None:
+    credentials = Credentials(
+        endpoint_url=f"http://127.0.0.1:{free_port()}",
+        access_key_id="a",
+        secret_access_key="hidden",
+        region="us-east-1",
+    )
+    store = ModelStore("s3://bucket/store", {"s3": credentials})
+    with pytest.raises(StorageError, match="The model store s3://bucket/store cannot be listed") as raised:
+        store.models("my-models")
+    assert "hidden" not in str(raised.value)

@@ -1,0 +1,163 @@
+"""Model packages on every storage: their config.json, and a copy of their files on this machine."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from clients.places import Place
+from clients.support import run
+from fakes.odd_s3_server import OddS3Server
+from fakes.processes import free_port
+
+from tasks.clients.packages import files_of, local_copy, read_config
+from tasks.clients.storage import Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import SpecificationError, StorageError
+
+CONFIG = json.dumps({"model_type": "Image", "apis": [{"url": "/"}]}).encode()
+
+
+def copy(place: Place, folder: str, cache: Path) -> Path:
+    return run(local_copy(f"{place.root}/{folder}", cache, place.credentials))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*") if path.is_file() and path.name != ".thresher-complete"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("below", ["", "model/"])
+def test_read_config__finds_it_in_the_package_or_its_model_folder(place: Place, below: str) -> None:
+    place.put(f"package/{below}config.json", CONFIG)
+
+    async def work(storage: Storage) -> tuple[str, str]:
+        config, folder = await read_config(storage, place.root.child("package"))
+        return config.model_type, str(folder)
+
+    assert place.do(work) == ("Image", f"{place.root}/package{'/model' if below else ''}")
+
+
+def test_read_config__says_what_is_missing(place: Place) -> None:
+    place.put("package/readme", b"x")
+
+    async def work(storage: Storage) -> None:
+        await read_config(storage, place.root.child("package"))
+
+    with pytest.raises(SpecificationError, match=r"config\.json or model/config\.json; neither is there"):
+        place.do(work)
+
+
+def test_read_config__says_what_is_wrong(place: Place) -> None:
+    place.put("package/config.json", b'{"apis": [{"url": "/", "method": "get"}]}')
+
+    async def work(storage: Storage) -> None:
+        await read_config(storage, place.root.child("package"))
+
+    with pytest.raises(SpecificationError) as raised:
+        place.do(work)
+    assert {problem.field.rpartition(": ")[2] for problem in raised.value.problems} == {"model_type", "apis[0].method"}
+
+
+def test_files_of__has_the_names_directly_below(place: Place) -> None:
+    for name in ("config.json", "run.sh", "sub/file"):
+        place.put(f"package/{name}", b"x")
+
+    async def work(storage: Storage) -> set[str]:
+        return await files_of(storage, place.root.child("package"))
+
+    assert place.do(work) == {"config.json", "run.sh", "sub"}
+
+
+def test_local_copy__has_every_file(place: Place, tmp_path: Path) -> None:
+    files = {"config.json": CONFIG, "a/b/c.bin": bytes(range(256)), "汉 字 %41.txt": b"odd", "empty": b""}
+    for name, data in files.items():
+        place.put(f"package/{name}", data)
+    found = copy(place, "package", tmp_path / "cache")
+    assert content(found) == files
+    assert (found == Path(place.root.path) / "package") == (place.kind == "local")
+
+
+def test_local_copy__is_made_once_and_anew_when_the_content_changes(place: Place, tmp_path: Path) -> None:
+    if place.kind == "local":
+        pytest.skip("a local package is used as it is")
+    place.put("package/config.json", CONFIG)
+    first = copy(place, "package", tmp_path / "cache")
+    made = (first / "config.json").stat().st_mtime_ns
+    assert copy(place, "package", tmp_path / "cache") == first
+    assert (first / "config.json").stat().st_mtime_ns == made
+    place.put("package/config.json", CONFIG + b"\n")
+    second = copy(place, "package", tmp_path / "cache")
+    assert second != first
+    assert content(second) == {"config.json": CONFIG + b"\n"}
+    assert len([*(tmp_path / "cache" / "packages").iterdir()]) == 2
+
+
+def test_local_copy__by_several_at_once_is_whole(place: Place, tmp_path: Path) -> None:
+    if place.kind == "local":
+        pytest.skip("a local package is used as it is")
+    for number in range(20):
+        place.put(f"package/{number}", b"x" * 1000)
+    copies: list[Path] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            copies.append(copy(place, "package", tmp_path / "cache"))
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(set(copies)) == 1
+    assert len(content(copies[0])) == 20
+    assert [path.name for path in (tmp_path / "cache" / "packages").iterdir()] == [copies[0].name]
+
+
+def test_local_copy__of_names_that_lead_outside_stays_inside(tmp_path: Path) -> None:
+    keys = {"package/config.json": CONFIG, "package/../../../outside": b"bad", "package/a/../../out": b"bad"}
+    with OddS3Server({"odd": keys}) as server:
+        credentials = Credentials(
+            endpoint_url=server.endpoint, access_key_id="a", secret_access_key="b", region="us-east-1"
+        )
+        found = run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert content(found) == {"config.json": CONFIG}
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("out")]
+
+
+def test_local_copy__that_breaks_off_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:
+    with OddS3Server({"odd": {f"package/{number}": b"x" for number in range(3)}}) as server:
+        credentials = Credentials(
+            endpoint_url=server.endpoint, access_key_id="a", secret_access_key="b", region="us-east-1"
+        )
+        listing = server.listing
+
+        def denied_afterwards(bucket: str, query: dict[str, str]) -> str:
+            server.fail_next(403, times=50)
+            return listing(bucket, query)
+
+        server.listing = denied_afterwards  # type: ignore[method-assign, assignment]
+        with pytest.raises(StorageError, match="The model package s3://odd/package cannot be copied"):
+            run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert [*(tmp_path / "cache" / "packages").iterdir()] == []
+
+
+@pytest.mark.slow
+def test_local_copy__from_a_storage_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
+    credentials = Credentials(
+        endpoint_url=f"http://127.0.0.1:{free_port()}",
+        access_key_id="a",
+        secret_access_key="hidden",
+        region="us-east-1",
+    )
+    with pytest.raises(StorageError, match="The model package s3://odd/package cannot be read") as raised:
+        run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert "hidden" not in str(raised.value)
