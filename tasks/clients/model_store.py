@@ -41,9 +41,10 @@ class ModelVersion(BaseModel):
 
     @property
     def order(self) -> tuple[tuple[int, int, str], ...]:
-        """Versions in their natural order: 0.0.10 is newer than 0.0.9."""
+        """Versions in their natural order: 0.0.10 is newer than 0.0.9, and 1.0 than 1.0-rc1."""
         parts = re.findall(r"\d+|[A-Za-z]+", self.version)
-        return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+        ranked = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
+        return (*ranked, (1, 0, ""))
 
 
 class ModelStore:

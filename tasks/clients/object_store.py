@@ -122,9 +122,12 @@ class Bucket:
         except (BaseError, OSError, ValueError) as error:
             raise explain(error) from None
 
-    def writer(self, key: str) -> Any:
-        """An asynchronous multi-part writer (``await write(bytes)``, ``await close()``); visible once closed."""
-        return obstore.open_writer_async(self._store, key, buffer_size=8 << 20)
+    async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
+        """An object in parts, visible only once it is complete; if ``chunks`` raises, the upload is given up."""
+        try:
+            await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20)
+        except (BaseError, OSError, ValueError) as error:
+            raise explain(error) from None
 
     async def size(self, key: str) -> int | None:
         """Bytes of an object, None if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -189,9 +190,13 @@ class OutputFolder:
             finally:
                 local_files.remove_file(temporary)
         else:
-            chunks = _ChunkedWriter(self._storage.bucket(address).writer(address.path))
-            yield chunks
-            await chunks.close()
+            writer = _PartWriter(self._storage.bucket(address), address.path)
+            try:
+                yield writer
+            except BaseException:
+                await writer.give_up()
+                raise
+            await writer.close()
 
     async def remove_scratch(self) -> None:
         """Remove plan and reports."""
@@ -232,24 +237,40 @@ class _LocalWriter:
         self._file.write(data)
 
 
-class _ChunkedWriter:
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+class _GivenUp(Exception):
+    """Ends an upload that will not be complete."""
+
+
+class _PartWriter:
+    """Hands bytes to an upload that runs beside; a few MiB wait in between."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self._queue: asyncio.Queue[bytes | _GivenUp | None] = asyncio.Queue(maxsize=2)
+        self._upload = asyncio.create_task(bucket.write_stream(key, self._chunks()))
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        while (chunk := await self._queue.get()) is not None:
+            if isinstance(chunk, _GivenUp):
+                raise chunk
+            yield chunk
+
+    async def _put(self, chunk: bytes | _GivenUp | None) -> None:
+        put = asyncio.ensure_future(self._queue.put(chunk))
+        await asyncio.wait({put, self._upload}, return_when=asyncio.FIRST_COMPLETED)
+        put.cancel()  # without effect if it is done
 
     async def write(self, data: bytes) -> None:
-        try:
-            await self._writer.write(data)
-        except Exception as error:
-            raise _explained(error) from None
+        """Hand on some bytes. Raises ObjectError if the upload has failed meanwhile."""
+        await self._put(data)
+        if self._upload.done():
+            await self._upload
 
     async def close(self) -> None:
-        try:
-            await self._writer.close()
-        except Exception as error:
-            raise _explained(error) from None
+        """Complete the upload."""
+        await self._put(None)
+        await self._upload
 
-
-def _explained(error: BaseException) -> ObjectError:
-    from tasks.clients.object_store import explain
-
-    return explain(error)
+    async def give_up(self) -> None:
+        """End the upload without an object."""
+        await self._put(_GivenUp())
+        await asyncio.gather(self._upload, return_exceptions=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 MAX_DEATHS_PER_REQUEST = 3
 """A request during which the model server died so often is not sent again."""
-MAX_DEATHS_IN_A_ROW = 20
-"""An instance that died so often without one answer in between is given up."""
+MAX_DEATHS_IN_A_ROW = 30
+"""An instance that died so often without one answer in between is given up: ten items in a row that kill it."""
 
 _HANDED_ON = {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SHELL", "TERM",

@@ -563,9 +563,6 @@ def test_stream__that_fails_leaves_no_file(place: Place, size: int) -> None:
     assert place.names() == []
 
 
-@pytest.mark.xfail(
-    reason="obstore's writer cannot abort an upload; its parts stay until the bucket's lifecycle ends them"
-)
 def test_stream__that_fails_leaves_no_upload_behind() -> None:
     with OddS3Server({"out": {}}) as server:
 
