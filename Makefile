@@ -28,7 +28,7 @@ test: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
 test-quick: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect" tests/domain tests/clients tests/engine tests/deployments
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect" tests/domain tests/engine tests/deployments/test_specification.py
 
 check: install
 	$(BIN)/ruff check .
