@@ -17,6 +17,7 @@ app = App(
     name="thresher",
     help="Batch inference services on Prefect: every input file gets one result file and one manifest line.",
     version=lambda: version("thresher"),
+    suppress_keyboard_interrupt=False,  # main() says what a stopped run has left behind
     help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
     "2 the specification or the call is wrong.",
 )
@@ -155,7 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2 if isinstance(error, SpecificationError) else 1
     except KeyboardInterrupt:
         talk.print(
-            "Stopped before the end: nothing is left running, and no output manifest was written.", highlight=False
+            "Stopped before the end: nothing is left running, and no output manifest was written.",
+            highlight=False,
+            soft_wrap=True,
         )
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,404 @@
+"""What all tests share: a clean environment, one Prefect server per xdist worker, runs of the flow, and a last look
+that nothing was left behind.
+
+Everything that the tests start inherits TMPDIR, a folder of this session: folders are looked for there, and processes
+are known by it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from fakes import processes
+from fakes.model_server import FakeModelServer
+
+ROOT = Path(__file__).parents[1]
+FAKE_MODEL_SERVER = ROOT / "tests" / "fakes" / "model_server.py"
+DEADLINE_SECONDS = 60.0
+"""Far beyond what anything here takes, so that a busy machine fails no test."""
+_LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py")
+_OUTSIDE = ("AWS_", "OBS_", "THRESHER_", "PREFECT_")
+
+# Prefect reads its settings when it is first imported, which may be while tests are collected.
+_HOME = tempfile.mkdtemp(prefix="tests-prefect-")
+for _name in [name for name in os.environ if name.startswith(_OUTSIDE)]:
+    del os.environ[_name]
+os.environ.update(
+    PREFECT_HOME=_HOME,
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    PREFECT_LOGGING_TO_API_BATCH_INTERVAL="0.2",
+    # Nothing may ask the metadata address of a cloud.
+    AWS_EC2_METADATA_DISABLED="true",
+)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove this process's PREFECT_HOME."""
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def _processes_of(folder: Path) -> dict[int, str]:
+    """Command lines of the processes, but for this one, that inherited TMPDIR from this session, by id."""
+    mark = f"TMPDIR={folder}".encode()
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    return found
+
+
+def _poll(condition: Callable[[], Any], what: object = "the condition", seconds: float = DEADLINE_SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what() if callable(what) else what}"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The TMPDIR of this worker's tests."""
+    return tmp_path_factory.mktemp("tmp")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind(session_folder: Path) -> Iterator[None]:
+    """At the very end no model server and no warden of this session runs, and no thresher-* folder is left."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(session_folder))
+        patch.setattr(tempfile, "tempdir", None)
+        yield
+    left: dict[int, str] = {}
+    folders: list[str] = []
+
+    def clean() -> bool:
+        left.clear()
+        left.update((i, c) for i, c in _processes_of(session_folder).items() if any(w in c for w in _LEFT_BEHIND))
+        folders[:] = sorted(path.name for path in session_folder.glob("thresher-*"))
+        return not left and not folders
+
+    with contextlib.suppress(AssertionError):
+        _poll(clean, seconds=10)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 9)
+    assert not left, f"the tests left processes behind: {left}"
+    assert not folders, f"the tests left folders behind: {folders}"
+
+
+@pytest.fixture(scope="session")
+def environments_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Environments of model packages, made once for all workers of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "thresher-cache"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, environments_cache: Path
+) -> None:
+    """No keys from outside, no model store and no environments of the user."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "OBS_", "THRESHER_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("THRESHER_MODEL_STORE", str(tmp_path_factory.getbasetemp() / "no-model-store"))
+    monkeypatch.setenv("THRESHER_CACHE", str(environments_cache))
+
+
+@pytest.fixture
+def poll() -> Callable[..., Any]:
+    """Polls a condition until it holds, at most until the deadline; what it gave."""
+    return _poll
+
+
+@pytest.fixture
+def processes_of() -> Callable[[Path], dict[int, str]]:
+    """Command lines, by id, of the processes whose TMPDIR is the given folder."""
+    return _processes_of
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[str]:
+    """The API address of this worker's Prefect server; this process's Prefect speaks to it from now on."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    folder = tmp_path_factory.mktemp("prefect-server")
+    port = processes.free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = os.environ | {
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_UI_API_URL": url,
+        "PREFECT_UI_ENABLED": "false",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    }
+    command = [
+        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-keep-alive", "30"),
+    ]
+    log = folder / "server.log"
+    server = processes.start(command, log, environment)
+
+    def answers() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{url}/health", timeout=2).ok
+        return False
+
+    try:
+        processes.wait_until(answers, server, log, 120)
+        with temporary_settings(updates={PREFECT_API_URL: url}):
+            yield url
+            # What Prefect has still to tell its server must not wait for a server that is gone.
+            APILogWorker.drain_all(timeout=10)
+            EventsWorker.drain_all(timeout=10)
+    finally:
+        processes.stop(server, 10)
+
+
+@dataclass
+class Ran:
+    """What came of one run of the flow."""
+
+    task_id: str
+    state: str
+    error: Exception | None
+    result: Any
+    output: str
+    api: str
+
+    @property
+    def manifest(self) -> str:
+        """The text of the output manifest's first part."""
+        return Path(self.output, f"infer-result-{self.task_id}.manifest").read_text(encoding="utf-8")
+
+    @property
+    def lines(self) -> list[dict[str, str]]:
+        """The lines of the output manifest's first part, which stand as the contract says."""
+        found = []
+        for line in self.manifest.split("\n")[:-1]:
+            item = json.loads(line)
+            last = ("SUCCESSFUL", "inference-loc") if "inference-loc" in item else ("FAILED", "error_message")
+            texts = [json.dumps(item[key], ensure_ascii=False) for key in ("source", last[1])]
+            assert line == f'{{"source": {texts[0]},"result":"{last[0]}","{last[1]}": {texts[1]}}}'
+            found.append(item)
+        return found
+
+    @property
+    def messages(self) -> dict[str, str]:
+        """What the manifest says of each item, by the last part of its source: its message, or SUCCESSFUL."""
+        return {one["source"].rpartition("/")[2]: one.get("error_message", one["result"]) for one in self.lines}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The run's summary file."""
+        found: dict[str, Any] = json.loads(Path(self.output, f"infer-result-{self.task_id}.summary.json").read_bytes())
+        return found
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The result files, by their path below the result folder."""
+        folder = Path(self.output, f"infer-result-{self.task_id}")
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    @property
+    def top(self) -> list[str]:
+        """Names in the output folder, with {id} for the run's id."""
+        return sorted(name.replace(self.task_id, "{id}") for name in os.listdir(self.output))
+
+    def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """An answer of the Prefect API."""
+        answer = requests.post(self.api + path, json=body, timeout=30) if body is not None else requests.get(
+            self.api + path, timeout=30
+        )  # fmt: skip
+        answer.raise_for_status()
+        return answer.json()
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        """The task runs of the flow run, by start."""
+        body = {"flow_runs": {"id": {"any_": [self.task_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.ask("/task_runs/filter", body)
+        return found
+
+    @property
+    def logs(self) -> list[str]:
+        """What the run's Logs tab shows, all of it."""
+        from prefect.logging.handlers import APILogHandler
+
+        APILogHandler().flush()
+        messages: list[str] = []
+        while True:
+            body = {"logs": {"flow_run_id": {"any_": [self.task_id]}}, "offset": len(messages), "sort": "TIMESTAMP_ASC"}
+            page = self.ask("/logs/filter", body)
+            messages += [one["message"] for one in page]
+            if len(page) < 200:
+                return messages
+
+
+RunService = Callable[..., Ran]
+
+
+@pytest.fixture
+def run_service(prefect_server: str, tmp_path: Path) -> RunService:
+    """Runs the flow in this process, against the worker's Prefect server; ``again`` is the id of a failed flow run."""
+    from prefect import State
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow_async
+    from prefect.states import AwaitingRetry
+
+    from flows.batch_service import batch_service
+    from tasks.domain.service import BatchService
+
+    async def retried(task_id: str, service: BatchService) -> State[Any]:
+        async with get_client() as client:
+            await client.set_flow_run_state(task_id, AwaitingRetry(), force=True)
+            flow_run = await client.read_flow_run(task_id)
+        return await run_flow_async(batch_service, flow_run, {"service": service}, return_type="state")
+
+    def run(*, again: str | None = None, **fields: Any) -> Ran:
+        service = BatchService(**{"output_path": str(tmp_path / "out"), **fields})
+        work = retried(again, service) if again else batch_service(service, return_state=True)
+        state: State[Any] = asyncio.run(work) if asyncio.iscoroutine(work) else work
+        result = asyncio.run(state.aresult(raise_on_failure=False))
+        error = result if isinstance(result, Exception) else None
+        task_id = str(state.state_details.flow_run_id)
+        held = getattr(error, "result", None) if error else result
+        return Ran(task_id, state.name or "", error, held, service.output_path, prefect_server)
+
+    return run
+
+
+FILE_REQUEST = {"type": "object", "properties": {"images": {"type": "file"}}}
+ROW_REQUEST = {
+    "type": "object",
+    "properties": {
+        "data": {
+            "type": "object",
+            "properties": {
+                "req_data": {
+                    "type": "array",
+                    "items": [
+                        {
+                            "type": "object",
+                            "properties": {f"input_{number}": {"type": "number"} for number in (1, 2)},
+                        }
+                    ],
+                }
+            },
+        }
+    },
+}
+TEXT_REQUEST = {"type": "object", "properties": {"n": {"type": "number"}, "text": {"type": "string"}}}
+
+
+@pytest.fixture
+def config() -> Callable[..., dict[str, Any]]:
+    """A config.json for the fake model: pictures at /, two numbers a row at /iris, a number and a text at /echo."""
+
+    def make(**fields: Any) -> dict[str, Any]:
+        apis = [
+            {"url": url, "method": "post", "request": {"Content-type": kind, "data": data}}
+            for url, kind, data in (
+                ("/", "multipart/form-data", FILE_REQUEST),
+                ("/iris", "application/json", ROW_REQUEST),
+                ("/echo", "application/json", TEXT_REQUEST),
+            )
+        ]
+        return {"model_type": "Image", "apis": apis, "health": {"period_seconds": 1}, **fields}
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _one_model(_nothing_left_behind: None) -> Iterator[FakeModelServer]:
+    with FakeModelServer("--count-items") as model:
+        yield model
+
+
+@pytest.fixture
+def running(_one_model: FakeModelServer, config: Callable[..., dict[str, Any]]) -> dict[str, str]:
+    """Fields of a service whose model is this worker's fake model server, which runs already."""
+    return {"model": _one_model.url, "model_config": json.dumps(config())}
+
+
+@pytest.fixture
+def model(_one_model: FakeModelServer) -> FakeModelServer:
+    """This worker's fake model server; its counts are those of all tests so far."""
+    return _one_model
+
+
+@pytest.fixture
+def write_files() -> Callable[[Path, Mapping[str, bytes | str]], Path]:
+    """Writes files below a folder, by their paths; the folder."""
+
+    def write(folder: Path, files: Mapping[str, bytes | str]) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def package(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """Writes a model package served by run.sh: the fake model server with options, or another script."""
+
+    def write(*options: str, script: str = "", folder: str = "package", **fields: Any) -> Path:
+        home = tmp_path / folder
+        home.mkdir()
+        (home / "config.json").write_text(json.dumps(config(**fields)))
+        command = " ".join([sys.executable, str(FAKE_MODEL_SERVER), *options])
+        (home / "run.sh").write_text(script or f"exec {command}\n")
+        return home
+
+    return write
+
+
+@pytest.fixture
+def thresher(tmp_path: Path, session_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the real command in a process of its own, on an ephemeral Prefect server; ``env`` adds variables."""
+    home = session_folder.with_name("prefect-home")  # one for all: making its database takes seconds
+
+    def run(
+        *arguments: object, env: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command_of(arguments), cwd=tmp_path, env=environment_of(home, env), text=True, capture_output=True,
+            stdin=subprocess.DEVNULL, timeout=180, preexec_fn=preexec or processes.die_with_parent, check=False,
+        )  # fmt: skip
+
+    run.command = command_of  # type: ignore[attr-defined]
+    run.environment = lambda env=None: environment_of(home, env)  # type: ignore[attr-defined]
+    return run
+
+
+def command_of(arguments: Sequence[object]) -> list[str]:
+    """The command line of the installed command."""
+    return [str(Path(sys.executable).with_name("thresher")), *map(str, arguments)]
+
+
+def environment_of(home: Path, env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command: this process's, with another PREFECT_HOME."""
+    return {**os.environ, "PREFECT_HOME": str(home), **(env or {})}
