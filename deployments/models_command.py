@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from deployments.storage_keys import storage_keys
 from tasks.clients import launcher
 from tasks.clients.launcher import Server
 from tasks.clients.model_store import ModelStore, ModelVersion
@@ -34,15 +35,16 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
     if not package.is_dir():
         raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
     settings = read_settings()
-    store = ModelStore(settings.model_store)
-    storage = Storage(settings)
+    credentials = await storage_keys(settings)
+    store = ModelStore(settings.model_store, credentials)
+    storage = Storage(settings, credentials)
     try:
         config, holder = await read_config(storage, parse_address(str(package)))
         serving = serving_of(config, await files_of(storage, holder), str(holder))
         made = store.create(SOURCE, model, version, package)
         try:
             _, stored = await read_config(storage, parse_address(made.folder))
-            folder = await local_copy(str(stored), settings.cache, {})
+            folder = await local_copy(str(stored), settings.cache, credentials)
             await _start_once(await launcher.prepare(serving, config, folder, {}, settings.cache), config.health)
         except RunError as error:
             return store.set_state(made, "Abnormal", str(error))
@@ -69,5 +71,6 @@ async def _start_once(launch: Launch, health: Health) -> None:
 
 def versions(model: str | None) -> list[ModelVersion]:
     """Every version of one model, or of all, newest first."""
-    store = ModelStore(read_settings().model_store)
+    settings = read_settings()
+    store = ModelStore(settings.model_store, engine_loop().run_blocking(storage_keys(settings)))
     return [one for name in ([model] if model else store.models(SOURCE)) for one in store.versions(SOURCE, name)]

@@ -6,10 +6,10 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
 from tasks.clients.tables import csv_rows, csv_text
-from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
@@ -34,7 +34,7 @@ def validate_service(fields: dict[str, Any]) -> dict[str, Any]:
 
 async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
     settings = read_settings()
-    credentials = await _credentials(settings)
+    credentials = await storage_keys(settings)
     run = await check(
         fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials=credentials
     )
@@ -43,14 +43,6 @@ async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
         return await _preview(run, settings, storage)
     finally:
         await storage.close()
-
-
-async def _credentials(settings: Settings) -> dict[str, Credentials]:
-    if settings.s3_credentials_block is None and settings.obs_credentials_block is None:
-        return {}
-    from tasks.blocks import storage_credentials  # imports Prefect, which takes a second
-
-    return await storage_credentials(settings)
 
 
 async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, Any]:

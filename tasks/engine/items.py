@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 
 import orjson
@@ -192,11 +193,7 @@ async def _send_joined(
         answer = await session.sender.send(row_body(mapping.join_bodies([body for _, body in ready])), tally)
     except AnswerError:
         return False
-    try:
-        orjson.loads(answer)
-        parts = split(answer, len(ready))
-    except orjson.JSONDecodeError:
-        parts = None
+    parts = None if _json_error(answer) else split(answer, len(ready))
     if parts is None:
         session.one_row_only = True
         return False
@@ -207,13 +204,29 @@ async def _send_joined(
 
 def _line(answer: bytes) -> bytes:
     """A row's answer as one line. Raises AnswerError if it is not JSON."""
+    if error := _json_error(answer):
+        if not answer.strip():
+            raise AnswerError("The model's answer is empty; JSON was expected")
+        raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}")
+    return compact(answer)
+
+
+def _json_error(answer: bytes) -> str:
+    """Why an answer is not JSON, or an empty text."""
     try:
         orjson.loads(answer)
+        return ""
     except orjson.JSONDecodeError as error:
-        if not answer.strip():
-            raise AnswerError("The model's answer is empty; JSON was expected") from None
-        raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}") from None
-    return compact(answer)
+        said = str(error)
+    try:  # orjson refuses numbers that no double can hold, which JSON allows
+        json.loads(answer, parse_constant=_no_number, parse_int=str, parse_float=str)
+        return ""
+    except (ValueError, RecursionError):
+        return said
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
 
 
 async def _together(work: list) -> None:  # type: ignore[type-arg]

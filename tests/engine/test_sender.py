@@ -11,6 +11,7 @@ from clients.support import processes_with, run
 from engine.support import group_of, send_all, stats
 from fakes.model_behaviour import item_key
 
+from tasks.domain.instance import MAX_DEATHS_IN_A_ROW
 from tasks.domain.result import Tally
 
 
@@ -155,12 +156,13 @@ def test_server__that_always_dies_is_given_up_and_nobody_waits_for_ever(tmp_path
             return answers, group.deaths
 
     answers, deaths = run(work())
-    assert deaths == 20
+    assert deaths == MAX_DEATHS_IN_A_ROW
     messages = set(answers.values())
     assert "model server died 3 times on this item" in messages
     lost = [str(message) for message in messages if "No instance is left" in str(message)]
     assert len(lost) == 1
-    assert lost[0].startswith("No instance is left: The model server died 20 times, the last times without one answer")
+    said = f"No instance is left: The model server died {MAX_DEATHS_IN_A_ROW} times, the last times without one answer"
+    assert lost[0].startswith(said)
     assert "\n" not in lost[0]
 
 
