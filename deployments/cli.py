@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -144,9 +145,14 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
     return 0
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``thresher``."""
     talk = _talk()
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value", console=None)
     except CycloptsError:
@@ -154,11 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     except ThresherError as error:
         talk.print(str(error), highlight=False, soft_wrap=True, markup=False)
         code = 2 if isinstance(error, SpecificationError) else 1
-    except KeyboardInterrupt:
-        talk.print(
-            "Stopped before the end: nothing is left running, and no output manifest was written.",
-            highlight=False,
-            soft_wrap=True,
-        )
+    except KeyboardInterrupt as stopped:
+        talk.print(str(stopped) or "Stopped before the end.", highlight=False, soft_wrap=True, markup=False)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

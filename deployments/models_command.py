@@ -73,4 +73,7 @@ def versions(model: str | None) -> list[ModelVersion]:
     """Every version of one model, or of all, newest first."""
     settings = read_settings()
     store = ModelStore(settings.model_store, engine_loop().run_blocking(storage_keys(settings)))
+    if model is not None and model not in store.models(SOURCE):
+        there = ", ".join(store.models(SOURCE)) or "none yet"
+        raise SpecificationError([Problem("NAME", model, f"there is no such model; there are: {there}")])
     return [one for name in ([model] if model else store.models(SOURCE)) for one in store.versions(SOURCE, name)]

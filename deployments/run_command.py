@@ -3,40 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import warnings
 from typing import Any
 
 from rich.console import Console
 
-from deployments.embedded_server import start_server
 from deployments.live import LiveProgress
 from tasks.domain.errors import RunError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
 from tasks.domain.service import BatchService, require
+from tasks.embedded_server import start_server
 from tasks.engine import progress
+from tasks.engine.loop import engine_loop
+from tasks.engine.session import sessions
 
 
 def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunResult:
     """Run a service once and return what came of it.
 
-    Runs on the ephemeral Prefect server if no server is configured, else against that. Raises ThresherError.
+    Runs on the embedded Prefect server if no server is configured, else against that. Raises ThresherError, and
+    KeyboardInterrupt once everything is stopped, for Ctrl-C and for SIGTERM.
     """
     service = require(fields)
     _prefect_environment(verbose)
-    signal.signal(signal.SIGTERM, _interrupt)
     with LiveProgress(talk):
         try:
+            logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
             start_server()
             result = asyncio.run(_run(service))
         except BaseException as error:
             # Prefect turns SIGTERM into an exception of its own while a flow runs.
-            if type(error).__name__ == "TerminationSignal":
-                raise KeyboardInterrupt from None
+            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
+                _stop_everything()
+                raise KeyboardInterrupt(
+                    "Stopped before the end: nothing is left running, and no output manifest was written. What was "
+                    f"done so far stays below {redact(service.output_path)}."
+                ) from None
             raise
     progress.forget(result.task_id)
     return result
+
+
+def _stop_everything() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # it is being stopped already
+    # Tasks that Prefect had not begun are of no interest any more.
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+    engine_loop().run_blocking(sessions.close_all())
 
 
 async def _run(service: BatchService) -> RunResult:
@@ -64,15 +81,10 @@ async def _run(service: BatchService) -> RunResult:
 
 
 def _prefect_environment(verbose: bool) -> None:
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
 
 
 def exit_code(result: RunResult) -> int:
@@ -82,6 +94,8 @@ def exit_code(result: RunResult) -> int:
 
 def talk_of(result: RunResult, talk: Console) -> None:
     """Say on standard error what came of a run."""
+    for warning in result.warnings:
+        talk.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
     counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
     talk.print(f"{result.failure or 'Completed.'} {counts}.", highlight=False, soft_wrap=True)
     for cause in result.top_causes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 from tasks.domain.errors import Problem, SpecificationError
 
+_TEXTS = ("name", "description", "resource_pool", "model", "model_version", "flavor", "environment")
 _PATHS = ("input_path", "output_path", "model", "model_config")
 
 
@@ -60,6 +62,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     except (yaml.YAMLError, ValueError, RecursionError):
         value = text
     *outer, last = field.strip().split(".")
+    if (outer[:1] or [last])[0] in _TEXTS and isinstance(value, (int, float, date)):
+        value = text  # 1.10 is a version, not a number
     target: Any = document
     for name in outer:
         target = target.setdefault(name, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from deployments.storage_keys import storage_keys
@@ -21,6 +22,7 @@ from tasks.engine.checking import check
 from tasks.engine.items import size_error
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import Planner
+from tasks.engine.rows import rows_of_a_request
 from tasks.settings import Settings, read_settings
 
 ROWS_COUNTED_BYTES = 64 << 20
@@ -102,9 +104,11 @@ def _first_request(run: Run, name: str, data: bytes) -> Body:
     if run.rule is None:
         return FileForm(run.api.file_leaf or "file").body(name, data)
     mapping = Mapping(run.rule)
-    for row in csv_rows(csv_text(data), header=run.service.csv_header == "present"):
-        return row_body(mapping.body(row.cells, row.line))
-    raise ObjectError("no row")
+    rows = csv_rows(csv_text(data), header=run.service.csv_header == "present")
+    bodies = [mapping.body(row.cells, row.line) for row in islice(rows, rows_of_a_request(run.service, mapping))]
+    if not bodies:
+        raise ObjectError("no row")
+    return row_body(mapping.join_bodies(bodies) if len(bodies) > 1 else bodies[0])
 
 
 def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 from prefect import Flow
 
+from tasks.embedded_server import start_server
+
 
 class CallableFlow(Flow[..., Any]):
     """An async flow: awaited in async code, and simply called in code without a running event loop.
@@ -17,12 +19,12 @@ class CallableFlow(Flow[..., Any]):
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the flow: its result, or an awaitable of it if an event loop is running."""
-        running = super().__call__(*arguments, **named)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(running)
-        return running
+            start_server()
+            return asyncio.run(super().__call__(*arguments, **named))
+        return super().__call__(*arguments, **named)
 
 
 def callable_flow(**options: Any) -> Callable[[Callable[..., Any]], CallableFlow]:

@@ -14,6 +14,7 @@ from tasks.blocks import resolved_environment, storage_credentials
 from tasks.console import plain_errors
 from tasks.domain.credentials import Credentials
 from tasks.domain.run import Run, ShardDone, ShardRef
+from tasks.embedded_server import guard_server
 from tasks.engine.loop import engine_loop
 from tasks.engine.session import Session, sessions
 from tasks.engine.shard import infer_shard
@@ -60,6 +61,7 @@ async def _infer(
 async def instances() -> AsyncIterator[None]:
     """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
     plain_errors()
+    guard_server()
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks.clients.lifeline import GuardedProcess
 from tasks.domain.errors import ModelServerError
+from tasks.domain.paths import redact
 from tasks.settings import ROOT
 
 SERVING = ROOT / "infra" / "serving"
@@ -99,7 +100,7 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
     )
     try:
         status = await process.ended()
-        said = log.read_text(errors="replace").strip()
+        said = redact(log.read_text(errors="replace")).strip()
     finally:
         await process.stop()
         log.unlink(missing_ok=True)

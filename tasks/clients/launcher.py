@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from tasks.domain.paths import redact
 
 HOST = "127.0.0.1"
 _TAIL_BYTES = 4000
+SECRET_LENGTH = 4
+"""Shorter values are no secrets, and would hide half of every text."""
 _TAIL_LINES = 20
 _FIRST_PERIOD_SECONDS = 0.05
 
@@ -52,8 +54,9 @@ def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:
 class Server:
     """One running model server process. ``url`` is its address."""
 
-    def __init__(self, process: GuardedProcess, port: int, log: Path) -> None:
+    def __init__(self, process: GuardedProcess, port: int, log: Path, secrets: Sequence[str] = ()) -> None:
         self._process = process
+        self._secrets = sorted((one for one in secrets if len(one) >= SECRET_LENGTH), key=len, reverse=True)
         self._log = log
         self.url = f"http://{HOST}:{port}"
         self.health_said = "not asked yet"
@@ -65,7 +68,7 @@ class Server:
         process = await GuardedProcess.start(
             launch.command, folder=launch.folder, environment={**launch.environment, "PORT": str(port)}, log=log
         )
-        return cls(process, port, log)
+        return cls(process, port, log, launch.secrets)
 
     async def ready(self, health: Health) -> None:
         """Wait until the server is healthy. Raises ModelServerError, with what it printed last, if it ends before.
@@ -122,7 +125,10 @@ class Server:
             lines = []
         if not lines:
             return " It printed nothing."
-        return " It printed last:\n" + "\n".join(f"    {redact(line)}" for line in lines)
+        said = "\n".join(f"    {redact(line)}" for line in lines)
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
+        return f" It printed last:\n{said}"
 
 
 def _ask(url: str, timeout_seconds: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,9 +20,26 @@ class GuardedProcess:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._ended = asyncio.ensure_future(process.wait())
-        assert process.stdout is not None
-        self._command_ended = asyncio.ensure_future(process.stdout.read(1))
+        self._session: int | None = None
+        self._command_ended = asyncio.ensure_future(self._listen())
+        self._ended = asyncio.ensure_future(self._wait())
+
+    async def _listen(self) -> None:
+        output = self._process.stdout
+        assert output is not None
+        line = await output.readline()
+        if line.endswith(b"\n"):
+            self._session = int(line)
+        await output.read(1)
+
+    async def _wait(self) -> int:
+        status = await self._process.wait()
+        await self._command_ended
+        if status < 0 and self._session is not None:
+            # The warden itself was killed. The kernel ends the command, but not what the command has started.
+            with suppress(OSError):
+                os.killpg(self._session, signal.SIGKILL)
+        return status if status >= 0 else 128 - status
 
     @classmethod
     async def start(
@@ -70,24 +88,24 @@ class GuardedProcess:
             await asyncio.shield(self._ended)
 
 
-def adopt_children() -> subprocess.Popen[bytes] | None:
-    """Guard the processes that this one has started so far: they end when it does, however it ends.
+def children(matching: str = "") -> list[int]:
+    """Ids of this process's children whose command line holds ``matching``; none if the system does not tell."""
+    found = []
+    with suppress(OSError):
+        for task in os.listdir("/proc/self/task"):
+            for pid in Path(f"/proc/self/task/{task}/children").read_text().split():
+                with suppress(OSError):
+                    if matching.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        found.append(int(pid))
+    return found
 
-    For processes that a library started (Prefect's ephemeral server). Returns the warden, None if there are none or the
-    system does not tell.
+
+def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:
+    """Guard processes that a library has started (Prefect's embedded server): they end when this one does, however.
+
+    Returns the warden; nothing is ever written to its standard input, which closes when this process is gone.
     """
-    try:
-        children = [
-            pid
-            for task in os.listdir("/proc/self/task")
-            for pid in Path(f"/proc/self/task/{task}/children").read_text().split()
-        ]
-    except OSError:
-        return None
-    if not children:
-        return None
-    # Nothing is ever written: the pipe closes when this process is gone.
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *children],
+        [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *map(str, pids)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import aiohttp
@@ -28,47 +27,6 @@ class RequestFailed(Exception):
         self.failure = failure
         self.cause = cause
         self.answer = answer
-
-
-class Budget:
-    """Bounds the bytes that are held at once; waits in order. One request for more than all waits for all."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._free = total
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-
-    async def take(self, amount: int) -> int:
-        """Wait until ``amount`` bytes are free and take them; what was taken, for :meth:`give`."""
-        amount = min(amount, self._total)
-        if not self._waiting and amount <= self._free:
-            self._free -= amount
-            return amount
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.give(amount)
-            else:
-                if (amount, turn) in self._waiting:  # else it was passed over when its turn came
-                    self._waiting.remove((amount, turn))
-                self._wake()
-            raise
-        return amount
-
-    def give(self, amount: int) -> None:
-        """Give bytes back."""
-        self._free += amount
-        self._wake()
-
-    def _wake(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            amount, turn = self._waiting.pop(0)
-            if not turn.done():
-                self._free -= amount
-                turn.set_result(None)
 
 
 class ModelClient:

@@ -116,7 +116,9 @@ class ModelStore:
         raise SpecificationError([Problem("model_version", version, f"there is no such version; there are: {listed}")])
 
     def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
-        """Copy a package into the store, in the state Creating. Raises SpecificationError if the version exists."""
+        """Copy a package into the store, in the state Creating. One that is not Normal is replaced.
+
+        Raises SpecificationError if the version exists and is Normal."""
         problems = [
             Problem(field, value, "should be up to 64 letters, digits, '-', '_' and '.', no '.' or '-' first")
             for field, value in (("model", model), ("model_version", version))
@@ -124,10 +126,13 @@ class ModelStore:
         ]
         if problems:
             raise SpecificationError(problems)
-        if any(one.version == version for one in self.versions(source, model)):
+        earlier = next((one for one in self.versions(source, model) if one.version == version), None)
+        if earlier is not None and earlier.state == "Normal":
             raise SpecificationError([Problem("model_version", version, f"{model} has this version already")])
-        made = self.set_state(self._new(source, model, version), "Creating", "")
         target = f"{self._path}/{source}/{model}/{version}"
+        if earlier is not None:  # it never became usable
+            self._remove(target)
+        made = self.set_state(self._new(source, model, version), "Creating", "")
         try:
             for path in sorted(package.rglob("*")):
                 relative = path.relative_to(package)
@@ -139,6 +144,12 @@ class ModelStore:
             self.set_state(made, "Abnormal", "the package could not be copied")
             raise StorageError(f"The package cannot be copied to {made.folder}: {type(error).__name__}.") from None
         return made
+
+    def _remove(self, folder: str) -> None:
+        try:
+            self._filesystem.rm(folder, recursive=True)
+        except Exception as error:  # s3fs lets botocore's errors through
+            raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
 
     def _new(self, source: str, model: str, version: str) -> ModelVersion:
         return ModelVersion(

@@ -198,6 +198,10 @@ class OutputFolder:
                 raise
             await writer.close()
 
+    def is_gone(self) -> bool:
+        """Whether the folder was there and is not any more (local folders; a bucket's folders are no things)."""
+        return self.root.scheme == "local" and not os.path.isdir(self.root.path)
+
     async def remove_scratch(self) -> None:
         """Remove plan and reports."""
         await self._storage.delete(self.scratch)

@@ -10,7 +10,8 @@ warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
 An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
 is removed together with its folder, if that is empty then.
 
-One byte on standard output tells that the command itself has ended, before what it left behind is cleared away. The
+The first line on standard output is the command's process id (and session), for an owner whose warden is killed; one
+more byte tells that the command itself has ended, before what it left behind is cleared away. The
 exit status is the command's, or 128 + the signal that ended it.
 """
 
@@ -129,6 +130,13 @@ def _end_all(child: int) -> int | None:
         time.sleep(0.01)
 
 
+def _say(text: str) -> None:
+    try:
+        os.write(1, text.encode())
+    except OSError:
+        pass  # nobody listens any more
+
+
 def _remove(log: str) -> None:
     try:
         os.unlink(log)
@@ -146,6 +154,7 @@ def guard(log: str, command: list[str]) -> int:
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = _start(log, command)
+    _say(f"{child}\n")
     status = None
     orphaned = True
     while status is None:
@@ -159,10 +168,7 @@ def guard(log: str, command: list[str]) -> int:
             if not said:
                 break
     if status is not None:
-        try:
-            os.write(1, b".")
-        except OSError:
-            pass
+        _say(".")
     found = _end_all(child)
     if status is None and orphaned:
         _remove(log)

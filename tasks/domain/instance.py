@@ -29,6 +29,8 @@ class Launch:
     command: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values that must not be shown, should the model server print them."""
 
 
 def server_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ _USER = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
 _QUERY = re.compile(r"(https?://[^\s?#]*[?#])\S*[^\s'\"<>()\[\]{}.,:;]", re.IGNORECASE)
 _SPECIAL = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _WORD = re.compile(r"\{([^{}]*)\}")
 
 
@@ -89,6 +90,8 @@ def parse_address(text: str, base: str | None = None) -> Address:
         bucket, _, key = rest.partition("/")
         if not bucket:
             raise ValueError(f"the bucket is missing: {scheme}://bucket/object")
+        if _BUCKET.fullmatch(bucket) is None:
+            raise ValueError(f"a bucket's name has letters, digits, '.', '-' and '_' only: {scheme}://bucket/object")
         return Address("s3" if scheme == "s3" else "obs", bucket, key, f"{scheme}://{bucket}/")
     if scheme in ("http", "https"):
         if not rest.split("/", 1)[0]:

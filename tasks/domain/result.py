@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-_DIGITS = re.compile(r"(?<!HTTP )(?<!\d)\d+")
+_DIGITS = re.compile(r"(?<!HTTP )\b\d+\b")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 CAUSES_KEPT = 200
 CAUSES_SHOWN = 10
+CAUSE_SHOWN = 300
 _BUCKET = math.log(1.05)
 """Latencies are counted in buckets of 5 %."""
 
@@ -116,7 +117,8 @@ _COUNTS = ("successful", "failed", "rows", "failed_rows", "bytes_read", "bytes_w
 
 def cause_of(message: str) -> str:
     """A failure's message without what differs from item to item: numbers and quoted values."""
-    return _DIGITS.sub("N", _QUOTED.sub('"..."', message))[:160]
+    cause = _DIGITS.sub("N", _QUOTED.sub('"..."', message))
+    return cause if len(cause) <= CAUSE_SHOWN else f"{cause[:CAUSE_SHOWN]}..."
 
 
 def rows_message(rows: int, failed_rows: int, first: str) -> str:

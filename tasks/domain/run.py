@@ -102,6 +102,7 @@ class RunResult(BaseModel):
     failed: int
     seconds: dict[str, float]
     top_causes: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
     failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is Completed")
 
     def checked(self) -> RunResult:

@@ -76,6 +76,7 @@ class BatchService(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,  # the input holds the environment
         title="Batch service",
+        coerce_numbers_to_str=True,  # YAML reads 1 and 1.0 as numbers, whatever the field
     )
 
     name: Annotated[
@@ -252,6 +253,10 @@ class BatchService(BaseModel):
     @field_validator("input_path", "output_path")
     @classmethod
     def _storage(cls, value: str) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("should be UTF-8") from None
         if paths.parse_address(value).scheme == "http":
             raise ValueError("should be a local path, file://, s3:// or obs://; share links stand in a manifest")
         return value
@@ -319,6 +324,15 @@ class BatchService(BaseModel):
         ]
 
     @property
+    def secret_variables(self) -> list[str]:
+        """Names of environment variables whose value is a secret, by reference or by the look of its name."""
+        return [
+            name
+            for name, value in self.environment.items()
+            if _SECRET_WORDS.search(name) or SECRET_REFERENCE.search(value)
+        ]
+
+    @property
     def model_is_running(self) -> bool:
         """Whether ``model`` is the address of a server that already runs."""
         return self.model.lower().startswith(("http://", "https://"))
@@ -351,6 +365,8 @@ def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str
 
 
 def _whole(problem: Problem) -> Problem:
+    if problem.field == "name" and "pattern" in problem.expected:
+        return Problem(problem.field, problem.value, "should be 1-64 letters, digits, '-' or '_'")
     if problem.field.startswith("environment"):
         # The value may be a secret.
         return Problem(problem.field, None, problem.expected)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -98,6 +100,8 @@ class _Found:
             return
         if model.lower().startswith(("http://", "https://")):
             self._serving = "running"
+            if self._right.get("instances", 1) != 1:
+                self._warnings.append("instances is not used: the model server runs already, at one address")
             self._config = await self._running_config(storage)
             return
         if self._right.get("running_config", self._right.get("model_config")) is not None:
@@ -204,7 +208,7 @@ class _Found:
         output = parse_address(paths.expand_words(given, task_id=task_id, name=name, scheduled_time=scheduled_time))
         if isinstance(self._right.get("input_path"), str):
             source = parse_address(self._right["input_path"])
-            if source.contains(output) and not given.endswith(".manifest"):
+            if source.contains(output) or _real(source).contains(_real(output)):
                 expected = "should not lie inside the input folder: the next run would read these results"
                 raise SpecificationError([Problem("output_path", given, expected)])
         try:
@@ -220,3 +224,8 @@ class _Found:
             expected = f"should be a folder that can be written to: {error.cause}"
             raise SpecificationError([Problem("output_path", given, expected)]) from None
         self._output = output
+
+
+def _real(address: Address) -> Address:
+    """A local address with its links followed."""
+    return replace(address, path=os.path.realpath(address.path)) if address.scheme == "local" else address

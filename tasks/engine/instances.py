@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tasks.clients.launcher import Server
@@ -72,7 +73,7 @@ class InstanceGroup:
         connect: Connect,
         health: Health,
         timeout_seconds: float,
-        folder: Path,
+        folder: Callable[[], Path],
         max_concurrency: int | None,
         running_url: str | None = None,
     ) -> None:
@@ -114,7 +115,10 @@ class InstanceGroup:
         if self._running_url is not None:
             self._take_in(self.instances[0], self._connect(self._running_url))
             return
-        self._keepers = [asyncio.create_task(self._keep(instance)) for instance in self.instances]
+        for instance in self.instances:
+            keeper = asyncio.create_task(self._keep(instance))
+            keeper.add_done_callback(partial(self._kept, instance))
+            self._keepers.append(keeper)
         await self._first_ready.wait()
         if self._lost is not None:
             raise self._lost
@@ -159,9 +163,14 @@ class InstanceGroup:
                 self._give_up(instance, ModelServerError(said))
                 return
 
+    def _kept(self, instance: Instance, keeper: asyncio.Task[None]) -> None:
+        # Whatever ended the keeper: nobody may wait for its instance for ever.
+        if not keeper.cancelled() and (error := keeper.exception()) is not None:
+            self._give_up(instance, _as_server_error(error))
+
     async def _start(self, instance: Instance) -> None:
         launch = await self._prepare()
-        log = self._folder / f"instance-{instance.number}.log"
+        log = self._folder() / f"instance-{instance.number}.log"
         instance.server = await Server.start(launch, log)
         await instance.server.ready(self._health)
         self._take_in(instance, self._connect(instance.server.url))
@@ -266,7 +275,7 @@ class InstanceGroup:
         await asyncio.gather(*(self._stop(instance) for instance in self.instances), return_exceptions=True)
 
 
-def _as_server_error(error: Exception) -> ModelServerError:
+def _as_server_error(error: BaseException) -> ModelServerError:
     """Whatever kept an instance from being started, as the one error that those who wait for it know."""
     if isinstance(error, ModelServerError):
         return error

@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
-import json
-from collections.abc import Iterator, Sequence
-
-import orjson
+import logging
 
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.tables import Row, csv_rows, csv_text
-from tasks.domain.answer import compact, error_line, shown, split
-from tasks.domain.errors import AnswerError, ContentError, DownloadError, ItemError, RowError, UploadError
+from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import Address, parse_address
-from tasks.domain.request import row_body
 from tasks.domain.result import Outcome, Tally, rows_message
+from tasks.engine.budget import Held
+from tasks.engine.rows import answer_rows
 from tasks.engine.session import Session
 
-AUTO_ROWS = 64
-UNKNOWN_BYTES = 1 << 20
-CSV_COST = 6
-"""A CSV item's answers, held until it is complete, take several times its own bytes."""
+CSV_COST = 12
+"""A CSV item's text and answers, held until it is complete, take several times its own bytes."""
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+_log = logging.getLogger(__name__)
 
 
 async def process(session: Session, item: Item, tally: Tally) -> Outcome:
-    """Read, send and write one item. Never raises for what is wrong with the item: that is its outcome."""
+    """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome."""
     if item.error:
         return Outcome(item.number, item.source, item.result_name, item.error, False)
-    cost = item.size if item.size >= 0 else UNKNOWN_BYTES
-    held = await session.bytes.take(cost if session.mapping is None else cost * CSV_COST)
+    weight = 1 if session.mapping is None else CSV_COST
+    # What no listing told counts as the largest there may be, until its bytes are here.
+    size = item.size if item.size >= 0 else session.settings.max_item_bytes
+    held = await session.bytes.hold(size * weight)
     try:
+        address = parse_address(item.address)
         if session.mapping is None:
-            return await _file(session, item, tally)
-        return await _table(session, session.mapping, item, tally)
+            return await _file(session, item, address, held, tally)
+        return await _table(session, session.mapping, item, address, held, tally)
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, str(error), False)
+    except Exception as error:
+        # A fault of ours or of a library must not cost the other items.
+        _log.exception("unexpected item=%d", item.number)
+        return Outcome(item.number, item.source, item.result_name, f"Unexpected {type(error).__name__}.", False)
     finally:
-        session.bytes.give(held)
+        held.give_back()
 
 
 def size_error(name: str, size: int, limit: int) -> str:
@@ -61,7 +62,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
         if address.scheme == "local":
             data = await session.storage.read(address, limit, item.size)
         else:
-            async with session.remote:
+            async with session.remote_reads:
                 data = await session.storage.read(address, limit, item.size)
     except TooLarge as larger:
         raise ContentError(size_error(name, larger.size, limit)) from None
@@ -78,161 +79,42 @@ async def _write(session: Session, item: Item, data: bytes) -> None:
         if session.output.root.scheme == "local":
             await session.output.write(name, data)
         else:
-            async with session.remote:
+            async with session.remote_writes:
                 await session.output.write(name, data)
     except ObjectError as error:
+        if session.output.is_gone():
+            session.stop(f"the output folder {session.output.root} is gone")
         raise UploadError(error.cause) from None
 
 
-async def _file(session: Session, item: Item, tally: Tally) -> Outcome:
+async def _file(session: Session, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
     assert session.form is not None
-    address = parse_address(item.address)
     data = await _read(session, item, address)
-    answer = await session.sender.send(session.form.body(address.name, data), tally)
+    size = len(data)
+    held.shrink(size)
+    body = session.form.body(address.name, data)
+    del data  # the body has its own copy
+    answer = await session.sender.send(body, tally)
     await _write(session, item, answer)
-    return Outcome(
-        item.number, item.source, item.result_name, "", True, bytes_read=len(data), bytes_written=len(answer)
-    )
+    return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 
-async def _table(session: Session, mapping: Mapping, item: Item, tally: Tally) -> Outcome:
-    address = parse_address(item.address)
+async def _table(session: Session, mapping: Mapping, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
     if not address.name.lower().endswith(".csv"):
         raise ContentError("A .csv file was expected, because the model's request is JSON: one request a row.")
     data = await _read(session, item, address)
-    answers = _Answers()
-    text = csv_text(data)
-    # The whole file is looked at first: a broken one is refused before its first row is sent.
-    rows = sum(1 for _ in csv_rows(text, header=session.run.service.csv_header == "present"))
-    if not rows:
-        raise ContentError("The CSV file has no rows.")
-    supply = csv_rows(text, header=session.run.service.csv_header == "present")
-    size = _rows_per_request(session, mapping)
-    workers = min(-(-rows // size), session.group.capacity)
-    await _together([_send_rows(session, mapping, supply, answers, tally) for _ in range(workers)])
+    size = len(data)
+    held.shrink(size * CSV_COST)
+    answers = await answer_rows(session, mapping, data, tally)
     message = ""
     if answers.failed:
-        message = rows_message(rows, answers.failed, answers.first_failure())
-    if answers.failed == rows:
+        message = rows_message(answers.rows, answers.failed, answers.first_failure())
+    if answers.failed == answers.rows:
         return Outcome(
-            item.number, item.source, item.result_name, message, False, rows, answers.failed, bytes_read=len(data)
+            item.number, item.source, item.result_name, message, False, answers.rows, answers.failed, bytes_read=size
         )
     result = answers.result()
     await _write(session, item, result)
     return Outcome(
-        item.number, item.source, item.result_name, message, True, rows, answers.failed, len(data), len(result)
+        item.number, item.source, item.result_name, message, True, answers.rows, answers.failed, size, len(result)
     )
-
-
-def _rows_per_request(session: Session, mapping: Mapping) -> int:
-    asked = session.run.service.rows_per_request
-    if session.one_row_only or not mapping.takes_many_rows:
-        return 1
-    return AUTO_ROWS if asked == "auto" else asked
-
-
-class _Answers:
-    """The answer lines of one CSV item, in row order, however they come in."""
-
-    def __init__(self) -> None:
-        self._lines: dict[int, bytes] = {}
-        self._failures: dict[int, str] = {}
-
-    def add(self, row: Row, answer: bytes) -> None:
-        self._lines[row.number] = answer
-
-    def fail(self, row: Row, message: str) -> None:
-        self._lines[row.number] = error_line(message)
-        self._failures[row.number] = message
-
-    @property
-    def failed(self) -> int:
-        return len(self._failures)
-
-    def first_failure(self) -> str:
-        number = min(self._failures)
-        return f"row {number}: {self._failures[number]}"
-
-    def result(self) -> bytes:
-        return b"".join(part for number in range(1, len(self._lines) + 1) for part in (self._lines[number], b"\n"))
-
-
-async def _send_rows(
-    session: Session, mapping: Mapping, supply: Iterator[Row], answers: _Answers, tally: Tally
-) -> None:
-    """Take rows from the common supply and send them, until there are no more."""
-    while True:
-        size = _rows_per_request(session, mapping)
-        taken = list(itertools.islice(supply, size))
-        if not taken:
-            return
-        if session.stopped:
-            for row in taken:
-                answers.fail(row, session.stopped)
-            continue
-        ready: list[tuple[Row, bytes]] = []
-        for row in taken:
-            try:
-                ready.append((row, mapping.body(row.cells, row.line)))
-            except RowError as error:
-                answers.fail(row, str(error))
-        if len(ready) > 1 and await _send_joined(session, mapping, ready, answers, tally):
-            continue
-        for row, body in ready:
-            try:
-                answers.add(row, _line(await session.sender.send(row_body(body), tally)))
-            except AnswerError as error:
-                answers.fail(row, str(error))
-
-
-async def _send_joined(
-    session: Session, mapping: Mapping, ready: Sequence[tuple[Row, bytes]], answers: _Answers, tally: Tally
-) -> bool:
-    """Send several rows in one request; whether each row has its answer (else they are sent one by one)."""
-    try:
-        answer = await session.sender.send(row_body(mapping.join_bodies([body for _, body in ready])), tally)
-    except AnswerError:
-        return False
-    parts = None if _json_error(answer) else split(answer, len(ready))
-    if parts is None:
-        session.one_row_only = True
-        return False
-    for (row, _), part in zip(ready, parts, strict=True):
-        answers.add(row, part)
-    return True
-
-
-def _line(answer: bytes) -> bytes:
-    """A row's answer as one line. Raises AnswerError if it is not JSON."""
-    if error := _json_error(answer):
-        if not answer.strip():
-            raise AnswerError("The model's answer is empty; JSON was expected")
-        raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}")
-    return compact(answer)
-
-
-def _json_error(answer: bytes) -> str:
-    """Why an answer is not JSON, or an empty text."""
-    try:
-        orjson.loads(answer)
-        return ""
-    except orjson.JSONDecodeError as error:
-        said = str(error)
-    try:  # orjson refuses numbers that no double can hold, which JSON allows
-        json.loads(answer, parse_constant=_no_number, parse_int=str, parse_float=str)
-        return ""
-    except (ValueError, RecursionError):
-        return said
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(name)
-
-
-async def _together(work: list) -> None:  # type: ignore[type-arg]
-    if len(work) == 1:
-        await work[0]
-        return
-    async with asyncio.TaskGroup() as group:
-        for one in work:
-            group.create_task(one)

@@ -36,8 +36,26 @@ class LoopThread:
             raise
 
     def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the engine's loop and wait for it, from a thread without a loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        """Run ``work`` on the engine's loop and wait for it, from a thread without a loop.
+
+        Interrupted (Ctrl-C), the work is cancelled, and has ended when this returns.
+        """
+        ended = threading.Event()
+
+        async def watched() -> T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                ended.wait()
+            raise
 
 
 _loops: dict[int, LoopThread] = {}

@@ -106,7 +106,8 @@ def _result(
     run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, tally: Tally, parts: int, started: float
 ) -> RunResult:
     manifests = tuple(str(output.root.child(run.names.manifest(part))) for part in range(parts))
-    failure = next((shard.stopped for shard in done if shard.stopped), "")
+    stopped = next((shard.stopped for shard in done if shard.stopped), "")
+    failure = f"The run was stopped early because {stopped}." if stopped else ""
     if not failure and not tally.successful:
         failure = f"No item succeeded: all {plan.items} failed."
     return RunResult(
@@ -120,6 +121,7 @@ def _result(
         failed=tally.failed,
         seconds=_seconds(plan, done, started),
         top_causes=tuple(tally.top_causes()),
+        warnings=(*run.warnings, *plan.warnings),
         failure=failure,
     )
 
@@ -162,6 +164,6 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "top_causes": list(result.top_causes),
         "shards": len(plan.shards),
         "manifests": list(result.manifests),
-        "warnings": [*run.warnings, *plan.warnings],
+        "warnings": list(result.warnings),
         "failure": result.failure,
     }  # fmt: skip

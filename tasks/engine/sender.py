@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 
 from tasks.clients.model_server import RequestFailed
 from tasks.domain.answer import status_error
@@ -19,10 +20,11 @@ OVERLOAD = (429, 503)
 
 
 class Sender:
-    """Sends requests to a group of instances."""
+    """Sends requests to a group of instances; none any more once ``stopped`` says why."""
 
-    def __init__(self, group: InstanceGroup) -> None:
+    def __init__(self, group: InstanceGroup, stopped: Callable[[], str] = str) -> None:
         self._group = group
+        self._stopped = stopped
 
     async def send(self, body: Body, tally: Tally) -> bytes:
         """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
@@ -45,6 +47,8 @@ class Sender:
                 raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
             was_suspected, suspected = suspected, None
             try:
+                if message := self._stopped():
+                    raise AnswerError(message)
                 generation = instance.generation
                 client = instance.client
                 if client is None:  # died between being chosen and now

@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.clients import launcher
 from tasks.clients.failures import ObjectError
-from tasks.clients.model_server import Budget, ModelClient
+from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
@@ -21,6 +22,7 @@ from tasks.domain.instance import Launch
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
 from tasks.domain.run import Run
+from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
@@ -49,12 +51,17 @@ class Session:
         self.storage = Storage(settings, credentials)
         self.output = OutputFolder(self.storage, run.output_address, run.names.scratch)
         self.bytes = Budget(settings.bytes_in_flight)
-        self.remote = asyncio.Semaphore(REMOTE_AT_ONCE)
+        # Two, because who reads may wait for bytes that only who writes gives back.
+        self.remote_reads = asyncio.Semaphore(REMOTE_AT_ONCE)
+        self.remote_writes = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.mapping = RowMapping(run.rule) if run.rule is not None else None
         leaf = run.api.file_leaf
         self.form = FileForm(leaf) if leaf is not None else None
         self.one_row_only = False
-        """Set once an answer to several rows could not be split."""
+        """Set once an answer to several rows was not those to single rows."""
+        self.joined_is_right = False
+        """Set once it was."""
+        self.joining = asyncio.Lock()
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""
@@ -67,7 +74,7 @@ class Session:
         self._starting: asyncio.Task[None] | None = None
         self._preparing = asyncio.Lock()
         self._work: set[asyncio.Future[Any]] = set()
-        self._folder = Path(tempfile.mkdtemp(prefix="thresher-"))
+        self._folder: Path | None = None
         service = run.service
         self.group = InstanceGroup(
             service.instances,
@@ -75,11 +82,11 @@ class Session:
             connect=self._connect,
             health=run.config.health,
             timeout_seconds=service.timeout_minutes * 60,
-            folder=self._folder,
+            folder=self._log_folder,
             max_concurrency=service.max_concurrency,
             running_url=service.model if run.serving == "running" else None,
         )
-        self.sender = Sender(self.group)
+        self.sender = Sender(self.group, lambda: self.not_processed)
 
     async def start(self) -> None:
         """Prepare and start the instances, once for all shards. Raises ModelServerError."""
@@ -103,10 +110,15 @@ class Session:
                 assert self.run.serving != "running"
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
-                self._launch = await launcher.prepare(
-                    self.run.serving, self.run.config, folder, given, self.settings.cache
-                )
+                launch = await launcher.prepare(self.run.serving, self.run.config, folder, given, self.settings.cache)
+                secrets = tuple(given[name] for name in self.run.service.secret_variables)
+                self._launch = replace(launch, secrets=secrets)
             return self._launch
+
+    def _log_folder(self) -> Path:
+        if self._folder is None:  # as late as can be: whoever is killed before leaves none behind
+            self._folder = Path(tempfile.mkdtemp(prefix="thresher-"))
+        return self._folder
 
     def _connect(self, url: str) -> ModelClient:
         api = self.run.api
@@ -130,10 +142,16 @@ class Session:
             return
         bound = threshold * self.planned_items if threshold < 1 else threshold
         if self.failed_items > bound:
-            self.stopped = (
-                f"Not processed: the run was stopped early because {self.failed_items} items had failed "
-                f"(error_threshold {threshold:g})."
-            )
+            self.stop(f"{self.failed_items} items had failed (error_threshold {threshold:g})")
+
+    def stop(self, reason: str) -> None:
+        """Send no further request; what is left is FAILED, and the run is Failed, for this reason."""
+        self.stopped = self.stopped or reason
+
+    @property
+    def not_processed(self) -> str:
+        """Message of an item that was not sent any more; empty while all is well."""
+        return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
 
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.
@@ -149,7 +167,8 @@ class Session:
             with suppress(ObjectError):
                 await self.output.remove_scratch()
         await self.storage.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Sessions:
@@ -169,6 +188,11 @@ class Sessions:
         session = self._held.pop(task_id, None)
         if session is not None:
             await session.close()
+
+    async def close_all(self) -> None:
+        """Close every session of this process."""
+        for task_id in list(self._held):
+            await self.close(task_id)
 
 
 sessions = Sessions()

@@ -51,7 +51,7 @@ async def _process_all(session: Session, todo: Iterator[Item], items: int, repor
     async def work() -> None:
         for item in todo:
             if session.stopped and not item.error:
-                outcome = Outcome(item.number, item.source, item.result_name, session.stopped, False)
+                outcome = Outcome(item.number, item.source, item.result_name, session.not_processed, False)
             else:
                 outcome = await process(session, item, reporter.sent)
                 if outcome.message:

@@ -57,7 +57,7 @@ for kind in sys.argv[1:]:
 OWNER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tasks.clients.lifeline import GuardedProcess, adopt_children
+from tasks.clients.lifeline import GuardedProcess
 
 async def main():
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"owner was interrupted\\n"))
@@ -337,11 +337,12 @@ def test_ctrl_c__to_the_group_of_the_terminal_does_not_hit_the_command(tmp_path:
 
 ADOPTER = """
 import subprocess, sys, time
-from tasks.clients.lifeline import adopt_children
+from tasks.clients.lifeline import adopt, children
 
-assert adopt_children() is None
+assert children() == []
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))
-warden = adopt_children()
+assert children("no such command") == []
+warden = adopt(children("-I"))
 print("warden", warden.pid, flush=True)
 time.sleep(600)
 """
@@ -351,7 +352,7 @@ time.sleep(600)
     "kinds",
     [("stay",), pytest.param(("stubborn-command", "stay"), marks=pytest.mark.slow)],
 )
-def test_adopt_children__ends_them_when_the_adopter_is_killed(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+def test_adopt__ends_them_when_the_adopter_is_killed(tmp_path: Path, kinds: tuple[str, ...]) -> None:
     log = tmp_path / "log"
     adopter = subprocess.Popen(
         [sys.executable, "-c", ADOPTER, str(log), TREE, *kinds],
