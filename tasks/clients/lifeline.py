@@ -37,8 +37,7 @@ class GuardedProcess:
         await self._command_ended
         if status < 0 and self._session is not None:
             # The warden itself was killed. The kernel ends the command, but not what the command has started.
-            with suppress(OSError):
-                os.killpg(self._session, signal.SIGKILL)
+            await _end_session(self._session)
         return status if status >= 0 else 128 - status
 
     @classmethod
@@ -86,6 +85,30 @@ class GuardedProcess:
         except TimeoutError:
             self._process.kill()
             await asyncio.shield(self._ended)
+
+
+async def _end_session(session: int) -> None:
+    """Kill what is left of a session; returns when nothing of it runs (or what runs cannot be killed)."""
+    with suppress(OSError):
+        os.killpg(session, signal.SIGKILL)
+    deadline = asyncio.get_running_loop().time() + STOP_SECONDS
+    while (left := _running_in(session)) and asyncio.get_running_loop().time() < deadline:
+        for pid in left:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.01)
+
+
+def _running_in(session: int) -> list[int]:
+    """Processes of a session that run; none if the system does not tell."""
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
+                if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+                    found.append(int(name))
+    return found
 
 
 def children(matching: str = "") -> list[int]:

@@ -104,8 +104,8 @@ def csv_rows(text: str, *, header: bool) -> Iterator[Row]:
             return
         except csv.Error as error:
             raise ContentError(f"line {line}: broken CSV, {_csv_fault(str(error))}.") from None
-        if not cells or (len(cells) == 1 and not cells[0].strip()):
-            continue  # a blank line
+        if not cells:
+            continue
         if skip:
             skip = False
             continue

@@ -145,8 +145,23 @@ def _remove(log: str) -> None:
         pass
 
 
+def _close_inherited() -> None:
+    """Close what an event loop has let through (uvloop: both pipes once more); the command would hold it open."""
+    try:
+        opened = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        opened = list(range(256))
+    for number in opened:
+        if number > 2:
+            try:
+                os.close(number)
+            except OSError:
+                continue
+
+
 def guard(log: str, command: list[str]) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
+    _close_inherited()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -177,7 +192,7 @@ def guard(log: str, command: list[str]) -> int:
 
 
 def adopt(pids: list[int]) -> int:
-    """Wait for the lifeline to close, then end these processes."""
+    """Wait for the lifeline to close, then end these processes; returns before if they all have ended."""
     handles: dict[int, int] = {}
     for pid in pids:
         try:
@@ -186,8 +201,11 @@ def adopt(pids: list[int]) -> int:
             continue
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while os.read(0, 512):
-        pass
+    while handles:
+        ready = select.select([0, *handles.values()], [], [])[0]
+        handles = {pid: handle for pid, handle in handles.items() if handle not in ready}
+        if 0 in ready and not os.read(0, 512):
+            break
     deadline = time.monotonic() + GRACE_SECONDS
     sent: int = signal.SIGTERM
     while handles:

@@ -37,6 +37,15 @@ def default_name() -> str:
     return f"service-{secrets.token_hex(2)}"
 
 
+def _as_text(value: Any) -> Any:
+    """YAML reads numbers wherever it can. A whole one is taken as its text; 1.10 has lost its zero already."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (bool, float)):
+        raise ValueError("should be text: write it in quotes")
+    return value
+
+
 class Schedule(BaseModel):
     """When a service starts by itself: a cron line or an interval, not both."""
 
@@ -76,7 +85,6 @@ class BatchService(BaseModel):
         allow_inf_nan=False,
         hide_input_in_errors=True,  # the input holds the environment
         title="Batch service",
-        coerce_numbers_to_str=True,  # YAML reads 1 and 1.0 as numbers, whatever the field
     )
 
     name: Annotated[
@@ -242,6 +250,21 @@ class BatchService(BaseModel):
             description="For a model server that already runs: path of its config.json, or the JSON text itself",
         ),
     ] = None
+
+    @field_validator("name", "description", "resource_pool", "model", "model_version", "flavor", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        return _as_text(value)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        try:
+            return {name: _as_text(held) for name, held in value.items()}
+        except ValueError as error:
+            raise ValueError(f"a value {error}") from None
 
     @field_validator("description")
     @classmethod

@@ -21,6 +21,8 @@ from tasks.domain.service import BatchService
 from tasks.engine.session import Session
 
 AUTO_ROWS = 64
+TRIED_ROWS = 4
+"""Rows that are sent both ways before answers to joined rows are trusted."""
 ALIKE = 1e-4
 """How far numbers of a joined answer may be, relatively, from those of single answers: models round differently."""
 
@@ -113,9 +115,7 @@ class _Rows:
                     ready.append((row, self._mapping.body(row.cells, row.line)))
                 except RowError as error:
                     self.answers.fail(row, str(error))
-            if len(ready) < 2 or not await self._joined(ready):
-                for row, body in ready:
-                    await self._single(row, body)
+            await self._send(ready)
 
     async def _single(self, row: Row, body: bytes) -> None:
         try:
@@ -132,20 +132,20 @@ class _Rows:
             raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}")
         return compact(answer)
 
-    async def _joined(self, ready: Ready) -> bool:
-        """Send several rows in one request; whether each row has its answer (else they are sent one by one)."""
+    async def _send(self, ready: Ready) -> None:
+        """Send rows in one request, if the model takes several; each for itself if it does not, or did not now."""
         session = self._session
-        async with session.joining:  # one at a time, until it is known whether the model takes several rows
-            if session.one_row_only:
-                return False
-            if not session.joined_is_right:
-                return await self._first_joined(ready)
-        parts = await self._parts(ready)
-        if parts is None:
-            return False
-        for (row, _), part in zip(ready, parts, strict=True):
-            self.answers.add(row, part)
-        return True
+        if len(ready) > 1 and not session.one_row_only:
+            async with session.joining:  # the others wait until it is known
+                if not session.joined_is_right and not session.one_row_only:
+                    await self._try_joined(ready[:TRIED_ROWS])
+                    ready = ready[TRIED_ROWS:]
+            if len(ready) > 1 and not session.one_row_only and (parts := await self._parts(ready)) is not None:
+                for (row, _), part in zip(ready, parts, strict=True):
+                    self.answers.add(row, part)
+                return
+        for row, body in ready:
+            await self._single(row, body)
 
     async def _parts(self, ready: Ready) -> list[bytes] | None:
         body = self._mapping.join_bodies([body for _, body in ready])
@@ -158,23 +158,22 @@ class _Rows:
             self._session.one_row_only = True
         return parts
 
-    async def _first_joined(self, ready: Ready) -> bool:
-        """Send the first rows both ways: as many answers as rows is not enough to trust that each is a row's own."""
+    async def _try_joined(self, ready: Ready) -> None:
+        """Send some rows both ways: as many answers as rows is not enough to trust that each is a row's own."""
+        session = self._session
         parts = await self._parts(ready)
-        if parts is None:
-            return False
-        for (row, body), part in zip(ready, parts, strict=True):
+        session.one_row_only = parts is None
+        for number, (row, body) in enumerate(ready):
             try:
                 single = await self._answer(body)
             except AnswerError as error:
                 self.answers.fail(row, str(error))
-                self._session.one_row_only = True
+                session.one_row_only = True
                 continue
             self.answers.add(row, single)
-            if not _alike(_loaded(single), _loaded(part)):
-                self._session.one_row_only = True
-        self._session.joined_is_right = not self._session.one_row_only
-        return True
+            if parts is None or not _alike(_loaded(single), _loaded(parts[number])):
+                session.one_row_only = True
+        session.joined_is_right = not session.one_row_only
 
 
 def _loaded(answer: bytes) -> Any:
@@ -182,12 +181,12 @@ def _loaded(answer: bytes) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    """Whether two answers say the same, but for the rounding of numbers."""
+    """Whether two answers say the same, but for the rounding of fractions; a whole number may be a row's name."""
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
-    if isinstance(one, (int, float)) and isinstance(other, (int, float)) and type(one) is type(other):
+    if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=ALIKE, abs_tol=ALIKE / 100)
     return type(one) is type(other) and bool(one == other)
 

@@ -68,7 +68,8 @@ def test_create__copies_the_package(store: ModelStore, place: Place, package: Pa
 
 
 def test_create__refuses_a_version_that_exists(store: ModelStore, package: Path) -> None:
-    store.create("my-models", "digits", "0.0.1", package)
+    made = store.create("my-models", "digits", "0.0.1", package)
+    store.set_state(made, "Normal", "")
     with pytest.raises(SpecificationError, match="digits has this version already"):
         store.create("my-models", "digits", "0.0.1", package)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.result import CAUSES_KEPT, CAUSES_SHOWN, Outcome, Tally, cause_of, rows_message
+from tasks.domain.result import CAUSE_SHOWN, CAUSES_KEPT, CAUSES_SHOWN, Outcome, Tally, cause_of, rows_message
 
 
 def outcome(message: str = "", rows: int = 0, failed_rows: int = 0, read: int = 0, written: int = 0) -> Outcome:
@@ -105,7 +105,7 @@ def test_cause__keeps_what_tells_causes_apart() -> None:
     assert cause_of("The model answered HTTP 503 (tried 6 times)") != cause_of(
         "The model answered HTTP 500 (tried 6 times)"
     )
-    assert len(cause_of("x" * 10_000)) == 160
+    assert len(cause_of("x" * 10_000)) == CAUSE_SHOWN + 3
 
 
 def test_causes__the_most_frequent_come_first_and_not_too_many() -> None:

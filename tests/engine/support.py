@@ -42,7 +42,7 @@ async def group_of(
 
     group = InstanceGroup(
         count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
-        health=HEALTH, timeout_seconds=timeout_seconds, folder=folder, max_concurrency=max_concurrency,
+        health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
     )  # fmt: skip
     try:
         if start:

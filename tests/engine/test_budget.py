@@ -10,6 +10,11 @@ from clients.support import run
 from tasks.engine.budget import Budget
 
 
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 def test_budget__lets_wait_who_does_not_fit_and_keeps_the_order() -> None:
     async def work() -> list[str]:
         budget = Budget(10)

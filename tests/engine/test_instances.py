@@ -218,6 +218,7 @@ def test_close__leaves_no_process(tmp_path: Path, moment: str) -> None:
             starting = asyncio.create_task(group.start())
             if moment == "starting":
                 while len(processes_with(str(tmp_path))) < 6:  # two wardens, servers and children
+                    assert not starting.done()
                     await asyncio.sleep(0.01)
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
@@ -259,7 +260,7 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
         async def work() -> None:
             group = InstanceGroup(
                 5, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 10), health=Health(),
-                timeout_seconds=5, folder=tmp_path, max_concurrency=2, running_url=model.url,
+                timeout_seconds=5, folder=lambda: tmp_path, max_concurrency=2, running_url=model.url,
             )  # fmt: skip
             await group.start()
             assert group.capacity == 2

@@ -186,10 +186,10 @@ def test_run__that_was_stopped_early_is_failed(tmp_path: Path) -> None:
     async def work() -> RunResult:
         output = output_of(published.run, Storage(Settings()))
         await published.write(output)
-        done = published.done(stopped="Stopped early because.")
+        done = published.done(stopped="3 items had failed")
         return await publish_run(published.run, published.plan, done, Settings(), output)
 
-    assert run(work()).failure == "Stopped early because."
+    assert run(work()).failure == "The run was stopped early because 3 items had failed."
 
 
 def test_summary__counts(tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""Rows joined into one request: only while the model shows that each answer is that row's own."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engine.runs import ROWS, Shard, local_items, make_run
+
+from tasks.clients.tables import Row
+from tasks.engine.rows import Answers
+
+Rows = list[dict[str, float]]
+Model = Callable[[Rows], Any]
+
+
+class Server(ThreadingHTTPServer):
+    """A model server that answers with a function of the rows; ``sizes`` are the rows of each request."""
+
+    daemon_threads = True
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.model = model
+        self.sizes: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        self._answer(b"{}")
+
+    def do_POST(self) -> None:
+        rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]["req_data"]
+        self.server.sizes.append(len(rows))
+        self._answer(json.dumps(self.server.model(rows)).encode())
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(model: Model) -> Iterator[Server]:
+    """The model, served."""
+    with Server(model) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def first_row_only(count: int) -> Model:
+    """A model that reads the first row only, and answers with an array of ``count`` numbers."""
+
+    def model(rows: Rows) -> Any:
+        total = rows[0]["a"] + rows[0]["b"]
+        return {"probabilities": [round(total / (number + 1), 6) for number in range(count)]}
+
+    return model
+
+
+def each_row(rows: Rows) -> Any:
+    """A model that answers each row with that row's answer."""
+    return {"data": {"resp_data": [{"sum": round(row["a"] + row["b"], 6), "name": "汉 字"} for row in rows]}}
+
+
+def rounding_otherwise(rows: Rows) -> Any:
+    """The same, but the last digits depend on how many rows there are."""
+    return {"sums": [(row["a"] + row["b"]) / 3 * (1 + 1e-9 * len(rows)) for row in rows]}
+
+
+def table(rows: int, start: int = 0) -> bytes:
+    """A CSV file; no two rows are alike."""
+    return b"".join(b"%d,%d.5\n" % (number, number * 3) for number in range(start, start + rows))
+
+
+def infer(folder: Path, server: Server, files: dict[str, bytes], **fields: Any) -> Shard:
+    """Infer the files; the server's ``sizes`` are those of this run only."""
+    server.sizes.clear()
+    run = make_run(server.url, str(folder / "out"), request=ROWS, **fields)
+    return Shard(run, local_items(folder / "in", files)).infer()
+
+
+@pytest.mark.parametrize(
+    ("size", "numbers", "rows"),
+    [("auto", 3, [3, 3, 3]), ("auto", 3, [67]), (7, 7, [20]), (7, 3, [17, 3]), (3, 3, [20, 1]), ("auto", 64, [130])],
+)
+def test_rows__answered_for_the_first_row_only_are_sent_one_by_one(
+    tmp_path: Path, size: int | str, numbers: int, rows: list[int]
+) -> None:
+    files = {f"{number}.csv": table(count, 100 * number) for number, count in enumerate(rows)}
+    with serving(first_row_only(numbers)) as server:
+        single = infer(tmp_path / "single", server, files)
+        assert server.sizes == [1] * sum(rows)
+        joined = infer(tmp_path / "joined", server, files, rows_per_request=size)
+        assert [joined.result(name) for name in files] == [single.result(name) for name in files]
+        assert set(joined.messages.values()) == {""}
+        # One joined request tells that the model does not take several rows.
+        assert sorted(server.sizes)[:-1] == [1] * sum(rows)
+
+
+@pytest.mark.parametrize("size", [7, "auto"])
+def test_rows__answered_one_each_are_joined(tmp_path: Path, size: int | str) -> None:
+    files = {"1.csv": table(300), "2.csv": table(1, 500), "3.csv": table(129, 600)}
+    with serving(each_row) as server:
+        single = infer(tmp_path / "single", server, files)
+        joined = infer(tmp_path / "joined", server, files, rows_per_request=size)
+        for name in files:
+            assert joined.result(name) == single.result(name)
+        assert joined.messages == single.messages == dict.fromkeys(files, "")
+        most = 7 if size == 7 else 64
+        assert max(server.sizes) == most
+        # Every row once, and the first joined ones once more.
+        assert 430 < sum(server.sizes) <= 430 + most
+        assert len(server.sizes) <= 430 / most + most + 4
+
+
+@pytest.mark.parametrize("size", [7, "auto"])
+def test_rows__whose_numbers_are_rounded_otherwise_are_still_joined(tmp_path: Path, size: int | str) -> None:
+    files = {"1.csv": table(300)}
+    with serving(rounding_otherwise) as server:
+        single = infer(tmp_path / "single", server, files).result("1.csv")
+        joined = infer(tmp_path / "joined", server, files, rows_per_request=size).result("1.csv")
+        most = 7 if size == 7 else 64
+        assert len(server.sizes) <= 300 / most + most + 2
+    assert joined != single  # else this would be no test
+    for one, other in zip(joined.splitlines(), single.splitlines(), strict=True):
+        assert json.loads(one)["sums"] == pytest.approx(json.loads(other)["sums"], rel=1e-6)
+    assert joined.splitlines()[: min(most, 300)] == single.splitlines()[: min(most, 300)]  # answered one by one
+
+
+@pytest.mark.parametrize("size", [3, 7, "auto"])
+@pytest.mark.parametrize("model", [each_row, first_row_only(3), first_row_only(7)])
+def test_rows__that_cannot_be_converted_in_between_keep_their_lines(
+    tmp_path: Path, size: int | str, model: Model
+) -> None:
+    lines = table(100).splitlines()
+    wrong = [0, 1, 2, 6, 13, 50, 51, 52, 53, 54, 55, 56, 99]
+    for number in wrong:
+        lines[number] = b"wrong,1" if number % 2 else b"7"
+    files = {"1.csv": b"\n".join(lines), "2.csv": b"x,1\n1,2\ny,1\n3,4\nz,1\n"}
+    with serving(model) as server:
+        single = infer(tmp_path / "single", server, files)
+        joined = infer(tmp_path / "joined", server, files, rows_per_request=size)
+        assert sum(server.sizes) <= 89 + 64
+    for name in files:
+        assert joined.result(name) == single.result(name)
+    assert joined.messages == single.messages
+    assert joined.messages["1.csv"].startswith("13 of 100 rows failed, first: row 1: line 1, column 1")
+    assert joined.messages["2.csv"].startswith("3 of 5 rows failed, first: row 1: line 1, column 0, field ")
+    answers = [b"error" in line for line in joined.result("1.csv").splitlines()]
+    assert [number for number, failed in enumerate(answers) if failed] == wrong
+
+
+def test_rows__answered_in_another_order_are_sent_one_by_one(tmp_path: Path) -> None:
+    def sorted_by_number(rows: Rows) -> Any:
+        return [{"id": 1_000_000 + int(row["a"])} for row in reversed(rows)]
+
+    files = {"1.csv": table(40)}
+    with serving(sorted_by_number) as server:
+        joined = infer(tmp_path, server, files, rows_per_request=8)
+        assert sum(server.sizes) == 48
+    expected = "".join(f'[{{"id":{1_000_000 + number}}}]\n' for number in range(40))
+    assert joined.result("1.csv").decode() == expected
+
+
+def test_rows__whose_server_fails_the_joined_request_keep_their_single_answers(tmp_path: Path) -> None:
+    def one_at_a_time(rows: Rows) -> Any:
+        return {"only": "one"} if len(rows) > 1 else {"sum": [rows[0]["a"] + rows[0]["b"]]}
+
+    with serving(one_at_a_time) as server:
+        single = infer(tmp_path / "single", server, {"1.csv": table(30)})
+        joined = infer(tmp_path / "joined", server, {"1.csv": table(30)}, rows_per_request="auto")
+        assert joined.result("1.csv") == single.result("1.csv")
+        assert len(server.sizes) == 31
+
+
+# --- the lines of one item
+
+
+def row(number: int) -> Row:
+    return Row(number=number, line=number, cells=[])
+
+
+def test_answers__that_come_in_any_order_give_lines_in_row_order() -> None:
+    answers = Answers()
+    for number in (3, 1, 5, 2):
+        answers.add(row(number), b"%d" % number)
+    assert answers.rows == 4
+    answers.fail(row(7), "seven")
+    answers.fail(row(4), "four")
+    answers.add(row(6), b"6")
+    assert answers.result() == b'1\n2\n3\n{"error": "four"}\n5\n6\n{"error": "seven"}\n'
+    assert (answers.rows, answers.failed, answers.first_failure()) == (7, 2, "row 4: four")
+
+
+def test_answers__without_any_row_are_empty() -> None:
+    answers = Answers()
+    assert (answers.result(), answers.rows, answers.failed) == (b"", 0, 0)
+
+
+@pytest.mark.parametrize("step", [1, 7, 99])
+def test_answers__of_many_rows_are_each_there_once(step: int) -> None:
+    answers = Answers()
+    for number in range(100):
+        answers.add(row(number * step % 100 + 1), b"%d" % (number * step % 100 + 1))
+    assert answers.result().split() == [b"%d" % number for number in range(1, 101)]
