@@ -12,6 +12,9 @@ import uvloop
 
 T = TypeVar("T")
 
+CANCEL_SECONDS = 30.0
+"""Work that was cancelled is waited for so long."""
+
 
 class LoopThread:
     """An event loop (uvloop) that runs in a daemon thread."""
@@ -54,7 +57,7 @@ class LoopThread:
         except BaseException:
             if not future.done():
                 future.cancel()
-                ended.wait()
+                ended.wait(CANCEL_SECONDS)
             raise
 
 
