@@ -32,7 +32,8 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     _prefect_environment(verbose)
     with LiveProgress(talk):
         try:
-            logging.getLogger("prefect").setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
+            for name in ("prefect", "EventsWorker"):
+                logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
             start_server()
             result = asyncio.run(_run(service))
         except BaseException as error:

@@ -49,13 +49,14 @@ def test_readme__has_commands_and_python() -> None:
     assert len(blocks("python")) == 1
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_readme__command_runs(command: str, copy: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=copy, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    assert done.stdout.strip()
+@pytest.mark.timeout(900)
+def test_readme__commands_run_in_the_order_in_which_they_stand(copy: Path, environment: dict[str, str]) -> None:
+    for command in COMMANDS:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=copy, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        assert done.stdout.strip(), command
 
 
 @pytest.mark.parametrize("program", blocks("python"))
