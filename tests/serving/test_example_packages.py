@@ -19,7 +19,7 @@ IRIS = INFRA / "models" / "iris"
 DIGITS = INFRA / "models" / "digits"
 
 IRIS_REQUEST = {"data": {"req_data": [{"input_1": 5.1, "input_2": 3.5, "input_3": 1.4, "input_4": 0.2}]}}
-"""As the manual prints it."""
+"""As the mapping example has it."""
 
 
 def config_of(package: Path) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_data_folder__holds_nothing_but_data(package: Path, suffixes: set[str], 
     assert ({path.suffix for path in found}, len(found)) == (suffixes, files)
 
 
-def test_iris__answers_the_request_of_the_manual(iris: Any) -> None:
+def test_iris__answers_the_request_of_the_mapping_example(iris: Any) -> None:
     answer = iris.post(IRIS_REQUEST)
     assert answer.status == 200
     (element,) = answer.json()["data"]["resp_data"]
