@@ -15,14 +15,12 @@ class AdaptiveLimit:
     """Additive-increase, multiplicative-decrease limit of requests in flight.
 
     Starts at 8 and doubles as long as the throughput grows by 5 % at least; then stays one step back and tries a little
-    more from time to time. Halves on an overload answer (429, 503, a time-out). ``cap`` is the largest limit;
-    ``fixed`` makes it the only one.
+    more from time to time. Halves on an overload answer (429, 503, a time-out). ``cap`` is the largest limit.
     """
 
-    def __init__(self, cap: int | None = None, *, fixed: bool = False) -> None:
+    def __init__(self, cap: int | None = None) -> None:
         self.cap = min(cap or LARGEST, 1024)
-        self._fixed = fixed
-        self.limit = self.cap if fixed else min(START, self.cap)
+        self.limit = min(START, self.cap)
         self._steady = False
         self._best = 0.0
         self._before = self.limit
@@ -34,8 +32,6 @@ class AdaptiveLimit:
 
     def answered(self, now: float, in_flight: int) -> None:
         """Count an answer at time ``now`` (seconds), of ``in_flight`` requests at that moment."""
-        if self._fixed:
-            return
         if self._started is None:
             self._started = now
         self._answers += 1
@@ -69,7 +65,7 @@ class AdaptiveLimit:
 
     def overloaded(self, now: float) -> None:
         """The instance said, or showed, that it has too much. Counts once a window."""
-        if self._fixed or (self._overloaded is not None and now - self._overloaded < WINDOW_SECONDS):
+        if self._overloaded is not None and now - self._overloaded < WINDOW_SECONDS:
             return  # the same burst: its other requests were on their way already
         self._overloaded = now
         self.limit = max(1, self.limit // 2)

@@ -192,7 +192,7 @@ class BatchService(BaseModel):
         int | None,
         Field(
             title="Requests in flight",
-            description="Per instance; default: found while running",
+            description="At most, per instance; default: found while running",
             ge=1,
             le=1024,
         ),
@@ -325,15 +325,15 @@ class BatchService(BaseModel):
             if _SECRET_WORDS.search(name) or SECRET_REFERENCE.search(value)
         ]
 
-    @property
-    def model_is_running(self) -> bool:
-        """Whether ``model`` is the address of a server that already runs."""
-        return self.model.lower().startswith(("http://", "https://"))
 
-    @property
-    def model_is_address(self) -> bool:
-        """Whether ``model`` is the path or URL of a package folder, not a name in the model store."""
-        return "://" in self.model or "/" in self.model or self.model in (".", "..") or self.model.startswith("~")
+def is_running_model(model: str) -> bool:
+    """Whether a service's ``model`` is the address of a server that already runs."""
+    return model.lower().startswith(("http://", "https://"))
+
+
+def is_package_address(model: str) -> bool:
+    """Whether a service's ``model`` is the path or URL of a package folder, not a name in the model store."""
+    return "://" in model or "/" in model or model in (".", "..") or model.startswith("~")
 
 
 def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:

@@ -21,7 +21,7 @@ from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, parse_service
+from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
 
@@ -98,7 +98,7 @@ class _Found:
         model = self._right.get("model")
         if not isinstance(model, str):
             return
-        if model.lower().startswith(("http://", "https://")):
+        if is_running_model(model):
             self._serving = "running"
             if self._right.get("instances", 1) != 1:
                 self._warnings.append("instances is not used: the model server runs already, at one address")
@@ -106,7 +106,7 @@ class _Found:
             return
         if self._right.get("running_config", self._right.get("model_config")) is not None:
             raise SpecificationError([Problem("model_config", None, "is for the address of a running server only")])
-        if "://" in model or "/" in model or model in (".", "..") or model.startswith("~"):
+        if is_package_address(model):
             try:
                 folder = parse_address(model)
             except ValueError as error:

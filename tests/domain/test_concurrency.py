@@ -74,14 +74,6 @@ def test_limit__starts_at_8_or_its_cap() -> None:
     assert AdaptiveLimit(5_000).cap == 1024
 
 
-def test_limit__a_fixed_one_never_changes() -> None:
-    limit = AdaptiveLimit(24, fixed=True)
-    assert limit.limit == 24
-    assert set(Server(64).drive(limit, 5)) == {24}
-    limit.overloaded(100.0)
-    assert limit.limit == 24
-
-
 def test_limit__halves_on_overload_and_never_falls_below_1() -> None:
     limit = AdaptiveLimit()
     found = []

@@ -10,7 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.domain.errors import Problem, SpecificationError
-from tasks.domain.service import BatchService, default_name, parse_service, require
+from tasks.domain.service import (
+    BatchService,
+    default_name,
+    is_package_address,
+    is_running_model,
+    parse_service,
+    require,
+)
 
 LEAST = {"model": "iris", "input_path": "/in", "output_path": "/out"}
 
@@ -311,5 +318,5 @@ def test_service__tells_a_name_in_the_store_from_a_folder_and_from_a_server(
     model: str, running: bool, address: bool
 ) -> None:
     service = require({**LEAST, "model": model})
-    assert service.model_is_running is running
-    assert service.model_is_address is address
+    assert is_running_model(service.model) is running
+    assert is_package_address(service.model) is address
