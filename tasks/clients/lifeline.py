@@ -7,12 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 WARDEN = Path(__file__).with_name("warden.py")
 STOP_SECONDS = 15.0
+EXEC_SECONDS = 2.0
+_ENDED = (b"Z", b"X")
 
 
 class GuardedProcess:
@@ -105,10 +108,15 @@ def _running_in(session: int) -> list[int]:
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             with suppress(OSError, ValueError, IndexError):
-                fields = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2].split()
-                if int(fields[3]) == session and fields[0] not in (b"Z", b"X"):
+                status = _status(int(name))
+                if int(status[3]) == session and status[0] not in _ENDED:
                     found.append(int(name))
     return found
+
+
+def _status(pid: int) -> list[bytes]:
+    """What the system says of a process, from its state on (proc_pid_stat(5)); raises OSError if there is none."""
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
 def children(matching: str = "") -> list[int]:
@@ -118,9 +126,23 @@ def children(matching: str = "") -> list[int]:
         for task in os.listdir("/proc/self/task"):
             for pid in Path(f"/proc/self/task/{task}/children").read_text().split():
                 with suppress(OSError):
-                    if matching.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if matching.encode() in _command_line(int(pid)):
                         found.append(int(pid))
     return found
+
+
+def _command_line(pid: int) -> bytes:
+    """Command line of a process that runs; raises OSError if there is none.
+
+    A program that is just being started has none for a moment, although whoever started it goes on already (Linux: the
+    descriptors that are closed on exec are closed before the arguments are there).
+    """
+    deadline = time.monotonic() + EXEC_SECONDS
+    while True:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if line or _status(pid)[0] in _ENDED or time.monotonic() > deadline:
+            return line
+        time.sleep(0.001)
 
 
 def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
 
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.lifeline import GuardedProcess, children
 
 TREE = """
 import os, signal, sys, time
@@ -57,7 +57,7 @@ for kind in sys.argv[1:]:
 OWNER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.lifeline import GuardedProcess, children
 
 async def main():
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"owner was interrupted\\n"))
@@ -333,6 +333,29 @@ def test_ctrl_c__to_the_group_of_the_terminal_does_not_hit_the_command(tmp_path:
         process.wait()
         os.close(master)
     wait_for(lambda: not alive(command))
+
+
+def test_children__finds_programs_that_are_just_being_started() -> None:
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})  # on one processor the child is mostly looked at before it goes on
+    try:
+        for _ in range(50):
+            with subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", "input()", "just started"], stdin=subprocess.PIPE
+            ) as child:
+                found = children("just started")
+                child.kill()
+                assert found == [child.pid]
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+def test_children__passes_over_those_that_have_ended() -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()", "ends"], stdin=subprocess.PIPE) as child:
+        assert children("ends") == [child.pid]
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert children("ends") == []
 
 
 ADOPTER = """
