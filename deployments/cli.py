@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from tasks.domain.errors import SpecificationError, ThresherError
+from tasks.domain.errors import RunError, SpecificationError, ThresherError
 
 app = App(
     name="thresher",
@@ -36,8 +37,18 @@ def _talk() -> Console:
     return Console(stderr=True)
 
 
+def _print(text: str) -> None:
+    """Write a result. Raises RunError if nobody takes it (a closed pipe, a full disk)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
+        raise RunError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
 def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    _print(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 @app.command
@@ -67,7 +78,7 @@ def run(
     if as_json:
         _print_json(result.model_dump(mode="json"))
     else:
-        sys.stdout.write(f"{result.manifest}\n")
+        _print(f"{result.manifest}\n")
     return exit_code(result)
 
 
@@ -91,7 +102,7 @@ def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = Fals
     if as_json:
         _print_json(found)
     else:
-        sys.stdout.write(preview_text(found))
+        _print(preview_text(found))
     return 0
 
 
@@ -119,7 +130,7 @@ def register(
     if as_json:
         _print_json(made.model_dump(mode="json"))
     else:
-        sys.stdout.write(f"{made.model} {made.version} {made.state}\n")
+        _print(f"{made.model} {made.version} {made.state}\n")
     return 0 if made.state == "Normal" else 1
 
 
@@ -139,20 +150,22 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
         _print_json([one.model_dump(mode="json") for one in found])
     else:
         for one in found:
-            sys.stdout.write(
-                f"{one.model}\t{one.version}\t{one.state}\t{one.reason.splitlines()[0] if one.reason else ''}\n"
-            )
+            _print(f"{one.model}\t{one.version}\t{one.state}\t{one.reason.splitlines()[0] if one.reason else ''}\n")
     return 0
 
 
 def _interrupt(*_: object) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # once is enough: stopping in order takes a moment
     raise KeyboardInterrupt
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``thresher``."""
     talk = _talk()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a command in the background of a script
+            signal.signal(number, _interrupt)
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value", console=None)
     except CycloptsError:

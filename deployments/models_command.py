@@ -45,7 +45,8 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
         try:
             _, stored = await read_config(storage, parse_address(made.folder))
             folder = await local_copy(str(stored), settings.cache, credentials)
-            await _start_once(await launcher.prepare(serving, config, folder, {}, settings.cache), config.health)
+            launch = await launcher.prepare(serving, config, folder, model, {}, settings.cache)
+            await _start_once(launch, config.health)
         except RunError as error:
             return store.set_state(made, "Abnormal", str(error))
         except BaseException:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
-import warnings
 from typing import Any
 
 from rich.console import Console
 
 from deployments.live import LiveProgress
+from deployments.validate_command import require_valid
 from tasks.domain.errors import RunError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
-from tasks.domain.service import BatchService, require
+from tasks.domain.service import BatchService
 from tasks.embedded_server import start_server
 from tasks.engine import progress
-from tasks.engine.loop import engine_loop
+from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.session import sessions
 
 
@@ -28,23 +27,21 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     Runs on the embedded Prefect server if no server is configured, else against that. Raises ThresherError, and
     KeyboardInterrupt once everything is stopped, for Ctrl-C and for SIGTERM.
     """
-    service = require(fields)
+    service = require_valid(fields)
     _prefect_environment(verbose)
     with LiveProgress(talk):
         try:
             for name in ("prefect", "EventsWorker"):
-                logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"])
+                logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
             start_server()
-            result = asyncio.run(_run(service))
-        except BaseException as error:
-            # Prefect turns SIGTERM into an exception of its own while a flow runs.
-            if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
-                _stop_everything()
-                raise KeyboardInterrupt(
-                    "Stopped before the end: nothing is left running, and no output manifest was written. What was "
-                    f"done so far stays below {redact(service.output_path)}."
-                ) from None
-            raise
+            # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
+            result = LoopThread("thresher-flow").run_blocking(_run(service))
+        except KeyboardInterrupt:
+            _stop_everything()
+            raise KeyboardInterrupt(
+                "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
+                f"done so far, if anything, stays below {redact(service.output_path)}."
+            ) from None
     progress.forget(result.task_id)
     return result
 
@@ -52,8 +49,6 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
 def _stop_everything() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it is being stopped already
-    # Tasks that Prefect had not begun are of no interest any more.
-    warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
     engine_loop().run_blocking(sessions.close_all())
 
 
@@ -98,6 +93,6 @@ def talk_of(result: RunResult, talk: Console) -> None:
     for warning in result.warnings:
         talk.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
     counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
-    talk.print(f"{result.failure or 'Completed.'} {counts}.", highlight=False, soft_wrap=True)
+    talk.print(f"{result.failure or 'Completed.'} {counts}.", highlight=False, soft_wrap=True, markup=False)
     for cause in result.top_causes:
         talk.print(f"  {cause['items']:>8,} x {cause['cause']}", highlight=False, soft_wrap=True, markup=False)

@@ -64,6 +64,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     *outer, last = field.strip().split(".")
     if (outer[:1] or [last])[0] in _TEXTS and isinstance(value, (int, float, date)):
         value = text  # 1.10 is a version, not a number
+    if not outer and last in _TEXTS and last != "environment" and isinstance(value, (dict, list)):
+        value = text  # a description may hold ": "
     target: Any = document
     for name in outer:
         target = target.setdefault(name, {})

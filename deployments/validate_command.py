@@ -8,18 +8,20 @@ from itertools import islice
 from typing import Any
 
 from deployments.storage_keys import storage_keys
-from tasks.clients.failures import ObjectError
+from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
 from tasks.clients.tables import csv_rows, csv_text
-from tasks.domain.errors import ItemError
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import ContentError, ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import parse_address, redact
 from tasks.domain.request import Body, FileForm, row_body
 from tasks.domain.run import Run
+from tasks.domain.service import BatchService, parse_service
 from tasks.domain.shard import Bounds, Cutter
 from tasks.engine.checking import check
-from tasks.engine.items import size_error
+from tasks.engine.items import refusal
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import Planner
 from tasks.engine.rows import rows_of_a_request
@@ -34,12 +36,30 @@ def validate_service(fields: dict[str, Any]) -> dict[str, Any]:
     return engine_loop().run_blocking(_validate(fields))
 
 
+def require_valid(fields: dict[str, Any]) -> BatchService:
+    """The service of these fields. Raises SpecificationError with every problem, also what only storage can tell.
+
+    What is right by itself is left to the run, which checks it against model and storage anyway.
+    """
+    service, _, _ = parse_service(fields)
+    return service or engine_loop().run_blocking(_check(fields))
+
+
+async def _check(fields: dict[str, Any]) -> BatchService:
+    settings = read_settings()
+    return (await _checked(fields, settings, await storage_keys(settings))).service
+
+
+async def _checked(fields: dict[str, Any], settings: Settings, credentials: dict[str, Credentials]) -> Run:
+    return await check(
+        fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials=credentials
+    )
+
+
 async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
     settings = read_settings()
     credentials = await storage_keys(settings)
-    run = await check(
-        fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials=credentials
-    )
+    run = await _checked(fields, settings, credentials)
     storage = Storage(settings, credentials)
     try:
         return await _preview(run, settings, storage)
@@ -64,12 +84,12 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
                 if example is not None:
                     continue
             try:
-                name, data = await _read(item, settings, storage)
+                name, data = await _read(item, settings, storage, table=run.rule is not None)
                 if rows is not None:
                     rows += sum(1 for _ in csv_rows(csv_text(data), header=run.service.csv_header == "present"))
                 if example is None:
                     example = (item, _first_request(run, name, data))
-            except (ObjectError, ItemError, StopIteration):
+            except (ObjectError, ItemError):
                 continue  # the run would say so of this item, and go on
         cutter.end()
     except ObjectError as error:
@@ -90,14 +110,14 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
     }  # fmt: skip
 
 
-async def _read(item: Item, settings: Settings, storage: Storage) -> tuple[str, bytes]:
+async def _read(item: Item, settings: Settings, storage: Storage, *, table: bool) -> tuple[str, bytes]:
     address = parse_address(item.address)
-    if size_error(address.name, item.size, settings.max_item_bytes):
-        raise StopIteration
+    if refused := refusal(address.name, item.size, settings.max_item_bytes, table=table):
+        raise ContentError(refused)
     try:
         return address.name, await storage.read(address, settings.max_item_bytes, item.size)
-    except Exception as error:
-        raise ObjectError(str(error)) from None
+    except TooLarge as larger:
+        raise ContentError(refusal(address.name, larger.size, settings.max_item_bytes, table=table)) from None
 
 
 def _first_request(run: Run, name: str, data: bytes) -> Body:

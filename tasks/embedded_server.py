@@ -70,8 +70,8 @@ def _ctrl_c_blocked() -> Iterator[None]:
 
     The embedded server must not: a run that is being stopped has still to tell it, and would wait for minutes.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import time
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 
 from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.blocks import resolved_environment, storage_credentials
 from tasks.console import plain_errors
-from tasks.domain.credentials import Credentials
 from tasks.domain.run import Run, ShardDone, ShardRef
 from tasks.embedded_server import guard_server
 from tasks.engine.loop import engine_loop
 from tasks.engine.session import Session, sessions
 from tasks.engine.shard import infer_shard
-from tasks.settings import Settings, read_settings
+from tasks.settings import read_settings
 
 SHARDS_AT_ONCE = 4
 """Shards that one process works on at once: while one runs out of items, the others keep the instances busy."""
@@ -32,15 +33,17 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     started.
     """
     plain_errors()
+    return await engine_loop().run(_infer(run, items, shard))
+
+
+async def _new_session(run: Run) -> Session:
     settings = read_settings()
-    return await engine_loop().run(_infer(run, items, shard, settings, await storage_credentials(settings)))
+    credentials = await storage_credentials(settings)
+    return Session(run, settings, credentials, partial(resolved_environment, run.service.environment))
 
 
-async def _infer(
-    run: Run, items: int, shard: ShardRef, settings: Settings, credentials: dict[str, Credentials]
-) -> ShardDone:
-    environment = partial(resolved_environment, run.service.environment)
-    session = await sessions.open(run.task_id, lambda: Session(run, settings, credentials, environment))
+async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
+    session = await sessions.open(run.task_id, partial(_new_session, run))
     session.planned_items = items
     started_at = time.time()
     tally = await session.during(infer_shard(session, shard))
@@ -57,12 +60,25 @@ async def _infer(
     )
 
 
+@cache
+def _close_at_exit() -> None:
+    """For whoever does not wait until the sessions are closed, such as a user who presses Ctrl-C twice."""
+    atexit.register(lambda: engine_loop().run_blocking(sessions.close_all()))
+
+
 @asynccontextmanager
 async def instances() -> AsyncIterator[None]:
     """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
     plain_errors()
     guard_server()
+    task_id = str(runtime.flow_run.id)
+    _close_at_exit()
+    await engine_loop().run(sessions.begin(task_id))
     try:
         yield
+    except BaseException:
+        # Shards that Prefect has not begun are of no interest any more.
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+        raise
     finally:
-        await engine_loop().run(sessions.close(str(runtime.flow_run.id)))
+        await engine_loop().run(sessions.close(task_id))

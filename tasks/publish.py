@@ -25,10 +25,14 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
     progress = progress_of(run.task_id)
     progress.enter("publishing")
     result = await engine_loop().run(_publish(run, planned, done, settings, await storage_credentials(settings)))
-    await acreate_markdown_artifact(key="batch-service-summary", markdown=_markdown(run, result), description="Summary")
-    get_run_logger().info(
-        "published manifest=%s successful=%d failed=%d", result.manifest, result.successful, result.failed
-    )
+    logger = get_run_logger()
+    try:
+        await acreate_markdown_artifact(
+            key="batch-service-summary", markdown=_markdown(run, result), description="Summary"
+        )
+    except Exception as error:  # everything is published, so the run is what it is
+        logger.warning("summary artifact not created: %s", type(error).__name__)
+    logger.info("published manifest=%s successful=%d failed=%d", result.manifest, result.successful, result.failed)
     progress.enter("done")
     return result
 

@@ -1,4 +1,4 @@
-"""What an administrator sets, from ``THRESHER_*`` environment variables. Read once per process and per run."""
+"""What an administrator sets, from ``THRESHER_*`` environment variables. Read whenever a run is begun or goes on."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     cache: Path = Field(default=Path("~/.cache/thresher"), description="environments and copies of remote packages")
     pools: Path = Field(default=ROOT / "infra" / "pools", description="folder of the resource pools' files")
     max_item_bytes: int = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
+    max_answer_bytes: int = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")
     manifest_lines: int = Field(default=100_000, ge=1, description="lines of one part of the output manifest")
     share_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="hosts (host or host:port, comma between) allowed in share links though not public"
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     obs_credentials_block: str | None = Field(default=None, description="the same for obs://")
     request_timeout_seconds: float = Field(default=300, gt=0, description="longest wait for the answer to one request")
     download_timeout_seconds: float = Field(default=300, gt=0, description="longest time to read or write one object")
-    bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="item bytes that one process holds at once")
+    bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="bytes of items and answers held at once")
     shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
     shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
@@ -51,8 +52,8 @@ class Settings(BaseSettings):
 
     @field_validator("cache", "pools")
     @classmethod
-    def _home(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()  # model servers and uv work in folders of their own
 
 
 def read_settings() -> Settings:

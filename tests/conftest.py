@@ -15,7 +15,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +27,6 @@ from fakes.model_server import FakeModelServer
 
 ROOT = Path(__file__).parents[1]
 FAKE_MODEL_SERVER = ROOT / "tests" / "fakes" / "model_server.py"
-DEADLINE_SECONDS = 60.0
-"""Far beyond what anything here takes, so that a busy machine fails no test."""
 _LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py")
 _OUTSIDE = ("AWS_", "OBS_", "THRESHER_", "PREFECT_")
 
@@ -41,6 +38,8 @@ os.environ.update(
     PREFECT_HOME=_HOME,
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL="0.2",
+    # Prefect waits 20 s for a server of its own, which is too short for a busy machine.
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
     # Nothing may ask the metadata address of a cloud.
     AWS_EC2_METADATA_DISABLED="true",
 )
@@ -61,14 +60,6 @@ def _processes_of(folder: Path) -> dict[int, str]:
         with contextlib.suppress(OSError):
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-    return found
-
-
-def _poll(condition: Callable[[], Any], what: object = "the condition", seconds: float = DEADLINE_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what() if callable(what) else what}"
-        time.sleep(0.02)
     return found
 
 
@@ -95,7 +86,7 @@ def _nothing_left_behind(session_folder: Path) -> Iterator[None]:
         return not left and not folders
 
     with contextlib.suppress(AssertionError):
-        _poll(clean, seconds=10)
+        processes.poll(clean)
     for pid in left:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, 9)
@@ -125,7 +116,7 @@ def _clean_environment(
 @pytest.fixture
 def poll() -> Callable[..., Any]:
     """Polls a condition until it holds, at most until the deadline; what it gave."""
-    return _poll
+    return processes.poll
 
 
 @pytest.fixture
@@ -164,7 +155,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
         return False
 
     try:
-        processes.wait_until(answers, server, log, 120)
+        processes.wait_until(answers, server, log, 240)
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield url
             # What Prefect has still to tell its server must not wait for a server that is gone.
@@ -226,8 +217,8 @@ class Ran:
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """An answer of the Prefect API."""
-        answer = requests.post(self.api + path, json=body, timeout=30) if body is not None else requests.get(
-            self.api + path, timeout=30
+        answer = requests.post(self.api + path, json=body, timeout=60) if body is not None else requests.get(
+            self.api + path, timeout=60
         )  # fmt: skip
         answer.raise_for_status()
         return answer.json()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,23 +13,25 @@ import requests
 
 from tasks.clients.environments import SERVING, environment
 from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, server_environment
 from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
 
-HOST = "127.0.0.1"
 _TAIL_BYTES = 4000
 SECRET_LENGTH = 4
 """Shorter values are no secrets, and would hide half of every text."""
 _TAIL_LINES = 20
+PORT_TRIES = 5
+_MASKED = re.compile("\0+")
 _FIRST_PERIOD_SECONDS = 0.05
 
 
 async def prepare(
-    serving: Serving, config: PackageConfig, folder: Path, given: Mapping[str, str], cache: Path
+    serving: Serving, config: PackageConfig, folder: Path, name: str, given: Mapping[str, str], cache: Path
 ) -> Launch:
-    """Make the package's isolated environment and say how an instance is started.
+    """Make the package's isolated environment and say how an instance of the model ``name`` is started.
 
     Raises ModelServerError if the environment cannot be made.
     """
@@ -43,7 +45,7 @@ async def prepare(
     if (folder / REQUIREMENTS).is_file():
         steps.append(["-r", REQUIREMENTS])
     made = await environment(steps, folder, cache)
-    own |= _activated(made, own) | {"MODEL_NAME": folder.name}
+    own |= _activated(made, own) | {"MODEL_NAME": name}
     return Launch((str(made / "bin" / "python"), str(SERVING / "server.py")), folder, own | dict(given))
 
 
@@ -52,31 +54,50 @@ def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:
 
 
 class Server:
-    """One running model server process. ``url`` is its address."""
+    """One running model server process."""
 
-    def __init__(self, process: GuardedProcess, port: int, log: Path, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, process: GuardedProcess, port: int, launch: Launch, log: Path) -> None:
         self._process = process
-        self._secrets = sorted((one for one in secrets if len(one) >= SECRET_LENGTH), key=len, reverse=True)
+        self._launch = launch
+        # Each line of a secret of several lines as well: programs print them indented, or with line ends escaped.
+        hidden = {part.strip() for one in launch.secrets for part in (one, *one.splitlines())}
+        self._secrets = sorted((one.encode() for one in hidden if len(one) >= SECRET_LENGTH), key=len, reverse=True)
         self._log = log
-        self.url = f"http://{HOST}:{port}"
+        self._port = port
         self.health_said = "not asked yet"
 
     @classmethod
     async def start(cls, launch: Launch, log: Path) -> Server:
         """Start the process on a free port; its output is appended to ``log``."""
-        port = _free_port()
-        process = await GuardedProcess.start(
-            launch.command, folder=launch.folder, environment={**launch.environment, "PORT": str(port)}, log=log
-        )
-        return cls(process, port, log, launch.secrets)
+        port = free_port()
+        return cls(await _process(launch, port, log), port, launch, log)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self._port}"
 
     async def ready(self, health: Health) -> None:
         """Wait until the server is healthy. Raises ModelServerError, with what it printed last, if it ends before.
+
+        If it ends because another process has taken its port meanwhile, it is started again on another one.
 
         Asked at once and then more and more seldom up to the package's period, so that a fast start is seen early. A
         failure threshold that the package itself states bounds the time (period x threshold after the initial delay);
         else only the caller does.
         """
+        for _ in range(PORT_TRIES):
+            if await self._healthy(health):
+                return
+            if not await self._port_is_taken():
+                break
+            await self._process.ended()
+            self._port = free_port()
+            self._process = await _process(self._launch, self._port, self._log)
+        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+
+    async def _healthy(self, health: Health) -> bool:
+        """Wait until the server is healthy; False if it has ended before."""
         loop = asyncio.get_running_loop()
         bound = None
         if "failure_threshold" in health.model_fields_set:
@@ -84,9 +105,12 @@ class Server:
         start = loop.time()
         period = _FIRST_PERIOD_SECONDS
         while self.running:
-            self.health_said = await asyncio.to_thread(_ask, f"{self.url}{health.url}", health.timeout_seconds)
-            if not self.health_said:
-                return
+            said = await asyncio.to_thread(_ask, f"{self.url}{health.url}", health.timeout_seconds)
+            if not said:
+                if not await self._port_is_taken():
+                    return True
+                said = f"another process listens on port {self._port}"
+            self.health_said = said
             if bound is not None and loop.time() - start > bound:
                 raise ModelServerError(
                     f"The model server did not become healthy within {bound:g} s (initial_delay_seconds + "
@@ -96,7 +120,10 @@ class Server:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.command_ended(), period)
             period = min(period * 1.3, health.period_seconds)
-        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+        return False
+
+    async def _port_is_taken(self) -> bool:
+        return await asyncio.to_thread(belongs_to_another, self._port, self._process.pid)
 
     @property
     def running(self) -> bool:
@@ -119,16 +146,26 @@ class Server:
         """What the server printed last, as the end of a message; empty if it printed nothing."""
         try:
             with open(self._log, "rb") as file:
-                file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES))
-                lines = file.read().decode("utf-8", "replace").strip().splitlines()[-_TAIL_LINES:]
+                start = max(0, os.path.getsize(self._log) - _TAIL_BYTES)
+                # A secret is recognized whole only: one that begins before the part that is shown, too.
+                before = min(start, max(map(len, self._secrets), default=0))
+                file.seek(start - before)
+                output = file.read()
         except OSError:
-            lines = []
+            output, before = b"", 0
+        for secret in self._secrets:
+            output = output.replace(secret, b"\0" * len(secret))
+        text = _MASKED.sub("***", output[before:].decode("utf-8", "replace"))
+        lines = text.strip().splitlines()[-_TAIL_LINES:]
         if not lines:
             return " It printed nothing."
         said = "\n".join(f"    {redact(line)}" for line in lines)
-        for secret in self._secrets:
-            said = said.replace(secret, "***")
         return f" It printed last:\n{said}"
+
+
+async def _process(launch: Launch, port: int, log: Path) -> GuardedProcess:
+    environment = {**launch.environment, "PORT": str(port)}
+    return await GuardedProcess.start(launch.command, folder=launch.folder, environment=environment, log=log)
 
 
 def _ask(url: str, timeout_seconds: float) -> str:
@@ -160,10 +197,3 @@ async def check_running(url: str, health: Health, timeout_seconds: float) -> Non
         if asyncio.get_running_loop().time() + pause > deadline:
             raise ModelServerError(f"The model server {redact(url)} is not healthy (GET {health.url}: {said}).")
         await asyncio.sleep(pause)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -119,6 +119,29 @@ def _status(pid: int) -> list[bytes]:
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
+def started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since the machine was; None if it has ended, or nobody tells."""
+    with suppress(OSError, ValueError, IndexError):
+        status = _status(pid)
+        return None if status[0] in _ENDED else int(status[19])
+    return None
+
+
+def below(root: int) -> set[int]:
+    """Ids of the processes below another one; none if the system does not tell."""
+    parents: dict[int, int] = {}
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                parents[int(name)] = int(_status(int(name))[1])
+    found: set[int] = set()
+    grown = {root}
+    while grown:
+        grown = {pid for pid, parent in parents.items() if parent in grown and pid not in found}
+        found |= grown
+    return found
+
+
 def children(matching: str = "") -> list[int]:
     """Ids of this process's children whose command line holds ``matching``; none if the system does not tell."""
     found = []

@@ -30,6 +30,8 @@ def explain(error: OSError) -> ObjectError:
         return ObjectError("There is no such file.", missing=True)
     if isinstance(error, PermissionError):
         return ObjectError("No permission.")
+    if isinstance(error, IsADirectoryError):
+        return ObjectError(f"{error.strerror}.", is_folder=True)
     return ObjectError(f"{error.strerror or type(error).__name__}.")
 
 

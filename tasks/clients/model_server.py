@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import aiohttp
@@ -32,7 +33,9 @@ class RequestFailed(Exception):
 class ModelClient:
     """Sends requests to one model server. Belongs to one event loop; ``close`` when done."""
 
-    def __init__(self, url: str, method: str, request_path: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, url: str, method: str, request_path: str, timeout_seconds: float, max_answer_bytes: int = sys.maxsize
+    ) -> None:
         self._url = url.rstrip("/") + request_path
         self._method = method
         self._session = aiohttp.ClientSession(
@@ -44,6 +47,7 @@ class ModelClient:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
 
     async def predict(self, body: Body) -> Answer:
         """Send one request; its answer if the status is a success (2xx). Raises RequestFailed."""
@@ -52,7 +56,7 @@ class ModelClient:
                 self._method, self._url, data=body.data, headers={"Content-Type": body.content_type},
                 allow_redirects=False,
             ) as response:  # fmt: skip
-                answer = Answer(response.status, await response.read())
+                answer = Answer(response.status, await self._body(response))
                 if 200 <= answer.status < 300:
                     return answer
                 asked = retry_after(response.headers.get("Retry-After"))
@@ -67,6 +71,20 @@ class ModelClient:
             cause = "the connection was closed without an answer" if closed else "the answer broke off or is not HTTP"
             raise RequestFailed(Failure("connection"), cause) from None
         raise RequestFailed(Failure("status", answer.status, asked), f"HTTP {answer.status}", answer)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        limit = self._max_answer_bytes
+        if response.content_length is not None and response.content_length <= limit:
+            return await response.read()
+        parts: list[bytes] = []
+        size = response.content_length or 0
+        while size <= limit and (part := await response.content.readany()):
+            parts.append(part)
+            size += len(part)
+        if size > limit:
+            cause = f"The model's answer has more than {limit} bytes ({limit / (1 << 20):g} MiB)."
+            raise RequestFailed(Failure("size"), cause)
+        return b"".join(parts)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -65,13 +65,18 @@ class ModelStore:
         for version in self._names(f"{source}/{model}"):
             try:
                 raw = self._filesystem.cat_file(f"{self._path}/{source}/{model}/{version}/{VERSION_FILE}")
-                document = {**json.loads(raw), "folder": str(self.folder(source, model, version))}
-                found.append(ModelVersion.model_validate(document))
             except FileNotFoundError:
                 continue
-            except Exception as error:  # not JSON, not a version, or whatever s3fs lets through
+            except Exception as error:  # whatever s3fs lets through
                 where = self.folder(source, model, version).child(VERSION_FILE)
                 raise StorageError(f"{where} cannot be read: {type(error).__name__}.") from None
+            try:
+                document = {**json.loads(raw), "folder": str(self.folder(source, model, version))}
+                found.append(ModelVersion.model_validate(document))
+            except (TypeError, ValueError):  # not JSON, or not a version: no reason to hide the others
+                broken = self._new(source, model, version)
+                reason = f"its {VERSION_FILE} is broken; register the version again"
+                found.append(broken.model_copy(update={"state": "Abnormal", "reason": reason}))
         return sorted(found, key=lambda one: one.order, reverse=True)
 
     def models(self, source: str) -> list[str]:
@@ -164,7 +169,12 @@ class ModelStore:
         document: dict[str, Any] = changed.model_dump(mode="json", exclude={"folder"})
         try:
             self._filesystem.makedirs(target, exist_ok=True)
-            self._filesystem.pipe_file(f"{target}/{VERSION_FILE}", json.dumps(document, indent=2).encode())
+            # Put in its place in one step: who reads meanwhile finds a whole file (an object is never half written).
+            place = f"{target}/{VERSION_FILE}"
+            beside = f"{place}.part" if self.root.scheme == "local" else place
+            self._filesystem.pipe_file(beside, json.dumps(document, indent=2).encode())
+            if beside != place:
+                self._filesystem.mv(beside, place)
         except Exception as error:  # s3fs lets botocore's errors through
             raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
         return changed

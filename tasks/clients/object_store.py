@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
@@ -22,6 +23,7 @@ from tasks.domain.credentials import Credentials
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
+_ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+(/[\w.~%/:@-]*)?", re.ASCII | re.IGNORECASE)
 _PUT_AT_ONCE = 32 << 20
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
@@ -57,6 +59,8 @@ class Bucket:
         self._credentials = credentials
         self._odd_keys: Any = None
         endpoint = credentials.endpoint_url
+        if endpoint and not _is_address(endpoint):
+            raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
             # obstore sends to a virtual host just what it is given, so the bucket goes into the name here.
@@ -70,7 +74,7 @@ class Bucket:
                 options["session_token"] = token
         else:
             options["credential_provider"] = _found_credentials()
-        self._store = S3Store(
+        self._store = _store(
             name,
             region=credentials.region or "us-east-1",
             client_options={
@@ -290,6 +294,21 @@ def s3fs_options(credentials: Credentials) -> dict[str, Any]:
     }
 
 
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        return _ENDPOINT.fullmatch(endpoint) is not None and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
+
+
+def _store(name: str, **options: Any) -> S3Store:
+    try:
+        return S3Store(name, **options)
+    except Exception as error:  # a panic in Rust is an exception of no known class
+        raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None
+
+
 def _plain(secret: Any) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
@@ -299,9 +318,13 @@ def _found_credentials() -> Any:
 
     botocore knows all of these ways, and gives up after a second where there is none. Raises ObjectError then.
     """
-    import botocore.session  # only without keys
+    import botocore.exceptions  # only without keys
+    import botocore.session
 
-    credentials = botocore.session.get_session().get_credentials()
+    try:
+        credentials = botocore.session.get_session().get_credentials()
+    except botocore.exceptions.BotoCoreError as error:
+        raise ObjectError(f"The keys of this storage cannot be found: {error}.") from None
     if credentials is None:
         raise ObjectError(
             "There are no keys for this storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (OBS_... for obs://), "

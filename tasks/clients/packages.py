@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tasks.clients.failures import ObjectError
+from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.object_store import s3fs_options
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials, from_environment
@@ -32,9 +32,12 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
         try:
             raw = await storage.read(address, MAX_CONFIG_BYTES)
         except ObjectError as error:
-            if error.missing or "folder" in error.cause:
+            if error.missing or error.is_folder:
                 continue
             raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
+        except TooLarge as error:
+            expected = f"{name} has {error.size} bytes; it should have at most {MAX_CONFIG_BYTES}"
+            raise SpecificationError([Problem("model", str(folder), expected)]) from None
         holder = folder.child("model") if name.startswith("model/") else folder
         return parse_config(raw, str(address)), holder
     expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"

@@ -14,6 +14,7 @@ from tasks.clients.object_store import Bucket, is_odd
 from tasks.clients.share_links import ShareLinks
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.paths import Address
+from tasks.domain.run import PARTIAL_REPORTS, REPORTS
 from tasks.settings import Settings
 
 
@@ -134,10 +135,6 @@ class OutputFolder:
         self.scratch = root.child(scratch)
         self._temporary = self.scratch.child("tmp").path
 
-    def address(self, relative: str) -> Address:
-        """The address of a file below the folder."""
-        return self.root.child(relative)
-
     async def write(self, relative: str, data: bytes) -> None:
         """Write a whole file, visible only once it is complete."""
         address = self.root.child(relative)
@@ -201,6 +198,10 @@ class OutputFolder:
     def is_gone(self) -> bool:
         """Whether the folder was there and is not any more (local folders; a bucket's folders are no things)."""
         return self.root.scheme == "local" and not os.path.isdir(self.root.path)
+
+    async def has_reports(self) -> bool:
+        """Whether any shard has reported anything, be it a part."""
+        return any([await self.list(f"{self.scratch.name}/{name}") for name in (REPORTS, PARTIAL_REPORTS)])
 
     async def remove_scratch(self) -> None:
         """Remove plan and reports."""

@@ -97,6 +97,8 @@ def generate(schema: Schema) -> Schema:
             return {**schema, "properties": {name: node(child) for name, child in properties(schema).items()}}
         if kind == "array":
             items = schema.get("items", schema.get("item"))
+            if items is None:
+                return dict(schema)
             ruled = [node(item) for item in items] if isinstance(items, list) else node(items)
             return {**{k: v for k, v in schema.items() if k != "item"}, "items": ruled}
         if kind in LEAF_TYPES:
@@ -196,7 +198,6 @@ class Mapping:
         pieces: list[str | Field] = _pieces(rule, (), fields, left_out) or ["null"]
         self.fields = tuple(fields)
         self.left_out = tuple(left_out)
-        self.columns = max((field.index for field in fields), default=-1) + 1
         self._constants, self._steps = _join(pieces)
         self._row_split = _row_array(rule)
 

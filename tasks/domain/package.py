@@ -7,7 +7,16 @@ from collections.abc import Mapping as MappingType
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.mapping import file_leaf
@@ -37,6 +46,11 @@ class _Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_absent(cls, value: Any) -> Any:
+        return {name: held for name, held in value.items() if held is not None} if isinstance(value, dict) else value
+
 
 class Message(_Part):
     """What an API's request or response looks like: a content type and a JSON Schema."""
@@ -55,7 +69,7 @@ class Api(_Part):
     url: str = "/"
     method: str = "POST"
     request: Message = Field(default_factory=Message)
-    response: Message = Field(default_factory=Message)
+    response: Any = Field(default=None, description="what the answer looks like; answers are taken as they come")
 
     @field_validator("url")
     @classmethod
@@ -113,6 +127,11 @@ class Dependency(_Part):
 class Health(_Part):
     """How to ask an instance whether it is ready. Durations in seconds."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_absent(cls, value: Any) -> Any:
+        return {name: held for name, held in value.items() if held != ""} if isinstance(value, dict) else value
+
     url: str = "/health"
     protocol: str = Field(default="HTTP", validation_alias=AliasChoices("protocol", "procotol"))
     initial_delay_seconds: float = Field(default=0, ge=0)
@@ -139,8 +158,8 @@ class PackageConfig(_Part):
     model_config = ConfigDict(protected_namespaces=())
 
     model_type: str
-    model_algorithm: str = ""
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    model_algorithm: Any = ""
+    metrics: Any = None
     apis: tuple[Api, ...] = Field(default=(Api(),), validation_alias=AliasChoices("apis", "api"))
     dependencies: tuple[Dependency, ...] = ()
     health: Health = Field(default_factory=Health)

@@ -124,17 +124,23 @@ def safe_relative(relative: str) -> str:
     return _CONTROL.sub(lambda m: f"%{ord(m[0]):02X}", named)
 
 
+_LIKE_A_RESULT = re.compile(rf"{re.escape(RESULT_SUFFIX)}~*(?=/)")
+
+
 def result_name(relative: str, number: int | None = None) -> str:
     """Name of the result file, below the result folder, of the item ``relative`` (``1.jpg`` -> ``1.jpg_result.txt``).
 
-    Different items of one folder always get different names. ``number`` tells items of different folders apart that
-    would get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead outside or
-    has a part longer than 255 bytes, ends in a hash of the original.
+    Different items of one folder always get different names, and no folder that of a result file: a folder of the input
+    that is called like one (``1.jpg_result.txt``) gets a ``~`` more. ``number`` tells items of different folders apart
+    that would get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead outside
+    or has a part longer than 255 bytes, ends in a hash of the original.
     """
     mark = "" if number is None else f"~{number}"
     safe = safe_relative(relative)
     if safe is not relative:
         mark = f"~{_hash(relative)}{mark}"
+    if RESULT_SUFFIX in safe:
+        safe = _LIKE_A_RESULT.sub(r"\g<0>~", safe)
     name = safe + mark + RESULT_SUFFIX
     if len(name) <= 63:  # 4 bytes a character at most: nothing to cut
         return name

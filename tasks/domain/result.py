@@ -30,11 +30,6 @@ class Outcome(NamedTuple):
     bytes_read: int = 0
     bytes_written: int = 0
 
-    @property
-    def successful(self) -> bool:
-        """SUCCESSFUL, not FAILED."""
-        return not self.message
-
 
 class Tally:
     """Counts of many outcomes and requests; tallies of shards add up to that of the run."""

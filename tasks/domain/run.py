@@ -10,7 +10,7 @@ from tasks.domain.errors import RunError
 from tasks.domain.package import Api, PackageConfig, Serving
 from tasks.domain.paths import Address, OutputNames, parse_address
 from tasks.domain.pool import Flavor
-from tasks.domain.service import BatchService
+from tasks.domain.service import BatchService, is_package_address
 
 
 class Run(BaseModel):
@@ -36,6 +36,12 @@ class Run(BaseModel):
         return self.config.api(self.request_path)
 
     @property
+    def model_name(self) -> str:
+        """What the model is called: its name in the model store, else that of its package's folder."""
+        model = self.service.model
+        return parse_address(model).name if is_package_address(model) else model
+
+    @property
     def names(self) -> OutputNames:
         """Names of everything that the run writes."""
         return OutputNames(self.task_id, self.service.result_folder)
@@ -44,6 +50,11 @@ class Run(BaseModel):
     def output_address(self) -> Address:
         """The output folder."""
         return parse_address(self.output)
+
+
+REPORTS = "reports"
+PARTIAL_REPORTS = "partial"
+"""Folders below the scratch folder."""
 
 
 class ShardRef(BaseModel):
@@ -64,11 +75,11 @@ class ShardRef(BaseModel):
     @property
     def report_name(self) -> str:
         """The shard's report, below the scratch folder. It exists once the shard is done."""
-        return f"reports/{self.number:05d}.parquet"
+        return f"{REPORTS}/{self.number:05d}.parquet"
 
     def partial_name(self, part: int) -> str:
         """A report of what is done so far, below the scratch folder."""
-        return f"partial/{self.number:05d}-{part:04d}.parquet"
+        return f"{PARTIAL_REPORTS}/{self.number:05d}-{part:04d}.parquet"
 
 
 class ShardDone(BaseModel):

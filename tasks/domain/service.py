@@ -231,10 +231,24 @@ class BatchService(BaseModel):
     def _texts(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        try:
-            return {name: _as_text(held) for name, held in value.items()}
-        except ValueError as error:
-            raise ValueError(f"a value {error}") from None
+        wrong = [
+            f"{name!r} is not a variable's name: letters, digits and '_', no digit first"
+            for name in value
+            if _VARIABLE.fullmatch(str(name)) is None
+        ]
+        texts: dict[Any, Any] = {}
+        for name, held in value.items():
+            try:
+                texts[name] = _as_text(held)
+                if not isinstance(texts[name], str):
+                    raise ValueError("should be text")
+                if "\0" in texts[name]:
+                    raise ValueError("should have no NUL character")
+            except ValueError as error:
+                wrong.append(f"the value of {name} {error}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return texts
 
     @field_validator("description")
     @classmethod
@@ -277,16 +291,6 @@ class BatchService(BaseModel):
     def _count(cls, value: float | None) -> float | None:
         if value is not None and value > 1 and value != int(value):
             raise ValueError("should be a share below 1 or a whole number of items")
-        return value
-
-    @field_validator("environment")
-    @classmethod
-    def _variables(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, held in value.items():
-            if _VARIABLE.fullmatch(name) is None:
-                raise ValueError(f"{name!r} is not a variable's name: letters, digits and '_', no digit first")
-            if "\0" in held:
-                raise ValueError(f"the value of {name} has a NUL character")
         return value
 
     @field_validator("running_config", mode="before")

@@ -14,9 +14,15 @@ class Held:
 
     def shrink(self, amount: int) -> None:
         """Give back what is more than ``amount``; never takes more."""
-        if amount < self._amount:
-            self._budget.give(self._amount - amount)
-            self._amount = amount
+        self.change(min(amount, self._amount))
+
+    def change(self, amount: int) -> None:
+        """Hold ``amount`` from now on, at once: bytes that are there already cannot wait.
+
+        Whoever waits for bytes waits until what was overdrawn is given back, too.
+        """
+        self._budget.give(self._amount - amount)
+        self._amount = amount
 
     def give_back(self) -> None:
         """Give all of it back."""
@@ -57,7 +63,7 @@ class Budget:
         return Held(self, await self.take(amount))
 
     def give(self, amount: int) -> None:
-        """Give bytes back."""
+        """Give bytes back (or take them without waiting, if less than 0)."""
         self._free += amount
         self._wake()
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.model_store import ModelStore
-from tasks.clients.packages import files_of, read_config
+from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.model_store import ModelStore, ModelVersion
+from tasks.clients.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain import paths
 from tasks.domain.credentials import Credentials
-from tasks.domain.errors import Problem, RunError, SpecificationError
+from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
@@ -24,6 +27,8 @@ from tasks.domain.run import Run
 from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
+
+_FIELDS = [field.alias or name for name, field in BatchService.model_fields.items()]
 
 
 async def check(
@@ -43,23 +48,21 @@ async def check(
     try:
         found = _Found(right, settings, dict(credentials))
         steps = (
-            found.model(storage),
-            found.api(),
-            found.pool(),
-            found.input(storage),
-            found.output(storage, task_id, scheduled_time),
+            partial(found.model, storage),
+            found.api,
+            found.pool,
+            partial(found.input, storage),
+            partial(found.output, storage, task_id, scheduled_time),
         )
         for step in steps:
             try:
-                await step
+                await step()
             except SpecificationError as error:
                 problems += error.problems
-            except RunError as error:
-                problems.append(Problem("model", right.get("model"), str(error)))
     finally:
         await storage.close()
     if problems or service is None:
-        raise SpecificationError(problems)
+        raise SpecificationError(sorted(problems, key=_order))
     return found.run(service, task_id)
 
 
@@ -98,6 +101,12 @@ class _Found:
         model = self._right.get("model")
         if not isinstance(model, str):
             return
+        try:
+            await self._model(storage, model)
+        except StorageError as error:
+            raise SpecificationError([Problem("model", model, str(error))]) from None
+
+    async def _model(self, storage: Storage, model: str) -> None:
         if is_running_model(model):
             self._serving = "running"
             if self._right.get("instances", 1) != 1:
@@ -115,11 +124,17 @@ class _Found:
                 expected = "is for models of the model store; a package folder has no versions"
                 raise SpecificationError([Problem("model_version", self._right["model_version"], expected)])
         else:
-            store = ModelStore(self._settings.model_store, self._credentials)
-            version = store.pick(self._right["model_source"], model, self._right.get("model_version"))
+            version = await asyncio.to_thread(self._version_of, model)
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
+        if self._config.health.protocol == "HTTPS":
+            expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
+            raise SpecificationError([Problem("model", model, expected)])
         self._serving = serving_of(self._config, await files_of(storage, self._package), str(self._package))
+
+    def _version_of(self, model: str) -> ModelVersion:
+        store = ModelStore(self._settings.model_store, self._credentials)
+        return store.pick(self._right["model_source"], model, self._right.get("model_version"))
 
     async def _running_config(self, storage: Storage) -> PackageConfig:
         given = self._right.get("running_config", self._right.get("model_config"))
@@ -128,8 +143,8 @@ class _Found:
             raise SpecificationError([Problem("model_config", None, expected)])
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             try:
-                return parse_config(await storage.read(parse_address(given), 4 << 20), given)
-            except (ObjectError, ValueError) as error:
+                return parse_config(await storage.read(parse_address(given), MAX_CONFIG_BYTES), given)
+            except (ObjectError, TooLarge, ValueError) as error:
                 raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
         return parse_config(str(given).encode(), "model_config")
 
@@ -224,6 +239,12 @@ class _Found:
             expected = f"should be a folder that can be written to: {error.cause}"
             raise SpecificationError([Problem("output_path", given, expected)]) from None
         self._output = output
+
+
+def _order(problem: Problem) -> int:
+    """Where the field of a problem stands in the contract; those that are no fields come first."""
+    field = re.split(r"\W", problem.field, maxsplit=1)[0]
+    return _FIELDS.index(field) if field in _FIELDS else -1
 
 
 def _real(address: Address) -> Address:

@@ -23,25 +23,44 @@ _log = logging.getLogger(__name__)
 
 async def process(session: Session, item: Item, tally: Tally) -> Outcome:
     """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome."""
-    if item.error:
-        return Outcome(item.number, item.source, item.result_name, item.error, False)
-    weight = 1 if session.mapping is None else CSV_COST
-    # What no listing told counts as the largest there may be, until its bytes are here.
-    size = item.size if item.size >= 0 else session.settings.max_item_bytes
-    held = await session.bytes.hold(size * weight)
     try:
-        address = parse_address(item.address)
-        if session.mapping is None:
-            return await _file(session, item, address, held, tally)
-        return await _table(session, session.mapping, item, address, held, tally)
+        return await _process(session, item, tally)
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, str(error), False)
     except Exception as error:
         # A fault of ours or of a library must not cost the other items.
         _log.exception("unexpected item=%d", item.number)
         return Outcome(item.number, item.source, item.result_name, f"Unexpected {type(error).__name__}.", False)
+
+
+async def _process(session: Session, item: Item, tally: Tally) -> Outcome:
+    if item.error:
+        raise ItemError(item.error)
+    address = parse_address(item.address)
+    table = session.mapping is not None
+    limit = session.settings.max_item_bytes
+    # Before its bytes are waited for: what is refused anyway holds nobody up.
+    if refused := refusal(address.name, item.size, limit, table=table):
+        raise ContentError(refused)
+    # What no listing told counts as the largest there may be, until its bytes are here.
+    size = item.size if item.size >= 0 else limit
+    held = await session.bytes.hold(size * CSV_COST if table else size)
+    try:
+        if session.mapping is None:
+            return await _file(session, item, address, held, tally)
+        return await _table(session, session.mapping, item, address, held, tally)
     finally:
         held.give_back()
+
+
+def refusal(name: str, size: int, limit: int, *, table: bool) -> str:
+    """Why a file of this name and size (in bytes, -1 if unknown) is not read at all, or an empty text.
+
+    ``table`` tells that the model takes rows.
+    """
+    if table and not name.lower().endswith(".csv"):
+        return "A .csv file was expected, because the model's request is JSON: one request a row."
+    return size_error(name, size, limit)
 
 
 def size_error(name: str, size: int, limit: int) -> str:
@@ -55,9 +74,6 @@ def size_error(name: str, size: int, limit: int) -> str:
 
 async def _read(session: Session, item: Item, address: Address) -> bytes:
     limit = session.settings.max_item_bytes
-    name = address.name
-    if wrong := size_error(name, item.size, limit):
-        raise ContentError(wrong)
     try:
         if address.scheme == "local":
             data = await session.storage.read(address, limit, item.size)
@@ -65,10 +81,10 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
             async with session.remote_reads:
                 data = await session.storage.read(address, limit, item.size)
     except TooLarge as larger:
-        raise ContentError(size_error(name, larger.size, limit)) from None
+        raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:
         raise DownloadError(failed.cause) from None
-    if wrong := size_error(name, len(data), limit):
+    if wrong := size_error(address.name, len(data), limit):
         raise ContentError(wrong)
     return data
 
@@ -95,13 +111,13 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     body = session.form.body(address.name, data)
     del data  # the body has its own copy
     answer = await session.sender.send(body, tally)
+    del body
+    held.change(len(answer))
     await _write(session, item, answer)
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 
 async def _table(session: Session, mapping: Mapping, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
-    if not address.name.lower().endswith(".csv"):
-        raise ContentError("A .csv file was expected, because the model's request is JSON: one request a row.")
     data = await _read(session, item, address)
     size = len(data)
     held.shrink(size * CSV_COST)

@@ -19,9 +19,9 @@ CANCEL_SECONDS = 30.0
 class LoopThread:
     """An event loop (uvloop) that runs in a daemon thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name="thresher-engine", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
@@ -69,5 +69,5 @@ def engine_loop() -> LoopThread:
     """The process's engine loop, made on first use (and made anew in a forked process)."""
     with _lock:
         if os.getpid() not in _loops:
-            _loops[os.getpid()] = LoopThread()
+            _loops[os.getpid()] = LoopThread("thresher-engine")
         return _loops[os.getpid()]

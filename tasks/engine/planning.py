@@ -105,7 +105,7 @@ class Planner:
     async def _of_manifest(self) -> AsyncIterator[Item]:
         local = self._source.scheme == "local"
         base = os.path.dirname(self._source.path) if local else None
-        used: set[int] = set()
+        used: set[int] = set()  # hashes of all result names so far: some 100 bytes an item
         number = line = 0
         async for raw in _lines(self._storage.stream(self._source)):
             line += 1
@@ -121,7 +121,8 @@ def _item(entry: Entry, number: int, base: str | None, used: set[int]) -> Item:
         try:
             found = parse_address(entry.source, base)
             name = found.name
-            if entry.source.endswith("/") or not name:
+            # (A share link ends in its signature, which may well end in a slash.)
+            if not name or (found.scheme != "http" and entry.source.endswith("/")):
                 raise ValueError("it is a folder; a manifest names files")
             if found.scheme == "local":
                 if base is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -18,6 +19,8 @@ from tasks.domain.run import Plan, Run, RunResult, ShardDone, ShardRef
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
 
 
 async def publish_run(
@@ -39,9 +42,12 @@ async def publish_run(
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
         await _write_part(run, plan, output, 0, settings.manifest_lines)
-        await output.remove_scratch()
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
+    try:
+        await output.remove_scratch()
+    except ObjectError as error:  # everything is published, so the run is what it is
+        _log.warning("scratch not removed folder=%s cause=%s", output.scratch, error.cause)
     return result
 
 

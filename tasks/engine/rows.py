@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ class _Rows:
 
     async def _answer(self, body: bytes) -> bytes:
         """One answer as one line. Raises AnswerError."""
-        answer = await self._session.sender.send(row_body(body), self._tally)
+        answer = (await self._session.sender.send(row_body(body), self._tally)).removeprefix(BOM_UTF8)
         if error := _json_error(answer):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
@@ -150,7 +151,7 @@ class _Rows:
     async def _parts(self, ready: Ready) -> list[bytes] | None:
         body = self._mapping.join_bodies([body for _, body in ready])
         try:
-            answer = await self._session.sender.send(row_body(body), self._tally)
+            answer = (await self._session.sender.send(row_body(body), self._tally)).removeprefix(BOM_UTF8)
         except AnswerError:
             return None
         parts = None if _json_error(answer) else split(answer, len(ready))
@@ -199,7 +200,7 @@ def _json_error(answer: bytes) -> str:
     except orjson.JSONDecodeError as error:
         said = str(error)
     try:  # orjson refuses numbers that no double can hold, which JSON allows
-        json.loads(answer, parse_constant=_no_number, parse_int=str, parse_float=str)
+        json.loads(answer.decode(), parse_constant=_no_number, parse_int=str, parse_float=str)
         return ""
     except (ValueError, RecursionError):
         return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tasks.clients.model_server import RequestFailed
 from tasks.domain.answer import status_error
@@ -20,11 +20,20 @@ OVERLOAD = (429, 503)
 
 
 class Sender:
-    """Sends requests to a group of instances; none any more once ``stopped`` says why."""
+    """Sends requests to a group of instances; none any more once ``stopped`` says why.
 
-    def __init__(self, group: InstanceGroup, stopped: Callable[[], str] = str) -> None:
+    ``pause`` waits so many seconds before a request is sent again.
+    """
+
+    def __init__(
+        self,
+        group: InstanceGroup,
+        stopped: Callable[[], str] = str,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._group = group
         self._stopped = stopped
+        self._pause = pause
 
     async def send(self, body: Body, tally: Tally) -> bytes:
         """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
@@ -87,9 +96,11 @@ class Sender:
                 if was_suspected is not None:
                     group.clear_suspect(was_suspected)
             decision = decide(failure.failure, attempt, jitter=random.random())
+            if failure.failure.kind == "size":
+                raise AnswerError(failure.cause)
             if not decision.again:
                 if failure.answer is not None:
                     raise status_error(failure.answer.status, failure.answer.data, attempt)
                 raise AnswerError(f"The model did not answer: {failure.cause} (tried {attempt} times).")
             tally.retries += 1
-            await asyncio.sleep(decision.delay_seconds)
+            await self._pause(decision.delay_seconds)

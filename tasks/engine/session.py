@@ -66,6 +66,7 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self._stopping = asyncio.Event()
         self.preparing_since = 0.0
         self.ready_at = 0.0
         self._credentials = dict(credentials)
@@ -86,7 +87,7 @@ class Session:
             max_concurrency=service.max_concurrency,
             running_url=service.model if run.serving == "running" else None,
         )
-        self.sender = Sender(self.group, lambda: self.not_processed)
+        self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
 
     async def start(self) -> None:
         """Prepare and start the instances, once for all shards. Raises ModelServerError."""
@@ -110,7 +111,9 @@ class Session:
                 assert self.run.serving != "running"
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
-                launch = await launcher.prepare(self.run.serving, self.run.config, folder, given, self.settings.cache)
+                launch = await launcher.prepare(
+                    self.run.serving, self.run.config, folder, self.run.model_name, given, self.settings.cache
+                )
                 secrets = tuple(given[name] for name in self.run.service.secret_variables)
                 self._launch = replace(launch, secrets=secrets)
             return self._launch
@@ -122,7 +125,8 @@ class Session:
 
     def _connect(self, url: str) -> ModelClient:
         api = self.run.api
-        return ModelClient(url, api.method, api.url, self.settings.request_timeout_seconds)
+        settings = self.settings
+        return ModelClient(url, api.method, api.url, settings.request_timeout_seconds, settings.max_answer_bytes)
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do ``work`` as a part of this session: closing the session cancels it."""
@@ -147,6 +151,12 @@ class Session:
     def stop(self, reason: str) -> None:
         """Send no further request; what is left is FAILED, and the run is Failed, for this reason."""
         self.stopped = self.stopped or reason
+        self._stopping.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before a request is tried again, but not for one that will not be sent any more."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     @property
     def not_processed(self) -> str:
@@ -156,8 +166,16 @@ class Session:
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.
 
-        If no instance could ever be started, nothing was done that could be resumed, and the scratch folder goes too.
+        If no instance could be started, and no earlier try of the run has reported anything, there is nothing to be
+        resumed, and the scratch folder goes too.
         """
+        try:
+            await self._close()
+        finally:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _close(self) -> None:
         under_way = [*self._work, *([self._starting] if self._starting else [])]
         for task in under_way:
             task.cancel()
@@ -165,33 +183,56 @@ class Session:
         await self.group.close()
         if self.preparing_since and not self.ready_at:
             with suppress(ObjectError):
-                await self.output.remove_scratch()
+                if not await self.output.has_reports():
+                    await self.output.remove_scratch()
         await self.storage.close()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class Sessions:
-    """The sessions of this process, by task id."""
+    """The sessions of this process, by task id. Lives on the engine's loop."""
 
     def __init__(self) -> None:
         self._held: dict[str, Session] = {}
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self._ended: set[str] = set()
+        self._opening = asyncio.Lock()
 
-    async def open(self, task_id: str, make: Callable[[], Session]) -> Session:
-        """The session of a run, made on first use. Call on the engine's loop."""
-        if task_id not in self._held:
-            self._held[task_id] = make()
-        return self._held[task_id]
+    async def begin(self, task_id: str) -> None:
+        """From now on a run may open its session; only one that has ended before needs to say so."""
+        self._ended.discard(task_id)
+
+    async def open(self, task_id: str, make: Callable[[], Awaitable[Session]]) -> Session:
+        """The session of a run, made on first use. Raises CancelledError once the run has ended: nobody would close it.
+
+        While a session is being closed, its run's shards that are still waiting for their turn come here.
+        """
+        async with self._opening:
+            if task_id in self._ended:
+                raise asyncio.CancelledError
+            if task_id not in self._held:
+                session = await make()
+                if task_id in self._ended:
+                    await session.close()
+                    raise asyncio.CancelledError
+                self._held[task_id] = session
+            return self._held[task_id]
 
     async def close(self, task_id: str) -> None:
-        """Close the session of a run, if there is one."""
+        """Close the session of a run, if there is one; none is opened any more.
+
+        Cancelled, it goes on behind the caller's back: whoever presses Ctrl-C twice wants nothing left over, either.
+        """
+        self._ended.add(task_id)
         session = self._held.pop(task_id, None)
         if session is not None:
-            await session.close()
+            self._closing[task_id] = asyncio.create_task(session.close())
+        if task_id in self._closing:
+            await asyncio.shield(self._closing[task_id])
+            self._closing.pop(task_id, None)
 
     async def close_all(self) -> None:
-        """Close every session of this process."""
-        for task_id in list(self._held):
+        """Close every session of this process; returns when all are closed."""
+        for task_id in [*self._held, *self._closing]:
             await self.close(task_id)
 
 

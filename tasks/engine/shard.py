@@ -12,7 +12,7 @@ from tasks.clients.tables import read_plan, read_report, report_bytes
 from tasks.domain.errors import StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import ShardRef
+from tasks.domain.run import PARTIAL_REPORTS, ShardRef
 from tasks.engine.items import process
 from tasks.engine.session import Session
 
@@ -98,13 +98,13 @@ class _Reporter:
         """A reporter that knows what an earlier try of this shard had reported."""
         reporter = cls(session, shard)
         prefix = shard.partial_name(0).rpartition("-")[0].rpartition("/")[2]
-        for name in sorted(await session.output.list(f"{session.output.scratch.name}/partial")):
+        for name in sorted(await session.output.list(f"{session.output.scratch.name}/{PARTIAL_REPORTS}")):
             if not name.startswith(f"{prefix}-"):
                 continue
-            found = await _read_report(session, f"partial/{name}")
+            found = await _read_report(session, f"{PARTIAL_REPORTS}/{name}")
             if found is None:
                 continue
-            reporter._parts.append(f"partial/{name}")
+            reporter._parts.append(f"{PARTIAL_REPORTS}/{name}")
             reporter._earlier.merge([found[1]])
             for outcome in found[0]:
                 if outcome.number not in reporter.seen:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from clients.places import KINDS, Place, make_place
 from fakes.s3_server import S3Server
+
+from tasks.clients import lifeline
 
 _numbers = itertools.count()
 
@@ -25,6 +28,19 @@ def bucket(s3_server: S3Server) -> str:
     name = f"bucket-{next(_numbers)}"
     s3_server.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def patient_warden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that ignore SIGTERM are left alone for longer than a test may take, by the warden and its owner."""
+    text = lifeline.WARDEN.read_text()
+    patient, found = re.subn(r"^GRACE_SECONDS = .*$", "GRACE_SECONDS = 3600.0", text, flags=re.MULTILINE)
+    assert found == 1
+    warden = tmp_path / "patient" / "warden.py"
+    warden.parent.mkdir()
+    warden.write_text(patient)
+    monkeypatch.setattr(lifeline, "WARDEN", warden)
+    monkeypatch.setattr(lifeline, "STOP_SECONDS", 3600.0)
 
 
 @pytest.fixture(params=KINDS)

@@ -1,42 +1,29 @@
-"""What the tests of the doors share: waiting for a condition, looking at processes, running on the engine's loop."""
+"""What the tests of the doors share: looking at processes, running on the engine's loop."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
+from fakes.processes import alive
+from fakes.processes import poll as wait_for
 
 T = TypeVar("T")
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 FAKE_MODEL_SERVER = TESTS / "fakes" / "model_server.py"
+__all__ = [
+    "FAKE_MODEL_SERVER", "ROOT", "TESTS", "alive", "pids", "processes_with", "run", "variables", "wait_for"
+]  # fmt: skip
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run on the loop that the product runs on."""
     return uvloop.run(work)
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_for(condition: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
-    """Poll until the condition holds; what it gave."""
-    deadline = time.monotonic() + timeout_seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-    return found
 
 
 def processes_with(mark: str) -> list[int]:

@@ -6,16 +6,15 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from clients.support import FAKE_MODEL_SERVER, alive, processes_with, run, wait_for
+from clients.support import FAKE_MODEL_SERVER, alive, processes_with, run
 from fakes.model_server import FakeModelServer
-from fakes.processes import free_port
+from fakes.processes import DEADLINE_SECONDS, closed_port, meanwhile, poll
 
 from tasks.clients.launcher import Server, check_running, prepare
 from tasks.domain.errors import ModelServerError
@@ -42,7 +41,7 @@ def package(tmp_path: Path) -> WritePackage:
 
 
 async def launch_of(folder: Path, config: PackageConfig, given: dict[str, str] | None = None) -> Launch:
-    return await prepare("boot-file", config, folder, given or {}, folder.parent / "cache")
+    return await prepare("boot-file", config, folder, folder.name, given or {}, folder.parent / "cache")
 
 
 async def started(folder: Path, config: PackageConfig, given: dict[str, str] | None = None) -> Server:
@@ -51,7 +50,19 @@ async def started(folder: Path, config: PackageConfig, given: dict[str, str] | N
 
 async def answer_of(method: str, url: str, body: object = None) -> Any:
     """A JSON answer, asked for without the product."""
-    return await asyncio.to_thread(lambda: requests.request(method, url, json=body, timeout=10).json())
+    return await asyncio.to_thread(lambda: requests.request(method, url, json=body, timeout=DEADLINE_SECONDS).json())
+
+
+async def answers(server: Server) -> None:
+    """Wait until the server answers at all."""
+
+    def answer() -> bool:
+        try:
+            return requests.get(server.url, timeout=DEADLINE_SECONDS).status_code > 0
+        except requests.ConnectionError:
+            return False
+
+    await asyncio.to_thread(poll, answer)
 
 
 def test_run_sh__is_started_in_its_folder_and_asked_on_its_port(tmp_path: Path, package: WritePackage) -> None:
@@ -73,32 +84,35 @@ def test_run_sh__is_started_in_its_folder_and_asked_on_its_port(tmp_path: Path, 
     assert processes_with(str(folder)) == []
 
 
-def test_health__that_comes_late_is_waited_for(package: WritePackage) -> None:
-    folder, config = package("--health-after", "1")
+def test_health__that_comes_late_is_waited_for(tmp_path: Path, package: WritePackage) -> None:
+    # Far less than a period: it is asked more often at first.
+    folder, config = package("--health-when", str(tmp_path / "loaded"), health={"period_seconds": 3600})
 
-    async def work() -> float:
+    async def work() -> None:
         server = await started(folder, config)
         try:
-            begun = time.monotonic()
-            await server.ready(config.health)
-            return time.monotonic() - begun
+            waiting = asyncio.create_task(server.ready(config.health))
+            while server.health_said != "HTTP 503":
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            (tmp_path / "loaded").touch()
+            await asyncio.wait_for(waiting, DEADLINE_SECONDS)
         finally:
             await server.stop()
 
-    # Not a whole period (5 s): it is asked more often at first.
-    assert 0.8 < run(work()) < 4
+    run(work())
 
 
-@pytest.mark.slow
 def test_health__never_given_ends_in_an_error_with_the_last_lines(package: WritePackage) -> None:
     folder, config = package(
         "--health", "never", before="echo the model is loaded from https://host/key?Signature=abc",
-        health={"period_seconds": 0.4, "failure_threshold": 9, "initial_delay_seconds": 0.4},
+        health={"period_seconds": 0.1, "failure_threshold": 9, "initial_delay_seconds": 0.1},
     )  # fmt: skip
 
     async def work() -> str:
         server = await started(folder, config)
         try:
+            await answers(server)  # its time is not spent on its start
             with pytest.raises(ModelServerError) as raised:
                 await server.ready(config.health)
             return str(raised.value)
@@ -106,7 +120,7 @@ def test_health__never_given_ends_in_an_error_with_the_last_lines(package: Write
             await server.stop()
 
     said = run(work())
-    assert "did not become healthy within 4 s" in said
+    assert "did not become healthy within 1 s" in said
     assert "GET /health: HTTP 503" in said
     assert "    the model is loaded from https://host/key?...\n" in said
     assert "Signature" not in said
@@ -261,7 +275,7 @@ def test_built_in_server__runs_a_package_with_a_custom_service(tmp_path: Path) -
     config = parse_config((folder / "config.json").read_bytes(), "config.json")
 
     async def work() -> object:
-        launch = await prepare("built-in", config, folder, {}, tmp_path / "cache")
+        launch = await prepare("built-in", config, folder, "twice", {}, tmp_path / "cache")
         server = await Server.start(launch, tmp_path / "log")
         try:
             await server.ready(config.health)
@@ -269,42 +283,50 @@ def test_built_in_server__runs_a_package_with_a_custom_service(tmp_path: Path) -
         finally:
             await server.stop()
 
-    assert run(work()) == {"twice": 42, "name": "package"}
+    assert run(work()) == {"twice": 42, "name": "twice"}
 
 
 def test_check_running__takes_a_server_that_answers() -> None:
     with FakeModelServer() as model:
-        run(check_running(model.url, Health(), 5))
-        run(check_running(f"{model.url}/", Health(url="/nothing-there"), 5))  # 404: no health address, but it answers
+        run(check_running(model.url, Health(), DEADLINE_SECONDS))
+        no_address = Health(url="/nothing-there")
+        run(check_running(f"{model.url}/", no_address, DEADLINE_SECONDS))  # 404: no health address, but it answers
 
 
-def test_check_running__waits_for_a_server_that_comes_late() -> None:
-    with FakeModelServer("--health-after", "0.5", wait_healthy=False) as model:
-        run(check_running(model.url, Health(period_seconds=0.1), 10))
+@pytest.mark.parametrize("period_seconds", [0.1, 3600])
+def test_check_running__asks_a_server_that_comes_late_again_whatever_the_period(
+    tmp_path: Path, period_seconds: float
+) -> None:
+    loaded = tmp_path / "loaded"
+
+    def load() -> None:
+        poll(lambda: model.stats()["statuses"].get("503"), "a question before the model is loaded")
+        loaded.touch()
+
+    with FakeModelServer("--health-when", str(loaded), wait_healthy=False) as model, meanwhile(load):
+        run(check_running(model.url, Health(period_seconds=period_seconds), DEADLINE_SECONDS))
 
 
 def test_check_running__names_what_is_wrong_without_the_secrets_of_the_address() -> None:
-    address = f"http://user:password@127.0.0.1:{free_port()}"
-    with pytest.raises(ModelServerError, match=r"is not healthy \(GET /health: no connection\)") as raised:
-        run(check_running(address, Health(period_seconds=0.1), 0.3))
+    with closed_port() as port:
+        address = f"http://user:password@127.0.0.1:{port}"
+        with pytest.raises(ModelServerError, match=r"is not healthy \(GET /health: no connection\)") as raised:
+            run(check_running(address, Health(period_seconds=0.1), 0.3))
     assert "password" not in str(raised.value)
 
 
-def test_check_running__asks_until_the_time_is_up_whatever_the_period() -> None:
-    with FakeModelServer("--health-after", "0.7", wait_healthy=False) as model:
-        run(check_running(model.url, Health(period_seconds=60), 10))
-
-
-def test_server__cannot_be_reached_once_stopped(package: WritePackage) -> None:
+def test_server__is_gone_once_stopped(package: WritePackage) -> None:
     folder, config = package()
 
-    async def work() -> str:
+    async def work() -> None:
         server = await started(folder, config)
         await server.ready(config.health)
+        warden = server._process.pid
+        (model,) = map(int, Path(f"/proc/{warden}/task/{warden}/children").read_text().split())
+        assert alive(warden) and alive(model)
         await server.stop()
-        return server.url
+        assert not server.running
+        assert not alive(warden) and not alive(model)
 
-    url = run(work())
-    with pytest.raises(requests.ConnectionError):
-        requests.get(url, timeout=2)
-    wait_for(lambda: not processes_with(str(folder)))
+    run(work())
+    assert processes_with(str(folder)) == []

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
+from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.lifeline import GuardedProcess, children
 
@@ -189,16 +189,27 @@ def test_ended__says_127_for_a_command_that_does_not_exist(tmp_path: Path) -> No
     assert "cannot run /no/such: No such file" in (tmp_path / "log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("patient_warden")
 def test_command_ended__is_seen_at_once_although_a_grandchild_lingers(tmp_path: Path) -> None:
     async def work() -> None:
         process = await start(tmp_path, "stubborn", "exit3")
         found = await noted(tmp_path, "stubborn", "command")
-        started = time.monotonic()
-        await process.command_ended()
-        assert time.monotonic() - started < 2
+        await asyncio.wait_for(process.command_ended(), DEADLINE_SECONDS)
         assert not process.running
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(process.ended(), 0.2)
         assert alive(found["stubborn"])
+        os.kill(found["stubborn"], signal.SIGKILL)
+        assert await process.ended() == 3
+
+    run(work())
+
+
+@pytest.mark.slow
+def test_ended__is_told_once_a_grandchild_that_lingers_is_gone(tmp_path: Path) -> None:
+    async def work() -> None:
+        process = await start(tmp_path, "stubborn", "exit3")
+        found = await noted(tmp_path, "stubborn", "command")
         assert await process.ended() == 3
         assert not alive(found["stubborn"])
 

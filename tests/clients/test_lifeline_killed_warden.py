@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from clients.support import FAKE_MODEL_SERVER, alive, run
+from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients import launcher
 from tasks.clients.launcher import Server
@@ -61,7 +62,7 @@ def session_of(session: int) -> list[int]:
 def test_warden__killed_leaves_no_server_that_is_a_child_of_sh(package: Path, round_: int) -> None:
     async def work() -> None:
         launch = await launcher.prepare(
-            "boot-file", PackageConfig.model_validate({"model_type": "Image"}), package, {}, package / "cache"
+            "boot-file", PackageConfig.model_validate({"model_type": "Image"}), package, "name", {}, package / "cache"
         )
         server = await Server.start(launch, package / "log")
         await server.ready(Health(period_seconds=0.5))
@@ -76,7 +77,7 @@ def test_warden__killed_leaves_no_server_that_is_a_child_of_sh(package: Path, ro
         assert not server.running
         await server.stop()
 
-    run(asyncio.wait_for(work(), 20))
+    run(asyncio.wait_for(work(), DEADLINE_SECONDS))
 
 
 @pytest.mark.parametrize("also", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN); ", "os.setpgid(0, 0); "])
@@ -103,9 +104,10 @@ def test_warden__killed_takes_along_every_process_of_the_session(package: Path, 
         assert session_of(session) == []
         await process.stop()
 
-    run(asyncio.wait_for(work(), 20))
+    run(asyncio.wait_for(work(), DEADLINE_SECONDS))
 
 
+@pytest.mark.usefixtures("patient_warden")
 def test_warden__killed_while_it_is_being_stopped_leaves_nothing(package: Path) -> None:
     code = shlex.quote(NOTE.format(more="signal.signal(signal.SIGTERM, signal.SIG_IGN); "))
     (package / "run.sh").write_text(f"{sys.executable} -c {code} stubborn\necho over\n")
@@ -127,14 +129,14 @@ def test_warden__killed_while_it_is_being_stopped_leaves_nothing(package: Path) 
         while not ignores(stubborn):
             await asyncio.sleep(0.01)
         stopping = asyncio.ensure_future(process.stop())
-        while session_of(session) != [stubborn]:  # sh has obeyed
+        while session_of(session) != [stubborn]:  # sh has obeyed, the warden waits for the other
             await asyncio.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         await stopping
         assert not alive(stubborn)
         assert below(package) == []
 
-    run(asyncio.wait_for(work(), 20))
+    run(asyncio.wait_for(work(), DEADLINE_SECONDS))
 
 
 def test_launch__with_another_folder_is_not_touched_by_a_killed_warden(package: Path, tmp_path: Path) -> None:
@@ -153,4 +155,4 @@ def test_launch__with_another_folder_is_not_touched_by_a_killed_warden(package: 
         await other.stop()
         assert below(package) == []
 
-    run(asyncio.wait_for(work(), 20))
+    run(asyncio.wait_for(work(), DEADLINE_SECONDS))

@@ -9,7 +9,7 @@ import pytest
 from clients.support import run
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
-from fakes.processes import free_port
+from fakes.processes import DEADLINE_SECONDS, closed_port
 
 from tasks.clients.model_server import Answer, ModelClient, RequestFailed
 from tasks.domain.request import Body, FileForm
@@ -21,7 +21,7 @@ def model() -> Iterator[FakeModelServer]:
         yield server
 
 
-def predict(url: str, data: bytes, *, path: str = "/echo", timeout_seconds: float = 10) -> Answer:
+def predict(url: str, data: bytes, *, path: str = "/echo", timeout_seconds: float = DEADLINE_SECONDS) -> Answer:
     async def work() -> Answer:
         client = ModelClient(url, "POST", path, timeout_seconds)
         try:
@@ -45,7 +45,7 @@ def test_predict__gives_the_answer_byte_for_byte(model: FakeModelServer) -> None
 
 def test_predict__sends_a_file_as_a_form(model: FakeModelServer) -> None:
     async def work() -> bytes:
-        client = ModelClient(model.url, "POST", "/echo", 10)
+        client = ModelClient(model.url, "POST", "/echo", DEADLINE_SECONDS)
         answer = await client.predict(FileForm("images").body('汉 "1".jpg', b"the image"))
         await client.close()
         return answer.data
@@ -89,7 +89,8 @@ def test_failure__of_a_broken_connection(what: str) -> None:
 
 
 def test_failure__of_a_refused_connection() -> None:
-    failed = failure(f"http://127.0.0.1:{free_port()}", b"x")
+    with closed_port() as port:
+        failed = failure(f"http://127.0.0.1:{port}", b"x")
     assert failed.failure.kind == "connection"
     assert failed.cause.startswith("no connection (")
 
@@ -109,7 +110,7 @@ def test_failure__of_something_that_is_not_http() -> None:
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", 5)
+            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", DEADLINE_SECONDS)
             with pytest.raises(RequestFailed) as raised:
                 await client.predict(Body("a/b", b"x"))
             await client.close()
@@ -129,7 +130,7 @@ def test_failure__of_an_answer_that_breaks_off() -> None:
 
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", 5)
+            client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", DEADLINE_SECONDS)
             with pytest.raises(RequestFailed) as raised:
                 await client.predict(Body("a/b", b"x"))
             await client.close()
@@ -142,7 +143,7 @@ def test_client__keeps_its_connections(model: FakeModelServer) -> None:
     before = model.stats()["connections"]
 
     async def work() -> None:
-        client = ModelClient(model.url, "POST", "/", 10)
+        client = ModelClient(model.url, "POST", "/", DEADLINE_SECONDS)
         for _ in range(20):
             await client.predict(Body("a/b", b"x"))
         await client.close()
@@ -153,7 +154,7 @@ def test_client__keeps_its_connections(model: FakeModelServer) -> None:
 
 def test_client__asks_at_the_path_below_the_address_and_by_the_given_method(model: FakeModelServer) -> None:
     async def work() -> None:
-        client = ModelClient(f"{model.url}/", "PUT", "/v1/my-path", 10)
+        client = ModelClient(f"{model.url}/", "PUT", "/v1/my-path", DEADLINE_SECONDS)
         with pytest.raises(RequestFailed) as raised:
             await client.predict(Body("a/b", b"x"))
         assert raised.value.failure.status == 404  # the fake answers POST only

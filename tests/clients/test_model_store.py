@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 from clients.places import Place
-from fakes.processes import free_port
+from fakes.processes import closed_port
 
 from tasks.clients.model_store import VERSION_FILE, ModelStore, State
 from tasks.domain.credentials import Credentials
@@ -144,11 +144,23 @@ def test_versions__pass_over_folders_without_a_state(store: ModelStore, place: P
 
 
 @pytest.mark.parametrize("text", [b"not json", b"[]", b'{"state": "Great"}', b"\xff"])
-def test_versions__say_which_file_cannot_be_read(store: ModelStore, place: Place, text: bytes) -> None:
-    place.put(f"store/my-models/digits/0.0.1/{VERSION_FILE}", text)
-    with pytest.raises(StorageError) as raised:
-        store.versions("my-models", "digits")
-    assert f"{place.root}/store/my-models/digits/0.0.1/{VERSION_FILE} cannot be read" in str(raised.value)
+def test_versions__whose_file_is_broken_are_abnormal_and_hide_no_others(
+    store: ModelStore, place: Place, create: Create, package: Path, text: bytes
+) -> None:
+    create("digits", "0.0.1")
+    place.put(f"store/my-models/digits/0.0.2/{VERSION_FILE}", text)
+    broken, good = store.versions("my-models", "digits")
+    assert (broken.version, broken.state) == ("0.0.2", "Abnormal")
+    assert f"its {VERSION_FILE} is broken" in broken.reason
+    assert store.pick("my-models", "digits", None) == good
+    assert store.create("my-models", "digits", "0.0.2", package).state == "Creating"  # registering it again mends it
+
+
+def test_set_state__leaves_nothing_but_the_file(tmp_path: Path, package: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    store.set_state(store.create("my-models", "digits", "0.0.1", package), "Normal", "")
+    names = {path.name for path in (tmp_path / "store" / "my-models" / "digits" / "0.0.1").iterdir()}
+    assert names == {"config.json", "model", VERSION_FILE}
 
 
 def test_set_state__is_seen_by_the_next_reader(store: ModelStore, place: Place, create: Create) -> None:
@@ -170,13 +182,14 @@ def test_create__that_fails_leaves_an_abnormal_version(tmp_path: Path, package: 
 
 @pytest.mark.slow
 def test_store__that_cannot_be_reached_is_told() -> None:
-    credentials = Credentials(
-        endpoint_url=f"http://127.0.0.1:{free_port()}",
-        access_key_id="a",
-        secret_access_key="hidden",
-        region="us-east-1",
-    )
-    store = ModelStore("s3://bucket/store", {"s3": credentials})
-    with pytest.raises(StorageError, match="The model store s3://bucket/store cannot be listed") as raised:
-        store.models("my-models")
+    with closed_port() as port:
+        credentials = Credentials(
+            endpoint_url=f"http://127.0.0.1:{port}",
+            access_key_id="a",
+            secret_access_key="hidden",
+            region="us-east-1",
+        )
+        store = ModelStore("s3://bucket/store", {"s3": credentials})
+        with pytest.raises(StorageError, match="The model store s3://bucket/store cannot be listed") as raised:
+            store.models("my-models")
     assert "hidden" not in str(raised.value)

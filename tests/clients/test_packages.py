@@ -10,7 +10,7 @@ import pytest
 from clients.places import Place
 from clients.support import run
 from fakes.odd_s3_server import OddS3Server
-from fakes.processes import free_port
+from fakes.processes import closed_port
 
 from tasks.clients.packages import files_of, local_copy, read_config
 from tasks.clients.storage import Storage
@@ -152,12 +152,13 @@ def test_local_copy__that_breaks_off_leaves_nothing_that_looks_complete(tmp_path
 
 @pytest.mark.slow
 def test_local_copy__from_a_storage_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
-    credentials = Credentials(
-        endpoint_url=f"http://127.0.0.1:{free_port()}",
-        access_key_id="a",
-        secret_access_key="hidden",
-        region="us-east-1",
-    )
-    with pytest.raises(StorageError, match="The model package s3://odd/package cannot be read") as raised:
-        run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    with closed_port() as port:
+        credentials = Credentials(
+            endpoint_url=f"http://127.0.0.1:{port}",
+            access_key_id="a",
+            secret_access_key="hidden",
+            region="us-east-1",
+        )
+        with pytest.raises(StorageError, match="The model package s3://odd/package cannot be read") as raised:
+            run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
     assert "hidden" not in str(raised.value)

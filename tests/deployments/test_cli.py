@@ -9,6 +9,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from fakes.processes import die_with_parent
 pytestmark = pytest.mark.prefect
 
 MODELS = Path(__file__).parents[2] / "infra" / "models"
-STOPPED = "Stopped before the end: nothing is left running, and no output manifest was written. "
+STOPPED = "Stopped before the end: nothing is left running, and there is no complete output manifest. "
 BOUNDARY = re.compile(r"thresher-[0-9a-f]{32}")
 
 
@@ -110,7 +111,8 @@ def test_run__on_a_terminal_shows_one_live_line(
     thresher: Any, spec: Any, against_server: dict[str, str], tmp_path: Path
 ) -> None:
     path = spec()
-    (tmp_path / "in" / "3.jpg").write_text("FAIL:slow:2")
+    gate = tmp_path / "gate"
+    (tmp_path / "in" / "3.jpg").write_text(f"FAIL:until:{gate}")
     terminal, its_end = pty.openpty()
     environment = thresher.environment({**against_server, "TERM": "xterm", "COLUMNS": "100"})
     process = subprocess.Popen(
@@ -119,12 +121,15 @@ def test_run__on_a_terminal_shows_one_live_line(
     )  # fmt: skip
     os.close(its_end)
     shown = b""
+    deadline = time.monotonic() + 120
     try:
-        while select.select([terminal], [], [], 120)[0]:
+        while time.monotonic() < deadline and select.select([terminal], [], [], 120)[0]:
             try:
                 shown += os.read(terminal, 65536)
             except OSError:  # the last one that had it open is gone
                 break
+            if b"running  2 of 3 items, 0 failed" in shown:
+                gate.touch()
         stdout = process.communicate(timeout=60)[0].decode()
     finally:
         process.kill()

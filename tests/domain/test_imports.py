@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+ABOVE = {
+    "tasks/domain": ("tasks.clients", "tasks.engine", "tasks.settings", "tasks.verbs", "flows", "deployments"),
+    "tasks/clients": ("tasks.engine", "tasks.verbs", "flows", "deployments"),
+    "tasks/engine": ("tasks.verbs", "flows", "deployments"),
+    "tasks": ("flows", "deployments"),
+    "flows": ("deployments",),
+}
+"""What each room may not import; ``tasks.verbs`` stands for the modules directly in ``tasks``, but for its settings."""
 SCRIPT = """
 import importlib, pkgutil, sys
 for package in sys.argv[1].split(","):
@@ -34,3 +43,25 @@ def test_imports__of_every_module_bring_nothing_that_the_layer_may_not_use(packa
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
+
+
+def imported_by(module: Path) -> set[str]:
+    """Every module of this project that a file imports, also inside its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+    verbs = {f"tasks.{path.stem}" for path in (ROOT / "tasks").glob("*.py")} - {"tasks.settings", "tasks.__init__"}
+    return {f"tasks.verbs.{name}" if name in verbs else name for name in found}
+
+
+@pytest.mark.parametrize("room", ABOVE)
+def test_imports__of_this_project_run_one_way(room: str) -> None:
+    modules = sorted((ROOT / room).glob("*.py"))
+    assert len(modules) > 2
+    for module in modules:
+        above = tuple(f"{one}." for one in ABOVE[room])
+        upwards = {name for name in imported_by(module) if f"{name}.".startswith(above)}
+        assert not upwards, f"{module.relative_to(ROOT)} imports {upwards}"

@@ -262,11 +262,27 @@ def test_package__an_image_has_an_address() -> None:
         ({"health": {"protocol": "TCP"}}, "health.protocol = 'TCP': should be HTTP or HTTPS"),
         ({"health": {"procotol": "TCP"}}, "health.pro"),
         ({"health": []}, "health: "),
-        ({"metrics": 7}, "metrics = '7': "),
     ],
 )
 def test_package__names_the_path_inside_the_json(changes: dict[str, Any], where: str) -> None:
     assert f"  - config.json: {where}" in refused({**FULL, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": None}, {"metrics": []}, {"metrics": "0.9"}, {"model_algorithm": None}, {"model_algorithm": ["a"]},
+        {"dependencies": None}, {"health": None}, {"apis": None}, {"swr_location": None},
+        {"health": {"initial_delay_seconds": None, "period_seconds": "", "url": ""}},
+        {"apis": [{"response": None}]}, {"apis": [{"response": {"data": "text"}}]}, {"apis": [{"response": []}]},
+        {"apis": [{"url": None, "method": None, "request": {"data": None, "Content-type": None}}]},
+        {"dependencies": [{"installer": None, "packages": [{"package_name": "a", "restraint": None}]}]},
+    ],
+)  # fmt: skip
+def test_package__reads_what_says_nothing_as_absent(changes: dict[str, Any]) -> None:
+    config = read({"model_type": "Custom"}, **changes)
+    assert config.api(None).url == "/" and config.health.url == "/health"
+    assert (config.health.initial_delay_seconds, config.health.period_seconds) == (0, 5)
 
 
 def test_package__says_that_the_type_is_missing() -> None:

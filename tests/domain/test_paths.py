@@ -335,6 +335,20 @@ part = st.one_of(
 relatives = st.lists(part, min_size=1, max_size=4).map("/".join)
 
 
+@pytest.mark.parametrize("names", [["a", "a_result.txt/b"], ["a", "a_result.txt/b", "a_result.txt~/b", "a~/b"]])
+def test_result_name__of_no_item_is_a_folder_for_another(names: list[str]) -> None:
+    results = [result_name(name) for name in names]
+    assert len(set(results)) == len(names)
+    for name in results:
+        assert not any(other.startswith(f"{name}/") for other in results)
+
+
+def test_result_name__keeps_folders_that_no_result_file_can_want() -> None:
+    assert result_name("a_result.txt.d/b") == "a_result.txt.d/b_result.txt"
+    assert result_name("a/b_result.txt") == "a/b_result.txt_result.txt"
+    assert result_name("a_result.txt/b") == "a_result.txt~/b_result.txt"
+
+
 @given(relatives, st.none() | st.integers(0, 10**9))
 def test_result_name__of_anything_is_a_name_below_the_folder(relative: str, number: int | None) -> None:
     check_name(result_name(relative, number))
@@ -346,6 +360,8 @@ def test_result_name__of_anything_is_a_name_below_the_folder(relative: str, numb
 @example(["", "%00", "\x00", "/"])
 @example(["x" * 300, "x" * 301, "x" * 244])
 @example(["x" * 300 + "/a", "x" * 301 + "/a"])
+@example(["a_result.txt/b", "a_result.txt~/b", "a_result.txt~~/b", "a~"])
+@example(["x" * 244 + "_result.txt/b", "x" * 244 + "_result.txt~/b"])
 @example(["a/./b", "a//b", "a/b", "a/../b"])
 def test_result_name__different_items_of_a_folder_have_different_results(names: list[str]) -> None:
     assert len({result_name(name) for name in names}) == len(names)

@@ -270,7 +270,7 @@ def test_service__no_message_holds_a_value_of_the_environment_or_a_signature(fie
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [(1.5, "environment"), ("x\0", "environment"), (None, "environment.A"), (True, "environment")],
+    [(1.5, "environment"), ("x\0", "environment"), (None, "environment"), (True, "environment")],
 )
 def test_service__names_the_variable_whose_value_is_wrong(value: Any, expected: str) -> None:
     problem = the_problem(environment={"A": value})
@@ -320,3 +320,11 @@ def test_service__tells_a_name_in_the_store_from_a_folder_and_from_a_server(
     service = require({**LEAST, "model": model})
     assert is_running_model(service.model) is running
     assert is_package_address(service.model) is address
+
+
+def test_environment__tells_all_that_is_wrong_with_its_names_and_values() -> None:
+    problem = the_problem(environment={"1x": "y", "A": None, "B": 1.5, "C": "x\0", "D": "right"})
+    assert problem.field == "environment"
+    for part in ("'1x' is not a variable's name", "the value of A", "the value of B", "the value of C"):
+        assert part in problem.expected
+    assert "D" not in problem.expected.replace("Digits", "")

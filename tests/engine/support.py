@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 from clients.support import FAKE_MODEL_SERVER, alive
+from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.model_server import ModelClient
 from tasks.domain.instance import Launch
@@ -33,7 +34,7 @@ def fake_launch(folder: Path, *options: str) -> Launch:
 @asynccontextmanager
 async def group_of(
     folder: Path, *options: str, count: int = 1, max_concurrency: int | None = None, timeout_seconds: float = 60,
-    prepare: Callable[[], Awaitable[Launch]] | None = None, request_seconds: float = 30, start: bool = True,
+    prepare: Callable[[], Awaitable[Launch]] | None = None, request_seconds: float = 120, start: bool = True,
 ) -> AsyncIterator[InstanceGroup]:  # fmt: skip
     """A group of fake model servers, started and closed."""
 
@@ -52,9 +53,12 @@ async def group_of(
         await group.close()
 
 
-async def send_all(group: InstanceGroup, items: list[bytes], tally: Tally | None = None) -> dict[bytes, bytes | str]:
-    """Send all items at once; each one's answer, or the message of its error."""
-    sender, tally = Sender(group), tally or Tally()
+async def send_all(
+    group: InstanceGroup, items: list[bytes], tally: Tally | None = None,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> dict[bytes, bytes | str]:  # fmt: skip
+    """Send all items at once; each one's answer, or the message of its error. ``pause`` waits between its tries."""
+    sender, tally = Sender(group, pause=pause), tally or Tally()
 
     async def one(item: bytes) -> bytes | str:
         from tasks.domain.errors import AnswerError
@@ -77,7 +81,7 @@ async def stats(instance: Instance) -> dict[str, Any]:
     """What the model server counted since it was started."""
     assert instance.server is not None
     url = f"{instance.server.url}/stats"
-    return await asyncio.to_thread(lambda: requests.get(url, timeout=10).json())
+    return await asyncio.to_thread(lambda: requests.get(url, timeout=DEADLINE_SECONDS).json())
 
 
 def model_pid(instance: Instance) -> int:

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from clients.support import run
+from fakes.processes import DEADLINE_SECONDS
 
 from tasks.engine.budget import Budget
 
@@ -64,8 +65,8 @@ def test_budget__loses_nothing_when_a_waiting_one_is_cancelled(given_before: boo
             budget.give(held)  # cancelled, but it does not know yet
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert await asyncio.wait_for(second, 1) == 4
-        assert await asyncio.wait_for(budget.take(6), 1) == 6
+        assert await asyncio.wait_for(second, DEADLINE_SECONDS) == 4
+        assert await asyncio.wait_for(budget.take(6), DEADLINE_SECONDS) == 6
 
     run(work())
 
@@ -77,7 +78,7 @@ def test_budget__goes_on_behind_a_cancelled_one() -> None:
         large, small = (asyncio.create_task(budget.take(amount)) for amount in (10, 4))
         await settle()
         large.cancel()
-        assert await asyncio.wait_for(small, 1) == 4
+        assert await asyncio.wait_for(small, DEADLINE_SECONDS) == 4
 
     run(work())
 

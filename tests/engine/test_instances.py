@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 from clients.support import alive, processes_with, run
 from engine.support import all_ready, fake_launch, group_of, model_pid, send_all, stats
+from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
+from fakes.processes import DEADLINE_SECONDS
 
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.instance import Launch
+from tasks.engine.instances import InstanceGroup
 
 
 def test_two_instances__share_by_load(tmp_path: Path) -> None:
@@ -82,14 +85,16 @@ def test_group__that_cannot_start_at_all_says_why(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_group__that_is_never_healthy_ends_with_its_time(tmp_path: Path) -> None:
     async def work() -> None:
-        async with group_of(tmp_path, "--health", "never", timeout_seconds=1.5):
+        # Time enough for the server to start and to be asked.
+        async with group_of(tmp_path, "--health", "never", timeout_seconds=6):
             pass
 
     with pytest.raises(ModelServerError) as raised:
         run(work())
-    assert "was not ready within 0.025 minutes; health: HTTP 503. It printed last:" in str(raised.value)
+    assert "was not ready within 0.1 minutes; health: HTTP 503. It printed last:" in str(raised.value)
     assert processes_with(str(tmp_path)) == []
 
 
@@ -103,7 +108,7 @@ def test_group__whose_preparation_fails_ends_at_once(tmp_path: Path, error: Exce
 
     async def work() -> None:
         async with group_of(tmp_path, prepare=prepare, start=False) as group:
-            await asyncio.wait_for(group.start(), 5)
+            await asyncio.wait_for(group.start(), DEADLINE_SECONDS)
 
     with pytest.raises(ModelServerError) as raised:
         run(work())
@@ -116,7 +121,7 @@ def test_group__whose_command_does_not_exist_ends_at_once(tmp_path: Path) -> Non
 
     async def work() -> None:
         async with group_of(tmp_path, prepare=prepare, start=False) as group:
-            await asyncio.wait_for(group.start(), 10)
+            await asyncio.wait_for(group.start(), DEADLINE_SECONDS)
 
     with pytest.raises(ModelServerError, match=r"(?s)status 127.*cannot run /no/such/program"):
         run(work())
@@ -128,21 +133,35 @@ def test_group__whose_folder_is_gone_ends_at_once(tmp_path: Path) -> None:
 
     async def work() -> None:
         async with group_of(tmp_path, prepare=prepare, start=False) as group:
-            await asyncio.wait_for(group.start(), 10)
+            await asyncio.wait_for(group.start(), DEADLINE_SECONDS)
 
     with pytest.raises(ModelServerError, match="No such file"):
         run(work())
 
 
+async def kill_first(group: InstanceGroup, gate: Path, held: list[bytes], requests: int) -> None:
+    """Kill the first instance once it has got so many requests, one of those held among them; then open the gate."""
+    keys = {item_key(item) for item in held}
+    while True:
+        found = await stats(group.instances[0])
+        if found["requests"].get("/echo", 0) >= requests and keys & set(found["seen"]):
+            break
+        await asyncio.sleep(0.01)
+    os.kill(model_pid(group.instances[0]), signal.SIGKILL)
+    while group.deaths == 0:
+        await asyncio.sleep(0.01)
+    gate.touch()
+
+
 def test_kill__from_outside_loses_nothing(tmp_path: Path) -> None:
-    items = [b"FAIL:slow:0.05 %d" % number for number in range(100)]
+    # One is not answered before the server has died: something is in flight then.
+    held = [f"FAIL:until:{tmp_path / 'gate'} held".encode()]
+    items = [*held, *(b"FAIL:slow:0.05 %d" % number for number in range(100))]
 
     async def work() -> int:
         async with group_of(tmp_path) as group:
             sending = asyncio.create_task(send_all(group, items))
-            while (await stats(group.instances[0]))["requests"].get("/echo", 0) < 20:
-                await asyncio.sleep(0.01)
-            os.kill(model_pid(group.instances[0]), signal.SIGKILL)
+            await kill_first(group, tmp_path / "gate", held, 20)
             assert await sending == {item: item for item in items}
             return group.deaths
 
@@ -150,15 +169,15 @@ def test_kill__from_outside_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_kill__of_one_of_two_loses_nothing(tmp_path: Path) -> None:
-    items = [b"FAIL:slow:0.05 %d" % number for number in range(100)]
+    # The first two go to one instance each.
+    held = [f"FAIL:until:{tmp_path / 'gate'} {number}".encode() for number in range(2)]
+    items = [*held, *(b"FAIL:slow:0.05 %d" % number for number in range(100))]
 
     async def work() -> int:
         async with group_of(tmp_path, count=2) as group:
             await all_ready(group)
             sending = asyncio.create_task(send_all(group, items))
-            while (await stats(group.instances[0]))["requests"].get("/echo", 0) < 10:
-                await asyncio.sleep(0.01)
-            os.kill(model_pid(group.instances[0]), signal.SIGKILL)
+            await kill_first(group, tmp_path / "gate", held, 10)
             assert await sending == {item: item for item in items}
             return group.deaths
 
@@ -174,15 +193,14 @@ def test_suspects__of_an_instance_that_is_given_up_go_to_another_one(tmp_path: P
         calls += 1
         return fake_launch(tmp_path, *(["--exit-at-start"] if calls > 2 else []))
 
-    items = [b"FAIL:slow:0.2 %d" % number for number in range(40)]
+    held = [f"FAIL:until:{tmp_path / 'gate'} {number}".encode() for number in range(2)]
+    items = [*held, *(b"FAIL:slow:0.2 %d" % number for number in range(40))]
 
     async def work() -> None:
         async with group_of(tmp_path, count=2, prepare=prepare) as group:
             await all_ready(group)
             sending = asyncio.create_task(send_all(group, items))
-            while not all(instance.in_flight for instance in group.instances):
-                await asyncio.sleep(0.01)
-            os.kill(model_pid(group.instances[0]), signal.SIGKILL)
+            await kill_first(group, tmp_path / "gate", held, 1)
             assert await sending == {item: item for item in items}
             assert group.instances[0].given_up is not None
 
@@ -200,7 +218,7 @@ def test_instance__that_cannot_start_again_ends_those_who_wait(tmp_path: Path) -
 
     async def work() -> dict[bytes, bytes | str]:
         async with group_of(tmp_path, prepare=prepare, max_concurrency=1) as group:
-            return await asyncio.wait_for(send_all(group, [b"FAIL:die", b"a", b"b"]), 30)
+            return await asyncio.wait_for(send_all(group, [b"FAIL:die", b"a", b"b"]), DEADLINE_SECONDS)
 
     answers = run(work())
     assert calls == 4
@@ -246,11 +264,8 @@ def test_close__can_be_called_without_a_start(tmp_path: Path) -> None:
 
 
 def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> None:
-    from clients.support import wait_for
-
     from tasks.clients.model_server import ModelClient
     from tasks.domain.package import Health
-    from tasks.engine.instances import InstanceGroup
 
     async def never() -> Launch:
         raise AssertionError("there is nothing to prepare")
@@ -259,7 +274,7 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
 
         async def work() -> None:
             group = InstanceGroup(
-                5, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 10), health=Health(),
+                5, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 60), health=Health(),
                 timeout_seconds=5, folder=lambda: tmp_path, max_concurrency=2, running_url=model.url,
             )  # fmt: skip
             await group.start()
@@ -269,4 +284,4 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
 
         run(work())
         assert alive(model.pid)
-        wait_for(lambda: model.stats()["max_in_flight"] <= 2)
+        assert model.stats()["max_in_flight"] <= 2

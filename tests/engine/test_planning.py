@@ -61,3 +61,17 @@ def test_planning__keeps_the_name_order_of_the_whole_path(tmp_path: Path) -> Non
         "a/b",
         "b",
     ]
+
+
+def test_planning__takes_share_links_whose_signature_ends_in_a_slash(tmp_path: Path) -> None:
+    link = "https://example.com/1.jpg?Signature=abc&x-obs-security-token=gQpz/"
+    found = items_of(manifest(tmp_path, link, "https://example.com/folder/?Signature=abc"))
+    assert (found[0].error, found[0].address, found[0].result_name) == ("", link, "1.jpg_result.txt")
+    assert "It is a folder" in found[1].error
+
+
+def test_planning__keeps_result_files_and_folders_apart(tmp_path: Path) -> None:
+    (tmp_path / "a_result.txt").mkdir()
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "a_result.txt" / "b").write_bytes(b"two")
+    assert [item.result_name for item in items_of(tmp_path)] == ["a_result.txt", "a_result.txt~/b_result.txt"]

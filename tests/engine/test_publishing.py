@@ -270,3 +270,15 @@ def test_storage__that_fails_leaves_no_manifest_that_looks_complete(place: Place
     result = place.do(lambda storage: published.publish(storage, lines=2))
     assert result.successful == 6
     assert [found for found in place.names() if run_.names.scratch in found] == []
+
+
+def test_scratch__that_cannot_be_removed_does_not_fail_a_run_that_is_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(self: OutputFolder) -> None:
+        raise ObjectError("No permission.")
+
+    monkeypatch.setattr(OutputFolder, "remove_scratch", refuse)
+    result = publish(Published(local_run(tmp_path), [[outcome(0)]]))
+    assert Path(result.manifest).is_file() and Path(result.summary).is_file()
+    assert "scratch not removed" in caplog.text and "No permission." in caplog.text

@@ -43,7 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         rows = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["data"]["req_data"]
         self.server.sizes.append(len(rows))
-        self._answer(json.dumps(self.server.model(rows)).encode())
+        answer = self.server.model(rows)
+        self._answer(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
     def _answer(self, body: bytes) -> None:
         self.send_response(200)
@@ -224,3 +225,23 @@ def test_answers__of_many_rows_are_each_there_once(step: int) -> None:
     for number in range(100):
         answers.add(row(number * step % 100 + 1), b"%d" % (number * step % 100 + 1))
     assert answers.result().split() == [b"%d" % number for number in range(1, 101)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_rows__answered_in_another_encoding_than_json_has_are_failed(tmp_path: Path, encoding: str) -> None:
+    text = json.dumps({"a": "é \u010a\u0120 x"}, ensure_ascii=False)
+    with serving(lambda rows: text.encode(encoding)) as server:
+        shard = infer(tmp_path, server, {"1.csv": table(2)})
+    assert "The model's answer is not JSON" in shard.messages["1.csv"]
+    assert not shard.has_result("1.csv")
+
+
+@pytest.mark.parametrize("rows_per_request", [1, 5])
+def test_rows__answered_with_a_byte_order_mark_have_none_in_the_result(tmp_path: Path, rows_per_request: int) -> None:
+    def model(rows: Rows) -> bytes:
+        return b"\xef\xbb\xbf" + json.dumps({"sums": [row["a"] for row in rows]}).encode()
+
+    with serving(model) as server:
+        shard = infer(tmp_path, server, {"1.csv": table(12)}, rows_per_request=rows_per_request)
+    assert shard.messages == {"1.csv": ""}
+    assert [json.loads(line) for line in shard.result("1.csv").splitlines()] == [{"sums": [n]} for n in range(12)]

@@ -15,6 +15,7 @@ from clients.places import make_place
 from clients.support import FAKE_MODEL_SERVER, processes_with, run
 from engine.runs import ROWS, Shard, items_of, local_items, make_run, shard_of
 from fakes.model_server import FakeModelServer
+from fakes.processes import meanwhile, poll
 from fakes.s3_server import S3Server
 
 from tasks.clients.storage import Storage
@@ -100,10 +101,19 @@ def test_items__of_unknown_size_in_a_bucket_are_read_two_at_a_time_and_answered_
 ) -> None:
     place = make_place("s3", tmp_path, s3_server, "session-unknown")
     names = [f"{number:02d}.jpg" for number in range(40)]
+    gate = tmp_path / "gate"
     for name in names:
-        place.put(f"in/{name}", name.encode() * 100)
+        place.put(f"in/{name}", f"FAIL:until:{gate} ".encode() + name.encode() * 100)
     reads = Reads(monkeypatch)
-    with FakeModelServer("--service-time", "100", "--parallelism", "100") as model:
+
+    def answer() -> None:
+        try:
+            # What is read holds no more than its own bytes.
+            poll(lambda: model.stats()["max_in_flight"] > 4, "more than four requests in flight")
+        finally:
+            gate.touch()
+
+    with FakeModelServer() as model, meanwhile(answer):
         shard = Shard(
             make_run(model.url, str(tmp_path / "out"), max_concurrency=16), items_of(f"{place.root}/in", names),
             bytes_in_flight=24 * MIB, max_item_bytes=12 * MIB,
@@ -112,7 +122,6 @@ def test_items__of_unknown_size_in_a_bucket_are_read_two_at_a_time_and_answered_
         shard.infer()
         assert set(shard.messages.values()) == {""}
         assert reads.most == 2
-        assert model.stats()["max_in_flight"] > 4  # what is read holds no more than its own bytes
 
 
 def test_tables__of_unknown_size_are_all_processed_within_few_bytes(

@@ -13,7 +13,7 @@ from clients.support import FAKE_MODEL_SERVER, processes_with, run
 from engine.runs import ROWS, TEXT, Shard, items_of, local_items, make_run, partial_reports
 from fakes.model_behaviour import iris, item_key
 from fakes.model_server import FakeModelServer
-from fakes.processes import free_port
+from fakes.processes import closed_port
 
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.item import Item
@@ -68,7 +68,8 @@ def test_files__that_are_too_large_are_neither_read_nor_sent(tmp_path: Path, fak
 
 def test_items__with_an_error_need_no_model_server(tmp_path: Path) -> None:
     items = [Item(0, "line 1", "", -1, "item-0_result.txt", "Line 1 cannot be read.")]
-    shard = Shard(make_run(f"http://127.0.0.1:{free_port()}", str(tmp_path / "out")), items).infer()
+    with closed_port() as port:
+        shard = Shard(make_run(f"http://127.0.0.1:{port}", str(tmp_path / "out")), items).infer()
     assert shard.messages == {"line 1": "Line 1 cannot be read."}
 
 

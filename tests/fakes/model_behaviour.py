@@ -12,6 +12,7 @@ requests of that same item (kept over restarts when there is a state file), afte
 | FAIL:slow:<seconds> | the usual answer, that much later |
 | FAIL:close, FAIL:close:<times> | the connection is closed without an answer |
 | FAIL:hang | no answer ever, the connection stays open |
+| FAIL:until:<file> | the usual answer, once the file exists |
 | FAIL:die, FAIL:die:<times> | the server's process ends with code 137 |
 """
 
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 MARKER = re.compile(rb"FAIL:([a-z0-9]+)(?::(\d+(?:\.\d+)?))?(?::(\d+))?")
+GATE = re.compile(rb'FAIL:until:([^\s"]+)')
 JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
@@ -37,6 +39,8 @@ class Answer:
     body: bytes = b""
     headers: bytes = b""
     delay_seconds: float = 0.0
+    gate: Path | None = None
+    """The answer waits until this file exists."""
     action: str = "answer"
 
 
@@ -123,6 +127,8 @@ def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) ->
     usual = Answer(body=usual_body(path, body))
     if what == "slow":
         return Answer(body=usual.body, delay_seconds=float(first or 1))
+    if what == "until" and (gate := GATE.match(body, marker.start())):
+        return Answer(body=usual.body, gate=Path(gate[1].decode()))
     if what in {"close", "die", "hang"}:
         over = first is not None and number > float(first)
         return usual if over else Answer(action=what)

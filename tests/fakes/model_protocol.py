@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import time
 from collections import deque
 from http import HTTPStatus
 from pathlib import Path
@@ -34,14 +33,15 @@ class Server:
     def __init__(self, options: argparse.Namespace) -> None:
         self.counts = Counts(Path(options.state) if options.state else None)
         self.count_items: bool = options.count_items
-        self.healthy_at = float("inf") if options.health == "never" else time.monotonic() + options.health_after
+        self.never_healthy: bool = options.health == "never"
+        self.healthy_file: str = options.health_when
         self.service_seconds: float = options.service_time / 1000
         self.slots = asyncio.Semaphore(options.parallelism) if self.service_seconds else None
 
     @property
     def healthy(self) -> bool:
         """Whether GET /health answers 200 by now."""
-        return time.monotonic() >= self.healthy_at
+        return not self.never_healthy and (not self.healthy_file or Path(self.healthy_file).exists())
 
 
 class Connection(asyncio.Protocol):
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
             answer = answer_for(path, body, counts)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             answer = Answer(400, b'{"error": "bad request: %s"}' % type(error).__name__.encode())
-        if answer.action != "answer" or answer.delay_seconds or self.server.slots:
+        if answer.action != "answer" or answer.delay_seconds or answer.gate or self.server.slots:
             self.task = asyncio.get_running_loop().create_task(self.serve(answer, keep))
         else:
             counts.in_flight -= 1
@@ -131,6 +131,8 @@ class Connection(asyncio.Protocol):
         try:
             async with self.server.slots or contextlib.nullcontext():
                 await asyncio.sleep(self.server.service_seconds + answer.delay_seconds)
+            while answer.gate and not answer.gate.exists():
+                await asyncio.sleep(0.01)
             if answer.action == "die":
                 os._exit(137)
             if answer.action == "hang":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,18 +33,21 @@ if __name__ == "__main__":  # run as a command: the folder above is not on the p
 from fakes import processes
 from fakes.model_protocol import Connection, Server
 
+LISTENS = re.compile(r"model server listens on 127\.0\.0\.1:(\d+)\n")
+
 
 class FakeModelServer:
     """The server in its own process; `options` are those of the command line. Ready when GET /stats answers."""
 
     def __init__(
-        self, *options: str, port: int | None = None, wait_healthy: bool = True, timeout_seconds: float = 20.0
-    ) -> None:
-        self.port = port or processes.free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self, *options: str, port: int = 0, wait_healthy: bool = True,
+        timeout_seconds: float = processes.DEADLINE_SECONDS,
+    ) -> None:  # fmt: skip
+        self.port = port
+        """The port; without one given it is known once the server has been started, and kept from then on."""
         self._ready = "/health" if wait_healthy else "/stats"
         self._timeout_seconds = timeout_seconds
-        self._command = [sys.executable, __file__, "--port", str(self.port), *options]
+        self._options = options
         self._scratch = tempfile.TemporaryDirectory(prefix="fake-model-")
         self.log = Path(self._scratch.name) / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -64,13 +68,20 @@ class FakeModelServer:
 
     def start(self) -> None:
         """Start the server (again, on the same port, after `stop` or its own death) and wait until it is ready."""
-        self.process = processes.start(self._command, self.log, os.environ)
+        command = [sys.executable, __file__, "--port", str(self.port), *self._options]
+        self.process = processes.start(command, self.log, os.environ)
         processes.wait_until(self._answers, self.process, self.log, self._timeout_seconds)
 
     def stop(self) -> None:
         """Stop the server; harmless when it is gone."""
         if self.process:
             processes.stop(self.process)
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        assert self.port, "the server has not been started"
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -80,13 +91,18 @@ class FakeModelServer:
 
     def stats(self) -> dict[str, Any]:
         """Counts so far: requests by path, statuses, items and seen by item key, max_in_flight, connections, starts."""
-        answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=10).json()
+        answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).json()
         return answer
 
     def _answers(self) -> bool:
+        if not self.port:  # the server says which one it was given
+            said = LISTENS.search(self.log.read_text())
+            self.port = int(said[1]) if said else 0
+        if not self.port:
+            return False
         try:
             return requests.get(self.url + self._ready, timeout=2).status_code == 200
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
 
@@ -97,7 +113,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--state", default="", help="file that keeps the counts of marked items over restarts")
     parser.add_argument("--count-items", action="store_true", help="count the requests of each item (hashes each body)")
     parser.add_argument("--health", choices=("ok", "never"), default="ok")
-    parser.add_argument("--health-after", type=float, default=0.0, metavar="SECONDS")
+    parser.add_argument("--health-when", default="", metavar="FILE", help="healthy only when this file exists")
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
     parser.add_argument("--exit-at-start", type=int, nargs="?", const=1, metavar="CODE")
@@ -112,7 +128,7 @@ async def run(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, over.set)
     server = Server(options)
     listener = await loop.create_server(lambda: Connection(server), "127.0.0.1", options.port, backlog=1024)
-    print(f"model server listens on 127.0.0.1:{options.port}", flush=True)
+    print(f"model server listens on 127.0.0.1:{listener.sockets[0].getsockname()[1]}", flush=True)
     await over.wait()
     listener.close()
 

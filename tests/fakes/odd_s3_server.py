@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,7 @@ from xml.sax.saxutils import escape
 
 NAMESPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 LAST_MODIFIED = "2024-01-02T03:04:05.000Z"
+PIECE = 1 << 20
 
 
 class OddS3Server:
@@ -34,6 +36,8 @@ class OddS3Server:
         """Each request received, as `METHOD raw-target`, in order."""
         self.headers: list[dict[str, str]] = []
         """The headers of the same requests, names in lower case."""
+        self.sent: Counter[str] = Counter()
+        """Bytes of bodies handed to the connection, by raw target; what the client did not take is not among them."""
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.delay_seconds = 0.0
         self._faults: list[int] = []
@@ -183,6 +187,8 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
                 self.send_header("ETag", f'"{etag}"')
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                for start in range(0, len(body), PIECE):
+                    self.wfile.write(body[start : start + PIECE])
+                    owner.sent[self.path] += len(body[start : start + PIECE])
 
     return Handler

@@ -1,14 +1,20 @@
-"""Child processes of the fakes: they die with their parent and start on a free port."""
+"""What the fakes and the tests share: child processes that die with their parent, waiting for a condition, ports."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+DEADLINE_SECONDS = 60.0
+"""Far beyond what anything here takes, so that a busy machine fails no test."""
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -28,9 +34,45 @@ def die_with_parent() -> None:
 
 def free_port() -> int:
     """A port of 127.0.0.1 that nothing listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with closed_port() as port:
+        return port
+
+
+@contextlib.contextmanager
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections: it is taken, so nobody else gets it, and nothing listens on it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
+
+
+def poll(condition: Callable[[], Any], what: object = "the condition", seconds: float = DEADLINE_SECONDS) -> Any:
+    """Wait until the condition holds, at most until the deadline; what it gave.
+
+    `what` names it should it never hold; if it can be called, it is asked then.
+    """
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what() if callable(what) else what}"
+        time.sleep(0.02)
+    return found
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[None]:
+    """Do `work` in another thread while the block runs; what it raises, the end of the block raises."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+    done.result()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):  # the latter when it vanishes between open and read
+        return False
 
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

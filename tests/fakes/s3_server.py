@@ -47,7 +47,9 @@ class S3Server:
     the whole directory again: benchmarks with thousands of objects should say "5m".
     """
 
-    def __init__(self, folder: Path, *, dir_cache: str = "10ms", timeout_seconds: float = 20.0) -> None:
+    def __init__(
+        self, folder: Path, *, dir_cache: str = "10ms", timeout_seconds: float = processes.DEADLINE_SECONDS
+    ) -> None:
         self.folder = Path(folder)
         self.access_key = "TESTACCESSKEY"
         self.secret_key = secrets.token_hex(20)
@@ -157,7 +159,7 @@ class S3Server:
     def _answers(self) -> bool:
         try:
             return self._request("GET", "/").status_code == 200
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
     def _request(
@@ -170,4 +172,4 @@ class S3Server:
         S3SigV4Auth(Credentials(self.access_key, self.secret_key), "s3", REGION).add_auth(signed)
         prepared = requests.Request(method, url, data=data, headers=dict(signed.headers)).prepare()
         prepared.url = url  # requests would resolve '..' and '//' in the path
-        return self._session.send(prepared, timeout=30)
+        return self._session.send(prepared, timeout=processes.DEADLINE_SECONDS)

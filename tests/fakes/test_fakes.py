@@ -18,7 +18,7 @@ import requests
 from fakes.model_behaviour import iris, item_key
 from fakes.model_server import FakeModelServer
 from fakes.odd_s3_server import OddS3Server
-from fakes.processes import FakeDidNotStart
+from fakes.processes import DEADLINE_SECONDS, FakeDidNotStart, alive, closed_port, meanwhile, poll
 from fakes.s3_server import S3Server
 from fakes.share_server import ShareServer
 from obstore.exceptions import InvalidPathError, PermissionDeniedError
@@ -67,7 +67,7 @@ def model() -> Iterator[FakeModelServer]:
 
 
 def post(model: FakeModelServer, body: bytes, path: str = "/") -> requests.Response:
-    return requests.post(model.url + path, data=body, timeout=10)
+    return requests.post(model.url + path, data=body, timeout=DEADLINE_SECONDS)
 
 
 def test_s3_server__keeps_odd_names_in_every_client(s3: S3Server) -> None:
@@ -112,14 +112,14 @@ def test_fakes__die_with_their_parent(tmp_path: Path, fake: str) -> None:
     script = (
         "import time; from pathlib import Path\n"
         "from fakes.s3_server import S3Server; from fakes.model_server import FakeModelServer\n"
-        f"with {start} as fake: print(fake.pid, flush=True); time.sleep(60)"
+        f"with {start} as fake: print(fake.pid, flush=True); time.sleep(600)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout
         child = int(parent.stdout.readline())
         parent.send_signal(signal.SIGKILL)
-    wait_for(lambda: not alive(child))
+    poll(lambda: not alive(child))
 
 
 def test_odd_s3_server__shows_what_obstore_does_to_odd_keys() -> None:
@@ -155,7 +155,9 @@ def test_model_server__answers_small_json_echo_and_iris(model: FakeModelServer) 
     row = {"sepal_length": 5.1, "sepal_width": 3.5}
     assert post(model, b"12345").json() == {"ok": True, "n": 5}
     assert post(model, b"\x00binary", "/echo").content == b"\x00binary"
-    answer = requests.post(model.url + "/iris", json={"data": {"req_data": [row, row]}}, timeout=10).json()
+    answer = requests.post(
+        model.url + "/iris", json={"data": {"req_data": [row, row]}}, timeout=DEADLINE_SECONDS
+    ).json()
     assert answer == {"data": {"resp_data": [iris(row), iris(row)]}}
 
 
@@ -163,7 +165,10 @@ def test_model_server__reads_chunked_bodies_and_keeps_the_connection(model: Fake
     before = model.stats()["connections"]
     with requests.Session() as session:
         for _ in range(3):
-            assert session.post(model.url + "/echo", data=iter([b"one ", b"two"]), timeout=10).content == b"one two"
+            assert (
+                session.post(model.url + "/echo", data=iter([b"one ", b"two"]), timeout=DEADLINE_SECONDS).content
+                == b"one two"
+            )
     assert model.stats()["connections"] == before + 2  # the session's and the one that asks
 
 
@@ -208,7 +213,7 @@ def test_model_server__closes_the_connection_so_many_times(model: FakeModelServe
 
 def test_model_server__counts_items_whatever_the_multipart_boundary(model: FakeModelServer) -> None:
     for _ in range(2):
-        requests.post(model.url, files={"images": ("1.jpg", b"the bytes of 1.jpg")}, timeout=10)
+        requests.post(model.url, files={"images": ("1.jpg", b"the bytes of 1.jpg")}, timeout=DEADLINE_SECONDS)
     assert model.stats()["items"][item_key(b"the bytes of 1.jpg")] == 2
 
 
@@ -216,25 +221,45 @@ def test_model_server__dies_and_remembers_after_a_restart(tmp_path: Path) -> Non
     with FakeModelServer("--state", str(tmp_path / "state.json")) as model:
         with pytest.raises(requests.ConnectionError):
             post(model, b"FAIL:die:1")
-        assert model.process and model.process.wait(5) == 137
+        assert model.process and model.process.wait(DEADLINE_SECONDS) == 137
         model.start()
         assert post(model, b"FAIL:die:1").status_code == 200
         assert model.stats()["starts"] == 2
 
 
-def test_model_server__serves_so_many_at_once() -> None:
+def test_model_server__serves_so_many_at_once(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+
+    def open_it() -> None:
+        try:
+            poll(lambda: model.stats()["max_in_flight"] == 12, "all requests in flight at once")
+        finally:
+            gate.touch()
+
     with FakeModelServer("--service-time", "50", "--parallelism", "4") as model:
         start = time.monotonic()
-        with ThreadPoolExecutor(12) as pool:
-            assert {answer.status_code for answer in pool.map(lambda _: post(model, b"x"), range(12))} == {200}
+        with meanwhile(open_it), ThreadPoolExecutor(12) as pool:
+            answers = pool.map(lambda _: post(model, b"FAIL:until:%s" % bytes(gate)), range(12))
+            assert {answer.status_code for answer in answers} == {200}
         assert time.monotonic() - start >= 0.15  # 12 requests, 4 at once, 50 ms each
-        assert model.stats()["max_in_flight"] > 4
 
 
-def test_model_server__is_healthy_late_or_never() -> None:
-    with FakeModelServer("--health-after", "0.5", wait_healthy=False) as model:
-        assert requests.get(model.url + "/health", timeout=5).status_code == 503
-        wait_for(lambda: requests.get(model.url + "/health", timeout=5).status_code == 200)
+def test_model_server__answers_once_a_file_exists(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    item = f"FAIL:until:{gate} more".encode()
+    with FakeModelServer() as model, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(post, model, item, "/echo")
+        poll(lambda: model.stats()["seen"].get(item_key(item)))
+        assert not waiting.done()
+        gate.touch()
+        assert waiting.result().content == item
+
+
+def test_model_server__is_healthy_late_or_never(tmp_path: Path) -> None:
+    with FakeModelServer("--health-when", str(tmp_path / "go"), wait_healthy=False) as model:
+        assert requests.get(model.url + "/health", timeout=DEADLINE_SECONDS).status_code == 503
+        (tmp_path / "go").touch()
+        assert requests.get(model.url + "/health", timeout=DEADLINE_SECONDS).status_code == 200
     with pytest.raises(FakeDidNotStart), FakeModelServer("--health", "never", timeout_seconds=0.6):
         pass
 
@@ -257,42 +282,42 @@ def test_model_server__leaves_a_child_behind(kind: str) -> None:
             os.kill(child, signal.SIGKILL)
 
 
+def test_closed_port__refuses_connections_for_as_long_as_it_is_held() -> None:
+    with closed_port() as port:
+        for _ in range(2):
+            with pytest.raises(requests.ConnectionError, match="refused"):
+                requests.get(f"http://127.0.0.1:{port}", timeout=DEADLINE_SECONDS)
+
+
+def test_odd_s3_server__counts_the_bytes_that_were_taken() -> None:
+    with OddS3Server({"data": {"small": b"12345"}}) as server:
+        store = obstore_for(server.environment(), "data")
+        assert store.get("small").bytes().to_bytes() == b"12345"
+        assert server.sent == {"/data/small": 5}
+
+
 def test_share_server__serves_signed_links_for_a_time() -> None:
     with ShareServer({"汉 1.jpg": b"image"}) as share:
-        assert requests.get(share.link("汉 1.jpg"), timeout=5).content == b"image"
-        expired = requests.get(share.link("汉 1.jpg", valid_seconds=-10), timeout=5)
+        assert requests.get(share.link("汉 1.jpg"), timeout=DEADLINE_SECONDS).content == b"image"
+        expired = requests.get(share.link("汉 1.jpg", valid_seconds=-10), timeout=DEADLINE_SECONDS)
         assert (expired.status_code, "Request has expired" in expired.text) == (403, True)
-        forged = requests.get(share.link("汉 1.jpg").replace("Expires=", "Expires=9"), timeout=5)
+        forged = requests.get(share.link("汉 1.jpg").replace("Expires=", "Expires=9"), timeout=DEADLINE_SECONDS)
         assert (forged.status_code, "SignatureDoesNotMatch" in forged.text) == (403, True)
-        assert requests.get(share.link("unknown"), timeout=5).status_code == 404
-        assert requests.get(f"{share.url}/missing", timeout=5).status_code == 404
+        assert requests.get(share.link("unknown"), timeout=DEADLINE_SECONDS).status_code == 404
+        assert requests.get(f"{share.url}/missing", timeout=DEADLINE_SECONDS).status_code == 404
         assert share.requests["/missing"] == 1
 
 
 def test_share_server__redirects_falters_and_streams() -> None:
     with ShareServer({"a": b"image"}) as share:
-        assert requests.get(f"{share.url}/redirect", params={"to": share.link("a")}, timeout=5).content == b"image"
-        flaky = [requests.get(f"{share.url}/flaky?times=2", timeout=5).status_code for _ in range(3)]
+        assert (
+            requests.get(f"{share.url}/redirect", params={"to": share.link("a")}, timeout=DEADLINE_SECONDS).content
+            == b"image"
+        )
+        flaky = [requests.get(f"{share.url}/flaky?times=2", timeout=DEADLINE_SECONDS).status_code for _ in range(3)]
         assert flaky == [503, 503, 200]
-        assert requests.get(f"{share.url}/slow?seconds=0.2", timeout=5).elapsed.total_seconds() > 0.19
+        assert requests.get(f"{share.url}/slow?seconds=0.2", timeout=DEADLINE_SECONDS).elapsed.total_seconds() > 0.19
         for extra in ("", "&chunked=1"):
-            assert len(requests.get(f"{share.url}/big?size=300000{extra}", timeout=5).content) == 300_000
+            assert len(requests.get(f"{share.url}/big?size=300000{extra}", timeout=DEADLINE_SECONDS).content) == 300_000
         with pytest.raises(requests.RequestException):
-            requests.get(f"{share.url}/big?size=300000&cut=1", timeout=5)
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_for(condition: object, timeout_seconds: float = 5.0) -> None:
-    """Poll until the condition holds."""
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
+            requests.get(f"{share.url}/big?size=300000&cut=1", timeout=DEADLINE_SECONDS)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.odd_s3_server import OddS3Server
-from fakes.processes import die_with_parent, free_port
+from fakes.processes import closed_port, die_with_parent, meanwhile
 from fakes.share_server import ShareServer
 
 from tasks.domain.errors import ModelServerError, SpecificationError, StorageError
@@ -313,17 +312,19 @@ def test_csv__every_kind_of_file_and_row_is_told_apart(
 def test_output__that_disappears_in_the_middle_fails_the_run_and_says_so(
     run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, poll: Callable[..., Any]
 ) -> None:
-    source = write_files(tmp_path / "in", {"1.jpg": "quick", "2.jpg": "slow FAIL:slow:2.5"})
+    gate = tmp_path / "gate"
+    source = write_files(tmp_path / "in", {"1.jpg": "quick", "2.jpg": f"slow FAIL:until:{gate}"})
     out = tmp_path / "out"
 
     def take_away() -> None:
-        poll(lambda: list(out.glob("infer-result-*/1.jpg_result.txt")))
-        out.rename(tmp_path / "elsewhere")
+        try:
+            poll(lambda: list(out.glob("infer-result-*/1.jpg_result.txt")), "the first result")
+            out.rename(tmp_path / "elsewhere")
+        finally:
+            gate.touch()
 
-    thread = threading.Thread(target=take_away)
-    thread.start()
-    ran = run_service(input_path=str(source), **running)
-    thread.join()
+    with meanwhile(take_away):
+        ran = run_service(input_path=str(source), **running)
     assert (ran.state, type(ran.error)) == ("Failed", StorageError)
     assert str(out) in str(ran.error)
     assert not out.exists()
@@ -380,19 +381,21 @@ def test_model__that_dies_on_an_item_fails_that_item_only(
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("options", "failure_threshold", "expected"),
     [
-        (["--health", "never"], "The model server did not become healthy within 0.6 s"),
+        (["--health", "never"], 3, "The model server did not become healthy within 0.6 s"),
         (
             ["--exit-at-start", "3"],
+            10_000,  # it ends long before
             "The model server ended with status 3. It printed last:\n    model server: exits at",
         ),
     ],
 )
 def test_model__that_never_becomes_healthy_fails_the_run_with_what_it_printed(
-    run_service: Any, package: Any, tmp_path: Path, write_files: Any, options: list[str], expected: str
-) -> None:
-    health = {"period_seconds": 0.2, "failure_threshold": 3, "initial_delay_seconds": 0}
+    run_service: Any, package: Any, tmp_path: Path, write_files: Any, options: list[str], failure_threshold: int,
+    expected: str,
+) -> None:  # fmt: skip
+    health = {"period_seconds": 0.2, "failure_threshold": failure_threshold, "initial_delay_seconds": 0}
     source = write_files(tmp_path / "in", {"1.jpg": "x"})
     ran = run_service(model=str(package(*options, health=health)), input_path=str(source))
     assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
@@ -404,8 +407,11 @@ def test_model__that_never_becomes_healthy_fails_the_run_with_what_it_printed(
 def test_share_links__that_cannot_be_fetched_fail_with_their_cause(
     run_service: Any, running: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closed, private = free_port(), free_port()
-    with ShareServer({"汉 1.jpg": b"image", "big": b"x" * 100}) as share:
+    with (
+        closed_port() as closed,
+        closed_port() as private,
+        ShareServer({"汉 1.jpg": b"image", "big": b"x" * 100}) as share,
+    ):
         host = share.url.removeprefix("http://")
         monkeypatch.setenv("THRESHER_SHARE_LINK_HOSTS", f"{host},127.0.0.1:{closed}")
         expired = share.link("汉 1.jpg", valid_seconds=-100)

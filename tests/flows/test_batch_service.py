@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fakes.model_server import FakeModelServer
+from fakes.processes import meanwhile
 from prefect.blocks.system import Secret
 
 from tasks.domain.errors import SpecificationError
@@ -155,14 +156,30 @@ def test_digits__two_instances_answer_pictures_in_sub_folders(run_service: Any, 
     assert sum(right) >= 0.9 * len(pictures)
 
 
-def test_instances__two_of_a_package_share_the_items(run_service: Any, package: Any, pictures: str) -> None:
-    home = package()
+def test_instances__two_of_a_package_share_the_items(
+    run_service: Any, package: Any, pictures: str, tmp_path: Path, poll: Callable[..., Any]
+) -> None:
+    home = package("--state", "state-$PORT.json")
     (home / "run.sh").write_text("echo started >> starts\n" + (home / "run.sh").read_text())
+    gate = tmp_path / "gate"
     for number in range(40):
-        Path(pictures, f"more-{number:02d}.jpg").write_text(f"{number} FAIL:slow:0.2")
-    ran = run_service(model=str(home), input_path=pictures, instances=2, max_concurrency=4)
+        Path(pictures, f"more-{number:02d}.jpg").write_text(f"{number} FAIL:until:{gate}")
+
+    def seen() -> list[int]:
+        """The requests that each instance was given of the items that wait for the gate."""
+        return [sum(json.loads(state.read_text())["seen"].values()) for state in home.glob("state-*.json")]
+
+    def answer() -> None:
+        try:
+            poll(lambda: len(given := seen()) == 2 and all(given), lambda: f"both instances, they got {seen()}")
+        finally:
+            gate.touch()
+
+    with meanwhile(answer):
+        ran = run_service(model=str(home), input_path=pictures, instances=2, max_concurrency=4)
     assert (ran.state, ran.result.successful) == ("Completed", 46)
     assert (home / "starts").read_text() == "started\nstarted\n"
+    assert len(seen()) == 2 and min(seen()) > 0 and sum(seen()) == 40
     assert ran.summary["instance_seconds"]["cpu-1"] > ran.summary["seconds"]["infer"]
 
 

@@ -6,18 +6,19 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
-from fakes.processes import die_with_parent
+from fakes.processes import die_with_parent, meanwhile
 from prefect.blocks.system import Secret
 
 from tasks.domain.errors import ModelServerError, SpecificationError, StorageError
 from tasks.domain.run import RunFailed
+from tasks.engine.session import Session
 
 pytestmark = pytest.mark.prefect
 
@@ -98,23 +99,49 @@ def test_error_threshold__stops_the_run_and_every_item_has_its_line(
 
 def test_output__that_is_gone_ends_the_run_soon(
     run_service: Any, running: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any,
-    poll: Callable[..., Any],
+    poll: Callable[..., Any], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    source = write_files(tmp_path / "in", {f"{number:02d}.jpg": f"gone FAIL:slow:0.2 {number}" for number in range(60)})
+    # Each item is answered when the test says so: two before the folder is gone, and the next two right after.
+    gates = {f"{number:02d}.jpg": tmp_path / f"gate-{number}" for number in range(60)}
+    texts = {name: f"gone FAIL:until:{gate}" for name, gate in gates.items()}
+    source = write_files(tmp_path / "in", texts)
     out = tmp_path / "out"
     before = model.stats()["requests"].get("/", 0)
 
-    def take_away() -> None:
-        poll(lambda: list(out.glob("infer-result-*/*_result.txt")))
-        out.rename(tmp_path / "elsewhere")
+    def sent(number: int) -> list[Path]:
+        seen = model.stats()["seen"]
+        found = [gates[name] for name, text in texts.items() if item_key(text.encode()) in seen]
+        return found if len(found) == number else []
 
-    thread = threading.Thread(target=take_away)
-    thread.start()
-    ran = run_service(input_path=str(source), max_concurrency=2, **running)
-    thread.join()
+    def answer_all() -> None:
+        for gate in gates.values():
+            gate.touch()
+
+    def take_away() -> None:
+        try:
+            for gate in poll(lambda: sent(2), "two requests"):
+                gate.touch()
+            poll(lambda: list(out.glob("infer-result-*/*_result.txt")), "a result")
+            last = poll(lambda: sent(4), "two more requests")
+            out.rename(tmp_path / "elsewhere")
+            for gate in last:
+                gate.touch()
+        except BaseException:
+            answer_all()
+            raise
+
+    stop = Session.stop
+
+    def stopped(session: Session, reason: str) -> None:
+        stop(session, reason)
+        answer_all()  # also what was sent while the first answer could not be written
+
+    monkeypatch.setattr(Session, "stop", stopped)
+    with meanwhile(take_away):
+        ran = run_service(input_path=str(source), max_concurrency=2, **running)
     assert (ran.state, type(ran.error)) == ("Failed", StorageError)
     assert str(out) in str(ran.error) and "\n" not in str(ran.error)
-    assert model.stats()["requests"]["/"] - before < 30
+    assert model.stats()["requests"]["/"] - before <= 6
     assert not out.exists()
     assert not [line for line in ran.logs if "Traceback" in line]
 
@@ -160,8 +187,8 @@ def test_call__in_plain_python_that_is_killed_leaves_nothing(
     finally:
         process.kill()
         process.wait()
-    poll(lambda: not processes_of(tmp), lambda: processes_of(tmp), seconds=20)
-    poll(lambda: not list(tmp.glob("thresher-*")), lambda: list(tmp.glob("thresher-*")), seconds=20)
+    poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
+    poll(lambda: not list(tmp.glob("thresher-*")), lambda: list(tmp.glob("thresher-*")))
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------
@@ -183,3 +210,40 @@ def test_secrets__that_a_model_server_prints_are_not_in_the_error(
     everything = str(ran.error) + "\n".join(ran.logs)
     assert "hunter22" not in everything and "from-a-block-77" not in everything
     assert os.environ.get("DB_PASSWORD") is None
+
+
+# -- published is published -----------------------------------------------------------------------------------------
+
+
+def test_run__whose_summary_artifact_is_refused_is_completed(
+    run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(**_: object) -> None:
+        raise RuntimeError("no artifacts today")
+
+    monkeypatch.setattr("tasks.publish.acreate_markdown_artifact", refuse)
+    ran = run_service(input_path=str(write_files(tmp_path / "in", {"1.jpg": "x"})), **running)
+    assert ran.state == "Completed", ran.error
+    assert ran.messages == {"1.jpg": "SUCCESSFUL"}
+    assert "summary artifact not created: RuntimeError" in ran.logs
+
+
+def test_model__is_told_its_name(run_service: Any, tmp_path: Path, write_files: Any, package: Any) -> None:
+    source = write_files(tmp_path / "in", {"1.jpg": "x"})
+    script = """
+import json, os
+from model_service.model_service import SingleNodeService
+class Named(SingleNodeService):
+    def _preprocess(self, data): return data
+    def _inference(self, data): return {"name": self.model_name}
+    def _postprocess(self, data): return data
+"""
+    home = package(folder="called-so", model_type="Custom", apis=[{"request": {"data": {
+        "type": "object", "properties": {"images": {"type": "file"}}}}}])  # fmt: skip
+    (home / "run.sh").unlink()
+    (home / "model").mkdir()
+    (home / "config.json").rename(home / "model" / "config.json")
+    (home / "model" / "customize_service.py").write_text(script)
+    ran = run_service(input_path=str(source), model=str(home))
+    assert ran.state == "Completed", ran.error
+    assert json.loads(ran.files["1.jpg_result.txt"]) == {"name": "called-so"}

@@ -7,31 +7,20 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes.processes import DEADLINE_SECONDS, free_port, poll
 
 SERVER = Path(__file__).parents[2] / "infra" / "serving" / "server.py"
-DEADLINE_SECONDS = 60.0
-"""Far beyond what anything here takes, so that a busy machine fails no test."""
 
 StartServer = Callable[..., "ModelServer"]
 WritePackage = Callable[..., Path]
-
-
-def poll(condition: Callable[[], Any], what: str) -> None:
-    """Poll ``condition`` until it is true; fails the test, naming ``what``, after the deadline."""
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < end, f"waited {DEADLINE_SECONDS} s in vain: {what}"
-        time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -96,7 +85,7 @@ class ModelServer:
 
 
 @pytest.fixture
-def wait_until() -> Callable[[Callable[[], Any], str], None]:
+def wait_until() -> Callable[[Callable[[], Any], str], Any]:
     """Polls a condition until it is true, at most until the deadline."""
     return poll
 
@@ -148,10 +137,3 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.process.pid, signal.SIGKILL)
             server.process.wait()
-
-
-def free_port() -> int:
-    """A port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,0 +1,75 @@
+"""Ports for model servers on this machine, and whose a port is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.clients.lifeline import below, started
+
+HOST = "127.0.0.1"
+_REMEMBERED = 1000
+_LISTENING = "0A"
+"""State of a listening socket in /proc/net/tcp (Linux: include/net/tcp_states.h)."""
+
+_given: deque[int] = deque(maxlen=_REMEMBERED)
+_lock = threading.Lock()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now, and that was not given to another server of this process lately.
+
+    Somebody else may still take it before the server does: see :func:`belongs_to_another`.
+    """
+    with _lock:
+        while True:
+            with socket.socket() as probe:
+                probe.bind((HOST, 0))
+                port: int = probe.getsockname()[1]
+            if port not in _given:
+                _given.append(port)
+                return port
+
+
+def belongs_to_another(port: int, root: int) -> bool:
+    """Whether a process listens on the port that is neither ``root`` nor below it, and is older than ``root``.
+
+    A younger one may listen on its behalf (the proxy of a container that it has started), unless ``root`` has ended.
+    False as well if nobody listens, or if the system does not tell who does.
+    """
+    sockets = _listening(port)
+    if not sockets:
+        return False
+    own = {root, *below(root)}
+    if any(_holds(pid, sockets) for pid in own):
+        return False
+    others = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in own]
+    since = started(root)
+    return any(_holds(pid, sockets) and (since is None or (started(pid) or since) < since) for pid in others)
+
+
+def _listening(port: int) -> set[str]:
+    """The sockets that listen on a port, as their names in /proc/*/fd."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _holds(pid: int, sockets: set[str]) -> bool:
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
+                    return True
+    except OSError:  # it has ended, or is somebody else's
+        pass
+    return False

@@ -1,0 +1,96 @@
+"""One item: what is refused before anything is waited for, and answers of any size."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from clients.support import run
+from engine.runs import ROWS, Shard, items_of, local_items, make_run
+from fakes.model_server import FakeModelServer
+from fakes.processes import DEADLINE_SECONDS
+
+from tasks.domain.result import Tally
+from tasks.engine.budget import Budget
+from tasks.engine.items import process
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "request_", "expected"),
+    [
+        ("a.png", 12 * MIB, None, "The file has 12582912 bytes; it should be smaller than"),
+        ("a.csv", 5 << 30, ROWS, "The file has 5368709120 bytes; it should be not larger than"),
+        ("a.txt", 10, ROWS, "A .csv file was expected"),
+    ],
+)
+def test_item__that_is_refused_anyway_waits_for_no_bytes(
+    tmp_path: Path, fake: FakeModelServer, name: str, size: int, request_: dict[str, object] | None, expected: str
+) -> None:
+    (item,) = items_of(str(tmp_path), [name], {name: size})
+    run_ = make_run(fake.url, str(tmp_path / "out"), **({"request": request_, "path": "/iris"} if request_ else {}))
+    shard = Shard(run_, [item])
+
+    async def work() -> str:
+        session = shard.session()
+        held = await session.bytes.hold(session.settings.bytes_in_flight)
+        try:
+            return (await asyncio.wait_for(process(session, item, Tally()), DEADLINE_SECONDS)).message
+        finally:
+            held.give_back()
+            await session.close()
+
+    assert expected in run(work())
+
+
+def test_held__bytes_of_an_answer_count_at_once_and_hold_up_the_next() -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        held = await budget.hold(2)
+        held.change(25)
+        waiting = asyncio.create_task(budget.hold(1))
+        other = asyncio.create_task(asyncio.sleep(0))
+        await other
+        assert not waiting.done()
+        held.change(3)
+        (await waiting).give_back()
+        held.give_back()
+        assert await budget.take(10) == 10
+
+    run(work())
+
+
+def test_answer__that_is_larger_than_is_taken_costs_its_item_only(tmp_path: Path) -> None:
+    items = local_items(tmp_path / "in", {"1.jpg": b"FAIL:20mb", "2.jpg": b"good", "3.jpg": b"FAIL:20mb 3"})
+    with FakeModelServer() as model:
+        shard = Shard(make_run(model.url, str(tmp_path / "out")), items, max_answer_bytes=8 * MIB).infer()
+        expected = "The model's answer has more than 8388608 bytes (8 MiB)."
+        assert shard.messages == {"1.jpg": expected, "2.jpg": "", "3.jpg": expected}
+        assert shard.tally.retries == 0
+        assert not shard.has_result("1.jpg")
+
+
+def test_stop__does_not_wait_for_requests_that_would_be_tried_again_later(tmp_path: Path) -> None:
+    texts = {"1.jpg": b"FAIL:429:200:5", "2.jpg": b"FAIL:404"}
+    with FakeModelServer("--count-items") as model:
+        run_ = make_run(model.url, str(tmp_path / "out"), error_threshold=0)
+        shard = Shard(run_, local_items(tmp_path / "in", texts))
+
+        async def work() -> None:
+            session = shard.session()
+            try:
+                await shard.store_plan(session)
+                from tasks.engine.shard import infer_shard
+
+                # The server asks to wait 200 seconds.
+                await asyncio.wait_for(infer_shard(session, shard.ref), DEADLINE_SECONDS)
+                await shard.read_report(session)
+            finally:
+                await session.close()
+
+        run(work())
+        assert "HTTP 404" in shard.messages["2.jpg"]
+        # Depending on which was first: stopped while it waited, or not sent at all.
+        assert shard.messages["1.jpg"].startswith("Not processed: the run was stopped early")
