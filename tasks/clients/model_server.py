@@ -56,7 +56,9 @@ class ModelClient:
                 self._method, self._url, data=body.data, headers={"Content-Type": body.content_type},
                 allow_redirects=False,
             ) as response:  # fmt: skip
-                answer = Answer(response.status, await self._body(response))
+                size = response.content_length
+                known = size is not None and size <= self._max_answer_bytes
+                answer = Answer(response.status, await response.read() if known else await self._body(response, size))
                 if 200 <= answer.status < 300:
                     return answer
                 asked = retry_after(response.headers.get("Retry-After"))
@@ -72,12 +74,11 @@ class ModelClient:
             raise RequestFailed(Failure("connection"), cause) from None
         raise RequestFailed(Failure("status", answer.status, asked), f"HTTP {answer.status}", answer)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse, announced: int | None) -> bytes:
+        """A body of unknown size, piece by piece, or one that is refused. Raises RequestFailed."""
         limit = self._max_answer_bytes
-        if response.content_length is not None and response.content_length <= limit:
-            return await response.read()
         parts: list[bytes] = []
-        size = response.content_length or 0
+        size = announced or 0
         while size <= limit and (part := await response.content.readany()):
             parts.append(part)
             size += len(part)

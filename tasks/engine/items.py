@@ -23,34 +23,31 @@ _log = logging.getLogger(__name__)
 
 async def process(session: Session, item: Item, tally: Tally) -> Outcome:
     """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome."""
+    held: Held | None = None
     try:
-        return await _process(session, item, tally)
+        if item.error:
+            raise ItemError(item.error)
+        address = parse_address(item.address)
+        mapping = session.mapping
+        limit = session.settings.max_item_bytes
+        # Before its bytes are waited for: what is refused anyway holds nobody up.
+        if refused := refusal(address.name, item.size, limit, table=mapping is not None):
+            raise ContentError(refused)
+        # What no listing told counts as the largest there may be, until its bytes are here.
+        size = item.size if item.size >= 0 else limit
+        held = await session.bytes.hold(size if mapping is None else size * CSV_COST)
+        if mapping is None:
+            return await _file(session, item, address, held, tally)
+        return await _table(session, mapping, item, address, held, tally)
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, str(error), False)
     except Exception as error:
         # A fault of ours or of a library must not cost the other items.
         _log.exception("unexpected item=%d", item.number)
         return Outcome(item.number, item.source, item.result_name, f"Unexpected {type(error).__name__}.", False)
-
-
-async def _process(session: Session, item: Item, tally: Tally) -> Outcome:
-    if item.error:
-        raise ItemError(item.error)
-    address = parse_address(item.address)
-    table = session.mapping is not None
-    limit = session.settings.max_item_bytes
-    # Before its bytes are waited for: what is refused anyway holds nobody up.
-    if refused := refusal(address.name, item.size, limit, table=table):
-        raise ContentError(refused)
-    # What no listing told counts as the largest there may be, until its bytes are here.
-    size = item.size if item.size >= 0 else limit
-    held = await session.bytes.hold(size * CSV_COST if table else size)
-    try:
-        if session.mapping is None:
-            return await _file(session, item, address, held, tally)
-        return await _table(session, session.mapping, item, address, held, tally)
     finally:
-        held.give_back()
+        if held is not None:
+            held.give_back()
 
 
 def refusal(name: str, size: int, limit: int, *, table: bool) -> str:
