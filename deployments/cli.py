@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from deployments.stopping import stop_on_signals
 from tasks.domain.errors import RunError, SpecificationError, ThresherError
 
 app = App(
@@ -154,18 +154,10 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
     return 0
 
 
-def _interrupt(*_: object) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # once is enough: stopping in order takes a moment
-    raise KeyboardInterrupt
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``thresher``."""
     talk = _talk()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as for a command in the background of a script
-            signal.signal(number, _interrupt)
+    stop_on_signals()
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value", console=None)
     except CycloptsError:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from deployments.run_command import run_service
 from deployments.specification import read_specification
+from deployments.stopping import stop_on_signals
 from tasks.domain.errors import ThresherError
 from tasks.domain.run import RunResult
 from tasks.settings import ROOT
@@ -27,6 +28,7 @@ def main() -> None:
     """Run both example services into ``demo-output`` and print what a user would look at."""
     console = Console(width=_WIDTH if not sys.stdout.isatty() else None, highlight=False, soft_wrap=True)
     talk = Console(stderr=True)
+    stop_on_signals()
     output = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "demo-output"
     results: dict[str, RunResult] = {}
     for name in ("iris", "digits"):
@@ -34,7 +36,7 @@ def main() -> None:
         console.print(f"\n[bold]thresher run {spec.relative_to(ROOT)}[/bold]")
         try:
             results[name] = run_service(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
-        except ThresherError as error:
+        except (ThresherError, KeyboardInterrupt) as error:
             talk.print(str(error), markup=False)
             sys.exit(1)
         result = results[name]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 from typing import Any
 
 from rich.console import Console
 
 from deployments.live import LiveProgress
-from deployments.validate_command import require_valid
-from tasks.domain.errors import RunError
+from deployments.stopping import ignore_signals
+from deployments.validate_command import validate_service
+from tasks.domain.errors import RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
-from tasks.domain.service import BatchService
+from tasks.domain.service import BatchService, require
 from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
@@ -27,7 +27,7 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     Runs on the embedded Prefect server if no server is configured, else against that. Raises ThresherError, and
     KeyboardInterrupt once everything is stopped, for Ctrl-C and for SIGTERM.
     """
-    service = require_valid(fields)
+    service = _require(fields)
     _prefect_environment(verbose)
     with LiveProgress(talk):
         try:
@@ -46,9 +46,17 @@ def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunR
     return result
 
 
+def _require(fields: dict[str, Any]) -> BatchService:
+    """The service of these fields. Raises SpecificationError with every problem, also what only storage can tell."""
+    try:
+        return require(fields)
+    except SpecificationError:
+        validate_service(fields)  # the run itself would check the fields that are right against model and storage
+        raise
+
+
 def _stop_everything() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # it is being stopped already
+    ignore_signals()
     engine_loop().run_blocking(sessions.close_all())
 
 

@@ -11,14 +11,12 @@ from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
 from tasks.clients.tables import csv_rows, csv_text
-from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ContentError, ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import parse_address, redact
 from tasks.domain.request import Body, FileForm, row_body
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, parse_service
 from tasks.domain.shard import Bounds, Cutter
 from tasks.engine.checking import check
 from tasks.engine.items import refusal
@@ -36,30 +34,12 @@ def validate_service(fields: dict[str, Any]) -> dict[str, Any]:
     return engine_loop().run_blocking(_validate(fields))
 
 
-def require_valid(fields: dict[str, Any]) -> BatchService:
-    """The service of these fields. Raises SpecificationError with every problem, also what only storage can tell.
-
-    What is right by itself is left to the run, which checks it against model and storage anyway.
-    """
-    service, _, _ = parse_service(fields)
-    return service or engine_loop().run_blocking(_check(fields))
-
-
-async def _check(fields: dict[str, Any]) -> BatchService:
-    settings = read_settings()
-    return (await _checked(fields, settings, await storage_keys(settings))).service
-
-
-async def _checked(fields: dict[str, Any], settings: Settings, credentials: dict[str, Credentials]) -> Run:
-    return await check(
-        fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials=credentials
-    )
-
-
 async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
     settings = read_settings()
     credentials = await storage_keys(settings)
-    run = await _checked(fields, settings, credentials)
+    run = await check(
+        fields, task_id=str(uuid.uuid4()), scheduled_time=datetime.now(UTC), settings=settings, credentials=credentials
+    )
     storage = Storage(settings, credentials)
     try:
         return await _preview(run, settings, storage)

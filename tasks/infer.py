@@ -78,7 +78,7 @@ async def instances() -> AsyncIterator[None]:
         yield
     except BaseException:
         # Shards that Prefect has not begun are of no interest any more.
-        warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message="coroutine 'run_task_async' was never awaited")
         raise
     finally:
         await engine_loop().run(sessions.close(task_id))

@@ -70,7 +70,7 @@ class Server:
     async def start(cls, launch: Launch, log: Path) -> Server:
         """Start the process on a free port; its output is appended to ``log``."""
         port = free_port()
-        return cls(await _process(launch, port, log), port, launch, log)
+        return cls(await _started(launch, port, log), port, launch, log)
 
     @property
     def url(self) -> str:
@@ -86,14 +86,14 @@ class Server:
         failure threshold that the package itself states bounds the time (period x threshold after the initial delay);
         else only the caller does.
         """
-        for _ in range(PORT_TRIES):
+        for tries_left in reversed(range(PORT_TRIES)):
             if await self._healthy(health):
                 return
-            if not await self._port_is_taken():
+            if not tries_left or not await self._port_is_taken():
                 break
             await self._process.ended()
             self._port = free_port()
-            self._process = await _process(self._launch, self._port, self._log)
+            self._process = await _started(self._launch, self._port, self._log)
         raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
 
     async def _healthy(self, health: Health) -> bool:
@@ -163,7 +163,7 @@ class Server:
         return f" It printed last:\n{said}"
 
 
-async def _process(launch: Launch, port: int, log: Path) -> GuardedProcess:
+async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     environment = {**launch.environment, "PORT": str(port)}
     return await GuardedProcess.start(launch.command, folder=launch.folder, environment=environment, log=log)
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.clients.warden import stat, stats
+
 WARDEN = Path(__file__).with_name("warden.py")
 STOP_SECONDS = 15.0
 EXEC_SECONDS = 2.0
@@ -104,42 +106,15 @@ async def _end_session(session: int) -> None:
 
 def _running_in(session: int) -> list[int]:
     """Processes of a session that run; none if the system does not tell."""
-    found = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                status = _status(int(name))
-                if int(status[3]) == session and status[0] not in _ENDED:
-                    found.append(int(name))
-    return found
-
-
-def _status(pid: int) -> list[bytes]:
-    """What the system says of a process, from its state on (proc_pid_stat(5)); raises OSError if there is none."""
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return [pid for pid, fields in stats().items() if int(fields[3]) == session and fields[0] not in _ENDED]
 
 
 def started(pid: int) -> int | None:
     """When a process was started, in clock ticks since the machine was; None if it has ended, or nobody tells."""
-    with suppress(OSError, ValueError, IndexError):
-        status = _status(pid)
-        return None if status[0] in _ENDED else int(status[19])
+    with suppress(OSError):
+        fields = stat(pid)
+        return None if fields[0] in _ENDED else int(fields[19])
     return None
-
-
-def below(root: int) -> set[int]:
-    """Ids of the processes below another one; none if the system does not tell."""
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit():
-            with suppress(OSError, ValueError, IndexError):
-                parents[int(name)] = int(_status(int(name))[1])
-    found: set[int] = set()
-    grown = {root}
-    while grown:
-        grown = {pid for pid, parent in parents.items() if parent in grown and pid not in found}
-        found |= grown
-    return found
 
 
 def children(matching: str = "") -> list[int]:
@@ -163,7 +138,7 @@ def _command_line(pid: int) -> bytes:
     deadline = time.monotonic() + EXEC_SECONDS
     while True:
         line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if line or _status(pid)[0] in _ENDED or time.monotonic() > deadline:
+        if line or stat(pid)[0] in _ENDED or time.monotonic() > deadline:
             return line
         time.sleep(0.001)
 

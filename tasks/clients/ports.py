@@ -9,7 +9,8 @@ from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.clients.lifeline import below, started
+from tasks.clients.lifeline import started
+from tasks.clients.warden import below
 
 HOST = "127.0.0.1"
 _REMEMBERED = 1000

@@ -14,7 +14,6 @@ from tasks.clients.object_store import Bucket, is_odd
 from tasks.clients.share_links import ShareLinks
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.paths import Address
-from tasks.domain.run import PARTIAL_REPORTS, REPORTS
 from tasks.settings import Settings
 
 
@@ -198,10 +197,6 @@ class OutputFolder:
     def is_gone(self) -> bool:
         """Whether the folder was there and is not any more (local folders; a bucket's folders are no things)."""
         return self.root.scheme == "local" and not os.path.isdir(self.root.path)
-
-    async def has_reports(self) -> bool:
-        """Whether any shard has reported anything, be it a part."""
-        return any([await self.list(f"{self.scratch.name}/{name}") for name in (REPORTS, PARTIAL_REPORTS)])
 
     async def remove_scratch(self) -> None:
         """Remove plan and reports."""

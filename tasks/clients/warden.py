@@ -62,24 +62,32 @@ def _start(log: str, command: list[str]) -> int:
         os._exit(127)
 
 
-def _parents() -> dict[int, int]:
-    """Parent of every process that there is."""
-    found: dict[int, int] = {}
+def stat(pid: int) -> list[bytes]:
+    """What the system says of a process, from its state on (proc_pid_stat(5)); raises OSError if there is none."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    if not fields:  # it ends just now
+        raise ProcessLookupError(pid)
+    return fields
+
+
+def stats() -> dict[int, list[bytes]]:
+    """The stat of every process that there is; none if the system does not tell."""
+    found: dict[int, list[bytes]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    found[int(name)] = int(file.read().rpartition(b")")[2].split()[1])
-            except (OSError, ValueError, IndexError):
+                found[int(name)] = stat(int(name))
+            except OSError:
                 continue
     return found
 
 
-def _below(roots: list[int]) -> set[int]:
-    """Every process below these."""
-    parents = _parents()
+def below(root: int) -> set[int]:
+    """Every process below this one."""
+    parents = {pid: int(fields[1]) for pid, fields in stats().items()}
     found: set[int] = set()
-    grown = set(roots)
+    grown = {root}
     while grown:
         grown = {pid for pid, parent in parents.items() if parent in grown and pid not in found}
         found |= grown
@@ -117,7 +125,7 @@ def _end_all(child: int) -> int | None:
     while True:
         found = _reap(child)
         status = found if found is not None else status
-        alive = _below([os.getpid()])
+        alive = below(os.getpid())
         if not alive:
             return status
         if number == signal.SIGTERM and time.monotonic() > deadline:

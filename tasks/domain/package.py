@@ -191,7 +191,13 @@ class PackageConfig(_Part):
 
 
 def serving_of(config: PackageConfig, files: AbstractSet[str], where: str) -> Serving:
-    """How a package with these files at its top is served. Raises SpecificationError if nothing says how."""
+    """How a package with these files at its top is served on this machine.
+
+    Raises SpecificationError if nothing says how, or if it cannot be.
+    """
+    if config.health.protocol == "HTTPS":
+        expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
+        raise SpecificationError([Problem("model", where, expected)])
     if CUSTOM_SERVICE in files and config.model_type != IMAGE:
         return "built-in"
     if BOOT_FILE in files:

@@ -127,9 +127,6 @@ class _Found:
             version = await asyncio.to_thread(self._version_of, model)
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
-        if self._config.health.protocol == "HTTPS":
-            expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
-            raise SpecificationError([Problem("model", model, expected)])
         self._serving = serving_of(self._config, await files_of(storage, self._package), str(self._package))
 
     def _version_of(self, model: str) -> ModelVersion:

@@ -21,7 +21,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.instance import Launch
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
-from tasks.domain.run import Run
+from tasks.domain.run import PARTIAL_REPORTS, REPORTS, Run
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
@@ -183,9 +183,14 @@ class Session:
         await self.group.close()
         if self.preparing_since and not self.ready_at:
             with suppress(ObjectError):
-                if not await self.output.has_reports():
+                if not await self._is_reported():
                     await self.output.remove_scratch()
         await self.storage.close()
+
+    async def _is_reported(self) -> bool:
+        """Whether any shard has reported anything, be it a part."""
+        scratch = self.output.scratch.name
+        return any([await self.output.list(f"{scratch}/{name}") for name in (REPORTS, PARTIAL_REPORTS)])
 
 
 class Sessions:
@@ -225,10 +230,10 @@ class Sessions:
         self._ended.add(task_id)
         session = self._held.pop(task_id, None)
         if session is not None:
-            self._closing[task_id] = asyncio.create_task(session.close())
+            closing = self._closing[task_id] = asyncio.create_task(session.close())
+            closing.add_done_callback(lambda _: self._closing.pop(task_id, None))
         if task_id in self._closing:
             await asyncio.shield(self._closing[task_id])
-            self._closing.pop(task_id, None)
 
     async def close_all(self) -> None:
         """Close every session of this process; returns when all are closed."""

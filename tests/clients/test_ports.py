@@ -122,8 +122,14 @@ def test_server__whose_port_was_taken_is_started_on_another_one(
 
 
 def test_server__whose_ports_are_all_taken_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
     async def work(taken: int) -> None:
-        monkeypatch.setattr(launcher, "free_port", lambda: taken)
+        def free_only_after_the_last_try() -> int:
+            given.append(taken if len(given) < launcher.PORT_TRIES else free_port())
+            return given[-1]
+
+        monkeypatch.setattr(launcher, "free_port", free_only_after_the_last_try)
         server = await Server.start(launch(tmp_path), tmp_path / "log")
         try:
             await server.ready(Health(period_seconds=DEADLINE_SECONDS))
@@ -132,3 +138,4 @@ def test_server__whose_ports_are_all_taken_is_given_up(tmp_path: Path, monkeypat
 
     with started(HEALTHY) as (_, port), pytest.raises(ModelServerError, match="ended with status"):
         run(work(port))
+    assert given == [port] * launcher.PORT_TRIES  # none is started that nobody would wait for

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,9 +114,8 @@ def test_call__in_plain_python_that_is_interrupted_twice_leaves_nothing(
     log = tmp_path / "caller.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [thresher.command([])[0].replace("thresher", "python"), "-c", CALLER, str(home), str(source),
-             str(tmp_path / "out")],
-            cwd=tmp_path, env=thresher.environment(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            [sys.executable, "-c", CALLER, str(home), str(source), str(tmp_path / "out")], cwd=tmp_path,
+            env=thresher.environment(env), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             preexec_fn=die_with_parent,
         )  # fmt: skip
     try:
