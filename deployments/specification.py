@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,33 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
         raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
         raise SpecificationError([Problem("SPEC", str(path), "should hold fields: name: value")])
-    for name in _PATHS:
-        value = document.get(name)
-        if isinstance(value, str) and _is_relative(value, name):
-            document[name] = os.path.normpath(path.parent.absolute() / value)
-    for override in overrides:
-        _override(document, override)
+    document = absolute(document, path.parent)
+    override(document, overrides)
     return document
+
+
+def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The fields of a specification with their relative local paths taken from ``folder``."""
+    return {
+        name: os.path.normpath(folder.absolute() / value) if _is_relative_path(name, value) else value
+        for name, value in fields.items()
+    }
+
+
+def relative_paths(fields: Mapping[str, Any]) -> list[Problem]:
+    """A problem for each relative local path: it means nothing to somebody who stands elsewhere."""
+    expected = "should be absolute, or begin with s3:// or obs://: relative paths are those of a specification file"
+    return [Problem(name, value, expected) for name, value in fields.items() if _is_relative_path(name, value)]
+
+
+def override(fields: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Change fields by ``field=value`` (values are YAML, ``a.b=1`` reaches inside). Raises SpecificationError."""
+    for one in overrides:
+        _override(fields, one)
+
+
+def _is_relative_path(field: str, value: object) -> bool:
+    return field in _PATHS and isinstance(value, str) and _is_relative(value, field)
 
 
 def _is_relative(value: str, field: str) -> bool:
@@ -71,6 +91,6 @@ def _override(document: dict[str, Any], override: str) -> None:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
             raise SpecificationError([Problem("--set", override, f"{name} holds no fields")])
-    if isinstance(value, str) and not outer and field.strip() in _PATHS and _is_relative(value, field.strip()):
+    if not outer and _is_relative_path(last, value):
         value = os.path.normpath(Path.cwd() / value)
     target[last] = value

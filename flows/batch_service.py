@@ -6,6 +6,7 @@ from prefect import unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.calling import callable_flow
+from flows.stopping import stoppable
 from flows.waiting import finished
 from tasks.domain.run import RunResult
 from tasks.domain.service import BatchService
@@ -21,6 +22,7 @@ from tasks.validate import validate
     task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE),
     persist_result=False,
 )
+@stoppable
 async def batch_service(service: BatchService) -> RunResult:
     """Run a batch service once: every item of its input gets its result file and its line in the output manifest."""
     async with instances():
@@ -28,5 +30,4 @@ async def batch_service(service: BatchService) -> RunResult:
         planned = await plan(run)
         shards = infer.map(unmapped(run), unmapped(planned.items), planned.shards)
         done = await finished(shards)
-    result = await publish(run, planned, done)
-    return result.checked()
+    return await publish(run, planned, done)

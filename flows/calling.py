@@ -1,14 +1,36 @@
-"""A flow on an event loop that plain code can call like a function."""
+"""Async functions and flows that plain code can call, too."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec
 
 from prefect import Flow
 
 from tasks.embedded_server import start_server
+
+P = ParamSpec("P")
+
+
+def callable_anywhere(function: Callable[P, Coroutine[Any, Any, Any]]) -> Callable[P, Any]:
+    """Decorator of an async function: awaited in async code, and simply called in code without a running event loop."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> Any:
+        work = function(*arguments, **named)
+        return work if _is_async() else asyncio.run(work)
+
+    return called
+
+
+def _is_async() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class CallableFlow(Flow[..., Any]):
@@ -19,12 +41,10 @@ class CallableFlow(Flow[..., Any]):
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the flow: its result, or an awaitable of it if an event loop is running."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            start_server()
-            return asyncio.run(super().__call__(*arguments, **named))
-        return super().__call__(*arguments, **named)
+        if _is_async():
+            return super().__call__(*arguments, **named)
+        start_server()
+        return asyncio.run(super().__call__(*arguments, **named))
 
 
 def callable_flow(**options: Any) -> Callable[[Callable[..., Any]], CallableFlow]:

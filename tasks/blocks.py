@@ -40,6 +40,19 @@ async def resolved_environment(environment: Mapping[str, str]) -> dict[str, str]
     }
 
 
+async def check_references(environment: Mapping[str, str]) -> None:
+    """Whether every Secret block that an environment refers to is there. Raises SpecificationError naming those missing."""
+    problems: list[Problem] = []
+    for variable, text in environment.items():
+        for name in SECRET_REFERENCE.findall(text):
+            try:
+                await _secret(name, f"environment.{variable}")
+            except SpecificationError as error:
+                problems += error.problems
+    if problems:
+        raise SpecificationError(problems)
+
+
 async def _secret(name: str, field: str) -> object:
     try:
         block: Any = await Secret.aload(name)

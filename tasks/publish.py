@@ -15,6 +15,7 @@ from tasks.domain.run import Plan, Run, RunResult, ShardDone
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.publishing import publish_run
+from tasks.reporting import artifact_key
 from tasks.settings import Settings, read_settings
 
 
@@ -25,10 +26,11 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
     progress = progress_of(run.task_id)
     progress.enter("publishing")
     result = await engine_loop().run(_publish(run, planned, done, settings, await storage_credentials(settings)))
+    progress.manifest, progress.summary = result.manifest, result.summary
     logger = get_run_logger()
     try:
         await acreate_markdown_artifact(
-            key="batch-service-summary", markdown=_markdown(run, result), description="Summary"
+            key=artifact_key(run.service.name, "summary"), markdown=_markdown(run, result), description="Summary"
         )
     except Exception as error:  # everything is published, so the run is what it is
         logger.warning("summary artifact not created: %s", type(error).__name__)

@@ -27,6 +27,26 @@ class Settings(BaseSettings):
     )
     cache: Path = Field(default=Path("~/.cache/thresher"), description="environments and copies of remote packages")
     pools: Path = Field(default=ROOT / "infra" / "pools", description="folder of the resource pools' files")
+    stack: Path = Field(
+        default=Path("~/.local/share/thresher/stack"), description="what `thresher up` keeps, such as Prefect's database"
+    )
+    max_services: int = Field(default=1_000, ge=1, description="batch services on one server; the next one is refused")
+    zombie_seconds: int = Field(
+        default=90, ge=35, description="a run that was not heard of for so long is Crashed (its heartbeat: every 30 s)"
+    )
+    log_store: str = Field(
+        default="~/.local/share/thresher/logs",
+        description="folder or bucket (s3://, obs://) of the log store, for services with runtime_log_output",
+    )
+    log_otlp_endpoint: str | None = Field(
+        default=None, description="OTLP address (HTTP) that gets what the log store gets, such as http://collector:4318"
+    )
+    log_lines_per_second: float = Field(
+        default=20, gt=0, description="lines of an instance that go to the run's Logs tab, in the long run"
+    )
+    max_log_bytes: int = Field(
+        default=64 * MIB, ge=MIB, description="of an instance's output that is kept in full beside the results"
+    )
     max_item_bytes: int = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
     max_answer_bytes: int = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")
     manifest_lines: int = Field(default=100_000, ge=1, description="lines of one part of the output manifest")
@@ -50,7 +70,7 @@ class Settings(BaseSettings):
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("cache", "pools")
+    @field_validator("cache", "pools", "stack")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()  # model servers and uv work in folders of their own

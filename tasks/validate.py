@@ -7,13 +7,17 @@ from typing import Any
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 
-from tasks.blocks import resolved_environment, storage_credentials
+from tasks.blocks import check_references, storage_credentials
+from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
+from tasks.runtime_log import keep
+from tasks.server_pools import server_pools
 from tasks.settings import read_settings
 
 
@@ -22,7 +26,10 @@ async def validate(service: BatchService) -> Run:
     """Everything that was decided for this run. Raises SpecificationError with every problem."""
     settings = read_settings()
     task_id = str(runtime.flow_run.id)
-    progress_of(task_id).enter("validating")
+    progress = progress_of(task_id)
+    progress.enter("validating")
+    progress.service = service.name
+    await keep(service)
     scheduled: Any = runtime.flow_run.scheduled_start_time
     run = await engine_loop().run(
         check(
@@ -31,9 +38,18 @@ async def validate(service: BatchService) -> Run:
             scheduled_time=scheduled or datetime.now(UTC),
             settings=settings,
             credentials=await storage_credentials(settings),
+            pools=await _pools(),
         )
     )
-    await resolved_environment(service.environment)  # a missing block is found now, not when the instance starts
+    await check_references(service.environment)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
     return run
+
+
+async def _pools() -> dict[str, Pool] | None:
+    """The pools of the server for the run of a deployed service; None, the administrator's files, for others."""
+    if runtime.deployment.id is None:
+        return None
+    async with get_client() as client:
+        return await server_pools(client)

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.clients.control_groups import REMOVE_SECONDS, Group
 from tasks.clients.warden import stat, stats
+from tasks.domain.instance import Limits
 
 WARDEN = Path(__file__).with_name("warden.py")
 STOP_SECONDS = 15.0
@@ -26,6 +28,7 @@ class GuardedProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self._session: int | None = None
+        self._group: Group | None = None
         self._command_ended = asyncio.ensure_future(self._listen())
         self._ended = asyncio.ensure_future(self._wait())
 
@@ -34,7 +37,9 @@ class GuardedProcess:
         assert output is not None
         line = await output.readline()
         if line.endswith(b"\n"):
-            self._session = int(line)
+            session, _, group = line.decode().rstrip("\n").partition(" ")
+            self._session = int(session)
+            self._group = Group(group) if group else None
         await output.read(1)
 
     async def _wait(self) -> int:
@@ -42,16 +47,31 @@ class GuardedProcess:
         await self._command_ended
         if status < 0 and self._session is not None:
             # The warden itself was killed. The kernel ends the command, but not what the command has started.
+            if self._group:
+                self._group.kill()
             await _end_session(self._session)
+            if self._group:
+                await _remove(self._group)
         return status if status >= 0 else 128 - status
 
     @classmethod
     async def start(
-        cls, command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path
+        cls,
+        command: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        limits: Limits | None = None,
     ) -> GuardedProcess:
-        """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``."""
+        """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
+
+        It and everything it starts are held to ``limits`` together; if they exceed them, the last line of ``log`` says
+        so (limits.py tells what that means on which machine).
+        """
+        held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(WARDEN), str(log), "--", *command,
+            sys.executable, "-I", "-S", str(WARDEN), *held, str(log), "--", *command,
             cwd=folder, env=dict(environment), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             # Ctrl-C in the terminal goes to the flow, which stops its instances in order.
@@ -101,6 +121,13 @@ async def _end_session(session: int) -> None:
         for pid in left:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        await asyncio.sleep(0.01)
+
+
+async def _remove(group: Group) -> None:
+    """Remove the control group of a warden that was killed, once the kernel has cleared away what was in it."""
+    deadline = asyncio.get_running_loop().time() + REMOVE_SECONDS
+    while not group.remove() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.01)
 
 

@@ -1,6 +1,7 @@
 """Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
 
-Run as ``python -I -S warden.py LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
+Run as ``python -I -S warden.py [--memory BYTES] [--cpu CORES] LOG -- COMMAND...`` with a pipe as standard input (the
+lifeline), or as
 ``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG.
 When the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process
 below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or
@@ -10,10 +11,15 @@ warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
 An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
 is removed together with its folder, if that is empty then.
 
-The first line on standard output is the command's process id (and session), for an owner whose warden is killed; one
-more byte tells that the command itself has ended, before what it left behind is cleared away. The
-exit status is the command's, or 128 + the signal that ended it.
+With ``--memory`` or ``--cpu`` the command and everything below it are held to that (see limits.py). If they use more
+memory together, they are killed at once, and the last line of LOG says so.
+
+The first line on standard output is the command's process id (and session), then a blank and the folder of its control
+group if it has one, for an owner whose warden is killed; one more byte tells that the command itself has ended, before
+what it left behind is cleared away. The exit status is the command's, or 128 + the signal that ended it.
 """
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -21,6 +27,10 @@ import select
 import signal
 import sys
 import time
+
+TYPE_CHECKING = False  # typing itself would be half of the time that the warden takes to start
+if TYPE_CHECKING:
+    from tasks.clients.limits import Bounds
 
 GRACE_SECONDS = 3.0
 PR_SET_PDEATHSIG = 1
@@ -34,18 +44,40 @@ def _prctl(option: int, value: int) -> None:
         pass  # not Linux: the process group is all there is
 
 
-def _start(log: str, command: list[str]) -> int:
-    """Start the command as the leader of its own session; its process id."""
+def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | None:
+    """What holds the command to its limits; None without any."""
+    if memory_bytes is None and cpu is None:
+        return None
+    # Run by its path and isolated, a script finds nothing of its own project. Behind everything else: nothing in
+    # this folder may stand for a module of the standard library.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from tasks.clients.limits import Bounds
+
+    return Bounds(memory_bytes, cpu, log)
+
+
+def _start(log: str, command: list[str], bounds: Bounds | None) -> int:
+    """Start the command as the leader of its own session, within its bounds from the first; its process id."""
+    held, release = os.pipe()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     warden = os.getpid()
     child = os.fork()
     if child:
         os.close(output)
+        os.close(held)
+        if bounds:
+            bounds.apply(child)
+        try:
+            os.write(release, b".")
+        except OSError:
+            pass  # it was killed meanwhile
+        os.close(release)
         return child
     try:
         os.setsid()
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != warden:  # the warden died in between
+        os.close(release)
+        if os.getppid() != warden or not os.read(held, 1):  # the warden died in between
             os._exit(137)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -116,11 +148,10 @@ def _reap(child: int) -> int | None:
             status = os.waitstatus_to_exitcode(raw)
 
 
-def _end_all(child: int) -> int | None:
+def _end_all(child: int, bounds: Bounds | None, number: int = signal.SIGTERM) -> int | None:
     """End everything below the warden; the status of ``child`` if it was still running."""
     status = None
     deadline = time.monotonic() + GRACE_SECONDS
-    number: int = signal.SIGTERM
     told: set[int] = set()
     while True:
         found = _reap(child)
@@ -134,6 +165,8 @@ def _end_all(child: int) -> int | None:
             _signal(alive - told, number)
             told |= alive
         else:
+            if bounds and bounds.group:
+                bounds.group.kill()
             _signal(alive, number)
         time.sleep(0.01)
 
@@ -167,7 +200,16 @@ def _close_inherited() -> None:
                 continue
 
 
-def guard(log: str, command: list[str]) -> int:
+def _exceeded(bounds: Bounds) -> bool:
+    """Whether all that runs below the warden uses too much; looks only when it is time to."""
+    if bounds.seconds_to_next_look() != 0:
+        return False
+    from tasks.clients.limits import tree
+
+    return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
+
+
+def guard(log: str, command: list[str], memory_bytes: int | None = None, cpu: float | None = None) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
     _close_inherited()
     woken, wake = os.pipe()
@@ -176,12 +218,13 @@ def guard(log: str, command: list[str]) -> int:
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    child = _start(log, command)
-    _say(f"{child}\n")
+    bounds = _limited(memory_bytes, cpu, log)
+    child = _start(log, command, bounds)
+    _say(f"{child} {bounds.group.path}\n" if bounds and bounds.group else f"{child}\n")
     status = None
     orphaned = True
     while status is None:
-        ready, _, _ = select.select([0, woken], [], [])
+        ready, _, _ = select.select([0, woken], [], [], bounds.seconds_to_next_look() if bounds else None)
         if woken in ready:
             os.read(woken, 512)
             status = _reap(child)
@@ -190,9 +233,15 @@ def guard(log: str, command: list[str]) -> int:
             orphaned = orphaned and not said
             if not said:
                 break
+        if status is None and bounds and _exceeded(bounds):
+            status = _end_all(child, bounds, signal.SIGKILL)
     if status is not None:
+        if bounds:
+            bounds.ended(status)  # before anybody is told to look into the log
         _say(".")
-    found = _end_all(child)
+    found = _end_all(child, bounds)
+    if bounds:
+        bounds.remove()
     if status is None and orphaned:
         _remove(log)
     status = found if status is None else status
@@ -230,7 +279,17 @@ def adopt(pids: list[int]) -> int:
     return 0
 
 
+def main(arguments: list[str]) -> int:
+    """Run with these arguments of the command line; the exit status."""
+    if arguments[0] == "--adopt":
+        return adopt([int(pid) for pid in arguments[1:]])
+    given: dict[str, str] = {}
+    while arguments[0] in ("--memory", "--cpu"):
+        given[arguments[0]] = arguments[1]
+        arguments = arguments[2:]
+    memory, cpu = given.get("--memory"), given.get("--cpu")
+    return guard(arguments[0], arguments[2:], int(memory) if memory else None, float(cpu) if cpu else None)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "--adopt":
-        sys.exit(adopt([int(pid) for pid in sys.argv[2:]]))
-    sys.exit(guard(sys.argv[1], sys.argv[3:]))
+    sys.exit(main(sys.argv[1:]))

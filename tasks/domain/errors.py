@@ -8,7 +8,9 @@
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
     │   ├── StorageError         a folder or object that the run itself needs failed
     │   ├── AccountError         planned items and reported items do not agree
-    │   └── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
+    │   ├── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
+    │   ├── RunStopped           somebody stopped the run before anything was sent (tasks.domain.run)
+    │   └── ServerError          the Prefect server cannot be reached, or refuses
     └── ItemError            one item (or one row) ends FAILED, the others go on
         ├── DownloadError        the item's bytes could not be read
         ├── UploadError          the item's result file could not be written
@@ -79,6 +81,10 @@ class StorageError(RunError):
 
 class AccountError(RunError):
     """Planned items and reported items do not agree, so the output manifest is not published."""
+
+
+class ServerError(RunError):
+    """The Prefect server cannot be reached, is of no use, or refuses."""
 
 
 class ItemError(ThresherError):

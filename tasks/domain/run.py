@@ -52,6 +52,8 @@ class Run(BaseModel):
         return parse_address(self.output)
 
 
+STOPPED_BY_HAND = "somebody stopped it"
+"""Why a run was stopped early, if it was not for a reason of its own."""
 REPORTS = "reports"
 PARTIAL_REPORTS = "partial"
 """Folders below the scratch folder."""
@@ -114,7 +116,8 @@ class RunResult(BaseModel):
     seconds: dict[str, float]
     top_causes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
-    failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is Completed")
+    failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is not")
+    stopped: bool = Field(default=False, description="somebody stopped the run before its end")
 
     def checked(self) -> RunResult:
         """Itself. Raises RunFailed if the run as a whole is Failed, although everything is published."""
@@ -132,6 +135,10 @@ class RunFailed(RunError):
 
     def __reduce__(self) -> tuple[type[RunFailed], tuple[RunResult]]:
         return type(self), (self.result,)
+
+
+class RunStopped(RunError):
+    """Somebody stopped the run before anything was sent, so there is nothing to account for."""
 
 
 class Plan(BaseModel):

@@ -23,6 +23,7 @@ from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
 from tasks.domain.paths import Address, parse_address
+from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
 from tasks.engine.planning import first_file
@@ -38,15 +39,18 @@ async def check(
     scheduled_time: datetime,
     settings: Settings,
     credentials: Mapping[str, Credentials],
+    pools: Mapping[str, Pool] | None = None,
 ) -> Run:
     """Check a specification against everything that it names; nothing is created.
+
+    ``pools`` are the resource pools that there are, by name; those of the administrator's folder if none are given.
 
     Raises SpecificationError with every problem found: also a wrong field does not keep the others from being checked.
     """
     service, right, problems = parse_service(dict(fields))
     storage = Storage(settings, credentials)
     try:
-        found = _Found(right, settings, dict(credentials))
+        found = _Found(right, settings, dict(credentials), pools)
         steps = (
             partial(found.model, storage),
             found.api,
@@ -69,8 +73,15 @@ async def check(
 class _Found:
     """What the checks find out, one after the other; a check whose fields are wrong already is passed over."""
 
-    def __init__(self, right: Mapping[str, Any], settings: Settings, credentials: dict[str, Credentials]) -> None:
+    def __init__(
+        self,
+        right: Mapping[str, Any],
+        settings: Settings,
+        credentials: dict[str, Credentials],
+        pools: Mapping[str, Pool] | None,
+    ) -> None:
         self._right = right
+        self._pools = pools
         self._settings = settings
         self._credentials = credentials
         self._warnings: list[str] = []
@@ -181,7 +192,7 @@ class _Found:
 
     async def pool(self) -> None:
         name = self._right.get("resource_pool")
-        pools = read_pools(self._settings.pools)
+        pools = read_pools(self._settings.pools) if self._pools is None else self._pools
         if not isinstance(name, str):
             return
         if name not in pools:

@@ -63,6 +63,7 @@ class InstanceGroup:
     """All instances of one process; hands them out by load.
 
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
+    ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class InstanceGroup:
         folder: Callable[[], Path],
         max_concurrency: int | None,
         running_url: str | None = None,
+        on_health: Callable[[int], None] = lambda sick: None,
     ) -> None:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
@@ -87,6 +89,7 @@ class InstanceGroup:
         self._timeout_seconds = timeout_seconds
         self._folder = folder
         self._running_url = running_url
+        self._on_health = on_health
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
@@ -101,6 +104,14 @@ class InstanceGroup:
     def deaths(self) -> int:
         """How often a model server died."""
         return sum(instance.deaths.total for instance in self.instances)
+
+    @property
+    def sick(self) -> int:
+        """Instances that were given up, or have died and are not healthy again yet."""
+        return sum(
+            instance.given_up is not None or (instance.generation > 0 and not instance.ready.is_set())
+            for instance in self.instances
+        )
 
     @property
     def lost(self) -> bool:
@@ -152,6 +163,7 @@ class InstanceGroup:
             await server.command_ended()
             instance.generation += 1
             instance.ready.clear()
+            self._on_health(self.sick)
             given_up = instance.deaths.died()
             status = await server.ended()
             await self._stop(instance)
@@ -178,6 +190,7 @@ class InstanceGroup:
     def _take_in(self, instance: Instance, client: ModelClient) -> None:
         instance.client = client
         instance.ready.set()
+        self._on_health(self.sick)
         self._first_ready.set()
         self._wake()
 
@@ -191,6 +204,7 @@ class InstanceGroup:
 
     def _give_up(self, instance: Instance, error: ModelServerError) -> None:
         instance.given_up = error
+        self._on_health(self.sick)
         instance.ready.set()  # whoever waits for it alone must see the error
         if all(other.given_up for other in self.instances):
             self._lost = error

@@ -16,8 +16,9 @@ from tasks.domain.errors import DownloadError, Problem, SpecificationError, Stor
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, Entry, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
-from tasks.domain.run import PLAN_NAME, Plan, Run
+from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped
 from tasks.domain.shard import Bounds, Cutter
+from tasks.engine.progress import progress_of
 from tasks.settings import Settings
 
 _SUCCESS = "_SUCCESS"
@@ -166,9 +167,11 @@ async def _give_up(output: OutputFolder) -> None:
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
     """Plan a run: list the input, cut it into shards, store them. A run that has a plan already keeps it.
 
-    Raises SpecificationError if there is no item, StorageError if the input cannot be read or the plan not be written.
+    Raises SpecificationError if there is no item, StorageError if the input cannot be read or the plan not be written,
+    RunStopped if somebody stops the run meanwhile.
     """
     scratch = output.scratch.name
+    progress = progress_of(run.task_id)
     try:
         return Plan.model_validate_json(await output.read(f"{scratch}/{PLAN_NAME}"))
     except ObjectError as error:
@@ -180,6 +183,9 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     try:
         await output.make()
         async for item in planner.items():
+            if progress.stop_requested:
+                await _give_up(output)
+                raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
             if (full := cutter.add(item)) is not None:
                 await output.write(f"{scratch}/{full[0].plan_name}", plan_bytes(full[1]))
                 await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable

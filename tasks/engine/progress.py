@@ -4,30 +4,49 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Literal
 
-Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
+from tasks.domain.status import PHASES, Phase, RunReport
 
 
 @dataclass(slots=True)
 class Progress:
     """Counts of one run, as far as this process knows them."""
 
+    service: str = ""
+    """Name of the service, once it is known."""
     phase: Phase = "validating"
     items: int = 0
     done: int = 0
     failed: int = 0
+    sick_instances: int = 0
+    stop_requested: bool = False
+    """Somebody has told the run to stop: no further request is sent, and everything is accounted for as it is."""
+    manifest: str = ""
+    summary: str = ""
     inferring_since: float | None = None
     inferred_at: float | None = None
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase; never back to an earlier one, whichever shard reports first."""
-        if _ORDER.index(phase) > _ORDER.index(self.phase):
+        if PHASES.index(phase) > PHASES.index(self.phase):
             self.phase = phase
             if phase == "inferring":
                 self.inferring_since = time.monotonic()
             elif phase == "publishing":
                 self.inferred_at = time.monotonic()
+
+    @property
+    def report(self) -> RunReport:
+        """What is told of the run elsewhere."""
+        return RunReport(
+            phase=self.phase,
+            items=self.items,
+            done=self.done,
+            failed=self.failed,
+            sick_instances=self.sick_instances,
+            manifest=self.manifest,
+            summary=self.summary,
+        )
 
     @property
     def items_per_second(self) -> float:
@@ -42,7 +61,6 @@ class Progress:
         return (self.items - self.done) / self.items_per_second if self.done else None
 
 
-_ORDER: tuple[Phase, ...] = ("validating", "planning", "preparing", "inferring", "publishing", "done")
 _runs: dict[str, Progress] = {}
 
 

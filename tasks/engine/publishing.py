@@ -15,7 +15,7 @@ from tasks.clients.tables import read_report
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import Plan, Run, RunResult, ShardDone, ShardRef
+from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone, ShardRef
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
@@ -113,8 +113,9 @@ def _result(
 ) -> RunResult:
     manifests = tuple(str(output.root.child(run.names.manifest(part))) for part in range(parts))
     stopped = next((shard.stopped for shard in done if shard.stopped), "")
-    failure = f"The run was stopped early because {stopped}." if stopped else ""
-    if not failure and not tally.successful:
+    by_hand = stopped == STOPPED_BY_HAND
+    failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
+    if not failure and not by_hand and not tally.successful:
         failure = f"No item succeeded: all {plan.items} failed."
     return RunResult(
         task_id=run.task_id,
@@ -129,6 +130,7 @@ def _result(
         top_causes=tuple(tally.top_causes()),
         warnings=(*run.warnings, *plan.warnings),
         failure=failure,
+        stopped=by_hand,
     )
 
 
@@ -172,4 +174,5 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "manifests": list(result.manifests),
         "warnings": list(result.warnings),
         "failure": result.failure,
+        "stopped": result.stopped,
     }  # fmt: skip

@@ -21,7 +21,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.instance import Launch
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
-from tasks.domain.run import PARTIAL_REPORTS, REPORTS, Run
+from tasks.domain.run import PARTIAL_REPORTS, REPORTS, STOPPED_BY_HAND, Run
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
@@ -66,7 +66,12 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self.halted = False
+        """Set once somebody has stopped the run by hand: what is under way is dropped, too."""
         self._stopping = asyncio.Event()
+        self._halted = asyncio.Event()
+        self.workers: set[asyncio.Task[None]] = set()
+        """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0
         self.ready_at = 0.0
         self._credentials = dict(credentials)
@@ -90,12 +95,23 @@ class Session:
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
 
     async def start(self) -> None:
-        """Prepare and start the instances, once for all shards. Raises ModelServerError."""
+        """Prepare and start the instances, once for all shards; returns early if the run is halted.
+
+        Raises ModelServerError.
+        """
+        if self.halted:
+            return
         if self._starting is None:
             self.progress.enter("preparing")
             self.preparing_since = time.time()
             self._starting = asyncio.create_task(self._start())
-        await asyncio.shield(self._starting)
+        halted = asyncio.ensure_future(self._halted.wait())
+        try:
+            await asyncio.wait([self._starting, halted], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            halted.cancel()
+        if not self.halted:
+            self._starting.result()
 
     async def _start(self) -> None:
         if self.run.serving == "running":
@@ -153,6 +169,18 @@ class Session:
         self.stopped = self.stopped or reason
         self._stopping.set()
 
+    def halt(self) -> None:
+        """Stop by hand: also what is under way is dropped, and ends FAILED as stopped."""
+        if not self.halted:
+            self.halted = True
+            self.stop(STOPPED_BY_HAND)
+            self._halted.set()
+            for worker in self.workers:
+                worker.cancel()
+
+    def _note_health(self, sick: int) -> None:
+        self.progress.sick_instances = sick
+
     async def _pause(self, seconds: float) -> None:
         """Wait before a request is tried again, but not for one that will not be sent any more."""
         with suppress(TimeoutError):
@@ -161,6 +189,8 @@ class Session:
     @property
     def not_processed(self) -> str:
         """Message of an item that was not sent any more; empty while all is well."""
+        if self.halted:
+            return "The run was stopped before it was processed."
         return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
 
     async def close(self) -> None:
@@ -220,7 +250,15 @@ class Sessions:
                     await session.close()
                     raise asyncio.CancelledError
                 self._held[task_id] = session
+                if progress_of(task_id).stop_requested:
+                    session.halt()
             return self._held[task_id]
+
+    async def halt(self, task_id: str) -> None:
+        """Stop a run by hand; its shards end soon, with a report of what was done, and of the rest as stopped."""
+        progress_of(task_id).stop_requested = True
+        if (session := self._held.get(task_id)) is not None:
+            session.halt()
 
     async def close(self, task_id: str) -> None:
         """Close the session of a run, if there is one; none is opened any more.

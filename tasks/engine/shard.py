@@ -48,12 +48,27 @@ async def infer_shard(session: Session, shard: ShardRef) -> Tally:
 async def _process_all(session: Session, todo: Iterator[Item], items: int, reporter: _Reporter) -> None:
     at_once = TABLES_AT_ONCE if session.mapping is not None else min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
 
+    def not_processed(item: Item) -> Outcome:
+        return Outcome(item.number, item.source, item.result_name, session.not_processed, False)
+
     async def work() -> None:
+        worker = asyncio.current_task()
+        assert worker is not None
+        session.workers.add(worker)
+        worker.add_done_callback(session.workers.discard)
+        dropped = False
         for item in todo:
             if session.stopped and not item.error:
-                outcome = Outcome(item.number, item.source, item.result_name, session.not_processed, False)
+                outcome = not_processed(item)
             else:
-                outcome = await process(session, item, reporter.sent)
+                try:
+                    outcome = await process(session, item, reporter.sent)
+                except asyncio.CancelledError:
+                    if dropped or not session.halted:
+                        raise
+                    dropped = True  # once it is the run that is halted, twice it is the session that is closed
+                    worker.uncancel()
+                    outcome = not_processed(item)
                 if outcome.message:
                     session.count_failure()
             reporter.add(outcome)

@@ -1,0 +1,56 @@
+"""What every command prints with: results on standard output, the talk on standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from tasks.domain.errors import RunError
+
+Overrides = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative=(), help="Override a field: field=value. May be given several times."),
+]
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON.")]
+
+
+def talk() -> Console:
+    """Where to talk: standard error."""
+    return Console(stderr=True)
+
+
+def say(text: str) -> None:
+    """Say a line on standard error, as it is."""
+    talk().print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_text(text: str) -> None:
+    """Write a result. Raises RunError if nobody takes it (a closed pipe, a full disk)."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
+        raise RunError(f"Standard output cannot be written: {error.strerror}.") from None
+
+
+def print_json(value: Any) -> None:
+    """Write a result as JSON."""
+    print_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_rows(rows: Sequence[Sequence[object]]) -> None:
+    """Write a table: columns as wide as they need be on a terminal, separated by tabs elsewhere."""
+    texts = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in texts]
+    else:
+        lines = ["\t".join(row) for row in texts]
+    print_text("".join(f"{line}\n" for line in lines))

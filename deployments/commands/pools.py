@@ -1,0 +1,81 @@
+"""``thresher pools``: resource pools on the Prefect server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cyclopts import App
+
+from deployments.commands.output import AsJson, print_json, print_rows, print_text
+
+app = App(name="pools", help="Resource pools: apply their files to the Prefect server, list them, show one.")
+
+
+@app.command
+def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
+    """Create or change the pools of a folder's files on the Prefect server, and what belongs to them.
+
+    That is the form that deploys services, and the automations that find runs whose process has vanished.
+
+    Parameters
+    ----------
+    folder
+        The folder of pool files (*.yaml); default: THRESHER_POOLS, else the project's infra/pools.
+    """
+    from deployments.pools import apply_pools
+
+    return _print(apply_pools(folder), as_json)
+
+
+@app.command(name="list")
+def list_pools(*, as_json: AsJson = False) -> int:
+    """List the resource pools of the Prefect server: kind, access, status, limit of runs, flavors, contact."""
+    from deployments import pools
+
+    return _print(pools.list_pools(), as_json)
+
+
+@app.command
+def show(name: str, /, *, as_json: AsJson = False) -> int:
+    """Show one resource pool: its flavors with CPU, memory, accelerators and price, its workers, its page.
+
+    Parameters
+    ----------
+    name
+        The pool's name.
+    """
+    from deployments.pools import show_pool
+
+    pool = show_pool(name)
+    if as_json:
+        print_json(pool.model_dump(mode="json"))
+        return 0
+    limit = "no limit" if pool.max_runs is None else f"at most {pool.max_runs}"
+    facts = [
+        ("name", pool.name), ("kind", pool.kind), ("access", pool.access), ("contact", pool.contact),
+        ("status", pool.status), ("runs", limit), ("workers", ", ".join(pool.workers) or "none"), ("page", pool.page),
+    ]  # fmt: skip
+    print_rows(facts)
+    print_text("\n")
+    print_rows(
+        [
+            ("flavor", "cpu", "memory_gb", "accelerators", "price_per_hour"),
+            *((one.name, f"{one.cpu:g}", f"{one.memory_gb:g}", one.accelerators, one.price_per_hour)
+              for one in pool.flavors),
+        ]
+    )  # fmt: skip
+    return 0
+
+
+def _print(found: list, as_json: bool) -> int:  # type: ignore[type-arg]
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return 0
+    print_rows(
+        [
+            (one.name, one.kind, one.access, one.status, "" if one.max_runs is None else f"max {one.max_runs} runs",
+             ", ".join(flavor.name for flavor in one.flavors), one.contact)
+            for one in found
+        ]
+    )  # fmt: skip
+    return 0

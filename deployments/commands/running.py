@@ -1,0 +1,62 @@
+"""``thresher run`` and ``thresher validate``: a service without a server, or before there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from deployments.commands.output import AsJson, Overrides, print_json, print_text, say, talk
+
+
+def run(
+    spec: Path,
+    /,
+    *,
+    overrides: Overrides = (),
+    as_json: AsJson = False,
+    verbose: Annotated[bool, Parameter(negative=(), help="Show Prefect's log too.")] = False,
+) -> int:
+    """Run one service now, in this process. Prints the address of the output manifest.
+
+    Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names.
+
+    Parameters
+    ----------
+    spec
+        The service specification, a YAML file.
+    """
+    from deployments.run_command import exit_code, run_service, talk_of
+    from deployments.specification import read_specification
+
+    console = talk()
+    result = run_service(read_specification(spec, overrides), console, verbose=verbose)
+    talk_of(result, console)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        print_text(f"{result.manifest}\n")
+    return exit_code(result)
+
+
+def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
+    """Check a service without running it: every problem at once, else plan, mapping and first request.
+
+    Parameters
+    ----------
+    spec
+        The service specification, a YAML file.
+    """
+    from deployments.preview import preview_text
+    from deployments.specification import read_specification
+    from deployments.validate_command import validate_service
+
+    found = validate_service(read_specification(spec, overrides))
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
+    if as_json:
+        print_json(found)
+    else:
+        print_text(preview_text(found))
+    return 0

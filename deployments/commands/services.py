@@ -1,0 +1,243 @@
+"""``thresher deploy | list | show | edit | start | stop | delete | logs | schedule``: the life of a service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, say
+from tasks.domain.errors import Problem, SpecificationError
+
+if TYPE_CHECKING:
+    from deployments.service import Execution, Service
+
+Wait = Annotated[bool, Parameter(negative=(), help="Return when the run has ended; the exit code tells how.")]
+
+
+def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
+    """Create a service on the Prefect server and start its first run. Prints its name, status and id.
+
+    Parameters
+    ----------
+    spec
+        The service specification, a YAML file.
+    """
+    from deployments.lifecycle import create
+    from deployments.specification import read_specification
+
+    made = asyncio.run(create(read_specification(spec, overrides)))
+    say(f"Created {made.name}: {made.page}")
+    return _ended(made, made.last_run, wait=wait, as_json=as_json)
+
+
+def list_services(*, as_json: AsJson = False) -> int:
+    """List the services: name, status, pool, model, id, description."""
+    from deployments.overview import list_services as listed
+
+    found = listed()
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    else:
+        print_rows(
+            [(one.name, one.status, one.resource_pool, one.model, one.id, one.description) for one in found] or [()]
+        )
+    return 0
+
+
+def show(
+    name: str,
+    /,
+    *,
+    runs: Annotated[bool, Parameter(negative=(), help="Show its last runs, newest first.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show a service: status, id, paths, description, model, pool, flavor, instances, schedule, last run.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import overview
+
+    if runs:
+        found = overview.runs(name)
+        if as_json:
+            print_json([one.model_dump(mode="json") for one in found])
+        else:
+            print_rows([(one.id, one.status, one.started, _counts(one), one.manifest) for one in found] or [()])
+        return 0
+    _print(overview.show(name), as_json)
+    return 0
+
+
+def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
+    """Start a service again. --set changes fields for this run only.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import lifecycle, overview
+    from deployments.specification import override
+
+    fields: dict[str, Any] = {}
+    override(fields, overrides)
+    begun = lifecycle.start(name, fields)
+    say(f"Started {name}: {begun.page}")
+    return _ended(overview.show(name), begun, wait=wait, as_json=as_json)
+
+
+def stop(name: str, /, *, wait: Wait = False, as_json: AsJson = False) -> int:
+    """Stop a service's runs. The output manifest accounts for what was done; the rest is FAILED as stopped.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import lifecycle
+
+    _print(lifecycle.stop(name, wait=wait), as_json)
+    return 0
+
+
+def edit(
+    name: str,
+    /,
+    *,
+    description: Annotated[str, Parameter(help="Up to 100 characters, none of ! < > = & \" '")],
+    as_json: AsJson = False,
+) -> int:
+    """Change a service's description.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import lifecycle
+
+    _print(lifecycle.edit(name, description=description), as_json)
+    return 0
+
+
+def schedule(
+    name: str,
+    /,
+    *,
+    cron: Annotated[str | None, Parameter(help="Five cron fields, as in '0 2 * * *'.")] = None,
+    interval_minutes: Annotated[float | None, Parameter(help="Minutes between two starts.")] = None,
+    timezone: Annotated[str, Parameter(help="Name of the time zone, as in Europe/Berlin.")] = "UTC",
+    off: Annotated[bool, Parameter(negative=(), help="Do not start by itself any more.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Let a service start by itself: by a cron line or at an interval.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import lifecycle
+
+    if off + (cron is not None) + (interval_minutes is not None) != 1:
+        expected = "should be one of --cron, --interval-minutes and --off"
+        raise SpecificationError([Problem("schedule", None, expected)])
+    when = {"cron": cron, "interval_minutes": interval_minutes, "timezone": timezone}
+    _print(lifecycle.schedule(name, None if off else when), as_json)
+    return 0
+
+
+def delete(
+    name: str, /, *, force: Annotated[bool, Parameter(negative=(), help="Stop its active runs first.")] = False
+) -> int:
+    """Delete a service. What its runs have written stays.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import lifecycle
+
+    lifecycle.delete(name, force=force)
+    say(f"Deleted {name}.")
+    return 0
+
+
+def logs(
+    name: str,
+    /,
+    *,
+    follow: Annotated[bool, Parameter(negative=(), help="Go on until the run has ended.")] = False,
+    run: Annotated[str | None, Parameter(help="Id of a run; default: the last one.")] = None,
+    store: Annotated[bool, Parameter(negative=(), help="From the log store: the model server's output only.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Print the log of a service's last run: Thresher's own lines, and what the model server prints.
+
+    Parameters
+    ----------
+    name
+        The service's name.
+    """
+    from deployments import service_logs
+
+    async def print_lines() -> None:
+        lines = service_logs.stored(name, run) if store else service_logs.lines(name, run, follow=follow)
+        async for line in lines:
+            print_text(f"{json.dumps(line.model_dump(mode='json'), ensure_ascii=False) if as_json else line.text}\n")
+
+    asyncio.run(print_lines())
+    return 0
+
+
+def register(app: App) -> None:
+    """Add these commands to the command line."""
+    for command in (deploy, show, start, stop, edit, schedule, delete, logs):
+        app.command(command)
+    app.command(list_services, name="list")
+
+
+def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:
+    from deployments.lifecycle import wait_for
+    from deployments.overview import show as read
+
+    if not wait or begun is None:
+        _print_short(service, as_json)
+        return 0
+    ended = asyncio.run(wait_for(begun.id))
+    say(f"{ended.status}. {_counts(ended)}. {ended.message}".strip())
+    if as_json:
+        print_json(read(service.name).model_dump(mode="json"))
+    else:
+        print_text(f"{ended.manifest or ended.status}\n")
+    return ended.exit_code
+
+
+def _print_short(service: Service, as_json: bool) -> None:
+    if as_json:
+        print_json(service.model_dump(mode="json"))
+    else:
+        print_rows([(service.name, service.status, service.id)])
+
+
+def _print(service: Service, as_json: bool) -> None:
+    if as_json:
+        print_json(service.model_dump(mode="json"))
+        return
+    facts = [(name, value) for name, value in service.model_dump(mode="json").items() if name != "last_run"]
+    if (last := service.last_run) is not None:
+        facts += [("last run", last.id), ("started", last.started), ("ended", last.ended), ("items", _counts(last))]
+        facts += [("message", last.message), ("manifest", last.manifest), ("summary", last.summary), ("run", last.page)]
+    print_rows(facts)
+
+
+def _counts(run: Execution) -> str:
+    return f"{run.done:,} of {run.items:,} items done, {run.failed:,} FAILED" if run.items else "no items yet"

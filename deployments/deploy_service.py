@@ -1,0 +1,33 @@
+"""The console's form in the Prefect UI: a flow that takes a specification, creates the service and starts it."""
+
+from __future__ import annotations
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import acreate_markdown_artifact
+
+from deployments.lifecycle import create
+from tasks.console import plain_errors
+from tasks.domain.service import BatchService
+from tasks.reporting import artifact_key
+
+
+@flow(name="deploy_service", flow_run_name="{service.name}", persist_result=False)
+async def deploy_service(service: BatchService) -> str:
+    """Create a batch service and start its first run; the id of the service.
+
+    Raises SpecificationError with every problem; nothing is created then.
+    """
+    plain_errors()
+    made = await create(service.model_dump(mode="json", by_alias=True))
+    page, run = made.page, made.last_run.page if made.last_run else ""
+    get_run_logger().info("created service=%s page=%s run=%s", made.name, page, run)
+    await acreate_markdown_artifact(
+        key=artifact_key(made.name, "service"),
+        markdown=(
+            f"# {made.name}\n\nThe service was created and its first run was started.\n\n"
+            f"- [its page]({page}): start it again, change its description, schedule it\n"
+            f"- [its first run]({run}): graph, logs, results\n"
+        ),
+        description="The service that was created",
+    )
+    return made.id

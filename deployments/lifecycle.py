@@ -1,0 +1,270 @@
+"""The life of a service: deploy, start, stop, edit, schedule, delete. From plain Python or async code."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.concurrency.asyncio import concurrency
+from prefect.states import Cancelling
+from prefect.utilities.callables import parameter_schema
+
+from deployments.overview import active_runs, count, find, look_up, read_service
+from deployments.pool_templates import job_variables
+from deployments.server import prefect_server
+from deployments.service import (
+    ENTRYPOINT,
+    TAG,
+    Execution,
+    Service,
+    parameters_of,
+    queue_of,
+    schedules_of,
+    specification_of,
+)
+from deployments.specification import absolute, relative_paths
+from flows.batch_service import batch_service
+from flows.calling import callable_anywhere
+from tasks.blocks import check_references, storage_credentials
+from tasks.domain.errors import Problem, ServerError, SpecificationError
+from tasks.domain.pool import Pool
+from tasks.domain.run import Run
+from tasks.domain.service import BatchService, require
+from tasks.engine.checking import check
+from tasks.engine.loop import engine_loop
+from tasks.runtime_log import KEPT_TAG, check_kept
+from tasks.server_pools import server_pools
+from tasks.settings import read_settings
+
+LOCK = "thresher-deploy"
+LOCK_SECONDS = 60.0
+ENDED_SECONDS = 90.0
+"""A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
+_POLL_SECONDS = 0.5
+
+
+@callable_anywhere
+async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Path | None = None) -> Service:
+    """Create a service and start its first run.
+
+    ``specification`` holds the fields; relative local paths are taken from ``folder`` (default: the working directory).
+    Raises SpecificationError with every problem (nothing is created then), ServerError.
+    """
+    if isinstance(specification, BatchService):
+        specification = specification.model_dump(mode="json", by_alias=True)
+    return await create(absolute(specification, folder or Path.cwd()))
+
+
+async def create(fields: Mapping[str, Any]) -> Service:
+    """As :func:`deploy`, from fields as they are: a relative local path is a problem like any other."""
+    async with prefect_server() as client:
+        pools = await server_pools(client)
+        named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
+        run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
+        service = run.service
+        async with _one_at_a_time(client):
+            if problems := await _name_problems(client, service.name):  # somebody else was faster
+                raise SpecificationError(problems)
+            flow_id = await client.create_flow(batch_service)
+            deployment_id = await client.create_deployment(
+                flow_id=flow_id,
+                name=service.name,
+                description=service.description,
+                entrypoint=ENTRYPOINT,
+                pull_steps=[],
+                work_pool_name=service.resource_pool,
+                work_queue_name=queue_of(service.priority),
+                parameters=parameters_of(service),
+                parameter_openapi_schema=parameter_schema(batch_service).model_dump_for_openapi(),
+                enforce_parameter_schema=True,
+                schedules=schedules_of(service.schedule),
+                tags=[TAG, KEPT_TAG] if service.runtime_log_output else [TAG],
+                job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+            )
+        await client.create_flow_run_from_deployment(deployment_id)
+        return await read_service(client, service.name)
+
+
+@callable_anywhere
+async def start(name: str, overrides: Mapping[str, Any] | None = None) -> Execution:
+    """Start a service again, with some fields changed for this run only.
+
+    Raises SpecificationError with every problem (nothing is started then), ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        stored = specification_of(deployment)
+        fields = {**stored, **(overrides or {})}
+        problems = _fixed(name, stored, fields) + check_kept(deployment.get("tags") or (), fields)
+        pools = await server_pools(client)
+        run = await _checked(client, fields, pools, problems)
+        service = run.service
+        flow_run = await client.create_flow_run_from_deployment(
+            UUID(deployment["id"]),
+            parameters=parameters_of(service),
+            work_queue_name=queue_of(service.priority),
+            job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+        )
+        return Execution.of(flow_run.model_dump(mode="json"))
+
+
+@callable_anywhere
+async def stop(name: str, *, wait: bool = False) -> Service:
+    """Stop a service's runs: instances end within seconds, and a manifest accounts for every item.
+
+    ``wait`` returns when they have ended. Raises SpecificationError if no run is active, ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        if not await _cancel(client, deployment["id"]):
+            service = await read_service(client, name)
+            expected = f"has no run that could be stopped (its status is {service.status})"
+            raise SpecificationError([Problem("name", name, expected)])
+        if wait:
+            await _until_ended(client, deployment)
+        return await read_service(client, name)
+
+
+@callable_anywhere
+async def edit(name: str, *, description: str) -> Service:
+    """Change a service's description. Raises SpecificationError, ServerError."""
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        fields = specification_of(deployment)
+        service = require({**fields, "description": description})
+        update = DeploymentUpdate(description=service.description, parameters=parameters_of(service))
+        await client.update_deployment(UUID(deployment["id"]), update)
+        return await read_service(client, name)
+
+
+@callable_anywhere
+async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
+    """Let a service start by itself: fields of ``schedule`` (cron or interval_minutes, timezone); None: not any more.
+
+    Raises SpecificationError, ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        service = require({**specification_of(deployment), "schedule": when})
+        deployment_id = UUID(deployment["id"])
+        for one in await client.read_deployment_schedules(deployment_id):
+            await client.delete_deployment_schedule(deployment_id, one.id)
+        if made := schedules_of(service.schedule):
+            await client.create_deployment_schedules(deployment_id, [(one.schedule, True) for one in made])
+        await client.update_deployment(deployment_id, DeploymentUpdate(parameters=parameters_of(service)))
+        return await read_service(client, name)
+
+
+@callable_anywhere
+async def delete(name: str, *, force: bool = False) -> None:
+    """Delete a service; what its runs have written stays. With ``force`` its active runs are stopped first.
+
+    Raises SpecificationError if it has active runs and ``force`` is not given, ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        if active := await active_runs(client, deployment["id"]):
+            if not force:
+                expected = f"has {len(active)} active run{'s' if len(active) > 1 else ''}: stop it first, or use --force"
+                raise SpecificationError([Problem("name", name, expected)])
+            await _cancel(client, deployment["id"])
+            await _until_ended(client, deployment)
+        await client.delete_deployment(UUID(deployment["id"]))
+
+
+async def wait_for(task_id: str) -> Execution:
+    """A run, once it has ended. Raises ServerError."""
+    async with prefect_server() as client:
+        while True:
+            flow_run = await client.read_flow_run(UUID(task_id))
+            if flow_run.state is not None and flow_run.state.is_final():
+                return Execution.of(flow_run.model_dump(mode="json"))
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _checked(
+    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem]
+) -> Run:
+    """The run that these fields would make. Raises SpecificationError with ``problems`` and every other one."""
+    settings = read_settings()
+    problems = problems + relative_paths(fields)
+    run = None
+    try:
+        run = await engine_loop().run(
+            check(
+                fields,
+                task_id=str(uuid.uuid4()),
+                scheduled_time=datetime.now(UTC),
+                settings=settings,
+                credentials=await storage_credentials(settings),
+                pools=pools,
+            )
+        )
+        await check_references(run.service.environment)
+    except SpecificationError as error:
+        problems += error.problems
+    if problems or run is None:
+        raise SpecificationError(problems)
+    return run
+
+
+async def _name_problems(client: PrefectClient, name: object) -> list[Problem]:
+    problems = []
+    if isinstance(name, str) and await look_up(client, name) is not None:
+        expected = "a service of this name exists; take another name, or delete that service first"
+        problems.append(Problem("name", name, expected))
+    bound = read_settings().max_services
+    if await count(client) >= bound:
+        expected = f"there are {bound} services already, no more are allowed: delete one that is not needed"
+        problems.append(Problem("name", name, expected))
+    return problems
+
+
+def _fixed(name: str, stored: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Problem]:
+    """Fields that belong to the service, not to one run."""
+    problems = []
+    if fields.get("name") != name:
+        problems.append(Problem("name", fields.get("name"), "cannot be changed: deploy another service"))
+    if fields.get("resource_pool") != stored.get("resource_pool"):
+        expected = f"is {stored.get('resource_pool')} for this service: deploy another service for another pool"
+        problems.append(Problem("resource_pool", fields.get("resource_pool"), expected))
+    return problems
+
+
+@asynccontextmanager
+async def _one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
+    """Prefect overwrites a deployment of the same name, so two that deploy at once must not pass each other by."""
+    await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
+    try:
+        async with concurrency(LOCK, lease_duration=LOCK_SECONDS, timeout_seconds=LOCK_SECONDS):
+            yield
+    except TimeoutError:
+        raise ServerError(f"Other services are being deployed for more than {LOCK_SECONDS:g} s; try again.") from None
+
+
+async def _cancel(client: PrefectClient, deployment_id: str) -> int:
+    """Set the active runs of a service to Cancelling (never to Cancelled: nobody would stop them); how many there are."""
+    active = await active_runs(client, deployment_id)
+    for flow_run in active:
+        if flow_run["state_type"] != "CANCELLING":
+            await client.set_flow_run_state(UUID(flow_run["id"]), Cancelling(message="Stopped by thresher stop."))
+    return len(active)
+
+
+async def _until_ended(client: PrefectClient, deployment: Mapping[str, Any]) -> None:
+    deadline = asyncio.get_running_loop().time() + ENDED_SECONDS
+    while await active_runs(client, deployment["id"]):
+        if asyncio.get_running_loop().time() > deadline:
+            raise ServerError(
+                f"The runs of {deployment['name']} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
+                f"resource pool {deployment.get('work_pool_name')}?"
+            )
+        await asyncio.sleep(_POLL_SECONDS)

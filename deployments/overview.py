@@ -1,0 +1,123 @@
+"""Looking at services: all of them, or one, with the status of their last runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+
+from deployments.server import prefect_server
+from deployments.service import FLOW, Execution, Service
+from flows.calling import callable_anywhere
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.status import ACTIVE_STATES
+
+CLOCK_SKEW = timedelta(seconds=5)
+"""The server's clock may be ahead of this machine's by so much."""
+_PAGE = 200
+_OF_THE_FLOW = {"flows": {"name": {"any_": [FLOW]}}}
+
+
+@callable_anywhere
+async def list_services() -> list[Service]:
+    """Every service of the server, by name. Raises ServerError."""
+    async with prefect_server() as client:
+        deployments = [one async for one in _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})]
+        last = await _last_runs(client, [one["id"] for one in deployments])
+        return [Service.of(one, last.get(one["id"])) for one in deployments]
+
+
+@callable_anywhere
+async def show(name: str) -> Service:
+    """One service. Raises SpecificationError if there is none of this name, ServerError."""
+    async with prefect_server() as client:
+        return await read_service(client, name)
+
+
+@callable_anywhere
+async def runs(name: str, limit: int = 20) -> list[Execution]:
+    """The last runs of a service, newest first. Raises SpecificationError if there is none of this name, ServerError."""
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        body = {**_due(), "deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        answer = await client._client.post("/flow_runs/filter", json={**body, "limit": limit})
+        return [Execution.of(one) for one in answer.json()]
+
+
+async def read_service(client: PrefectClient, name: str) -> Service:
+    """One service with its last run. Raises SpecificationError if there is none of this name."""
+    deployment = await find(client, name)
+    last = await _last_runs(client, [deployment["id"]])
+    return Service.of(deployment, last.get(deployment["id"]))
+
+
+async def find(client: PrefectClient, name: str) -> dict[str, Any]:
+    """The deployment of a service, as the API gives it. Raises SpecificationError if there is none of this name."""
+    if (found := await look_up(client, name)) is None:
+        expected = "there is no such service; `thresher list` shows those that there are"
+        raise SpecificationError([Problem("name", name, expected)])
+    return found
+
+
+async def look_up(client: PrefectClient, name: str) -> dict[str, Any] | None:
+    """The deployment of a service, as the API gives it, or None."""
+    body = {**_OF_THE_FLOW, "deployments": {"name": {"any_": [name]}}, "limit": 1}
+    answer = await client._client.post("/deployments/filter", json=body)
+    found: list[dict[str, Any]] = answer.json()
+    return found[0] if found else None
+
+
+async def count(client: PrefectClient) -> int:
+    """How many services the server has."""
+    return int((await client._client.post("/deployments/count", json=_OF_THE_FLOW)).json())
+
+
+async def active_runs(client: PrefectClient, deployment_id: str) -> list[dict[str, Any]]:
+    """The flow runs of a service that have begun or wait to begin now; not those that a schedule has planned."""
+    body = {
+        "deployments": {"id": {"any_": [deployment_id]}},
+        "flow_runs": {**_due()["flow_runs"], "state": {"type": {"any_": list(ACTIVE_STATES)}}},
+    }
+    return [one async for one in _pages(client, "/flow_runs/filter", body)]
+
+
+def _due() -> dict[str, Any]:
+    """Filter of the runs that should have begun: a schedule plans runs of the future, too."""
+    now = datetime.now(UTC) + CLOCK_SKEW
+    return {"flow_runs": {"expected_start_time": {"before_": now.isoformat()}}}
+
+
+async def _last_runs(client: PrefectClient, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The newest run of each deployment that has one.
+
+    Each page of runs, newest first, leaves out the deployments that were seen already, so that those with many runs do
+    not hide the others.
+    """
+    newest: dict[str, dict[str, Any]] = {}
+    unseen = list(ids)
+    while unseen:
+        body = {
+            "flow_runs": {**_due()["flow_runs"], "deployment_id": {"any_": unseen}},
+            "sort": "EXPECTED_START_TIME_DESC",
+            "limit": _PAGE,
+        }
+        page = (await client._client.post("/flow_runs/filter", json=body)).json()
+        for flow_run in page:
+            newest.setdefault(flow_run["deployment_id"], flow_run)
+        if len(page) < _PAGE:
+            break
+        unseen = [one for one in unseen if one not in newest]
+    return newest
+
+
+async def _pages(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    offset = 0
+    while True:
+        page = (await client._client.post(path, json={**body, "limit": _PAGE, "offset": offset})).json()
+        for one in page:
+            yield one
+        if len(page) < _PAGE:
+            return
+        offset += _PAGE

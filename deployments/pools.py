@@ -1,0 +1,135 @@
+"""Resource pools on a Prefect server: applied from files, listed, shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.client.schemas.objects import WorkPool
+from prefect.exceptions import ObjectNotFound
+from pydantic import BaseModel, ConfigDict
+
+from deployments.console import register_console
+from deployments.pool_templates import base_job_template
+from deployments.server import prefect_server, ui_url
+from deployments.service import queue_of
+from deployments.zombies import create_automations
+from flows.calling import callable_anywhere
+from tasks.clients.pool_files import read_pools
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.pool import Flavor, Pool
+from tasks.server_pools import pool_of, server_pools
+from tasks.settings import read_settings
+
+PRIORITIES = (3, 2, 1)
+"""The highest first. Prefect counts the other way round: its priority 1 goes first."""
+
+
+class PoolState(BaseModel):
+    """A resource pool, as it is shown."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    kind: str
+    access: str
+    contact: str
+    max_runs: int | None
+    flavors: tuple[Flavor, ...]
+    status: str
+    """``ready`` if a worker was heard of lately, ``not ready``, or ``paused``."""
+    workers: tuple[str, ...] = ()
+    page: str
+
+    @classmethod
+    def of(cls, pool: Pool, work_pool: WorkPool, workers: tuple[str, ...] = ()) -> PoolState:
+        """The state of a pool that is this work pool."""
+        status = str(getattr(work_pool.status, "value", work_pool.status) or "not ready")
+        return cls(
+            name=pool.name,
+            kind=pool.kind,
+            access=pool.access,
+            contact=pool.contact,
+            max_runs=work_pool.concurrency_limit,
+            flavors=pool.flavors,
+            status=status.lower().replace("_", " "),
+            workers=workers,
+            page=ui_url(f"work-pools/work-pool/{pool.name}"),
+        )
+
+
+@callable_anywhere
+async def apply_pools(folder: Path | None = None) -> list[PoolState]:
+    """Create or change the pools of a folder's files, the automations that find vanished runs, and the console's form.
+
+    Pools that have no file are left alone. Raises SpecificationError, ServerError.
+    """
+    settings = read_settings()
+    pools = read_pools(folder or settings.pools)
+    if not pools:
+        raise SpecificationError([Problem("pools", str(folder or settings.pools), "there is no pool file (*.yaml) in it")])
+    async with prefect_server() as client:
+        for pool in pools.values():
+            await _apply(client, pool)
+        await create_automations(client, settings.zombie_seconds)
+        await register_console(client, await server_pools(client))
+        return [PoolState.of(pool, await client.read_work_pool(name)) for name, pool in pools.items()]
+
+
+async def _apply(client: PrefectClient, pool: Pool) -> None:
+    template = base_job_template(pool)
+    described = f"{pool.access} resource pool; contact {pool.contact}"
+    try:
+        there = await client.read_work_pool(pool.name)
+    except ObjectNotFound:
+        await client.create_work_pool(
+            WorkPoolCreate(
+                name=pool.name,
+                description=described,
+                type=pool.kind,
+                base_job_template=template,
+                concurrency_limit=pool.max_runs,
+            )
+        )
+    else:
+        if there.type != pool.kind:
+            expected = f"is {there.type} on the server and cannot be changed: delete that work pool, or rename this pool"
+            raise SpecificationError([Problem(f"{pool.name}: kind", pool.kind, expected)])
+        await client.update_work_pool(
+            pool.name,
+            WorkPoolUpdate(description=described, base_job_template=template, concurrency_limit=pool.max_runs),
+        )
+    queues = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool.name)}
+    for place, priority in enumerate(PRIORITIES, start=1):
+        name = queue_of(priority)
+        if name not in queues:
+            await client.create_work_queue(name=name, work_pool_name=pool.name, priority=place)
+
+
+@callable_anywhere
+async def list_pools() -> list[PoolState]:
+    """The resource pools of the server, by name. Raises ServerError."""
+    async with prefect_server() as client:
+        pools = await server_pools(client)
+        return [PoolState.of(pool, await client.read_work_pool(name)) for name, pool in pools.items()]
+
+
+@callable_anywhere
+async def show_pool(name: str) -> PoolState:
+    """One pool with its workers. Raises SpecificationError if there is none of this name, ServerError."""
+    async with prefect_server() as client:
+        try:
+            work_pool = await client.read_work_pool(name)
+            pool = pool_of(work_pool.base_job_template)
+        except ObjectNotFound:
+            pool = None
+        if pool is None:
+            there = ", ".join(await server_pools(client)) or "none"
+            expected = f"there is no such resource pool, contact the administrator; there are: {there}"
+            raise SpecificationError([Problem("name", name, expected)])
+        workers = await client.read_workers_for_work_pool(name)
+        online = tuple(one.name for one in workers if str(getattr(one.status, "value", one.status)) == "ONLINE")
+        return PoolState.of(pool, work_pool, online)
+
+

@@ -1,0 +1,100 @@
+"""The way to the Prefect server that services live on; what it refuses becomes one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+
+from tasks.domain.errors import ServerError
+from tasks.domain.paths import redact
+from tasks.settings import read_settings
+
+DEFAULT_API = "http://127.0.0.1:4200/api"
+STACK_FILE = "stack.json"
+"""Written by ``thresher up`` while it runs, below the stack's folder: {"api": "http://..."}."""
+
+
+def api_url() -> str:
+    """Address of the server's API: Prefect's setting (variable or profile), else that of ``thresher up``."""
+    if configured := PREFECT_API_URL.value():
+        return configured
+    try:
+        return str(json.loads((read_settings().stack / STACK_FILE).read_bytes())["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return DEFAULT_API
+
+
+def ui_url(path: str) -> str:
+    """Address of a page of the server's user interface."""
+    base = PREFECT_UI_URL.value() or api_url().removesuffix("/").removesuffix("/api")
+    return f"{base.rstrip('/')}/{path}"
+
+
+@asynccontextmanager
+async def prefect_server() -> AsyncIterator[PrefectClient]:
+    """A client of the server; everything of Prefect in this context speaks to the same one. Raises ServerError."""
+    url = api_url()
+    shown = redact(url)
+    try:
+        with temporary_settings(updates={PREFECT_API_URL: url}):
+            async with get_client() as client:
+                await _check_version(client, shown)
+                yield client
+    except PrefectHTTPStatusError as error:
+        raise ServerError(_refusal(error, shown)) from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise ServerError(
+            f"The Prefect server {shown} cannot be reached ({type(error).__name__}). Start one with `thresher up`, or set "
+            "PREFECT_API_URL to the address of yours."
+        ) from None
+
+
+async def _check_version(client: PrefectClient, shown: str) -> None:
+    answer = await client._client.get("/admin/version")
+    try:
+        server = str(answer.json())
+        major = int(server.split(".")[0])
+    except ValueError:
+        raise ServerError(f"{shown} is not the API of a Prefect server: its address ends in /api.") from None
+    own = client.client_version()
+    if major != int(own.split(".")[0]):
+        raise ServerError(
+            f"The Prefect server {shown} has version {server}, this Thresher needs version {own.split('.')[0]} "
+            f"(it was made with {own})."
+        )
+
+
+def _refusal(error: PrefectHTTPStatusError, shown: str) -> str:
+    status = error.response.status_code
+    if status in (401, 403):
+        return (
+            f"The Prefect server {shown} refuses these credentials (HTTP {status}): set PREFECT_API_AUTH_STRING "
+            "(or PREFECT_API_KEY) to what its administrator has given you."
+        )
+    if status == 404 and error.request.url.path.endswith("/admin/version"):
+        return f"{shown} is not the API of a Prefect server: its address ends in /api."
+    return f"The Prefect server {shown} refuses {error.request.method} {error.request.url.path} (HTTP {status}): " + (
+        _detail(error.response) or "it says no more."
+    )
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        said: Any = response.json()
+    except ValueError:
+        return redact(response.text[:200])
+    detail = said.get("detail", said.get("exception_message", said)) if isinstance(said, dict) else said
+    return redact(detail if isinstance(detail, str) else json.dumps(detail))[:500]
+
+
+def stack_file() -> Path:
+    """Where ``thresher up`` says that it runs."""
+    return read_settings().stack / STACK_FILE

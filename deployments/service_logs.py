@@ -1,0 +1,136 @@
+"""Logs of a service's runs: from the Prefect server (the Logs tab), or from the log store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from pydantic import BaseModel, ConfigDict
+
+from deployments.overview import find, read_service
+from deployments.server import prefect_server
+from tasks.blocks import storage_credentials
+from tasks.clients.log_store import LogStore
+from tasks.clients.storage import Storage
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.engine.loop import engine_loop
+from tasks.settings import read_settings
+
+_PAGE = 200
+_POLL_SECONDS = 1.0
+_LATE = timedelta(seconds=15)
+"""Lines arrive in batches from several processes, so a line may come after a later one."""
+_LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
+
+
+class Line(BaseModel):
+    """One line of a log."""
+
+    model_config = ConfigDict(frozen=True)
+
+    time: datetime
+    level: str
+    message: str
+
+    @property
+    def text(self) -> str:
+        """As it is printed."""
+        return f"{self.time:%Y-%m-%d %H:%M:%S} {self.level:7} {self.message}"
+
+
+async def lines(name: str, run: str | None = None, *, follow: bool = False) -> AsyncIterator[Line]:
+    """What the Logs tab of a run shows, by time; with ``follow`` until the run has ended.
+
+    ``run`` is a flow run's id, by default the service's last one. Raises SpecificationError, ServerError.
+    """
+    async with prefect_server() as client:
+        task_id = await _task_id(client, name, run)
+        seen: set[str] = set()
+        since: datetime | None = None
+        while True:
+            ended = not follow or await _has_ended(client, task_id)
+            async for one in _logs(client, task_id, since):
+                if one["id"] in seen:
+                    continue
+                seen.add(one["id"])
+                line = Line(
+                    time=one["timestamp"], level=_LEVELS.get(one["level"], str(one["level"])), message=one["message"]
+                )
+                since = max(since or line.time - _LATE, line.time - _LATE)
+                yield line
+            if ended:
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
+    """What the log store holds of a service: of one run, or of all that it has kept, oldest first.
+
+    Works without a server, and for services that were deleted. Raises SpecificationError if there is nothing,
+    StorageError.
+    """
+    settings = read_settings()
+    found: list[Line] = await engine_loop().run(
+        _read_store(name, run, settings.log_store, Storage(settings, await storage_credentials(settings)))
+    )
+    if not found:
+        expected = (
+            f"there is nothing of it in the log store {settings.log_store}: is runtime_log_output on? It keeps 7 days"
+        )
+        raise SpecificationError([Problem("name", name, expected)])
+    for line in found:
+        yield line
+
+
+async def _read_store(name: str, run: str | None, address: str, storage: Storage) -> list[Line]:
+    try:
+        store = LogStore(storage, address)
+        found = []
+        for stream in reversed(await store.streams(name)):
+            if run is None or stream.startswith(run):
+                async for record in store.records(name, stream):
+                    found.append(Line(time=record.time, level=f"#{record.instance}", message=record.message))
+        return found
+    finally:
+        await storage.close()
+
+
+async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:
+    if run is None:
+        last = (await read_service(client, name)).last_run
+        if last is None:
+            raise SpecificationError([Problem("name", name, "has no run yet")])
+        return UUID(last.id)
+    deployment = await find(client, name)
+    try:
+        task_id = UUID(run)
+        body = {"flow_runs": {"id": {"any_": [run]}}, "deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 1}
+        if (await client._client.post("/flow_runs/filter", json=body)).json():
+            return task_id
+    except ValueError:
+        pass
+    raise SpecificationError([Problem("run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")])
+
+
+async def _has_ended(client: PrefectClient, task_id: UUID) -> bool:
+    state = (await client.read_flow_run(task_id)).state
+    return state is not None and state.is_final()
+
+
+async def _logs(client: PrefectClient, task_id: UUID, since: datetime | None) -> AsyncIterator[dict[str, Any]]:
+    of_run: dict[str, Any] = {"flow_run_id": {"any_": [str(task_id)]}}
+    if since is not None:
+        of_run["timestamp"] = {"after_": since.isoformat()}
+    offset = 0
+    while True:
+        body = {"logs": of_run, "sort": "TIMESTAMP_ASC", "limit": _PAGE, "offset": offset}
+        page = (await client._client.post("/logs/filter", json=body)).json()
+        for one in page:
+            yield one
+        if len(page) < _PAGE:
+            return
+        offset += _PAGE

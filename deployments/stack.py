@@ -1,0 +1,208 @@
+"""``thresher up``: a Prefect server with its pools and console, and a worker per local pool, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import requests
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from deployments.commands.output import print_text, talk
+from deployments.pools import PoolState, apply_pools, show_pool
+from deployments.server import stack_file
+from tasks.clients.lifeline import GuardedProcess
+from tasks.domain.errors import ServerError
+from tasks.engine.loop import LoopThread
+from tasks.settings import read_settings
+
+HOST = "127.0.0.1"
+START_SECONDS = 180.0
+AGAIN_SECONDS = 3.0
+"""A worker that ended by itself is started again after this time."""
+_POLL_SECONDS = 0.2
+_TAIL_LINES = 15
+
+
+def run_stack(port: int) -> int:
+    """Run the stack until Ctrl-C or SIGTERM; 0. Returns at once if it runs already. Raises ThresherError."""
+    console = talk()
+    url = f"http://{HOST}:{port}/api"
+    with temporary_settings(updates={PREFECT_API_URL: url}):
+        if _is_own(url):
+            asyncio.run(_applied())
+            console.print("Runs already; the pool files were applied again.", highlight=False)
+            print_text(f"{_ui(url)}\n")
+            return 0
+        _check_free(port)
+        try:
+            LoopThread("thresher-stack").run_blocking(_run(url, port, console))
+        except KeyboardInterrupt:
+            console.print("Stopped: no process is left.", highlight=False)
+    return 0
+
+
+async def _run(url: str, port: int, console: Console) -> None:
+    folder = read_settings().stack
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary_settings(updates={PREFECT_API_URL: url}):  # this is another thread
+        console.print("Starting the Prefect server ...", highlight=False)
+        async with _process("server", ("server", "start", "--host", HOST, "--port", str(port)), folder, url) as server:
+            await _until(lambda: _answers(url), server, folder / "server.log", "The Prefect server")
+            pools = await _applied()
+            with _said(url):
+                async with asyncio.TaskGroup() as group:
+                    keepers = [
+                        group.create_task(_keep_worker(pool, folder, url, console)) for pool in pools if _is_local(pool)
+                    ]
+                    await _until_ready(pools, server, folder)
+                    _greet(url, pools, console)
+                    await server.ended()
+                    for keeper in keepers:
+                        keeper.cancel()
+                    raise ServerError(f"The Prefect server has ended by itself.{_tail(folder / 'server.log')}")
+
+
+async def _applied() -> list[PoolState]:
+    applied: list[PoolState] = await apply_pools()
+    return applied
+
+
+def _is_local(pool: PoolState) -> bool:
+    return pool.kind == "process"
+
+
+def _ui(url: str) -> str:
+    return url.removesuffix("/api")
+
+
+def _is_own(url: str) -> bool:
+    """Whether the stack that said that it runs at this address does."""
+    try:
+        said = json.loads(stack_file().read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("api") == url and _answers(url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"{url}/health", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise ServerError(
+                f"Port {port} of {HOST} cannot be used ({error}): another program listens there. Take another one with "
+                "--port."
+            ) from None
+
+
+@contextmanager
+def _said(url: str) -> Iterator[None]:
+    """While it lasts, commands without PREFECT_API_URL find this stack."""
+    path = stack_file()
+    path.write_text(json.dumps({"api": url, "pid": os.getpid()}))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _environment(folder: Path, url: str) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return own | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_UI_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    }
+
+
+@asynccontextmanager
+async def _process(name: str, arguments: tuple[str, ...], folder: Path, url: str) -> AsyncIterator[GuardedProcess]:
+    """One of Prefect's own commands, which ends with the block, or with this process however that ends."""
+    log = folder / f"{name}.log"
+    log.write_bytes(b"")
+    command = (sys.executable, "-m", "prefect", *arguments)
+    process = await GuardedProcess.start(command, folder=folder, environment=_environment(folder, url), log=log)
+    try:
+        yield process
+    finally:
+        await asyncio.shield(process.stop())
+
+
+async def _until(ready: Callable[[], bool], process: GuardedProcess, log: Path, what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    while not await asyncio.to_thread(ready):
+        late = asyncio.get_running_loop().time() > deadline
+        if late or not process.running:
+            how = f"has not started within {START_SECONDS:g} s" if late else "has ended while it was starting"
+            raise ServerError(f"{what} {how}.{_tail(log)}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _until_ready(pools: list[PoolState], server: GuardedProcess, folder: Path) -> None:
+    """Wait until each local pool has a worker."""
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    for pool in pools:
+        while _is_local(pool):
+            found: PoolState = await show_pool(pool.name)
+            if found.workers:
+                break
+            if not server.running or asyncio.get_running_loop().time() > deadline:
+                log = folder / f"worker-{pool.name}.log"
+                raise ServerError(f"The worker of {pool.name} has not started.{_tail(log)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _keep_worker(pool: PoolState, folder: Path, url: str, console: Console) -> None:
+    """Run the worker of a pool; started again whenever it ends by itself."""
+    arguments = ("worker", "start", "--pool", pool.name, "--type", "process", "--name", f"local {pool.name}")
+    while True:
+        async with _process(f"worker-{pool.name}", arguments, folder, url) as worker:
+            status = await worker.ended()
+        console.print(f"The worker of {pool.name} has ended (status {status}) and is started again.", highlight=False)
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _greet(url: str, pools: list[PoolState], console: Console) -> None:
+    others = [pool.name for pool in pools if not _is_local(pool)]
+    console.print(f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.", highlight=False)
+    if others:
+        console.print(f"Pools whose workers run elsewhere: {', '.join(others)}.", highlight=False)
+    console.print(
+        "Deploy a service: in the user interface under Deployments, deploy-service; or\n"
+        "  thresher deploy deployments/services/digits.yaml\n"
+        "Ctrl-C stops everything.",
+        highlight=False,
+    )
+    print_text(f"{_ui(url)}\n")
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+    except OSError:
+        lines = []
+    return "".join(f"\n    {line}" for line in ["Its log says last:", *lines]) if lines else ""
+

@@ -1,0 +1,109 @@
+"""Stopping a run from outside: Prefect's Cancelling becomes an early end with a complete output manifest."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
+from typing import ParamSpec
+
+from prefect import runtime
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Cancelled
+
+from tasks.domain.run import RunResult, RunStopped
+from tasks.engine.loop import engine_loop
+from tasks.engine.progress import progress_of
+from tasks.engine.session import sessions
+from tasks.reporting import report, tell
+
+P = ParamSpec("P")
+
+ASK_SECONDS = 5.0
+"""A signal is answered within this time, whether or not the server says what it means."""
+
+
+def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[RunResult | State[RunResult]]]:
+    """Decorator of the flow's function: while it runs, the server knows how far it is, and can have it stopped.
+
+    Prefect sets a run that is to be stopped to Cancelling, and its worker sends SIGTERM to the run's process. The state is
+    looked at with every report too, for runs without a worker. SIGTERM for another reason (the machine goes down) is
+    left to Prefect. The flow's result is the run's, or Cancelled if it was stopped; raises RunFailed if it is Failed.
+    """
+
+    @wraps(run)
+    async def stopped_in_order(*arguments: P.args, **named: P.kwargs) -> RunResult | State[RunResult]:
+        task_id = str(runtime.flow_run.id)
+        async with get_client() as client:
+            stop = partial(_stop_if_told, client, task_id)
+            reporting = asyncio.create_task(report(client, task_id, stop))
+            try:
+                with _sigterm_asks(stop):
+                    return _ended(await run(*arguments, **named))
+            except RunStopped as stopped:
+                return Cancelled(message=str(stopped))
+            finally:
+                reporting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reporting
+                await tell(client, task_id)
+
+    # Prefect would look for the annotations' names in this module.
+    stopped_in_order.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
+    return stopped_in_order
+
+
+def _ended(result: RunResult) -> RunResult | State[RunResult]:
+    if result.stopped or progress_of(result.task_id).stop_requested:
+        counts = f"{result.successful} of {result.items} items SUCCESSFUL, {result.failed} FAILED"
+        return Cancelled(message=f"Stopped: {counts}. Output manifest: {result.manifest}")
+    return result.checked()
+
+
+async def _stop_if_told(client: PrefectClient, task_id: str) -> bool:
+    """Stop the run if its state is Cancelling; whether it is."""
+    if progress_of(task_id).stop_requested:
+        return True
+    flow_run = await client.read_flow_run(runtime.flow_run.id)
+    if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:
+        return False
+    await engine_loop().run(sessions.halt(task_id))
+    return True
+
+
+@contextmanager
+def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
+    """While it lasts, SIGTERM asks ``stop`` first; only if that says no, it does what it did before.
+
+    In a thread other than the main one nothing is changed: signals are not heard there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+    answering: set[asyncio.Task[None]] = set()
+
+    async def ask() -> None:
+        stopped = False
+        with suppress(Exception):  # a server that does not answer does not say that the run is to be stopped
+            stopped = await asyncio.wait_for(stop(), ASK_SECONDS)
+        if not stopped:
+            signal.signal(signal.SIGTERM, before)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def answer() -> None:
+        if not answering:
+            answering.add(asyncio.create_task(ask()))
+
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(answer))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,153 @@
+"""Which accelerators this machine has, and which of them an instance may use: no two instances share one."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import quote
+
+from tasks.domain.errors import ModelServerError
+from tasks.domain.instance import DeviceKind
+
+RETRY_SECONDS = 0.2
+"""How often one that waits looks whether enough devices are free."""
+_DEV = Path("/dev")
+_FILES: dict[DeviceKind, re.Pattern[str]] = {"gpu": re.compile("nvidia[0-9]+"), "npu": re.compile("davinci[0-9]+")}
+_VARIABLES: dict[DeviceKind, str] = {"gpu": "CUDA_VISIBLE_DEVICES", "npu": "ASCEND_RT_VISIBLE_DEVICES"}
+
+
+def device_kind(dev: Path = _DEV) -> DeviceKind:
+    """Which kind of accelerators this machine has; GPUs if it has both, or none."""
+    return "npu" if _count(dev, "npu") and not _count(dev, "gpu") else "gpu"
+
+
+def devices(listed: Sequence[str] | None = None, dev: Path = _DEV) -> list[str]:
+    """The accelerators that instances on this machine may use, as their libraries name them.
+
+    What the administrator lists (numbers or UUIDs, the same in every process of the machine); else what this process
+    itself was given (CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES); else 0, 1, 2 ... for as many device files as
+    there are: the libraries count from 0 whatever the files are called, as in a container that was given the last one.
+    """
+    if listed is not None:
+        return _each_once(listed)
+    kind = device_kind(dev)
+    inherited = os.environ.get(_VARIABLES[kind])
+    if inherited is not None:
+        return _each_once(inherited.split(","))
+    return [str(number) for number in range(_count(dev, kind))]
+
+
+def _count(dev: Path, kind: DeviceKind) -> int:
+    with suppress(OSError):
+        return sum(1 for name in os.listdir(dev) if _FILES[kind].fullmatch(name))
+    return 0
+
+
+def _each_once(names: Iterable[str]) -> list[str]:
+    """Names without repetition, up to the first that is none: so the libraries read such a list."""
+    found: dict[str, None] = {}
+    for name in names:
+        name = name.strip()
+        if not name or name.startswith("-") or name in ("none", "void", "NoDevFiles"):
+            break
+        found[name] = None
+    return list(found)
+
+
+class DeviceLease:
+    """Some accelerators that belong to one instance until :meth:`close`, or until this process ends, however."""
+
+    def __init__(self, names: Sequence[str], locks: Sequence[int]) -> None:
+        self.devices = tuple(names)
+        """Their names, for tasks.domain.instance.device_variables."""
+        self._locks = list(locks)
+
+    def close(self) -> None:
+        """Give them back; harmless when called again."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+    def __enter__(self) -> DeviceLease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+async def lease(count: int, among: Sequence[str], folder: Path) -> DeviceLease:
+    """``count`` accelerators out of ``among`` that no other process of this machine has leased in ``folder``.
+
+    Waits until there are enough. It holds none meanwhile, so that two that wait never wait for each other. Raises
+    ModelServerError if there will never be enough, or if the folder cannot be used.
+    """
+    if count <= 0:
+        return DeviceLease((), ())
+    if count > len(among):
+        there = f"{len(among)} ({', '.join(among)})" if among else "none"
+        raise ModelServerError(
+            f"Flavor needs {count} accelerator{'s' if count > 1 else ''}, this machine has {there}; contact the "
+            "administrator of the resource pool, or choose a flavor that needs fewer."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            found = _take(count, among, folder)
+            if found is not None:
+                return found
+            await asyncio.sleep(RETRY_SECONDS)
+    except OSError as error:
+        raise ModelServerError(
+            f"The accelerators of this machine cannot be shared out: {error.strerror} ({error.filename or folder})."
+        ) from error
+
+
+def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
+    """All or none, at once."""
+    guard = _locked(folder / "guard.lock")
+    if guard is None:
+        return None
+    taken: dict[str, int] = {}
+    try:
+        for name in among:
+            if len(taken) == count:
+                break
+            lock = _locked(folder / f"device-{quote(name, safe='')}.lock")
+            if lock is not None:
+                taken[name] = lock
+        if len(taken) == count:
+            found = DeviceLease(list(taken), list(taken.values()))
+            taken = {}
+            return found
+        return None
+    finally:
+        for lock in taken.values():
+            os.close(lock)
+        os.close(guard)
+
+
+def _locked(path: Path) -> int | None:
+    """The open file if nobody else has locked it; the kernel gives the lock back when the file is closed.
+
+    Files are never removed: a lock on a file that is gone would keep nobody out. Other users' files can be locked too.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle

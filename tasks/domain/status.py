@@ -1,0 +1,63 @@
+"""What a batch service is doing, in the contract's words, from Prefect's state and what its run says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["Deploying", "Running", "Concerning", "Stopping", "Stopped", "Completed", "Failed"]
+Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
+PHASES: tuple[Phase, ...] = ("validating", "planning", "preparing", "inferring", "publishing", "done")
+
+ACTIVE_STATES = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
+"""Types of Prefect's states in which a run has not ended."""
+_ENDED: Mapping[str, Status] = {
+    "CANCELLING": "Stopping",
+    "CANCELLED": "Stopped",
+    "COMPLETED": "Completed",
+    "FAILED": "Failed",
+    "CRASHED": "Failed",
+}
+_PREFIX = "thresher."
+
+
+class RunReport(BaseModel):
+    """What a run says of itself while it runs; kept as labels of its flow run, which whoever reads the run gets too."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    phase: Phase = "validating"
+    items: int = 0
+    done: int = 0
+    failed: int = 0
+    sick_instances: int = 0
+    manifest: str = ""
+    summary: str = ""
+
+    def labels(self) -> dict[str, bool | int | float | str]:
+        """As labels: ``thresher.phase`` and so on."""
+        return {f"{_PREFIX}{name}": value for name, value in self.model_dump().items()}
+
+
+def report_of(labels: Mapping[str, Any]) -> RunReport:
+    """What the labels of a flow run say; the beginning for a run that has said nothing yet."""
+    return RunReport.model_validate(
+        {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
+    )
+
+
+def status_of(state_type: str | None, report: RunReport) -> Status:
+    """The status of a service whose last run is in a state of this type (None: it has never run).
+
+    Deploying lasts until an instance is healthy; an instance that died and is being started again, or was given up,
+    makes a running service Concerning.
+    """
+    if state_type is None:
+        return "Stopped"
+    if state_type in _ENDED:
+        return _ENDED[state_type]
+    if state_type != "RUNNING" or report.phase in ("validating", "planning", "preparing"):
+        return "Deploying"
+    return "Concerning" if report.sick_instances and report.phase == "inferring" else "Running"
