@@ -15,8 +15,8 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.concurrency.asyncio import concurrency
 from prefect.states import Cancelling
-from prefect.utilities.callables import parameter_schema
 
+from deployments.form import form
 from deployments.overview import active_runs, count, find, look_up, read_service
 from deployments.pool_templates import job_variables
 from deployments.server import prefect_server
@@ -83,7 +83,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
                 work_pool_name=service.resource_pool,
                 work_queue_name=queue_of(service.priority),
                 parameters=parameters_of(service),
-                parameter_openapi_schema=parameter_schema(batch_service).model_dump_for_openapi(),
+                parameter_openapi_schema=form(batch_service, {service.resource_pool: pools[service.resource_pool]}),
                 enforce_parameter_schema=True,
                 schedules=schedules_of(service.schedule),
                 tags=[TAG, KEPT_TAG] if service.runtime_log_output else [TAG],
@@ -173,7 +173,9 @@ async def delete(name: str, *, force: bool = False) -> None:
         deployment = await find(client, name)
         if active := await active_runs(client, deployment["id"]):
             if not force:
-                expected = f"has {len(active)} active run{'s' if len(active) > 1 else ''}: stop it first, or use --force"
+                expected = (
+                    f"has {len(active)} active run{'s' if len(active) > 1 else ''}: stop it first, or use --force"
+                )
                 raise SpecificationError([Problem("name", name, expected)])
             await _cancel(client, deployment["id"])
             await _until_ended(client, deployment)
@@ -251,7 +253,7 @@ async def _one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
 
 
 async def _cancel(client: PrefectClient, deployment_id: str) -> int:
-    """Set the active runs of a service to Cancelling (never to Cancelled: nobody would stop them); how many there are."""
+    """Set a service's active runs to Cancelling, never to Cancelled: nobody would stop them. How many there are."""
     active = await active_runs(client, deployment_id)
     for flow_run in active:
         if flow_run["state_type"] != "CANCELLING":

@@ -38,7 +38,7 @@ async def show(name: str) -> Service:
 
 @callable_anywhere
 async def runs(name: str, limit: int = 20) -> list[Execution]:
-    """The last runs of a service, newest first. Raises SpecificationError if there is none of this name, ServerError."""
+    """The last runs of a service, newest first. Raises SpecificationError if it does not exist, ServerError."""
     async with prefect_server() as client:
         deployment = await find(client, name)
         body = {**_due(), "deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_DESC"}

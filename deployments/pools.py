@@ -68,7 +68,9 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
     settings = read_settings()
     pools = read_pools(folder or settings.pools)
     if not pools:
-        raise SpecificationError([Problem("pools", str(folder or settings.pools), "there is no pool file (*.yaml) in it")])
+        raise SpecificationError(
+            [Problem("pools", str(folder or settings.pools), "there is no pool file (*.yaml) in it")]
+        )
     async with prefect_server() as client:
         for pool in pools.values():
             await _apply(client, pool)
@@ -94,7 +96,9 @@ async def _apply(client: PrefectClient, pool: Pool) -> None:
         )
     else:
         if there.type != pool.kind:
-            expected = f"is {there.type} on the server and cannot be changed: delete that work pool, or rename this pool"
+            expected = (
+                f"is {there.type} on the server and cannot be changed: delete that work pool, or rename this pool"
+            )
             raise SpecificationError([Problem(f"{pool.name}: kind", pool.kind, expected)])
         await client.update_work_pool(
             pool.name,
@@ -131,5 +135,3 @@ async def show_pool(name: str) -> PoolState:
         workers = await client.read_workers_for_work_pool(name)
         online = tuple(one.name for one in workers if str(getattr(one.status, "value", one.status)) == "ONLINE")
         return PoolState.of(pool, work_pool, online)
-
-

@@ -25,7 +25,7 @@ STACK_FILE = "stack.json"
 def api_url() -> str:
     """Address of the server's API: Prefect's setting (variable or profile), else that of ``thresher up``."""
     if configured := PREFECT_API_URL.value():
-        return configured
+        return str(configured)
     try:
         return str(json.loads((read_settings().stack / STACK_FILE).read_bytes())["api"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -52,8 +52,8 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
         raise ServerError(_refusal(error, shown)) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise ServerError(
-            f"The Prefect server {shown} cannot be reached ({type(error).__name__}). Start one with `thresher up`, or set "
-            "PREFECT_API_URL to the address of yours."
+            f"The Prefect server {shown} cannot be reached ({type(error).__name__}). Start one with `thresher up`, or "
+            "set PREFECT_API_URL to the address of yours."
         ) from None
 
 

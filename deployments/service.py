@@ -114,8 +114,8 @@ def specification_of(deployment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameters_of(service: BatchService) -> dict[str, Any]:
-    """The flow's parameters: the whole specification, so that the form of the next run shows every field."""
-    return {"service": service.model_dump(mode="json", by_alias=True)}
+    """The flow's parameters: the whole specification, as the form of the next run shows it (see ``form``: no nulls)."""
+    return {"service": service.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
 
 def queue_of(priority: int) -> str:

@@ -10,11 +10,11 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from pydantic import BaseModel, ConfigDict
+from tasks.clients.log_store import LogStore
 
 from deployments.overview import find, read_service
 from deployments.server import prefect_server
 from tasks.blocks import storage_credentials
-from tasks.clients.log_store import LogStore
 from tasks.clients.storage import Storage
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.engine.loop import engine_loop
@@ -113,7 +113,9 @@ async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:
             return task_id
     except ValueError:
         pass
-    raise SpecificationError([Problem("run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")])
+    raise SpecificationError(
+        [Problem("run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")]
+    )
 
 
 async def _has_ended(client: PrefectClient, task_id: UUID) -> bool:

@@ -187,7 +187,9 @@ async def _keep_worker(pool: PoolState, folder: Path, url: str, console: Console
 
 def _greet(url: str, pools: list[PoolState], console: Console) -> None:
     others = [pool.name for pool in pools if not _is_local(pool)]
-    console.print(f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.", highlight=False)
+    console.print(
+        f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.", highlight=False
+    )
     if others:
         console.print(f"Pools whose workers run elsewhere: {', '.join(others)}.", highlight=False)
     console.print(
@@ -205,4 +207,3 @@ def _tail(log: Path) -> str:
     except OSError:
         lines = []
     return "".join(f"\n    {line}" for line in ["Its log says last:", *lines]) if lines else ""
-

@@ -32,8 +32,8 @@ ASK_SECONDS = 5.0
 def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[RunResult | State[RunResult]]]:
     """Decorator of the flow's function: while it runs, the server knows how far it is, and can have it stopped.
 
-    Prefect sets a run that is to be stopped to Cancelling, and its worker sends SIGTERM to the run's process. The state is
-    looked at with every report too, for runs without a worker. SIGTERM for another reason (the machine goes down) is
+    Prefect sets a run that is to be stopped to Cancelling, and its worker sends SIGTERM to the run's process. The state
+    is looked at with every report too, for runs without a worker. SIGTERM for another reason (the machine goes down) is
     left to Prefect. The flow's result is the run's, or Cancelled if it was stopped; raises RunFailed if it is Failed.
     """
 

@@ -41,7 +41,7 @@ async def resolved_environment(environment: Mapping[str, str]) -> dict[str, str]
 
 
 async def check_references(environment: Mapping[str, str]) -> None:
-    """Whether every Secret block that an environment refers to is there. Raises SpecificationError naming those missing."""
+    """Check the Secret blocks that an environment refers to. Raises SpecificationError naming the missing ones."""
     problems: list[Problem] = []
     for variable, text in environment.items():
         for name in SECRET_REFERENCE.findall(text):

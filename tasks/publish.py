@@ -11,10 +11,12 @@ from prefect.cache_policies import NO_CACHE
 from tasks.blocks import storage_credentials
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
+from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone
+from tasks.domain.summary import LINES_SHOWN, summary_page
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
-from tasks.engine.publishing import publish_run
+from tasks.engine.publishing import first_lines, publish_run
 from tasks.reporting import artifact_key
 from tasks.settings import Settings, read_settings
 
@@ -25,12 +27,14 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("publishing")
-    result = await engine_loop().run(_publish(run, planned, done, settings, await storage_credentials(settings)))
+    published = _publish(run, planned, done, settings, await storage_credentials(settings))
+    result, lines = await engine_loop().run(published)
     progress.manifest, progress.summary = result.manifest, result.summary
     logger = get_run_logger()
     try:
+        page = summary_page(run, result, lines)
         await acreate_markdown_artifact(
-            key=artifact_key(run.service.name, "summary"), markdown=_markdown(run, result), description="Summary"
+            key=artifact_key(run.service.name, "summary"), markdown=page, description="Summary"
         )
     except Exception as error:  # everything is published, so the run is what it is
         logger.warning("summary artifact not created: %s", type(error).__name__)
@@ -41,33 +45,11 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
 
 async def _publish(
     run: Run, planned: Plan, done: Sequence[ShardDone], settings: Settings, credentials: dict[str, Credentials]
-) -> RunResult:
+) -> tuple[RunResult, list[str]]:
     storage = Storage(settings, credentials)
     output = OutputFolder(storage, run.output_address, run.names.scratch)
     try:
-        return await publish_run(run, planned, done, settings, output)
+        result = await publish_run(run, planned, done, settings, output)
+        return result, await first_lines(storage, parse_address(result.manifest), LINES_SHOWN)
     finally:
         await storage.close()
-
-
-def _markdown(run: Run, result: RunResult) -> str:
-    rows = [
-        ("Items", f"{result.items}"),
-        ("SUCCESSFUL", f"{result.successful}"),
-        ("FAILED", f"{result.failed}"),
-        ("Output manifest", f"`{result.manifest}`"),
-        ("Summary", f"`{result.summary}`"),
-        ("Model", f"`{run.config.model_type}` {run.model_version or ''}"),
-        ("Instances", f"{run.service.instances} x {run.flavor.name}"),
-        *((f"Seconds: {phase}", f"{seconds:.1f}") for phase, seconds in result.seconds.items()),
-    ]
-    lines = [f"# {run.service.name}", "", result.failure, "", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in rows]
-    if result.top_causes:
-        lines += ["", "## Why items failed", "", "| items | cause |", "| --- | --- |"]
-        lines += [f"| {cause['items']} | {_cell(str(cause['cause']))} |" for cause in result.top_causes]
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

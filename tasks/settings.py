@@ -28,7 +28,8 @@ class Settings(BaseSettings):
     cache: Path = Field(default=Path("~/.cache/thresher"), description="environments and copies of remote packages")
     pools: Path = Field(default=ROOT / "infra" / "pools", description="folder of the resource pools' files")
     stack: Path = Field(
-        default=Path("~/.local/share/thresher/stack"), description="what `thresher up` keeps, such as Prefect's database"
+        default=Path("~/.local/share/thresher/stack"),
+        description="what `thresher up` keeps: Prefect's database, logs",
     )
     max_services: int = Field(default=1_000, ge=1, description="batch services on one server; the next one is refused")
     zombie_seconds: int = Field(
@@ -53,6 +54,10 @@ class Settings(BaseSettings):
     share_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="hosts (host or host:port, comma between) allowed in share links though not public"
     )
+    devices: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        default=None,
+        description="accelerators of this machine (0,1,2 or UUIDs) that instances may use; default: all that it has",
+    )
     s3_credentials_block: str | None = Field(
         default=None,
         description="name of a Prefect Secret block with endpoint_url, access_key_id, secret_access_key ...",
@@ -65,7 +70,7 @@ class Settings(BaseSettings):
     shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
-    @field_validator("share_link_hosts", mode="before")
+    @field_validator("share_link_hosts", "devices", mode="before")
     @classmethod
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -50,7 +50,9 @@ def print_rows(rows: Sequence[Sequence[object]]) -> None:
     texts = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
     if sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in texts]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in texts
+        ]
     else:
         lines = ["\t".join(row) for row in texts]
     print_text("".join(f"{line}\n" for line in lines))

@@ -15,7 +15,7 @@ from tasks.clients.environments import SERVING, environment
 from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
-from tasks.domain.instance import Launch, server_environment
+from tasks.domain.instance import Launch, Limits, instance_environment, server_environment
 from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
 
@@ -29,24 +29,32 @@ _FIRST_PERIOD_SECONDS = 0.05
 
 
 async def prepare(
-    serving: Serving, config: PackageConfig, folder: Path, name: str, given: Mapping[str, str], cache: Path
+    serving: Serving,
+    config: PackageConfig,
+    folder: Path,
+    name: str,
+    given: Mapping[str, str],
+    cache: Path,
+    limits: Limits | None = None,
 ) -> Launch:
     """Make the package's isolated environment and say how an instance of the model ``name`` is started.
 
-    Raises ModelServerError if the environment cannot be made.
+    ``given`` is the service's own environment, ``limits`` what its flavor allows. Raises
+    ModelServerError if the environment cannot be made.
     """
     own = server_environment(os.environ, {})
     if serving == "boot-file":
         if (folder / REQUIREMENTS).is_file():
             made = await environment([["-r", REQUIREMENTS]], folder, cache)
             own |= _activated(made, own)
-        return Launch(("sh", BOOT_FILE), folder, own | dict(given))
+        return Launch(("sh", BOOT_FILE), folder, instance_environment(own, given, limits), limits=limits)
     steps = [["-r", str(SERVING / "requirements.txt")], *config.requirements]
     if (folder / REQUIREMENTS).is_file():
         steps.append(["-r", REQUIREMENTS])
     made = await environment(steps, folder, cache)
     own |= _activated(made, own) | {"MODEL_NAME": name}
-    return Launch((str(made / "bin" / "python"), str(SERVING / "server.py")), folder, own | dict(given))
+    command = (str(made / "bin" / "python"), str(SERVING / "server.py"))
+    return Launch(command, folder, instance_environment(own, given, limits), limits=limits)
 
 
 def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:
@@ -165,7 +173,9 @@ class Server:
 
 async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     environment = {**launch.environment, "PORT": str(port)}
-    return await GuardedProcess.start(launch.command, folder=launch.folder, environment=environment, log=log)
+    return await GuardedProcess.start(
+        launch.command, folder=launch.folder, environment=environment, log=log, limits=launch.limits
+    )
 
 
 def _ask(url: str, timeout_seconds: float) -> str:

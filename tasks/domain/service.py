@@ -226,6 +226,12 @@ class BatchService(BaseModel):
     def _text(cls, value: Any) -> Any:
         return _as_text(value)
 
+    @field_validator("model_version", "request_path", "flavor", "mapping", "running_config", mode="before")
+    @classmethod
+    def _left_empty(cls, value: Any) -> Any:
+        # As forms give it.
+        return None if value in ("", {}) else value
+
     @field_validator("environment", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:

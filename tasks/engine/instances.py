@@ -6,14 +6,16 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tasks.clients.devices import DeviceLease, device_kind
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
-from tasks.domain.instance import Deaths, Launch
+from tasks.domain.instance import Deaths, Launch, device_variables
 from tasks.domain.package import Health
 
 DEATH_SEEN_SECONDS = 0.5
@@ -21,6 +23,7 @@ DEATH_SEEN_SECONDS = 0.5
 START_TRIES = 3
 
 Prepare = Callable[[], Awaitable[Launch]]
+Lease = Callable[[], Awaitable[DeviceLease]]
 Connect = Callable[[str], ModelClient]
 
 
@@ -35,6 +38,7 @@ class Instance:
         self.generation = 0
         self.client: ModelClient | None = None
         self.server: Server | None = None
+        self.devices: DeviceLease | None = None
         self.ready = asyncio.Event()
         self.alone = asyncio.Lock()
         self.deaths = Deaths()
@@ -63,7 +67,8 @@ class InstanceGroup:
     """All instances of one process; hands them out by load.
 
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
-    ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again.
+    ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
+    gives an instance its accelerators, until the group is closed.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class InstanceGroup:
         max_concurrency: int | None,
         running_url: str | None = None,
         on_health: Callable[[int], None] = lambda sick: None,
+        lease: Lease | None = None,
     ) -> None:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
@@ -90,6 +96,7 @@ class InstanceGroup:
         self._folder = folder
         self._running_url = running_url
         self._on_health = on_health
+        self._lease = lease
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
@@ -182,6 +189,11 @@ class InstanceGroup:
 
     async def _start(self, instance: Instance) -> None:
         launch = await self._prepare()
+        if self._lease is not None:
+            if instance.devices is None:
+                instance.devices = await self._lease()
+            visible = device_variables(instance.devices.devices, device_kind())
+            launch = replace(launch, environment={**launch.environment, **visible})
         log = self._folder() / f"instance-{instance.number}.log"
         instance.server = await Server.start(launch, log)
         await instance.server.ready(self._health)
@@ -287,6 +299,9 @@ class InstanceGroup:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
         await asyncio.gather(*(self._stop(instance) for instance in self.instances), return_exceptions=True)
+        for instance in self.instances:
+            if instance.devices is not None:
+                instance.devices.close()
 
 
 def _as_server_error(error: BaseException) -> ModelServerError:

@@ -10,15 +10,17 @@ from typing import Any
 import orjson
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder
+from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import read_report
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.manifest import failed_line, successful_line
+from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone, ShardRef
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
+FIRST_BYTES = 16 << 10
 
 _log = logging.getLogger(__name__)
 
@@ -176,3 +178,16 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "failure": result.failure,
         "stopped": result.stopped,
     }  # fmt: skip
+
+
+async def first_lines(storage: Storage, manifest: Address, count: int) -> list[str]:
+    """The first lines of a published output manifest, without what of a share link must not be shown."""
+    text = b""
+    try:
+        async for chunk in storage.stream(manifest):
+            text += chunk
+            if text.count(b"\n") >= count or len(text) > FIRST_BYTES:
+                break
+    except ObjectError:
+        return []
+    return [redact(line) for line in text[:FIRST_BYTES].decode("utf-8", "replace").splitlines()[:count]]

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.clients import launcher
+from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
-from tasks.domain.instance import Launch
+from tasks.domain.instance import Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
 from tasks.domain.run import PARTIAL_REPORTS, REPORTS, STOPPED_BY_HAND, Run
@@ -128,11 +129,21 @@ class Session:
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
                 launch = await launcher.prepare(
-                    self.run.serving, self.run.config, folder, self.run.model_name, given, self.settings.cache
+                    self.run.serving,
+                    self.run.config,
+                    folder,
+                    self.run.model_name,
+                    given,
+                    self.settings.cache,
+                    Limits.of(self.run.flavor),
                 )
                 secrets = tuple(given[name] for name in self.run.service.secret_variables)
                 self._launch = replace(launch, secrets=secrets)
             return self._launch
+
+    async def _devices(self) -> DeviceLease:
+        there = devices(self.settings.devices)
+        return await lease(self.run.flavor.accelerators, there, self.settings.cache / "devices")
 
     def _log_folder(self) -> Path:
         if self._folder is None:  # as late as can be: whoever is killed before leaves none behind

@@ -1,0 +1,41 @@
+"""The form by which the Prefect user interface takes a service: pools and flavors to choose from, plain fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+
+from tasks.domain.pool import Pool
+
+_NULL = {"type": "null"}
+
+
+def form(flow: Flow[..., Any], pools: Mapping[str, Pool]) -> dict[str, Any]:
+    """The parameter schema of a flow that takes a service, as a form: pools and flavors to choose from, plain fields.
+
+    The user interface shows a field that may be null as two tabs; here such a field is simply left empty.
+    """
+    schema = parameter_schema(flow).model_dump_for_openapi()
+    properties = schema["definitions"]["BatchService"]["properties"]
+    for name, field in properties.items():
+        if _NULL in field.get("anyOf", ()):
+            properties[name] = _without_null(field)
+    properties["resource_pool"]["enum"] = list(pools)
+    if properties["resource_pool"].get("default") not in pools:
+        properties["resource_pool"]["default"] = next(iter(pools), None)
+    offered = {flavor.name: None for pool in pools.values() for flavor in pool.flavors}
+    properties["flavor"]["enum"] = list(offered)
+    said = "; ".join(f"{name}: {', '.join(one.name for one in pool.flavors)}" for name, pool in pools.items())
+    properties["flavor"]["description"] += f". {said}"
+    return schema
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    others = [one for one in field["anyOf"] if one != _NULL]
+    if len(others) != 1 or "$ref" in others[0]:
+        return field  # a schedule has fields of its own: there the tabs say whether there is one
+    rest = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    return {**rest, **others[0]}

@@ -1,0 +1,83 @@
+"""A run's summary as a page: Markdown, with a chart that needs no server."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from tasks.domain.run import Run, RunResult
+
+LINES_SHOWN = 5
+"""Lines of the output manifest that the page shows."""
+_WIDTH, _HEIGHT = 640, 18
+_SIGNS = re.compile(r"[\\`*_\[\]<>|]")
+_SAFE = "/:~!$&',;=@+%"
+_GOOD, _BAD = "#2e9e5b", "#d64545"
+
+
+def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -> str:
+    """The page of a run that is published; ``first_lines`` are those of its output manifest."""
+    rows = [
+        ("Items", f"{result.items:,}"),
+        ("SUCCESSFUL", f"{result.successful:,}"),
+        ("FAILED", f"{result.failed:,}"),
+        ("Model", f"`{run.service.model}` {run.model_version or ''} ({run.config.model_type})"),
+        ("Pool", f"{run.service.resource_pool}: {run.service.instances} x {run.flavor.name}"),
+        ("Seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())),
+    ]
+    chart = _chart(result.successful, result.failed)
+    lines = [f"# {run.service.name}: {_outcome(result)}", "", chart, ""]
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
+    lines += ["", "## Results", ""]
+    lines += [f"- {name}: {_link(address)}" for name, address in _places(run, result)]
+    if first_lines:
+        lines += [
+            "",
+            "The first lines of the output manifest:",
+            "",
+            "```",
+            *(one.rstrip() for one in first_lines),
+            "```",
+        ]
+    if result.top_causes:
+        lines += ["", "## Why items failed", "", "| items | cause |", "| --- | --- |"]
+        lines += [f"| {cause['items']:,} | {_cell(str(cause['cause']))} |" for cause in result.top_causes]
+    if result.warnings:
+        lines += ["", "## Warnings", "", *(f"- {_cell(warning)}" for warning in result.warnings)]
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(result: RunResult) -> str:
+    if result.stopped:
+        return "stopped before its end"
+    return result.failure.rstrip(".") or "Completed"
+
+
+def _places(run: Run, result: RunResult) -> list[tuple[str, str]]:
+    folder = str(run.output_address.child(run.names.result_folder))
+    manifests = [("output manifest", address) for address in result.manifests]
+    return [*manifests, ("result files", folder), ("summary", result.summary)]
+
+
+def _link(address: str) -> str:
+    """An address that can be copied, and followed where the browser is allowed to."""
+    url = address if "://" in address else f"file://{address}"
+    return f"[{_SIGNS.sub(lambda sign: chr(92) + sign[0], address)}]({quote(url, safe=_SAFE)})"
+
+
+def _chart(successful: int, failed: int) -> str:
+    total = successful + failed
+    good = _WIDTH * successful / total if total else 0
+    picture = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}">'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" rx="4" fill="{_BAD if total else "#888"}"/>'
+        f'<rect width="{good:.1f}" height="{_HEIGHT}" rx="4" fill="{_GOOD}"/></svg>'
+    )
+    data = base64.b64encode(picture.encode()).decode()
+    return f"![{successful:,} SUCCESSFUL, {failed:,} FAILED](data:image/svg+xml;base64,{data})"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
