@@ -1,4 +1,4 @@
-# make install | demo | test | test-quick | check | bench | bench-quick | lock | clean
+# make install | demo | up | test | test-quick | check | bench | bench-quick | lock | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test test-quick check format bench bench-quick lock clean
+.PHONY: install demo up test system-packages test-quick check format bench bench-quick lock clean
 
 install: $(VENV)/.installed
 
@@ -24,7 +24,14 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install
 	$(BIN)/python -m deployments.demo
 
-test: install
+up: install
+	$(BIN)/thresher up
+
+# What tests need beside Python packages: Chromium, PostgreSQL, Redis.
+system-packages:
+	sh tests/system-packages.sh
+
+test: install system-packages
 	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
 
 test-quick: install

@@ -64,7 +64,7 @@ async def _run(service: BatchService) -> RunResult:
     # Importing Prefect takes a second: only those commands pay it that need it.
     import httpx
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL
 
     from flows.batch_service import batch_service
@@ -79,6 +79,8 @@ async def _run(service: BatchService) -> RunResult:
         return result
     except RunFailed as failed:
         return failed.result
+    except CancelledRun as stopped:
+        raise RunError(str(stopped)) from None
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         where = redact(PREFECT_API_URL.value() or "(embedded)")
         raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import requests
@@ -18,6 +18,7 @@ from rich.console import Console
 from deployments.commands.output import print_text, talk
 from deployments.pools import PoolState, apply_pools, show_pool
 from deployments.server import stack_file
+from deployments.zombies import end_orphans
 from tasks.clients.lifeline import GuardedProcess
 from tasks.domain.errors import ServerError
 from tasks.engine.loop import LoopThread
@@ -25,6 +26,8 @@ from tasks.settings import read_settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 180.0
+WORKER = "local "
+"""How the names of this stack's workers begin."""
 AGAIN_SECONDS = 3.0
 """A worker that ended by itself is started again after this time."""
 _POLL_SECONDS = 0.2
@@ -57,17 +60,28 @@ async def _run(url: str, port: int, console: Console) -> None:
         async with _process("server", ("server", "start", "--host", HOST, "--port", str(port)), folder, url) as server:
             await _until(lambda: _answers(url), server, folder / "server.log", "The Prefect server")
             pools = await _applied()
-            with _said(url):
-                async with asyncio.TaskGroup() as group:
-                    keepers = [
-                        group.create_task(_keep_worker(pool, folder, url, console)) for pool in pools if _is_local(pool)
-                    ]
-                    await _until_ready(pools, server, folder)
-                    _greet(url, pools, console)
-                    await server.ended()
-                    for keeper in keepers:
-                        keeper.cancel()
-                    raise ServerError(f"The Prefect server has ended by itself.{_tail(folder / 'server.log')}")
+            await end_orphans(WORKER)  # of a stack that was killed
+            try:
+                with _said(url):
+                    await _serve(pools, server, folder, url, console)
+            finally:
+                with suppress(ServerError):
+                    await asyncio.shield(end_orphans(WORKER))
+
+
+async def _serve(pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, console: Console) -> None:
+    """Keep the workers running until the server ends, or this is cancelled."""
+    local = [pool for pool in pools if _is_local(pool)]
+    keepers = [asyncio.create_task(_keep_worker(pool, folder, url, console)) for pool in local]
+    try:
+        await _until_ready(local, server, folder)
+        _greet(url, pools, console)
+        await server.ended()
+        raise ServerError(f"The Prefect server has ended by itself.{_tail(folder / 'server.log')}")
+    finally:
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)
 
 
 async def _applied() -> list[PoolState]:
@@ -165,7 +179,7 @@ async def _until_ready(pools: list[PoolState], server: GuardedProcess, folder: P
     """Wait until each local pool has a worker."""
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     for pool in pools:
-        while _is_local(pool):
+        while True:
             found: PoolState = await show_pool(pool.name)
             if found.workers:
                 break
@@ -177,7 +191,7 @@ async def _until_ready(pools: list[PoolState], server: GuardedProcess, folder: P
 
 async def _keep_worker(pool: PoolState, folder: Path, url: str, console: Console) -> None:
     """Run the worker of a pool; started again whenever it ends by itself."""
-    arguments = ("worker", "start", "--pool", pool.name, "--type", "process", "--name", f"local {pool.name}")
+    arguments = ("worker", "start", "--pool", pool.name, "--type", "process", "--name", f"{WORKER}{pool.name}")
     while True:
         async with _process(f"worker-{pool.name}", arguments, folder, url) as worker:
             status = await worker.ended()

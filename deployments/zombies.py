@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.states import Cancelled, Crashed
 
+from deployments.server import prefect_server
 from deployments.service import FLOW
 
 NAME = "thresher: a run whose process has vanished is Crashed"
@@ -42,6 +45,23 @@ async def create_automations(client: PrefectClient, seconds: int) -> None:
             await client.update_automation(there[0].id, automation)
         else:
             await client.create_automation(automation)
+
+
+async def end_orphans(workers: str) -> None:
+    """End, on the server, the runs of workers that have all ended, whose names begin with ``workers``.
+
+    Nobody else is left who could. Raises ServerError.
+    """
+    async with prefect_server() as client:
+        states = ["PENDING", "RUNNING", "CANCELLING"]
+        body = {"flow_runs": {"state": {"type": {"any_": states}}}, "limit": 200}
+        for flow_run in (await client._client.post("/flow_runs/filter", json=body)).json():
+            if not str(flow_run["labels"].get("prefect.worker.name", "")).startswith(workers):
+                continue
+            said = "The local stack was stopped while it ran."
+            stopping = flow_run["state_type"] == "CANCELLING"
+            state: State[None] = Cancelled(message=said) if stopping else Crashed(message=said)
+            await client.set_flow_run_state(UUID(flow_run["id"]), state, force=True)
 
 
 def _automation(name: str, after: set[str], expect: set[str], within: timedelta, said: str) -> AutomationCore:

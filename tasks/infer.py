@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import time
 import warnings
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import cache, partial
 
 from prefect import runtime, task
@@ -39,7 +41,15 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 async def _new_session(run: Run) -> Session:
     settings = read_settings()
     credentials = await storage_credentials(settings)
-    return Session(run, settings, credentials, partial(resolved_environment, run.service.environment))
+    return Session(run, settings, credentials, partial(resolved_environment, run.service.environment), _shown(run))
+
+
+def _shown(run: Run) -> Callable[[str], None]:
+    """Takes a line that a model server has printed to the run's Logs tab, from any thread."""
+    extra = {"flow_run_id": run.task_id, "flow_run_name": run.service.name, "flow_name": "batch_service"}
+    logger = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs.model_server"), extra)
+    context = copy_context()  # Prefect's settings, which the engine's thread does not know
+    return lambda line: context.run(logger.info, "%s", line)
 
 
 async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:

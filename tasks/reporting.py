@@ -18,6 +18,8 @@ from tasks.engine.progress import progress_of
 REPORT_SECONDS = 2.0
 """Between two looks at the run; the server is told only what has changed."""
 
+_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
+
 
 def artifact_key(service: str, kind: str) -> str:
     """Key of a service's artifacts of a kind: lower-case letters, digits and dashes, as Prefect wants it."""
@@ -35,7 +37,7 @@ async def report(client: PrefectClient, task_id: str, look: Callable[[], Awaitab
         progress = progress_of(task_id)
         with suppress(httpx.HTTPError, PrefectException):
             if (now := progress.report) != told:
-                await client.update_flow_run_labels(UUID(task_id), now.labels())
+                await _label(client, task_id, now)
                 if progress.service and now.items:
                     artifact = await _show(artifact, progress.service, now)
                 told = now
@@ -55,4 +57,20 @@ async def _show(artifact: UUID | None, service: str, now: RunReport) -> UUID | N
 async def tell(client: PrefectClient, task_id: str) -> None:
     """Tell the server how far the run is now; a server that does not answer keeps what it was told before."""
     with suppress(httpx.HTTPError, PrefectException):
-        await client.update_flow_run_labels(UUID(task_id), progress_of(task_id).report.labels())
+        await _label(client, task_id, progress_of(task_id).report)
+
+
+async def _label(client: PrefectClient, task_id: str, now: RunReport) -> None:
+    """Set the labels of the flow run. Raises httpx.HTTPError.
+
+    Prefect's server on SQLite often answers 503 here, as it reads and then writes while the run's tasks are being noted;
+    its client would wait two seconds, which every short run would take longer.
+    """
+    request = client._client.build_request("PATCH", f"/flow_runs/{task_id}/labels", json=now.labels())
+    for pause in _PAUSES_SECONDS:
+        answer = await httpx.AsyncClient.send(client._client, request)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            answer.raise_for_status()
+            return
+        await asyncio.sleep(pause)
+    await client._client.send(request)

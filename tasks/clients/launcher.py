@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +17,11 @@ from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, Limits, instance_environment, server_environment
 from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
+from tasks.domain.server_log import Masker
 
 _TAIL_BYTES = 4000
-SECRET_LENGTH = 4
-"""Shorter values are no secrets, and would hide half of every text."""
 _TAIL_LINES = 20
 PORT_TRIES = 5
-_MASKED = re.compile("\0+")
 _FIRST_PERIOD_SECONDS = 0.05
 
 
@@ -67,9 +64,7 @@ class Server:
     def __init__(self, process: GuardedProcess, port: int, launch: Launch, log: Path) -> None:
         self._process = process
         self._launch = launch
-        # Each line of a secret of several lines as well: programs print them indented, or with line ends escaped.
-        hidden = {part.strip() for one in launch.secrets for part in (one, *one.splitlines())}
-        self._secrets = sorted((one.encode() for one in hidden if len(one) >= SECRET_LENGTH), key=len, reverse=True)
+        self._masker = Masker(launch.secrets)
         self._log = log
         self._port = port
         self.health_said = "not asked yet"
@@ -156,14 +151,12 @@ class Server:
             with open(self._log, "rb") as file:
                 start = max(0, os.path.getsize(self._log) - _TAIL_BYTES)
                 # A secret is recognized whole only: one that begins before the part that is shown, too.
-                before = min(start, max(map(len, self._secrets), default=0))
+                before = min(start, self._masker.longest)
                 file.seek(start - before)
                 output = file.read()
         except OSError:
             output, before = b"", 0
-        for secret in self._secrets:
-            output = output.replace(secret, b"\0" * len(secret))
-        text = _MASKED.sub("***", output[before:].decode("utf-8", "replace"))
+        text = self._masker.shown(self._masker.blank(output)[before:]).decode("utf-8", "replace")
         lines = text.strip().splitlines()[-_TAIL_LINES:]
         if not lines:
             return " It printed nothing."

@@ -182,13 +182,18 @@ class OutputNames:
         """Name of the summary file."""
         return f"infer-result-{self.task_id}.summary.json"
 
+    @property
+    def logs(self) -> str:
+        """Folder of what the model servers have printed."""
+        return f"infer-result-{self.task_id}.logs"
+
     def manifest(self, part: int) -> str:
         """Name of the output manifest's part 0, 1, 2 ..."""
         return f"infer-result-{self.task_id}{f'_{part}' if part else ''}.manifest"
 
 
 _TASK_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json)")
+_EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json|\.logs)")
 
 
 def is_earlier_run(name: str) -> bool:

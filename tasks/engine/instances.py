@@ -68,7 +68,8 @@ class InstanceGroup:
 
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
-    gives an instance its accelerators, until the group is closed.
+    gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
+    the file that its output is appended to.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class InstanceGroup:
         running_url: str | None = None,
         on_health: Callable[[int], None] = lambda sick: None,
         lease: Lease | None = None,
+        on_log: Callable[[int, Path], None] = lambda number, log: None,
     ) -> None:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
@@ -97,6 +99,7 @@ class InstanceGroup:
         self._running_url = running_url
         self._on_health = on_health
         self._lease = lease
+        self._on_log = on_log
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
@@ -195,6 +198,7 @@ class InstanceGroup:
             visible = device_variables(instance.devices.devices, device_kind())
             launch = replace(launch, environment={**launch.environment, **visible})
         log = self._folder() / f"instance-{instance.number}.log"
+        self._on_log(instance.number, log)
         instance.server = await Server.start(launch, log)
         await instance.server.ready(self._health)
         self._take_in(instance, self._connect(instance.server.url))

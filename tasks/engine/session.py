@@ -27,6 +27,7 @@ from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
+from tasks.engine.server_output import ServerOutputs, Show
 from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -37,7 +38,10 @@ REMOTE_AT_ONCE = 64
 
 
 class Session:
-    """Everything that the shards of one run share in one process. Lives on the engine's loop."""
+    """Everything that the shards of one run share in one process. Lives on the engine's loop.
+
+    ``environment`` gives the values for the model server when they are needed, ``show`` takes what it prints.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Session:
         settings: Settings,
         credentials: Mapping[str, Credentials],
         environment: Callable[[], Awaitable[Mapping[str, str]]],
+        show: Show = lambda line: None,
     ) -> None:
         self.run = run
         self.settings = settings
@@ -82,6 +87,7 @@ class Session:
         self._preparing = asyncio.Lock()
         self._work: set[asyncio.Future[Any]] = set()
         self._folder: Path | None = None
+        self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
         service = run.service
         self.group = InstanceGroup(
             service.instances,
@@ -92,6 +98,9 @@ class Session:
             folder=self._log_folder,
             max_concurrency=service.max_concurrency,
             running_url=service.model if run.serving == "running" else None,
+            on_health=self._note_health,
+            lease=self._devices,
+            on_log=lambda instance, log: self._outputs.follow(instance, log, self._secrets),
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
 
@@ -189,6 +198,10 @@ class Session:
             for worker in self.workers:
                 worker.cancel()
 
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return self._launch.secrets if self._launch is not None else ()
+
     def _note_health(self, sick: int) -> None:
         self.progress.sick_instances = sick
 
@@ -222,6 +235,7 @@ class Session:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         await self.group.close()
+        await self._outputs.close()
         if self.preparing_since and not self.ready_at:
             with suppress(ObjectError):
                 if not await self._is_reported():

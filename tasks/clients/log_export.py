@@ -1,0 +1,53 @@
+"""What model servers print, to an OTLP address through the OpenTelemetry exporter."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tasks.domain.server_log import LogRecord
+
+LOGS_PATH = "/v1/logs"
+TIMEOUT_SECONDS = 5.0
+
+
+class LogExporter:
+    """Sends records to a collector in the background. A collector that does not answer costs the run nothing.
+
+    ``endpoint`` is the collector's OTLP address over HTTP, such as ``http://collector:4318``.
+    """
+
+    def __init__(self, endpoint: str, service: str, task_id: str) -> None:
+        # Imported here: it takes time, and few need it.
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+        from opentelemetry.sdk.resources import Resource
+
+        for name in ("opentelemetry.exporter.otlp.proto.http._log_exporter", "opentelemetry.sdk._shared_internal"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # else a traceback for every batch that is not taken
+        base = endpoint.rstrip("/")
+        address = base if base.endswith(LOGS_PATH) else base + LOGS_PATH
+        self._provider: Any = LoggerProvider(
+            resource=Resource.create({"service.name": service, "thresher.task_id": task_id}),
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPLogExporter(endpoint=address, timeout=TIMEOUT_SECONDS)
+        self._provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+        self._logger: Any = self._provider.get_logger("thresher")
+
+    def emit(self, record: LogRecord) -> None:
+        """Take a record; it is sent with others in a moment."""
+        nanoseconds = int(record.time.timestamp() * 1e9)
+        self._logger.emit(
+            timestamp=nanoseconds,
+            observed_timestamp=nanoseconds,
+            body=record.message,
+            severity_text="INFO",
+            attributes={"thresher.instance": record.instance, "thresher.stream": record.stream},
+        )
+
+    def close(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        """Send what is left, for so long at most. Blocks."""
+        self._provider.force_flush(int(timeout_seconds * 1000))
+        self._provider.shutdown()

@@ -1,0 +1,163 @@
+"""The log store: what model servers print, as JSON lines in a folder or bucket of the administrator's choice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+
+from tasks.clients import local_files
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.errors import StorageError
+from tasks.domain.paths import Address, parse_address
+from tasks.domain.server_log import LogRecord
+
+KEPT_DAYS = 7
+FLUSH_SECONDS = 5.0
+FLUSH_BYTES = 1 << 20
+_GROUP = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STREAM = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_PART = re.compile(r"([0-9]{13})-[0-9]{6}\.jsonl")
+_TEMPORARY = ".tmp"
+
+_log = logging.getLogger(__name__)
+
+
+class LogStore:
+    """``<store>/<group>/<stream>/<milliseconds>-<number>.jsonl``: objects that are written once and never changed.
+
+    So many runs may write at once, on any kind of storage, and what is too old is known by its name alone.
+    """
+
+    def __init__(self, storage: Storage, address: str) -> None:
+        self._storage = storage
+        self._root = parse_address(address)
+        self._output = OutputFolder(storage, self._root, _TEMPORARY)
+
+    async def append(self, name: str, records: Sequence[LogRecord]) -> None:
+        """Write records of one stream as ``name``, relative to the store. Raises ObjectError."""
+        if self._root.scheme == "local":
+            with suppress(OSError):
+                os.makedirs(self._root.path, exist_ok=True)
+        await self._output.write(name, b"".join(record.to_json() for record in records))
+
+    async def streams(self, group: str) -> list[str]:
+        """The streams of a group, the one that began last first. Raises StorageError."""
+        began: dict[str, str] = {}
+        async for stream, part in self._parts(group):
+            began.setdefault(stream, part)
+        return sorted(began, key=lambda stream: (began[stream], stream), reverse=True)
+
+    async def records(self, group: str, stream: str) -> AsyncIterator[LogRecord]:
+        """What a stream holds, by time. Raises StorageError."""
+        folder = self._folder(group).child(_checked(_STREAM, stream, "stream"))
+        names = [part async for found, part in self._parts(group) if found == stream]
+        for name in names:
+            try:
+                text = await self._storage.read(folder.child(name))
+            except ObjectError as error:
+                if error.missing:  # its time was over just now
+                    continue
+                raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
+            for line in text.splitlines():
+                with suppress(ValueError):
+                    yield LogRecord.from_json(line)
+
+    async def prune(self, now: datetime) -> int:
+        """Remove what is older than seven days; how many objects. Nothing is touched that is not the store's own.
+
+        Raises StorageError.
+        """
+        oldest = int((now - timedelta(days=KEPT_DAYS)).timestamp() * 1000)
+        removed = 0
+        try:
+            async for name, _ in self._storage.list(self._root):
+                group, stream, part = (*name.split("/"), "", "", "")[:3]
+                match = _PART.fullmatch(part)
+                if name.count("/") != 2 or match is None or not (_GROUP.fullmatch(group) and _STREAM.fullmatch(stream)):
+                    continue
+                if int(match[1]) < oldest:
+                    await self._output.delete_files([name])
+                    removed += 1
+                    if self._root.scheme == "local":
+                        folder = f"{self._root.path}/{group}"
+                        local_files.remove_empty(f"{folder}/{stream}", folder)
+        except ObjectError as error:
+            if not error.missing:
+                raise StorageError(f"The log store {self._root} cannot be cleared of old logs: {error.cause}") from None
+        return removed
+
+    def _folder(self, group: str) -> Address:
+        return self._root.child(_checked(_GROUP, group, "group"))
+
+    async def _parts(self, group: str) -> AsyncIterator[tuple[str, str]]:
+        """Stream and name of every object of a group, by name."""
+        try:
+            async for name, _ in self._storage.list(self._folder(group)):
+                stream, _, part = name.partition("/")
+                if _PART.fullmatch(part):
+                    yield stream, part
+        except ObjectError as error:
+            if not error.missing:
+                raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
+
+
+def _checked(pattern: re.Pattern[str], name: str, what: str) -> str:
+    if pattern.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no {what} of the log store: letters, digits, '-' and '_'")
+    return name
+
+
+class LogStream:
+    """Records on their way into one stream, written every few seconds. A store that fails costs the run nothing."""
+
+    def __init__(self, store: LogStore, group: str, stream: str) -> None:
+        self._store = store
+        self._path = f"{_checked(_GROUP, group, 'group')}/{_checked(_STREAM, stream, 'stream')}"
+        self._records: list[LogRecord] = []
+        self._bytes = 0
+        self._written = 0
+        self._warned = False
+        self._full = asyncio.Event()
+        self._closing = False
+        self._flushing = asyncio.create_task(self._flush_now_and_then())
+
+    def add(self, record: LogRecord) -> None:
+        """Take a record."""
+        self._records.append(record)
+        self._bytes += len(record.message)
+        if self._bytes >= FLUSH_BYTES:
+            self._full.set()
+
+    async def close(self) -> None:
+        """Write what is left."""
+        self._closing = True
+        self._full.set()
+        await self._flushing
+
+    async def _flush_now_and_then(self) -> None:
+        while not self._closing:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._full.wait(), FLUSH_SECONDS)
+            self._full.clear()
+            await self._flush()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        records, self._records, self._bytes = self._records, [], 0
+        if not records:
+            return
+        milliseconds = int(records[0].time.timestamp() * 1000)
+        name = f"{self._path}/{milliseconds:013d}-{self._written:06d}.jsonl"
+        self._written += 1
+        try:
+            await self._store.append(name, records)
+        except ObjectError as error:
+            if not self._warned:
+                _log.warning("log store not written stream=%s cause=%s", self._path, error.cause)
+            self._warned = True

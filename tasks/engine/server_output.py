@@ -1,0 +1,191 @@
+"""What the model servers print, and where it goes: Logs tab, output folder, log store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.log_export import LogExporter
+from tasks.clients.log_store import LogStore, LogStream
+from tasks.clients.output_follower import OutputFollower
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.errors import StorageError
+from tasks.domain.run import Run
+from tasks.domain.server_log import LineBudget, LogRecord, Masker, stream_name
+from tasks.settings import Settings
+
+BURST_LINES = 200
+"""So many lines go to the Logs tab at once; a model server's start is talkative."""
+SHOWN_CHARACTERS = 2_000
+"""Longer lines are cut in the Logs tab."""
+PART_BYTES = 8 << 20
+
+_log = logging.getLogger(__name__)
+
+Show = Callable[[str], None]
+
+
+class FullText:
+    """The whole output of an instance beside the results: ``instance-0.log``, ``instance-0_1.log`` and so on."""
+
+    def __init__(self, output: OutputFolder, folder: str, instance: int, max_bytes: int) -> None:
+        self._output = output
+        self._folder = folder
+        self._name = f"instance-{instance}"
+        self._left = max_bytes
+        self._dropped = 0
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._part: int | None = None
+        self._failed = False
+
+    async def add(self, lines: Sequence[str]) -> None:
+        """Take lines; written whenever there are enough for a part."""
+        for line in lines:
+            data = line.encode("utf-8", "replace") + b"\n"
+            if len(data) > self._left:
+                self._left = 0
+                self._dropped += len(data)
+                continue
+            self._left -= len(data)
+            self._size += len(data)
+            self._lines.append(data)
+        if self._size >= PART_BYTES:
+            await self._write()
+
+    async def close(self) -> None:
+        """Write what is left."""
+        if self._dropped:
+            self._lines.append(f"({self._dropped} more bytes are left out: THRESHER_MAX_LOG_BYTES)\n".encode())
+        if self._lines:
+            await self._write()
+
+    async def _write(self) -> None:
+        data = b"".join(self._lines)
+        self._lines, self._size = [], 0
+        if self._failed:
+            return
+        try:
+            if self._part is None:  # an earlier try of the run may have left some
+                there = await self._output.list(self._folder)
+                self._part = sum(name.startswith((f"{self._name}.", f"{self._name}_")) for name in there)
+            suffix = f"_{self._part}" if self._part else ""
+            await self._output.write(f"{self._folder}/{self._name}{suffix}.log", data)
+            self._part += 1
+        except ObjectError as error:  # it costs no item
+            self._failed = True
+            _log.warning("output of %s not kept folder=%s cause=%s", self._name, self._folder, error.cause)
+
+
+class ServerOutputs:
+    """The output of all instances of one run in one process."""
+
+    def __init__(self, run: Run, settings: Settings, storage: Storage, output: OutputFolder, show: Show) -> None:
+        self._run = run
+        self._settings = settings
+        self._output = output
+        self._show = show
+        self._instances: dict[int, ServerOutput] = {}
+        self._store: LogStore | None = None
+        self._exporter: LogExporter | None = None
+        if run.service.runtime_log_output:
+            self._store = LogStore(storage, settings.log_store)
+            if settings.log_otlp_endpoint:
+                self._exporter = LogExporter(settings.log_otlp_endpoint, run.service.name, run.task_id)
+
+    def follow(self, instance: int, path: Path, secrets: Sequence[str]) -> None:
+        """Follow the file that an instance's output goes to, from now on and over restarts of its server."""
+        if instance in self._instances:
+            return
+        run, settings = self._run, self._settings
+        stream = stream_name(run.task_id, instance)
+        self._instances[instance] = ServerOutput(
+            run,
+            instance,
+            path,
+            Masker(secrets),
+            budget=LineBudget(settings.log_lines_per_second, BURST_LINES),
+            show=self._show,
+            full=FullText(self._output, run.names.logs, instance, settings.max_log_bytes),
+            stream=LogStream(self._store, run.service.name, stream) if self._store else None,
+            exporter=self._exporter,
+        )
+
+    async def close(self) -> None:
+        """Hand on what is left of all; what is too old in the log store goes."""
+        await asyncio.gather(*(output.close() for output in self._instances.values()), return_exceptions=True)
+        if self._exporter is not None:
+            await asyncio.to_thread(self._exporter.close)
+        if self._store is not None:
+            with suppress(StorageError, ObjectError):
+                await self._store.prune(datetime.now(UTC))
+
+
+class ServerOutput:
+    """Hands the output of one instance on, over restarts of its server, until it is closed."""
+
+    def __init__(
+        self,
+        run: Run,
+        instance: int,
+        path: Path,
+        masker: Masker,
+        *,
+        budget: LineBudget,
+        show: Show,
+        full: FullText,
+        stream: LogStream | None,
+        exporter: LogExporter | None,
+    ) -> None:
+        self._run = run
+        self._instance = instance
+        self._budget = budget
+        self._show = show
+        self._full = full
+        self._stream = stream
+        self._exporter = exporter
+        self._follower = OutputFollower(path, masker, self._take)
+
+    async def _take(self, lines: Sequence[str]) -> None:
+        now = asyncio.get_running_loop().time()
+        for line in lines:
+            if line and self._budget.allow(now):
+                self._say_held_back()
+                self._show(f"instance-{self._instance}: {line[:SHOWN_CHARACTERS]}")
+        await self._full.add(lines)
+        if self._stream is not None or self._exporter is not None:
+            for line in lines:
+                self._record(line)
+
+    def _record(self, line: str) -> None:
+        task_id = self._run.task_id
+        record = LogRecord(
+            time=datetime.now(UTC),
+            group=self._run.service.name,
+            stream=stream_name(task_id, self._instance),
+            task_id=task_id,
+            instance=self._instance,
+            message=line,
+        )
+        if self._stream is not None:
+            self._stream.add(record)
+        if self._exporter is not None:
+            self._exporter.emit(record)
+
+    def _say_held_back(self) -> None:
+        if held_back := self._budget.take_held_back():
+            where = self._run.output_address.child(self._run.names.logs)
+            self._show(f"instance-{self._instance}: ({held_back:,} lines are not shown here; all are in {where})")
+
+    async def close(self) -> None:
+        """Hand on what is left; returns when it is where it belongs. Call it once the server has ended."""
+        await self._follower.close()
+        self._say_held_back()
+        await self._full.close()
+        if self._stream is not None:
+            await self._stream.close()
