@@ -24,8 +24,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: install
 	$(BIN)/python -m deployments.demo
 
+PORT ?= 4200
 up: install
-	$(BIN)/thresher up
+	$(BIN)/thresher up --port $(PORT)
 
 # What tests need beside Python packages: Chromium, PostgreSQL, Redis.
 system-packages:

@@ -63,7 +63,7 @@ async def tell(client: PrefectClient, task_id: str) -> None:
 async def _label(client: PrefectClient, task_id: str, now: RunReport) -> None:
     """Set the labels of the flow run. Raises httpx.HTTPError.
 
-    Prefect's server on SQLite often answers 503 here, as it reads and then writes while the run's tasks are being noted;
+    Prefect's server on SQLite often answers 503 here: it reads and then writes while the tasks of the run are noted;
     its client would wait two seconds, which every short run would take longer.
     """
     request = client._client.build_request("PATCH", f"/flow_runs/{task_id}/labels", json=now.labels())

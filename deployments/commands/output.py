@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,12 @@ def talk() -> Console:
 def say(text: str) -> None:
     """Say a line on standard error, as it is."""
     talk().print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def quiet_prefect() -> None:
+    """Let Prefect's own log say errors only, unless the user has set its level; call it before Prefect is imported."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says when something is still on its way
 
 
 def print_text(text: str) -> None:

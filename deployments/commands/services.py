@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from cyclopts import App, Parameter
 
-from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, say
+from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, quiet_prefect, say
 from tasks.domain.errors import Problem, SpecificationError
 
 if TYPE_CHECKING:
     from deployments.service import Execution, Service
 
+P = ParamSpec("P")
 Wait = Annotated[bool, Parameter(negative=(), help="Return when the run has ended; the exit code tells how.")]
 
 
@@ -201,8 +204,17 @@ def logs(
 def register(app: App) -> None:
     """Add these commands to the command line."""
     for command in (deploy, show, start, stop, edit, schedule, delete, logs):
-        app.command(command)
-    app.command(list_services, name="list")
+        app.command(_quietly(command))
+    app.command(_quietly(list_services), name="list")
+
+
+def _quietly(command: Callable[P, int]) -> Callable[P, int]:
+    @wraps(command)
+    def quiet(*arguments: P.args, **named: P.kwargs) -> int:
+        quiet_prefect()
+        return command(*arguments, **named)
+
+    return quiet
 
 
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:

@@ -90,6 +90,9 @@ class LogStore:
         except ObjectError as error:
             if not error.missing:
                 raise StorageError(f"The log store {self._root} cannot be cleared of old logs: {error.cause}") from None
+        if self._root.scheme == "local":
+            temporary = self._output.scratch
+            local_files.remove_empty(temporary.child("tmp").path, temporary.path)
         return removed
 
     def _folder(self, group: str) -> Address:

@@ -13,10 +13,13 @@ from tasks.domain.pool import Pool
 
 
 def read_pools(folder: Path) -> dict[str, Pool]:
-    """The pools of a folder, by name. Raises SpecificationError for a file that cannot be read."""
+    """The pools of a folder (``*.yaml``, ``*.yml``), by name. Raises SpecificationError naming every wrong file."""
     pools: dict[str, Pool] = {}
+    files: dict[str, Path] = {}
     problems: list[Problem] = []
-    for path in sorted(folder.glob("*.yaml")):
+    if not folder.is_dir():
+        raise SpecificationError([Problem("pools", str(folder), "there is no such folder of pool files")])
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             document = yaml.safe_load(path.read_bytes())
             pool = Pool.model_validate(document)
@@ -25,7 +28,12 @@ def read_pools(folder: Path) -> dict[str, Pool]:
         except ValidationError as error:
             problems += validation_problems(error, f"{path}: ")
         else:
+            if pool.name in files:
+                problems.append(
+                    Problem(f"{path}: name", pool.name, f"is the name of the pool in {files[pool.name]}, too")
+                )
             pools[pool.name] = pool
+            files[pool.name] = path
     if problems:
         raise SpecificationError(problems)
     return pools

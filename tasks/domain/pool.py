@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.domain.package import PackageConfig
+from tasks.domain.secret_words import SECRET_WORDS
+
+_OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("docker", "kubernetes"): ("image",),
+    ("docker",): ("network", "volumes"),
+    ("kubernetes",): ("namespace", "service_account", "accelerator_resource"),
+}
+"""Fields that only some kinds of pools have."""
 
 
 class _Part(BaseModel):
@@ -32,6 +40,42 @@ class Pool(_Part):
     contact: Annotated[str, Field(description="who to ask for it")] = "the administrator"
     max_runs: Annotated[int | None, Field(ge=1, description="runs at the same time")] = None
     flavors: Annotated[tuple[Flavor, ...], Field(min_length=1)]
+    image: Annotated[str | None, Field(description="image of a run's container")] = None
+    environment: Annotated[
+        dict[str, str], Field(description="variables of a run's process or container, no secrets")
+    ] = Field(default_factory=dict)
+    network: Annotated[str | None, Field(description="Docker network of the containers")] = None
+    volumes: Annotated[tuple[str, ...], Field(description="Docker volumes, as host:container")] = ()
+    namespace: Annotated[str | None, Field(description="Kubernetes namespace of the jobs; default: default")] = None
+    service_account: Annotated[str | None, Field(description="Kubernetes service account of the jobs")] = None
+    accelerator_resource: Annotated[
+        str | None, Field(description="Kubernetes resource of an accelerator; default: nvidia.com/gpu")
+    ] = None
+
+    @field_validator("environment")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
+        if found := [name for name, text in value.items() if text and SECRET_WORDS.search(name)]:
+            raise ValueError(f"should hold no secret ({', '.join(found)}): it is shown to everybody on the server")
+        return value
+
+    @field_validator("flavors")
+    @classmethod
+    def _named_once(cls, value: tuple[Flavor, ...]) -> tuple[Flavor, ...]:
+        names = [flavor.name for flavor in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"should have different names ({', '.join(twice)} stands there more than once)")
+        return value
+
+    @model_validator(mode="after")
+    def _fields_of_the_kind(self) -> Pool:
+        if self.kind != "process" and not self.image:
+            raise ValueError(f"image is needed: a run of a {self.kind} pool is a container")
+        for kind, names in _OF_KINDS.items():
+            for name in names:
+                if self.kind not in kind and getattr(self, name):
+                    raise ValueError(f"{name} is for {' and '.join(kind)} pools only, this one's kind is {self.kind}")
+        return self
 
     def flavor(self, name: str) -> Flavor | None:
         """The flavor called ``name``, or None."""

@@ -20,11 +20,11 @@ from tasks.domain import paths
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
 from tasks.domain.schedule import Schedule
+from tasks.domain.secret_words import SECRET_WORDS
 
 NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
 SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9][a-z0-9-]*)\s*\}\}")
-_SECRET_WORDS = re.compile("PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|KEY|CREDENTIAL|PRIVATE", re.IGNORECASE)
 _ROWS = re.compile(r"[0-9]{1,9}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -323,7 +323,7 @@ class BatchService(BaseModel):
         return [
             name
             for name, value in self.environment.items()
-            if value and _SECRET_WORDS.search(name) and not SECRET_REFERENCE.search(value)
+            if value and SECRET_WORDS.search(name) and not SECRET_REFERENCE.search(value)
         ]
 
     @property
@@ -332,7 +332,7 @@ class BatchService(BaseModel):
         return [
             name
             for name, value in self.environment.items()
-            if _SECRET_WORDS.search(name) or SECRET_REFERENCE.search(value)
+            if SECRET_WORDS.search(name) or SECRET_REFERENCE.search(value)
         ]
 
 

@@ -72,3 +72,26 @@ def test_pool__refuses_what_is_no_pool(pool: dict[str, Any]) -> None:
 
 def test_pool__json_and_back_is_the_same_pool() -> None:
     assert Pool.model_validate_json(POOL.model_dump_json()) == POOL
+
+
+CONTAINER = {"name": "p", "image": "thresher:1", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"kind": "docker", "image": None}, "image is needed: a run of a docker pool is a container"),
+        ({"kind": "kubernetes", "image": None}, "image is needed: a run of a kubernetes pool is a container"),
+        ({"kind": "process"}, "image is for docker and kubernetes pools only, this one's kind is process"),
+        ({"kind": "docker", "namespace": "n"}, "namespace is for kubernetes pools only, this one's kind is docker"),
+        ({"kind": "kubernetes", "volumes": ["a:b"]}, "volumes is for docker pools only"),
+        ({"kind": "docker", "environment": {"MY_TOKEN": "x"}}, "should hold no secret (MY_TOKEN)"),
+        (
+            {"kind": "docker", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}] * 2},
+            "should have different names (f stands there more than once)",
+        ),
+    ],
+)
+def test_pool__says_which_fields_do_not_fit(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Pool.model_validate(CONTAINER | fields)

@@ -400,7 +400,9 @@ def test_model__that_never_becomes_healthy_fails_the_run_with_what_it_printed(
     ran = run_service(model=str(package(*options, health=health)), input_path=str(source))
     assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
     assert expected in str(ran.error)
-    assert [name for name in ran.top if not name.startswith(".")] == []
+    assert ran.top == ["infer-result-{id}.logs"]  # what it printed is all that there is
+    printed = Path(ran.output, f"infer-result-{ran.task_id}.logs", "instance-0.log").read_text()
+    assert next(line for line in ran.logs if line.startswith("instance-0: ")).partition(": ")[2] in printed
     assert not [line for line in ran.logs if "Traceback" in line]
 
 

@@ -1,0 +1,107 @@
+"""Each pool's template, rendered by the worker's own job configuration class for each of its flavors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from prefect.server.schemas.actions import WorkPoolCreate
+from prefect.workers.base import BaseJobConfiguration
+from prefect.workers.process import ProcessJobConfiguration
+from prefect_docker.worker import DockerWorkerJobConfiguration
+from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
+
+from deployments.pool_templates import FLOW_ENVIRONMENT, FLOW_MEMORY_MIB, base_job_template, job_variables
+from tasks.clients.pool_files import read_pools
+from tasks.domain.pool import Flavor, Pool
+from tasks.server_pools import pool_of
+
+FOLDER = Path(__file__).parents[2] / "infra" / "pools"
+CLASSES: dict[str, type[BaseJobConfiguration]] = {
+    "process": ProcessJobConfiguration,
+    "docker": DockerWorkerJobConfiguration,
+    "kubernetes": KubernetesWorkerJobConfiguration,
+}
+
+
+def pools() -> list[Pool]:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (FOLDER / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    return [*read_pools(FOLDER).values(), Pool.model_validate(yaml.safe_load(example))]
+
+
+CASES = [
+    pytest.param(pool, flavor, instances, id=f"{pool.name}-{flavor.name}-{instances}")
+    for pool in pools()
+    for flavor in pool.flavors
+    for instances in (1, 3)
+]
+
+
+def rendered(pool: Pool, flavor: Flavor, instances: int) -> Any:
+    template = base_job_template(pool)
+    values = job_variables(pool, flavor, instances)
+    return asyncio.run(CLASSES[pool.kind].from_template_and_values(template, values))
+
+
+def test_pools__of_the_project_are_of_every_kind() -> None:
+    assert {pool.kind for pool in pools()} == set(CLASSES)
+
+
+@pytest.mark.parametrize("pool", pools(), ids=lambda pool: pool.name)
+def test_template__is_one_that_the_server_takes_and_the_pool_can_be_read_back(pool: Pool) -> None:
+    created = WorkPoolCreate(name=pool.name, type=pool.kind, base_job_template=base_job_template(pool))
+    assert pool_of(created.base_job_template) == pool
+
+
+@pytest.mark.parametrize(("pool", "flavor", "instances"), CASES)
+def test_template__gives_the_flow_its_environment_whatever_the_flavor(
+    pool: Pool, flavor: Flavor, instances: int
+) -> None:
+    job = rendered(pool, flavor, instances)
+    assert {**FLOW_ENVIRONMENT, **pool.environment}.items() <= job.env.items()
+
+
+@pytest.mark.parametrize(("pool", "flavor", "instances"), CASES)
+def test_flavor__ends_up_in_the_job(pool: Pool, flavor: Flavor, instances: int) -> None:
+    job = rendered(pool, flavor, instances)
+    memory_mib = int(flavor.memory_gb * 1024) * instances + FLOW_MEMORY_MIB
+    if pool.kind == "process":
+        assert job_variables(pool, flavor, instances) == {}
+    elif pool.kind == "docker":
+        assert job.image == pool.image
+        assert job.mem_limit == f"{memory_mib}m"
+        assert job.container_create_kwargs["nano_cpus"] == (flavor.cpu * instances + 0.5) * 1e9
+        devices = job.container_create_kwargs["device_requests"]
+        count = flavor.accelerators * instances
+        assert devices == ([{"Count": count, "Capabilities": [["gpu"]]}] if count else [])
+        assert (job.networks, job.volumes) == ([pool.network], list(pool.volumes))
+    else:
+        spec = job.job_manifest["spec"]["template"]["spec"]
+        resources = spec["containers"][0]["resources"]
+        assert spec["containers"][0]["image"] == pool.image
+        expected = {"cpu": f"{int((flavor.cpu * instances + 0.5) * 1000)}m", "memory": f"{memory_mib}Mi"}
+        if flavor.accelerators:
+            expected["nvidia.com/gpu"] = str(flavor.accelerators * instances)
+        assert resources == {"requests": expected, "limits": expected}
+        assert job.namespace == pool.namespace
+
+
+@pytest.mark.parametrize(("pool", "flavor", "instances"), [case for case in CASES if "dedicated" in str(case.id)])
+def test_template__is_a_job_that_kubernetes_takes(pool: Pool, flavor: Flavor, instances: int) -> None:
+    job = rendered(pool, flavor, instances)
+    manifest = job.job_manifest
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
+    # As its worker does it right before the job is created.
+    container["env"] = [{"name": name, "value": value} for name, value in job.env.items()]
+    container["args"] = ["prefect", "flow-run", "execute"]
+    for misplaced in ("parallelism", "completions"):  # Prefect's own template has them one level too deep
+        manifest["spec"]["template"]["spec"].pop(misplaced)
+    kubernetes_validate.validate(manifest, "1.30", strict=True)
+    container["resources"]["limits"]["cpu"] = ["no quantity"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest, "1.30", strict=True)

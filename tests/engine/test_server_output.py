@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.paths import parse_address
+from tasks.engine.server_output import PART_BYTES, FullText
+from tasks.settings import Settings
+
+
+def kept(tmp_path: Path, lines: list[str], max_bytes: int = 1 << 30, times: int = 1) -> dict[str, str]:
+    (tmp_path / "out").mkdir(exist_ok=True)
+
+    async def write() -> None:
+        storage = Storage(Settings(), {})
+        for _ in range(times):
+            full = FullText(
+                OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 3, max_bytes
+            )
+            await full.add(lines)
+            await full.close()
+        await storage.close()
+
+    asyncio.run(write())
+    return {path.name: path.read_text() for path in sorted((tmp_path / "out" / "logs").glob("*"))}
+
+
+def test_full_text__is_one_file_an_instance(tmp_path: Path) -> None:
+    assert kept(tmp_path, ["one", "", "two"]) == {"instance-3.log": "one\n\ntwo\n"}
+
+
+def test_full_text__of_a_run_that_is_tried_again_stands_beside_the_first(tmp_path: Path) -> None:
+    assert kept(tmp_path, ["one"], times=3) == {
+        "instance-3.log": "one\n",
+        "instance-3_1.log": "one\n",
+        "instance-3_2.log": "one\n",
+    }
+
+
+def test_full_text__is_bounded_and_says_what_is_left_out(tmp_path: Path) -> None:
+    assert kept(tmp_path, ["12345", "6789", "0"], max_bytes=8)["instance-3.log"] == (
+        "12345\n(7 more bytes are left out: THRESHER_MAX_LOG_BYTES)\n"
+    )
+
+
+def test_full_text__goes_on_in_parts(tmp_path: Path) -> None:
+    async def write() -> None:
+        (tmp_path / "out").mkdir()
+        storage = Storage(Settings(), {})
+        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0, 1 << 30)
+        line = "x" * (PART_BYTES // 2)
+        for _ in range(3):
+            await full.add([line])
+        await full.close()
+        await storage.close()
+
+    asyncio.run(write())
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "out" / "logs").glob("*")}
+    assert sizes == {"instance-0.log": PART_BYTES + 2, "instance-0_1.log": PART_BYTES // 2 + 1}
+
+
+def test_full_text__that_cannot_be_written_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file where a folder should be")
+
+    async def write() -> None:
+        storage = Storage(Settings(), {})
+        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0, 1 << 30)
+        await full.add(["one"])
+        await full.close()
+        await storage.close()
+
+    asyncio.run(write())

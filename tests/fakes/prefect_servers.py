@@ -1,0 +1,281 @@
+"""Real Prefect servers as context managers: one on SQLite, one on PostgreSQL with Redis messaging; and their workers.
+
+    with postgres_redis_server(folder) as server, worker(server, "public-cpu"):
+        requests.get(server.api + "/health")
+
+Everything is on free ports of 127.0.0.1, in folders of its own, and is ended with the block, or with this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from fakes import processes
+
+START_SECONDS = 240.0
+"""Far beyond what a server takes to start; PostgreSQL's tables are made then, too."""
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A Prefect server that runs."""
+
+    api: str
+    folder: Path
+    """Where its logs and those of its workers are, and `home`, the PREFECT_HOME of its clients."""
+    auth_string: str = ""
+    database: Path | None = None
+    """The SQLite database, if it is one."""
+
+    @property
+    def ui(self) -> str:
+        """Address of the user interface."""
+        return self.api.removesuffix("/api")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables of clients and workers."""
+        return {
+            "PREFECT_API_URL": self.api,
+            "PREFECT_HOME": str(self.folder / "home"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.2",
+            "DO_NOT_TRACK": "1",
+            **({"PREFECT_API_AUTH_STRING": self.auth_string} if self.auth_string else {}),
+        }
+
+    def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str = "") -> Any:
+        """An answer of the API; a `body` is posted, unless `method` says otherwise."""
+        user, _, password = self.auth_string.partition(":")
+        answer = requests.request(
+            method or ("GET" if body is None else "POST"), self.api + path, json=body, timeout=60,
+            auth=(user, password) if self.auth_string else None,
+        )  # fmt: skip
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+@contextlib.contextmanager
+def sqlite_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
+    """A Prefect server in one process, with its database in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    database = folder / "prefect.db"
+    own = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}"}
+    with _web_server(folder, own, auth_string, database=database) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def postgres_redis_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
+    """A Prefect server as for many users: web server and background services in a process each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _postgres(folder) as database, _redis(folder) as redis_port:
+        own = {
+            "PREFECT_API_DATABASE_CONNECTION_URL": database,
+            "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",
+            "PREFECT_MESSAGING_CACHE": "prefect_redis.messaging",
+            "PREFECT_SERVER_EVENTS_CAUSAL_ORDERING": "prefect_redis.ordering",
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect_redis.lease_storage",
+            "PREFECT_REDIS_MESSAGING_HOST": "127.0.0.1",
+            "PREFECT_REDIS_MESSAGING_PORT": str(redis_port),
+            "PREFECT_SERVER_DOCKET_URL": f"redis://127.0.0.1:{redis_port}/1",
+        }
+        with _web_server(folder, own, auth_string, "--no-services") as server:
+            log = folder / "services.log"
+            environment = _environment(server) | own
+            services = processes.start(_prefect("server", "services", "start"), log, environment)
+            try:
+                processes.wait_until(lambda: b"Starting services" in log.read_bytes(), services, log, START_SECONDS)
+                yield server
+                assert services.poll() is None, f"the services ended by themselves: {log.read_text()[-2000:]}"
+            finally:
+                processes.stop(services, 15)
+
+
+@contextlib.contextmanager
+def worker(server: PrefectServer, pool: str, environment: Mapping[str, str] | None = None) -> Iterator[WorkerProcess]:
+    """A worker of a pool of plain processes, once the server knows that it is there."""
+    one = WorkerProcess(server, pool, environment or {})
+    try:
+        one.start()
+        yield one
+    finally:
+        one.stop()
+
+
+class WorkerProcess:
+    """A worker, which can be ended and started again."""
+
+    def __init__(self, server: PrefectServer, pool: str, environment: Mapping[str, str]) -> None:
+        self.server = server
+        self.pool = pool
+        self.log = server.folder / f"worker-{pool}.log"
+        self._environment = environment
+        self._started = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the worker and wait until it is ONLINE."""
+        self._started += 1
+        name = f"test {self.pool} {os.getpid()} {self._started}"
+        command = _prefect("worker", "start", "--pool", self.pool, "--type", "process", "--name", name)
+        environment = _environment(self.server) | {"PREFECT_WORKER_QUERY_SECONDS": "1", **self._environment}
+        self.process = processes.start(command, self.log, environment)
+
+        def online() -> bool:
+            found = self.server.ask(f"/work_pools/{self.pool}/workers/filter", {})
+            return any(one["name"] == name and one["status"] == "ONLINE" for one in found)
+
+        processes.wait_until(online, self.process, self.log, START_SECONDS)
+
+    def stop(self) -> None:
+        """End the worker, and the runs that it has started."""
+        if self.process is not None:
+            processes.stop(self.process, 45)
+
+
+def _prefect(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "prefect", *arguments]
+
+
+def _environment(server: PrefectServer) -> dict[str, str]:
+    """This process's variables with those of a client of the server, and none of another server's."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    return own | {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | server.environment
+
+
+@contextlib.contextmanager
+def _web_server(
+    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None
+) -> Iterator[PrefectServer]:
+    port = processes.free_port()
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database)
+    environment = _environment(server) | {
+        "PREFECT_UI_API_URL": server.api,
+        "PREFECT_SERVER_UI_API_URL": server.api,
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        **({"PREFECT_SERVER_API_AUTH_STRING": auth_string} if auth_string else {}),
+        **own,
+    }
+    log = folder / "server.log"
+    command = _prefect("server", "start", "--host", "127.0.0.1", "--port", str(port), *options)
+    process = processes.start(command, log, environment)
+
+    def answers() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{server.api}/health", timeout=2).status_code in (200, 401)
+        return False
+
+    try:
+        processes.wait_until(answers, process, log, START_SECONDS)
+        yield server
+    finally:
+        processes.stop(process, 15)
+
+
+@contextlib.contextmanager
+def _redis(folder: Path) -> Iterator[int]:
+    port = processes.free_port()
+    log = folder / "redis.log"
+    command = [
+        *(_program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+        *("--dir", str(folder)),
+    ]
+    process = processes.start(command, log, os.environ)
+    try:
+        processes.wait_until(lambda: b"Ready to accept connections" in log.read_bytes(), process, log, START_SECONDS)
+        yield port
+    finally:
+        processes.stop(process, 10)
+
+
+@contextlib.contextmanager
+def _postgres(folder: Path) -> Iterator[str]:
+    """A PostgreSQL server with an empty database; its address for Prefect."""
+    port = processes.free_port()
+    log = folder / "postgres.log"
+    # Not below pytest's folder: nobody but its owner can enter that, and root may not run PostgreSQL.
+    home = Path(tempfile.mkdtemp(prefix="tests-postgres-", dir="/tmp"))
+    as_whom = _ordinary_user()
+    try:
+        if as_whom:
+            os.chown(home, as_whom.pw_uid, as_whom.pw_gid)
+        initdb = [_program("initdb"), "-D", str(home / "data"), "-U", "prefect", "-A", "trust", "-E", "UTF8"]
+        _run([*initdb, "--no-sync", "--locale", "C"], log, as_whom)
+        command = [
+            *(_program("postgres"), "-D", str(home / "data"), "-p", str(port), "-k", str(home), "-h", "127.0.0.1"),
+            *("-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"),
+            *("-c", "max_connections=200"),
+        ]
+        process = _start(command, log, as_whom)
+
+        def ready() -> bool:
+            asked = [_program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+            return subprocess.run(asked, check=False).returncode == 0
+
+        try:
+            processes.wait_until(ready, process, log, START_SECONDS)
+            _run([_program("createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect"], log, as_whom)
+            yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
+        finally:
+            if process.poll() is None:
+                process.send_signal(2)  # the fast shutdown: clients are sent away
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            processes.stop(process)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _ordinary_user() -> pwd.struct_passwd | None:
+    """Whom PostgreSQL runs as, if not as whoever runs the tests."""
+    if os.geteuid() != 0:
+        return None
+    with contextlib.suppress(KeyError):
+        return pwd.getpwnam("postgres")
+    return pwd.getpwnam("nobody")
+
+
+def _start(command: Sequence[str], log: Path, as_whom: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
+    def before() -> None:
+        if as_whom:  # first, since the kernel forgets the wish to die with the parent when the user changes
+            os.setgroups([])
+            os.setgid(as_whom.pw_gid)
+            os.setuid(as_whom.pw_uid)
+        processes.die_with_parent()
+
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd="/", preexec_fn=before,
+        )  # fmt: skip
+
+
+def _run(command: Sequence[str], log: Path, as_whom: pwd.struct_passwd | None) -> None:
+    process = _start(command, log, as_whom)
+    try:
+        if process.wait(START_SECONDS):
+            raise processes.FakeDidNotStart(f"{command}: code {process.returncode}\n{log.read_text()[-2000:]}")
+    finally:
+        processes.stop(process)
+
+
+def _program(name: str) -> str:
+    """Path of a program; Debian keeps PostgreSQL's out of PATH. Raises FakeDidNotStart if it is not installed."""
+    if found := shutil.which(name):
+        return found
+    for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True):
+        return str(path)
+    raise processes.FakeDidNotStart(f"{name} is not installed: sh tests/system-packages.sh installs it")
