@@ -22,6 +22,8 @@ from tasks.domain.pool import Flavor, Pool
 from tasks.server_pools import pool_of
 
 FOLDER = Path(__file__).parents[2] / "infra" / "pools"
+pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]  # references to blocks are looked up
+
 CLASSES: dict[str, type[BaseJobConfiguration]] = {
     "process": ProcessJobConfiguration,
     "docker": DockerWorkerJobConfiguration,

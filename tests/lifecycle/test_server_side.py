@@ -1,0 +1,170 @@
+"""What happens to services from the server's side: changed there, started there, scheduled, secrets kept there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import requests
+from fakes import processes
+
+from deployments import lifecycle, overview
+from tasks.domain.errors import ServerError, SpecificationError
+
+VALUE = "opensesame-4711-opensesame"
+
+
+def test_specification_changed_on_the_server__is_refused_in_our_words(stack, fields, name):
+    lifecycle.deploy(fields())
+    stack.completed(name)
+    deployment = stack.deployment(name)
+    wrong = {"service": {**deployment["parameters"]["service"], "instances": 0}}
+    with pytest.raises(requests.HTTPError, match=r"409|422"):  # the form's schema is enforced
+        stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": wrong})
+
+    stack.change(name, instances=0)
+    with pytest.raises(SpecificationError, match="instances"):
+        lifecycle.start(name)
+    ended = stack.ended(stack.run(name))
+    assert ended["state"]["type"] == "FAILED" and "instances" in ended["state"]["message"]
+    assert overview.show(name).status == "Failed"
+
+
+def test_start__a_refusal_by_the_server_is_one_line(stack, fields, name):
+    lifecycle.deploy(fields())
+    stack.completed(name)
+    deployment = stack.deployment(name)
+    schema = json.loads(json.dumps(deployment["parameter_openapi_schema"]))
+    schema["definitions"]["BatchService"]["properties"]["instances"]["maximum"] = 0
+    body = {"parameter_openapi_schema": schema, "enforce_parameter_schema": True}
+    asked = requests.patch(f"{stack.server.api}/deployments/{deployment['id']}", json=body, timeout=60)
+    if asked.status_code == 422 or stack.deployment(name)["parameter_openapi_schema"] != schema:
+        pytest.fail(f"the server does not let the schema be changed: {asked.text}")
+    with pytest.raises(ServerError) as refused:
+        lifecycle.start(name)
+    message = str(refused.value)
+    assert "\n" not in message and "instances" in message and ("409" in message or "422" in message)
+    assert len(overview.runs(name)) == 1
+
+
+def test_schedule__an_interval_fires(stack, fields, name):
+    lifecycle.deploy(fields())
+    stack.completed(name)
+    assert lifecycle.schedule(name, {"interval_minutes": 0.1}).schedule == "every 0.1 min"
+    processes.poll(lambda: len(overview.runs(name)) > 1, lambda: stack.told(name), 120)
+    assert lifecycle.schedule(name, None).schedule == ""
+    fired = overview.runs(name)[0].id
+    assert stack.ended(fired)["state"]["type"] == "COMPLETED", stack.told(name)
+    assert stack.server.ask(f"/flow_runs/{fired}")["auto_scheduled"]
+    with pytest.raises(SpecificationError, match="interval_minutes"):
+        lifecycle.schedule(name, {"interval_minutes": -1})
+
+
+def test_run_deployment__from_plain_python_with_overrides(stack, fields, name, tmp_path):
+    from prefect.deployments import run_deployment
+
+    lifecycle.deploy(fields())
+    stack.completed(name)
+    service = {**stack.deployment(name)["parameters"]["service"], "output_path": str(tmp_path / "elsewhere")}
+    flow_run = run_deployment(f"batch_service/{name}", parameters={"service": service}, timeout=150, poll_interval=0.5)
+    assert flow_run.state.is_completed(), stack.log(str(flow_run.id))
+    assert (tmp_path / "elsewhere" / f"infer-result-{flow_run.id}.manifest").is_file()
+    assert overview.runs(name)[0].id == str(flow_run.id)
+
+
+def test_runtime_log_output__cannot_be_set_back(stack, fields, name):
+    lifecycle.deploy(fields(runtime_log_output=True))
+    stack.completed(name)
+    with pytest.raises(SpecificationError, match=r"runtime_log_output.*cannot be set back"):
+        lifecycle.start(name, {"runtime_log_output": False})
+    stack.change(name, runtime_log_output=False)
+    with pytest.raises(SpecificationError, match=r"runtime_log_output.*cannot be set back"):
+        lifecycle.start(name)
+    ended = stack.ended(stack.run(name))
+    assert ended["state"]["type"] == "FAILED" and "cannot be set back" in ended["state"]["message"]
+
+
+def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp_path, package):
+    from prefect.blocks.system import Secret
+
+    block = "test-token"
+    asyncio.run(Secret(value=VALUE).save(block, overwrite=True))
+    seen = tmp_path / "seen"
+    script = f'printf %s "$API_TOKEN" > {seen}\necho "the token is $API_TOKEN"\n'
+    model = package()
+    (model / "run.sh").write_text(script + (model / "run.sh").read_text())
+    reference = f"{{{{ prefect.blocks.secret.{block} }}}}"
+    lifecycle.deploy(fields(model=str(model), environment={"API_TOKEN": reference}))
+    done = stack.completed(name)
+    assert seen.read_text() == VALUE
+
+    of_run = {"flow_runs": {"id": {"any_": [done.last_run.id]}}}
+    told = {
+        "flow run": stack.server.ask(f"/flow_runs/{done.last_run.id}"),
+        "task runs": stack.server.ask("/task_runs/filter", of_run),
+        "artifacts": stack.server.ask("/artifacts/filter", of_run),
+        "deployment": stack.deployment(name),
+        "log": stack.log(done.last_run.id),
+        "worker": stack.workers["public-cpu"].log.read_text(),
+    }
+    assert told["flow run"]["parameters"]["service"]["environment"] == {"API_TOKEN": reference}
+    assert told["task runs"] and told["artifacts"] and "the token is" in told["log"]
+    told |= {str(path): path.read_bytes().decode() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert [where for where, what in told.items() if VALUE in str(what)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_zombie__a_killed_run_becomes_crashed_and_its_slot_is_free_again(
+    sqlite_stack, fields, name, tmp_path, monkeypatch, manifest
+):
+    from deployments.pools import apply_pools
+
+    monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "35")
+    apply_pools(sqlite_stack.pools)
+    worker = sqlite_stack.workers["one-at-a-time"]
+    gate = tmp_path / "gate"
+    first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
+    sqlite_stack.until(name, "Running")
+    try:
+        worker.process.kill()
+        worker.process.wait()
+        for pid in _processes_of_run(first):
+            _kill(pid)
+        second = lifecycle.start(name).id
+        assert overview.runs(name)[0].id == second
+        gate.touch()
+    finally:
+        worker.start()
+    ended = sqlite_stack.ended(first)
+    assert ended["state"]["type"] == "CRASHED" and "vanished" in ended["state"]["message"]
+    assert sqlite_stack.ended(second)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
+    assert {one.id: one.status for one in overview.runs(name)} == {first: "Failed", second: "Completed"}
+    monkeypatch.delenv("THRESHER_ZOMBIE_SECONDS")
+    apply_pools(sqlite_stack.pools)
+
+
+def _processes_of_run(task_id: str) -> list[int]:
+    """The processes in whose environment the worker has put this flow run's id."""
+    mark, found = f"={task_id}".encode(), []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and any(
+                one.startswith(b"PREFECT__FLOW_RUN_ID=") and one.endswith(mark)
+                for one in (entry / "environ").read_bytes().split(b"\0")
+            ):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    assert found
+    return found
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 9)
