@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.concurrency.asyncio import concurrency
 from prefect.states import Cancelling
 
 from deployments.form import form
+from deployments.lock import one_at_a_time
 from deployments.overview import active_runs, count, find, look_up, read_service
 from deployments.pool_templates import job_variables
 from deployments.server import prefect_server
@@ -44,8 +43,6 @@ from tasks.runtime_log import KEPT_TAG, check_kept
 from tasks.server_pools import server_pools
 from tasks.settings import read_settings
 
-LOCK = "thresher-deploy"
-LOCK_SECONDS = 60.0
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
@@ -70,7 +67,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
         named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
         run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
         service = run.service
-        async with _one_at_a_time(client):
+        async with one_at_a_time(client):
             if problems := await _name_problems(client, service.name):  # somebody else was faster
                 raise SpecificationError(problems)
             flow_id = await client.create_flow(batch_service)
@@ -239,17 +236,6 @@ def _fixed(name: str, stored: Mapping[str, Any], fields: Mapping[str, Any]) -> l
         expected = f"is {stored.get('resource_pool')} for this service: deploy another service for another pool"
         problems.append(Problem("resource_pool", fields.get("resource_pool"), expected))
     return problems
-
-
-@asynccontextmanager
-async def _one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
-    """Prefect overwrites a deployment of the same name, so two that deploy at once must not pass each other by."""
-    await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
-    try:
-        async with concurrency(LOCK, lease_duration=LOCK_SECONDS, timeout_seconds=LOCK_SECONDS):
-            yield
-    except TimeoutError:
-        raise ServerError(f"Other services are being deployed for more than {LOCK_SECONDS:g} s; try again.") from None
 
 
 async def _cancel(client: PrefectClient, deployment_id: str) -> int:

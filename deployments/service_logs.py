@@ -10,11 +10,11 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from pydantic import BaseModel, ConfigDict
-from tasks.clients.log_store import LogStore
 
 from deployments.overview import find, read_service
 from deployments.server import prefect_server
 from tasks.blocks import storage_credentials
+from tasks.clients.log_store import LogStore
 from tasks.clients.storage import Storage
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.engine.loop import engine_loop
@@ -22,6 +22,8 @@ from tasks.settings import read_settings
 
 _PAGE = 200
 _POLL_SECONDS = 1.0
+_SILENT_LOOKS = 2
+"""After the end of a run its process and its worker still send their last lines: so many looks must bring nothing."""
 _LATE = timedelta(seconds=15)
 """Lines arrive in batches from several processes, so a line may come after a later one."""
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
@@ -51,18 +53,21 @@ async def lines(name: str, run: str | None = None, *, follow: bool = False) -> A
         task_id = await _task_id(client, name, run)
         seen: set[str] = set()
         since: datetime | None = None
+        silent = 0
         while True:
             ended = not follow or await _has_ended(client, task_id)
+            silent += ended
             async for one in _logs(client, task_id, since):
                 if one["id"] in seen:
                     continue
                 seen.add(one["id"])
+                silent = 0
                 line = Line(
                     time=one["timestamp"], level=_LEVELS.get(one["level"], str(one["level"])), message=one["message"]
                 )
                 since = max(since or line.time - _LATE, line.time - _LATE)
                 yield line
-            if ended:
+            if not follow or silent > _SILENT_LOOKS:
                 return
             await asyncio.sleep(_POLL_SECONDS)
 

@@ -21,7 +21,7 @@ from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import sessions
-from tasks.reporting import report, tell
+from tasks.reporting import Reporter
 
 P = ParamSpec("P")
 
@@ -42,7 +42,8 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
         task_id = str(runtime.flow_run.id)
         async with get_client() as client:
             stop = partial(_stop_if_told, client, task_id)
-            reporting = asyncio.create_task(report(client, task_id, stop))
+            reporter = Reporter(client, task_id)
+            reporting = asyncio.create_task(reporter.follow(stop))
             try:
                 with _sigterm_asks(stop):
                     return _ended(await run(*arguments, **named))
@@ -52,7 +53,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
                 reporting.cancel()
                 with suppress(asyncio.CancelledError):
                     await reporting
-                await tell(client, task_id)
+                await reporter.tell()
 
     # Prefect would look for the annotations' names in this module.
     stopped_in_order.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]

@@ -26,38 +26,45 @@ def artifact_key(service: str, kind: str) -> str:
     return f"{service.lower().replace('_', '-')}-{kind}".strip("-")
 
 
-async def report(client: PrefectClient, task_id: str, look: Callable[[], Awaitable[object]]) -> None:
-    """Tell the server how far the run is, and ``look`` what the server says, every few seconds until cancelled.
+class Reporter:
+    """Tells the server how far a run is. A server that does not answer is told the next time."""
 
-    A server that does not answer is told the next time. The last word is :func:`tell`'s, at the run's end.
-    """
-    told = RunReport()
-    artifact: UUID | None = None
-    while True:
-        progress = progress_of(task_id)
-        with suppress(httpx.HTTPError, PrefectException):
-            if (now := progress.report) != told:
-                await _label(client, task_id, now)
+    def __init__(self, client: PrefectClient, task_id: str) -> None:
+        self._client = client
+        self._task_id = task_id
+        self._told = RunReport()
+        self._artifact: UUID | None = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def follow(self, look: Callable[[], Awaitable[object]]) -> None:
+        """Tell the server, and ``look`` what the server says, every few seconds until cancelled."""
+        while True:
+            await asyncio.shield(self.tell())  # a word that is cut off would be said twice
+            with suppress(httpx.HTTPError, PrefectException):
+                await look()
+            await asyncio.sleep(REPORT_SECONDS)
+
+    async def tell(self) -> None:
+        """Tell the server what has changed since it was told last."""
+        async with self._one_at_a_time:
+            progress = progress_of(self._task_id)
+            now = progress.report
+            if now == self._told:
+                return
+            with suppress(httpx.HTTPError, PrefectException):
+                await _label(self._client, self._task_id, now)
                 if progress.service and now.items:
-                    artifact = await _show(artifact, progress.service, now)
-                told = now
-            await look()
-        await asyncio.sleep(REPORT_SECONDS)
+                    await self._show(progress.service, now)
+                self._told = now
 
-
-async def _show(artifact: UUID | None, service: str, now: RunReport) -> UUID | None:
-    share = 100 * now.done / now.items
-    text = f"{now.done} of {now.items} items, {now.failed} failed"
-    if artifact is None:
-        return await acreate_progress_artifact(share, key=artifact_key(service, "progress"), description=text)
-    await aupdate_progress_artifact(artifact, share, description=text)
-    return artifact
-
-
-async def tell(client: PrefectClient, task_id: str) -> None:
-    """Tell the server how far the run is now; a server that does not answer keeps what it was told before."""
-    with suppress(httpx.HTTPError, PrefectException):
-        await _label(client, task_id, progress_of(task_id).report)
+    async def _show(self, service: str, now: RunReport) -> None:
+        share = 100 * now.done / now.items
+        text = f"{now.done} of {now.items} items, {now.failed} failed"
+        if self._artifact is None:
+            key = artifact_key(service, "progress")
+            self._artifact = await acreate_progress_artifact(share, key=key, description=text)
+        else:
+            await aupdate_progress_artifact(self._artifact, share, description=text)
 
 
 async def _label(client: PrefectClient, task_id: str, now: RunReport) -> None:

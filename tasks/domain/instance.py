@@ -96,6 +96,10 @@ def device_variables(devices: Sequence[str], kind: DeviceKind = "gpu") -> dict[s
     }
 
 
+_SILENT = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
+"""Libraries that models are made with tell nobody what they run, unless the environment wants it."""
+
+
 def instance_environment(
     environment: Mapping[str, str],
     given: Mapping[str, str],
@@ -110,7 +114,7 @@ def instance_environment(
     """
     threads = {} if limits is None else thread_variables(limits.cpu)
     visible = {} if devices is None else device_variables(devices, kind)
-    return {**environment, **threads, **given, **visible}
+    return {**_SILENT, **environment, **threads, **given, **visible}
 
 
 class Deaths:

@@ -23,15 +23,15 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
         ("Items", f"{result.items:,}"),
         ("SUCCESSFUL", f"{result.successful:,}"),
         ("FAILED", f"{result.failed:,}"),
-        ("Model", f"`{run.service.model}` {run.model_version or ''} ({run.config.model_type})"),
+        ("Model", f"{_code(run.service.model)} {run.model_version or ''} ({run.config.model_type})"),
         ("Pool", f"{run.service.resource_pool}: {run.service.instances} x {run.flavor.name}"),
         ("Seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())),
     ]
     chart = _chart(result.successful, result.failed)
-    lines = [f"# {run.service.name}: {_outcome(result)}", "", chart, ""]
+    lines = [f"# {_plain(run.service.name)}: {_plain(_outcome(result))}", "", chart, ""]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
     lines += ["", "## Results", ""]
-    lines += [f"- {name}: {_link(address)}" for name, address in _places(run, result)]
+    lines += [_place(name, address) for name, address in _places(run, result)]
     if first_lines:
         lines += [
             "",
@@ -43,9 +43,9 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
         ]
     if result.top_causes:
         lines += ["", "## Why items failed", "", "| items | cause |", "| --- | --- |"]
-        lines += [f"| {cause['items']:,} | {_cell(str(cause['cause']))} |" for cause in result.top_causes]
+        lines += [f"| {cause['items']:,} | {_plain(str(cause['cause']))} |" for cause in result.top_causes]
     if result.warnings:
-        lines += ["", "## Warnings", "", *(f"- {_cell(warning)}" for warning in result.warnings)]
+        lines += ["", "## Warnings", "", *(f"- {_plain(warning)}" for warning in result.warnings)]
     return "\n".join(lines) + "\n"
 
 
@@ -61,10 +61,16 @@ def _places(run: Run, result: RunResult) -> list[tuple[str, str]]:
     return [*manifests, ("result files", folder), ("summary", result.summary)]
 
 
-def _link(address: str) -> str:
-    """An address that can be copied, and followed where the browser is allowed to."""
+def _place(name: str, address: str) -> str:
+    """An address that can be followed where the browser is allowed to, and copied."""
     url = address if "://" in address else f"file://{address}"
-    return f"[{_SIGNS.sub(lambda sign: chr(92) + sign[0], address)}]({quote(url, safe=_SAFE)})"
+    return f"- [{name}]({quote(url, safe=_SAFE)}): {_code(address)}"
+
+
+def _code(text: str) -> str:
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _chart(successful: int, failed: int) -> str:
@@ -80,4 +86,9 @@ def _chart(successful: int, failed: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _plain(text: str) -> str:
+    """Text in which no sign is Markdown."""
+    return _SIGNS.sub(lambda sign: f"\\{sign[0]}", text).replace("\n", " ")

@@ -226,7 +226,20 @@ def test_environment__holds_what_any_program_needs_and_what_the_service_gives(
     assert found["AWS_REGION"] == "eu"
     assert (found["CUDA_VISIBLE_DEVICES"], found["LC_ALL"]) == ("0", "C.UTF-8")
     assert found["PATH"] == os.environ["PATH"]
-    own = {"PORT", "PWD", "OLDPWD", "SHLVL", "_", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "GIVEN", "AWS_REGION"}
+    own = {
+        "DO_NOT_TRACK",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "ORT_DISABLE_TELEMETRY",
+        "PORT",
+        "PWD",
+        "OLDPWD",
+        "SHLVL",
+        "_",
+        "PYTHONUNBUFFERED",
+        "PYTHONDONTWRITEBYTECODE",
+        "GIVEN",
+        "AWS_REGION",
+    }
     assert set(found) - own <= set(os.environ)
     assert not [name for name in found if name.startswith(("PREFECT_", "THRESHER_", "OBS_"))]
 

@@ -79,10 +79,12 @@ def test_instance_environment__lets_the_service_choose_threads_but_not_accelerat
     assert (found["PATH"], found["MODEL"]) == ("/bin", "x")
 
 
-def test_instance_environment__without_a_flavor_is_what_was_given() -> None:
+def test_instance_environment__without_a_flavor_is_what_was_given_and_libraries_tell_nobody() -> None:
+    silent = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
     assert instance_environment({"A": "1", "CUDA_VISIBLE_DEVICES": "0"}, {"A": "2"}, None) == {
-        "A": "2", "CUDA_VISIBLE_DEVICES": "0"
+        **silent, "A": "2", "CUDA_VISIBLE_DEVICES": "0"
     }  # fmt: skip
+    assert instance_environment({}, {"ORT_DISABLE_TELEMETRY": "0"}, None)["ORT_DISABLE_TELEMETRY"] == "0"
 
 
 def test_instance__is_given_up_after_too_many_deaths_without_an_answer_in_between() -> None:

@@ -59,10 +59,15 @@ class PrefectServer:
     def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str = "") -> Any:
         """An answer of the API; a `body` is posted, unless `method` says otherwise."""
         user, _, password = self.auth_string.partition(":")
-        answer = requests.request(
-            method or ("GET" if body is None else "POST"), self.api + path, json=body, timeout=60,
-            auth=(user, password) if self.auth_string else None,
-        )  # fmt: skip
+
+        def answered() -> list[requests.Response]:
+            answer = requests.request(
+                method or ("GET" if body is None else "POST"), self.api + path, json=body, timeout=60,
+                auth=(user, password) if self.auth_string else None,
+            )  # fmt: skip
+            return [] if answer.status_code == 503 else [answer]  # SQLite is busy with another writer
+
+        (answer,) = processes.poll(answered, f"the server to be less busy than for {path}")
         answer.raise_for_status()
         return answer.json() if answer.content else None
 

@@ -81,7 +81,7 @@ def test_stop__ends_the_instances_and_accounts_for_every_item(
     lines = manifest(stopped.last_run.manifest)
     assert [Path(one["source"]).name for one in lines] == names
     assert [one["result"] for one in lines] == ["SUCCESSFUL"] * 5 + ["FAILED"] * 25
-    assert {one["error_message"] for one in lines[5:]} == {"stopped before it was processed"}
+    assert {one["error_message"] for one in lines[5:]} == {"The run was stopped before it was processed."}
     processes.poll(lambda: not any(mark in one for one in processes_of(session_folder).values()), "no instance is left")
     with pytest.raises(SpecificationError, match="no run that could be stopped"):
         lifecycle.stop(name)

@@ -1,0 +1,48 @@
+"""One deployment at a time, whoever deploys: a lock on the Prefect server, which ends with its holder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.exceptions import PrefectHTTPStatusError
+
+from tasks.domain.errors import ServerError
+
+LOCK = "thresher-deploy"
+LOCK_SECONDS = 60.0
+"""How long whoever deploys may take, and others wait: a holder that died has lost the lock by then."""
+_POLL_SECONDS = 0.2
+_LOCKED = 423
+
+
+@asynccontextmanager
+async def one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
+    """Hold the lock: Prefect overwrites a deployment of the same name, so two must not pass each other by.
+
+    Prefect's own ``concurrency`` asks for slots from a thread of its own, which stays with the first server that this
+    process has spoken to; this asks the server of ``client``. Raises ServerError after LOCK_SECONDS of waiting.
+    """
+    await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
+    lease = await _acquire(client)
+    try:
+        yield
+    finally:
+        await asyncio.shield(client.release_concurrency_slots_with_lease(lease))
+
+
+async def _acquire(client: PrefectClient) -> UUID:
+    deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
+    while True:
+        try:
+            answer = await client.increment_concurrency_slots_with_lease([LOCK], 1, "concurrency", LOCK_SECONDS)
+            return UUID(answer.json()["lease_id"])
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != _LOCKED:
+                raise
+        if asyncio.get_running_loop().time() > deadline:
+            raise ServerError(f"Other services are being deployed for more than {LOCK_SECONDS:g} s; try again.")
+        await asyncio.sleep(_POLL_SECONDS)

@@ -1,0 +1,85 @@
+"""``thresher up`` as a process of its own, on a free port, in a folder of its own.
+
+with local_stack(folder, environment) as stack:
+    stack.page("deployments")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakes import processes
+
+START_SECONDS = 240.0
+"""Far beyond what a server and its workers take to start."""
+STOP_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A stack that runs."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+    """Where its server keeps its database and its logs."""
+    output: Path
+    """What it has printed."""
+    environment: Mapping[str, str]
+
+    @property
+    def ui(self) -> str:
+        """Address of the user interface."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def api(self) -> str:
+        """Address of the API."""
+        return f"{self.ui}/api"
+
+    def interrupt(self) -> int:
+        """What Ctrl-C does; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(STOP_SECONDS)
+
+
+@contextlib.contextmanager
+def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalStack]:
+    """A stack that is ready; whatever still runs is interrupted at the end of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = processes.free_port()
+    own = {**environment, "THRESHER_STACK": str(folder / "stack")}
+    output = folder / "up.log"
+    process = start_up(port, output, own)
+    stack = LocalStack(process, port, folder / "stack", output, own)
+    try:
+        processes.wait_until(lambda: f"{stack.ui}\n" in output.read_text(), process, output, START_SECONDS)
+        yield stack
+    finally:
+        try:
+            if process.poll() is None:
+                stack.interrupt()
+        finally:
+            processes.stop(process, STOP_SECONDS)
+
+
+def start_up(port: int, output: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the command as from a terminal: Ctrl-C interrupts it."""
+
+    def before() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        processes.die_with_parent()
+
+    command = [str(Path(sys.executable).with_name("thresher")), "up", "--port", str(port)]
+    with output.open("ab") as written:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.STDOUT, cwd=output.parent,
+            env={**environment, "PATH": environment.get("PATH", os.defpath)}, preexec_fn=before,
+        )  # fmt: skip
