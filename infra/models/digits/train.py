@@ -56,9 +56,10 @@ def main() -> None:
         # The exporter asks for attributes that the next scikit-learn drops.
         warnings.simplefilter("ignore", FutureWarning)
         options = {"zipmap": False}
-        exported = to_onnx(classifier, _model_input(pixels[:1]), options=options)
-    exported.opset_import.sort(key=lambda opset: opset.domain)  # else the order changes from run to run
-    (FOLDER / "digits.onnx").write_bytes(exported.SerializeToString())
+        model = to_onnx(classifier, _model_input(pixels[:1]), options=options)
+    model.opset_import.sort(key=lambda opset: opset.domain)  # else the order changes from run to run
+    exported = model.SerializeToString()
+    (FOLDER / "digits.onnx").write_bytes(exported)
     session = InferenceSession(exported, providers=["CPUExecutionProvider"])
     predicted = session.run(["label"], {"X": _model_input(held_out_pixels)})[0]
     metrics = {

@@ -47,9 +47,10 @@ def main() -> None:
     with threadpool_limits(limits=1):
         classifier.fit(train_rows, train_names)
 
-    exported = to_onnx(classifier, rows[:1], options={"zipmap": False})
-    exported.opset_import.sort(key=lambda opset: opset.domain)  # else the order changes from run to run
-    (FOLDER / "iris.onnx").write_bytes(exported.SerializeToString())
+    model = to_onnx(classifier, rows[:1], options={"zipmap": False})
+    model.opset_import.sort(key=lambda opset: opset.domain)  # else the order changes from run to run
+    exported = model.SerializeToString()
+    (FOLDER / "iris.onnx").write_bytes(exported)
     session = InferenceSession(exported, providers=["CPUExecutionProvider"])
     predicted = session.run(["label"], {"X": held_out_rows})[0]
     metrics = {
