@@ -35,6 +35,7 @@ def fake_launch(folder: Path, *options: str) -> Launch:
 async def group_of(
     folder: Path, *options: str, count: int = 1, max_concurrency: int | None = None, timeout_seconds: float = 60,
     prepare: Callable[[], Awaitable[Launch]] | None = None, request_seconds: float = 120, start: bool = True,
+    on_health: Callable[[int], None] = lambda sick: None,
 ) -> AsyncIterator[InstanceGroup]:  # fmt: skip
     """A group of fake model servers, started and closed."""
 
@@ -44,6 +45,7 @@ async def group_of(
     group = InstanceGroup(
         count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
         health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
+        on_health=on_health,
     )  # fmt: skip
     try:
         if start:

@@ -172,16 +172,19 @@ def test_kill__of_one_of_two_loses_nothing(tmp_path: Path) -> None:
     # The first two go to one instance each.
     held = [f"FAIL:until:{tmp_path / 'gate'} {number}".encode() for number in range(2)]
     items = [*held, *(b"FAIL:slow:0.05 %d" % number for number in range(100))]
+    sick: list[int] = []
 
     async def work() -> int:
-        async with group_of(tmp_path, count=2) as group:
+        async with group_of(tmp_path, count=2, on_health=sick.append) as group:
             await all_ready(group)
             sending = asyncio.create_task(send_all(group, items))
             await kill_first(group, tmp_path / "gate", held, 10)
             assert await sending == {item: item for item in items}
+            await all_ready(group)
             return group.deaths
 
     assert run(work()) == 1
+    assert sick[-2:] == [1, 0] and max(sick) == 1
 
 
 @pytest.mark.slow
