@@ -6,13 +6,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, Any, ParamSpec
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from tasks.domain.errors import RunError
+
+P = ParamSpec("P")
 
 Overrides = Annotated[
     tuple[str, ...],
@@ -35,6 +38,17 @@ def quiet_prefect() -> None:
     """Let Prefect's own log say errors only, unless the user has set its level; call it before Prefect is imported."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says when something is still on its way
+
+
+def quietly(command: Callable[P, int]) -> Callable[P, int]:
+    """Decorator of a command that speaks to the Prefect server: see :func:`quiet_prefect`."""
+
+    @wraps(command)
+    def quiet(*arguments: P.args, **named: P.kwargs) -> int:
+        quiet_prefect()
+        return command(*arguments, **named)
+
+    return quiet
 
 
 def print_text(text: str) -> None:

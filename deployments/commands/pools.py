@@ -6,12 +6,13 @@ from pathlib import Path
 
 from cyclopts import App
 
-from deployments.commands.output import AsJson, print_json, print_rows, print_text
+from deployments.commands.output import AsJson, print_json, print_rows, print_text, quietly
 
 app = App(name="pools", help="Resource pools: apply their files to the Prefect server, list them, show one.")
 
 
 @app.command
+@quietly
 def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
     """Create or change the pools of a folder's files on the Prefect server, and what belongs to them.
 
@@ -28,6 +29,7 @@ def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
 
 
 @app.command(name="list")
+@quietly
 def list_pools(*, as_json: AsJson = False) -> int:
     """List the resource pools of the Prefect server: kind, access, status, limit of runs, flavors, contact."""
     from deployments import pools
@@ -36,6 +38,7 @@ def list_pools(*, as_json: AsJson = False) -> int:
 
 
 @app.command
+@quietly
 def show(name: str, /, *, as_json: AsJson = False) -> int:
     """Show one resource pool: its flavors with CPU, memory, accelerators and price, its workers, its page.
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, quiet_prefect, say
+from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, quietly, say
 from tasks.domain.errors import Problem, SpecificationError
 
 if TYPE_CHECKING:
     from deployments.service import Execution, Service
 
-P = ParamSpec("P")
 Wait = Annotated[bool, Parameter(negative=(), help="Return when the run has ended; the exit code tells how.")]
 
 
@@ -204,17 +201,8 @@ def logs(
 def register(app: App) -> None:
     """Add these commands to the command line."""
     for command in (deploy, show, start, stop, edit, schedule, delete, logs):
-        app.command(_quietly(command))
-    app.command(_quietly(list_services), name="list")
-
-
-def _quietly(command: Callable[P, int]) -> Callable[P, int]:
-    @wraps(command)
-    def quiet(*arguments: P.args, **named: P.kwargs) -> int:
-        quiet_prefect()
-        return command(*arguments, **named)
-
-    return quiet
+        app.command(quietly(command))
+    app.command(quietly(list_services), name="list")
 
 
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:

@@ -58,7 +58,7 @@ def test_flavor__ends_a_model_server_that_takes_too_much_memory(run_service, wri
     ("fields", "said"),
     [
         ({"resource_pool": "nowhere"}, ["resource_pool", "nowhere", "own"]),
-        ({"resource_pool": "own", "flavor": "large"}, ["flavor", "large", "small", "one-gpu"]),
+        ({"resource_pool": "own", "flavor": "large"}, ["flavor", "large", "is not offered by own", "one-gpu"]),
         ({"resource_pool": "own", "flavor": "small"}, ["flavor", "small", "one-gpu", "does not satisfy the model"]),
     ],
 )

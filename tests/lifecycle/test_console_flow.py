@@ -1,0 +1,69 @@
+"""The console's flow on a server: registered with the pools or by Prefect's own command, run without the browser."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import processes
+
+from deployments import overview
+from deployments.pools import apply_pools
+
+ROOT = Path(__file__).parents[2]
+FORM = "/deployments/name/deploy_service/deploy-service"
+
+
+def choices(stack) -> list[str]:
+    properties = stack.server.ask(FORM)["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]
+    found: list[str] = properties["resource_pool"].get("enum", [])
+    return found
+
+
+def run_form(stack, service) -> str:
+    deployment = stack.server.ask(FORM)
+    made = stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": {"service": service}})
+    return str(made["id"])
+
+
+def test_console__creates_and_starts_the_service(stack, fields, name):
+    assert choices(stack) == ["one-at-a-time", "public-cpu"]
+    ended = stack.ended(run_form(stack, fields()))
+    assert ended["state"]["type"] == "COMPLETED", stack.log(ended["id"])
+    service = stack.completed(name)
+    log = stack.log(ended["id"])
+    assert service.page in log and service.last_run.page in log
+    artifacts = stack.server.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [ended["id"]]}}})
+    assert [one["key"] for one in artifacts] == [f"{name.lower()}-service"] and service.page in artifacts[0]["data"]
+
+
+@pytest.mark.parametrize("wrong", [{"flavor": "gpu-9"}, {"output_path": "here"}, {"description": "a < b"}])
+def test_console__refuses_without_a_trace_and_creates_nothing(stack, fields, name, wrong):
+    body = {"parameters": {"service": {**fields(), **wrong}}, "enforce_parameter_schema": False}
+    ended = stack.ended(stack.server.ask(f"/deployments/{stack.server.ask(FORM)['id']}/create_flow_run", body)["id"])
+    assert ended["state"]["type"] == "FAILED" and next(iter(wrong)) in ended["state"]["message"]
+    assert "Traceback" not in stack.log(ended["id"])
+    assert name not in [one.name for one in overview.list_services()]
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_prefect_yaml__registers_the_same_flow_by_prefects_own_command(sqlite_stack, fields, name):
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    ran = subprocess.run(
+        [*command, "--prefect-file", "deployments/prefect.yaml"], cwd=ROOT, capture_output=True, text=True, timeout=180,
+        stdin=subprocess.DEVNULL, preexec_fn=processes.die_with_parent,
+        env={**sqlite_stack.environment, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+    )  # fmt: skip
+    try:
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        ended = sqlite_stack.ended(run_form(sqlite_stack, json.loads(json.dumps(fields()))))
+        assert ended["state"]["type"] == "COMPLETED", sqlite_stack.log(ended["id"])
+        sqlite_stack.completed(name)
+    finally:
+        apply_pools(sqlite_stack.pools)
+    assert choices(sqlite_stack) == ["one-at-a-time", "public-cpu"]
