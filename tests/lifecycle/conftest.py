@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from fakes import prefect_servers, processes
+from fakes.otlp_receiver import OtlpReceiver
 from fakes.prefect_servers import PrefectServer, WorkerProcess
 
 POOLS = Path(__file__).parents[2] / "infra" / "pools"
@@ -40,6 +41,8 @@ class Stack:
     environment: Mapping[str, str]
     """Variables of whoever speaks to it: the server's, and the places where Thresher keeps things."""
     pools: Path
+    collector: OtlpReceiver
+    """What runs send their runtime log output to."""
 
     def status(self, name: str) -> str:
         """A service's status."""
@@ -86,8 +89,13 @@ class Stack:
 
     def log(self, task_id: str) -> str:
         """What the Logs tab of a run shows."""
-        body = {"logs": {"flow_run_id": {"any_": [task_id]}}, "sort": "TIMESTAMP_ASC"}
-        return "\n".join(one["message"] for one in self.server.ask("/logs/filter", body))
+        messages: list[str] = []
+        while True:
+            of_run = {"flow_run_id": {"any_": [task_id]}}
+            page = self.server.ask("/logs/filter", {"logs": of_run, "sort": "TIMESTAMP_ASC", "offset": len(messages)})
+            messages += [one["message"] for one in page]
+            if len(page) < 200:
+                return "\n".join(messages)
 
     def told(self, name: str) -> str:
         """What is known of a service's last run, for the message of a test that fails."""
@@ -127,17 +135,19 @@ def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
     (pools / "one-at-a-time.yaml").write_text(ONE_AT_A_TIME)
     with ExitStack() as block:
         server = block.enter_context(SERVERS[kind](folder / "server"))
+        collector = block.enter_context(OtlpReceiver())
         environment = server.environment | {
             "THRESHER_CACHE": str(cache),
             "THRESHER_MODEL_STORE": str(folder / "models"),
             "THRESHER_LOG_STORE": str(folder / "logs"),
+            "THRESHER_LOG_OTLP_ENDPOINT": collector.url,
             "THRESHER_POOLS": str(pools),
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         with temporary_settings(updates={PREFECT_API_URL: server.api}):
             names = [one.name for one in apply_pools(pools)]
         workers = {name: block.enter_context(prefect_servers.worker(server, name, environment)) for name in names}
-        yield Stack(server, workers, environment, pools)
+        yield Stack(server, workers, environment, pools, collector)
 
 
 @pytest.fixture(scope="session")

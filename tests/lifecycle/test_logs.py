@@ -1,0 +1,66 @@
+"""What model servers print: in the Logs tab, beside the results, and with runtime_log_output elsewhere too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import processes
+
+from deployments import lifecycle
+
+LINES = 2000
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_logs__are_in_the_tab_beside_the_results_and_in_the_store(
+    stack, fields, name, tmp_path, package, thresher, exported
+):
+    model = package()
+    script = f'i=0\nwhile [ $i -lt {LINES} ]; do i=$((i+1)); echo "line $i of many"; done\n'
+    (model / "run.sh").write_text(script + (model / "run.sh").read_text())
+    lifecycle.deploy(fields(model=str(model), instances=2, runtime_log_output=exported))
+    run = stack.completed(name).last_run
+
+    tab = stack.log(run.id)
+    assert "instance-0: line 1 of many" in tab and "instance-1: line 1 of many" in tab
+    assert tab.count(" of many") < 2 * LINES and "not shown" in tab  # some are held back, and that is said
+    texts = sorted(Path(run.manifest.removesuffix(".manifest") + ".logs").iterdir())
+    expected = [f"line {number} of many" for number in range(1, LINES + 1)]
+    for text in texts:
+        assert [line for line in text.read_text().splitlines() if line.endswith(" of many")] == expected
+    assert len(texts) == 2
+
+    ran = thresher("logs", name, "--store", "--json", env=stack.environment)
+    group = Path(stack.environment["THRESHER_LOG_STORE"], name)
+    if not exported:
+        assert ran.returncode == 2 and "runtime_log_output" in ran.stderr and not group.exists()
+        assert stack.collector.received(service__name=name) == []
+        return
+    assert ran.returncode == 0, ran.stderr
+    stored = [json.loads(line) for line in ran.stdout.splitlines()]
+    for instance in range(2):
+        found = [one["message"] for one in stored if one["level"] == f"#{instance}" and " of many" in one["message"]]
+        assert found == expected
+    assert sorted(path.name for path in group.iterdir()) == [f"{run.id}-instance-{number}" for number in range(2)]
+    sent = stack.collector.received(service__name=name, thresher__task_id=run.id)
+    assert sorted(one.body for one in sent if " of many" in one.body) == sorted(2 * expected)
+    assert {one.attributes["thresher.stream"] for one in sent} == {path.name for path in group.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_priority__of_waiting_runs_the_higher_one_begins_first(sqlite_stack, fields, name, tmp_path):
+    gate = tmp_path / "gate"
+    items = {"a.bin": f"FAIL:until:{gate} "}
+    first = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
+    sqlite_stack.until(name, "Running")
+    low = lifecycle.start(name).id
+    high = lifecycle.start(name, {"priority": 3}).id
+    gate.touch()
+    ended = {which: sqlite_stack.ended(task_id) for which, task_id in (("first", first), ("low", low), ("high", high))}
+    assert {one["state"]["type"] for one in ended.values()} == {"COMPLETED"}
+    assert sorted(ended, key=lambda which: ended[which]["start_time"]) == ["first", "high", "low"]
+    assert processes.alive(sqlite_stack.workers["one-at-a-time"].process.pid)
