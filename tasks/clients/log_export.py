@@ -38,7 +38,7 @@ class LogExporter:
 
     def emit(self, record: LogRecord) -> None:
         """Take a record; it is sent with others in a moment."""
-        nanoseconds = int(record.time.timestamp() * 1e9)
+        nanoseconds = round(record.time.timestamp() * 1e6) * 1000  # a float holds no more
         self._logger.emit(
             timestamp=nanoseconds,
             observed_timestamp=nanoseconds,

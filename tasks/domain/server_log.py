@@ -29,9 +29,14 @@ class Masker:
 
     def blank(self, text: bytes) -> bytes:
         """The text with every secret as NUL bytes, of the same length."""
+        blanked: bytearray | None = None
         for secret in self._secrets:
-            text = text.replace(secret, b"\0" * len(secret))
-        return text
+            found = text.find(secret)
+            while found >= 0:  # also where secrets overlap
+                blanked = bytearray(text) if blanked is None else blanked
+                blanked[found : found + len(secret)] = bytes(len(secret))
+                found = text.find(secret, found + 1)
+        return text if blanked is None else bytes(blanked)
 
     @staticmethod
     def shown(blanked: bytes) -> bytes:

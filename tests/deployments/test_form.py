@@ -1,0 +1,72 @@
+"""The forms of the Prefect user interface: what may be chosen, plain fields, and parameters that fit them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+
+from deployments.deploy_service import deploy_service
+from deployments.form import form
+from deployments.service import parameters_of
+from flows.batch_service import batch_service
+from tasks.clients.pool_files import read_pools
+from tasks.domain.pool import Pool
+from tasks.domain.service import BatchService
+from tasks.settings import read_settings
+
+PATHS = {"model": "/model", "input_path": "/in", "output_path": "/out"}
+
+
+@pytest.fixture
+def pools() -> dict[str, Pool]:
+    return read_pools(read_settings().pools)
+
+
+def fields(schema: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = schema["definitions"]["BatchService"]["properties"]
+    return found
+
+
+@pytest.mark.parametrize("flow", [batch_service, deploy_service])
+def test_form__offers_the_pools_and_flavors_there_are(flow: Any, pools: dict[str, Pool]) -> None:
+    shown = fields(form(flow, pools))
+    assert shown["resource_pool"]["enum"] == [*pools] and shown["resource_pool"]["default"] == "public-cpu"
+    assert set(shown["flavor"]["enum"]) == {one.name for pool in pools.values() for one in pool.flavors}
+    assert "public-cpu: cpu-1, cpu-2, cpu-8" in shown["flavor"]["description"]
+
+
+def test_form__has_a_default_pool_that_exists(pools: dict[str, Pool]) -> None:
+    dedicated = {"dedicated-example": pools["dedicated-example"]}
+    assert fields(form(batch_service, dedicated))["resource_pool"]["default"] == "dedicated-example"
+    assert fields(form(batch_service, {}))["resource_pool"]["enum"] == []
+
+
+def test_form__has_a_title_and_a_description_for_each_field_and_no_tab_for_an_empty_one(pools: dict[str, Pool]) -> None:
+    for name, shown in fields(form(batch_service, pools)).items():
+        assert shown.get("title") and shown.get("description"), name
+        if name != "schedule":
+            assert {"type": "null"} not in shown.get("anyOf", []), name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"description": "words", "flavor": "cpu-1", "instances": 3, "environment": {"A": "b"}, "priority": 3},
+        {"schedule": {"cron": "0 2 * * *"}, "error_threshold": 0.5, "rows_per_request": "auto"},
+        {"schedule": {"interval_minutes": 5}, "mapping": {"type": "object"}, "runtime_log_output": True},
+    ],
+)  # fmt: skip
+def test_parameters__of_a_service_fit_the_form(given: dict[str, Any], pools: dict[str, Pool]) -> None:
+    service = BatchService(name="digits", **PATHS, **given)
+    for flow in (batch_service, deploy_service):
+        schema = form(flow, pools)
+        jsonschema.validate(parameters_of(service), schema)
+        for wrong in ({"resource_pool": "nowhere"}, {"flavor": "none"}, {"instances": 0}, {"priority": 4}):
+            parameters = parameters_of(service)
+            parameters["service"] |= wrong
+            with pytest.raises(jsonschema.ValidationError):
+                jsonschema.validate(parameters, schema)
+    assert BatchService.model_validate(parameters_of(service)["service"]) == service
