@@ -208,7 +208,10 @@ def register(app: App) -> None:
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:
     from deployments.lifecycle import wait_for
     from deployments.overview import show as read
+    from deployments.pools import show_pool
 
+    if begun is not None and not show_pool(service.resource_pool).workers:
+        say(f"No worker of {service.resource_pool} is running; the run waits for one.")
     if not wait or begun is None:
         _print_short(service, as_json)
         return 0

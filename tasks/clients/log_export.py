@@ -9,6 +9,10 @@ from tasks.domain.server_log import LogRecord
 
 LOGS_PATH = "/v1/logs"
 TIMEOUT_SECONDS = 5.0
+SEND_MILLISECONDS = 500
+WAITING = 1 << 16
+"""Lines that wait for the collector at most; a burst of more, or a collector that is slower, loses the oldest."""
+AT_ONCE = 1024
 
 
 class LogExporter:
@@ -33,7 +37,10 @@ class LogExporter:
             shutdown_on_exit=False,
         )
         exporter = OTLPLogExporter(endpoint=address, timeout=TIMEOUT_SECONDS)
-        self._provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+        processor = BatchLogRecordProcessor(
+            exporter, schedule_delay_millis=SEND_MILLISECONDS, max_queue_size=WAITING, max_export_batch_size=AT_ONCE
+        )
+        self._provider.add_log_record_processor(processor)
         self._logger: Any = self._provider.get_logger("thresher")
 
     def emit(self, record: LogRecord) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from fakes.processes import alive
 from fakes.processes import poll as wait_for
 
 T = TypeVar("T")
+RUN_SECONDS = 240.0
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
 FAKE_MODEL_SERVER = TESTS / "fakes" / "model_server.py"
@@ -22,8 +24,16 @@ __all__ = [
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run on the loop that the product runs on."""
-    return uvloop.run(work)
+    """Run on the loop that the product runs on.
+
+    It swallows what a signal handler raises there, so that a test that waits in vain is ended here, not by pytest.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(RUN_SECONDS):
+            return await work
+
+    return uvloop.run(bounded())
 
 
 def processes_with(mark: str) -> list[int]:

@@ -24,6 +24,7 @@ def note(name):
     os.write(1, f"{name} {os.getpid()}\\n".encode())
 
 def child(name, *, setsid=False, twice=False, stubborn=False):
+    there, ready = os.pipe()
     if os.fork() == 0:
         if setsid:
             os.setsid()
@@ -32,8 +33,10 @@ def child(name, *, setsid=False, twice=False, stubborn=False):
         if stubborn:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         note(name)
+        os.write(ready, b".")
         time.sleep(600)
         os._exit(0)
+    os.read(there, 1)  # whoever ends the command must not be faster than its children
 
 for kind in sys.argv[1:]:
     if kind == "stay":
@@ -78,8 +81,9 @@ async def start(folder: Path, *kinds: str, code: str = TREE) -> GuardedProcess:
 
 
 async def noted(folder: Path, *names: str) -> dict[str, int]:
-    while not set(names) <= set(pids(folder / "log")):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not set(names) <= set(pids(folder / "log")):
+            await asyncio.sleep(0.01)
     return pids(folder / "log")
 
 

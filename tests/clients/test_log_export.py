@@ -23,11 +23,11 @@ def records(count: int) -> list[LogRecord]:
 def test_export__sends_every_record_with_where_it_comes_from(path: str) -> None:
     with OtlpReceiver() as receiver:
         exporter = LogExporter(receiver.url + path, "digits", "t")
-        for record in records(1000):
+        for record in records(20_000):
             exporter.emit(record)
         exporter.close()
         found = receiver.received(service__name="digits", thresher__task_id="t")
-    assert sorted(one.body for one in found) == sorted(record.message for record in records(1000))
+    assert sorted(one.body for one in found) == sorted(record.message for record in records(20_000))
     assert {one.path for one in found} == {"/v1/logs"}
     assert {one.nanoseconds for one in found} == {int(NOON.timestamp()) * 10**9 + 250_000_000}
     assert {tuple(one.attributes.items()) for one in found} == {
@@ -55,6 +55,7 @@ def test_export__to_a_collector_that_takes_nothing_costs_nothing(caplog: pytest.
 def test_export__to_nobody_ends_in_time(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), closed_port() as port:
         exporter = LogExporter(f"http://127.0.0.1:{port}", "digits", "t")
-        exporter.emit(records(1)[0])
+        for record in records(20_000):
+            exporter.emit(record)
         exporter.close(0.5)
     assert "Traceback" not in caplog.text

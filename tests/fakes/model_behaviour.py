@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class Counts:
     def save(self) -> None:
         """Write the state file, by rename: the process may end at any moment."""
         if self.state:
-            fresh = self.state.with_suffix(".new")
+            fresh = self.state.with_suffix(f".{os.getpid()}")  # several instances may share the file
             fresh.write_text(json.dumps({"seen": self.seen, "starts": self.starts}))
             fresh.rename(self.state)
 

@@ -35,13 +35,19 @@ def up(tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]]) -> Cal
     return start
 
 
-def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher):
+def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher, fields, name, tmp_path):
     with up() as stack:
         assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
         form = requests.get(f"{stack.api}/deployments/name/deploy_service/deploy-service", timeout=60).json()
         assert form["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]["resource_pool"]["enum"]
+
+        spec = tmp_path / "spec.yaml"
+        spec.write_text(yaml.safe_dump(fields(resource_pool="dedicated-example")))
+        waiting = thresher("deploy", spec, env=stack.environment)
+        assert waiting.returncode == 0 and "No worker of dedicated-example is running" in waiting.stderr
+        assert "Stopped" in thresher("stop", name, env=stack.environment).stdout
 
         again = thresher("up", "--port", stack.port, env=stack.environment)
         assert (again.returncode, again.stdout) == (0, f"{stack.ui}\n") and "Runs already" in again.stderr
