@@ -92,13 +92,21 @@ def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp
     block = "test-token"
     Secret(value=VALUE).save(block, overwrite=True)
     seen = tmp_path / "seen"
-    script = f'printf %s "$API_TOKEN" > {seen}\necho "the token is $API_TOKEN"\n'
+    script = (
+        f'printf %s "$API_TOKEN" > {seen}\necho "the token is $API_TOKEN"\n'
+        'for found in $(grep -las "$API_TOKEN" /proc/[0-9]*/environ /proc/[0-9]*/cmdline); do\n'
+        f"    tr '\\0' ' ' < ${{found%/*}}/cmdline >> {seen}.processes && echo >> {seen}.processes\ndone\n"
+    )
     model = package()
     (model / "run.sh").write_text(script + (model / "run.sh").read_text())
     reference = f"{{{{ prefect.blocks.secret.{block} }}}}"
     lifecycle.deploy(fields(model=str(model), environment={"API_TOKEN": reference}))
     done = stack.completed(name)
     assert seen.read_text() == VALUE
+    holders = Path(f"{seen}.processes").read_text().splitlines()
+    # The model server, its warden, and who looks: not the flow, not the worker.
+    assert len(holders) >= 2
+    assert [one for one in holders if "warden.py" not in one and not one.startswith(("sh ", "/bin/sh "))] == []
 
     of_run = {"flow_runs": {"id": {"any_": [done.last_run.id]}}}
     told = {
