@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,18 @@ from deployments.service import (
     schedules_of,
     specification_of,
 )
-from deployments.specification import absolute, relative_paths
+from deployments.specification import absolute, override
 from flows.batch_service import batch_service
 from flows.calling import callable_anywhere
+from tasks.as_deployed import KEPT_TAG, fixed_fields, log_output_kept
 from tasks.blocks import check_references, storage_credentials
 from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
+from tasks.domain.relative_paths import relative_paths
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, require
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
-from tasks.runtime_log import KEPT_TAG, check_kept
 from tasks.server_pools import server_pools
 from tasks.settings import read_settings
 
@@ -91,16 +93,21 @@ async def create(fields: Mapping[str, Any]) -> Service:
 
 
 @callable_anywhere
-async def start(name: str, overrides: Mapping[str, Any] | None = None) -> Execution:
+async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Execution:
     """Start a service again, with some fields changed for this run only.
 
+    ``overrides`` are fields, or texts as ``--set`` takes them: ``environment.A=1`` changes one variable of several.
     Raises SpecificationError with every problem (nothing is started then), ServerError.
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
-        stored = specification_of(deployment)
-        fields = {**stored, **(overrides or {})}
-        problems = _fixed(name, stored, fields) + check_kept(deployment.get("tags") or (), fields)
+        fields = copy.deepcopy(specification_of(deployment))
+        if isinstance(overrides, Mapping):
+            fields.update(overrides)
+        else:
+            override(fields, overrides)
+        problems = fixed_fields(name, deployment.get("work_pool_name"), fields)
+        problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
         pools = await server_pools(client)
         run = await _checked(client, fields, pools, problems)
         service = run.service
@@ -152,10 +159,11 @@ async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
         deployment = await find(client, name)
         service = require({**specification_of(deployment), "schedule": when})
         deployment_id = UUID(deployment["id"])
-        for one in await client.read_deployment_schedules(deployment_id):
-            await client.delete_deployment_schedule(deployment_id, one.id)
+        earlier = await client.read_deployment_schedules(deployment_id)
         if made := schedules_of(service.schedule):
             await client.create_deployment_schedules(deployment_id, [(one.schedule, True) for one in made])
+        for one in earlier:
+            await client.delete_deployment_schedule(deployment_id, one.id)
         await client.update_deployment(deployment_id, DeploymentUpdate(parameters=parameters_of(service)))
         return await read_service(client, name)
 
@@ -194,24 +202,18 @@ async def _checked(
 ) -> Run:
     """The run that these fields would make. Raises SpecificationError with ``problems`` and every other one."""
     settings = read_settings()
-    problems = problems + relative_paths(fields)
-    run = None
-    try:
-        run = await engine_loop().run(
-            check(
-                fields,
-                task_id=str(uuid.uuid4()),
-                scheduled_time=datetime.now(UTC),
-                settings=settings,
-                credentials=await storage_credentials(settings),
-                pools=pools,
-            )
+    run = await engine_loop().run(
+        check(
+            fields,
+            task_id=str(uuid.uuid4()),
+            scheduled_time=datetime.now(UTC),
+            settings=settings,
+            credentials=await storage_credentials(settings),
+            pools=pools,
+            known=[*problems, *relative_paths(fields)],
         )
-        await check_references(run.service.environment)
-    except SpecificationError as error:
-        problems += error.problems
-    if problems or run is None:
-        raise SpecificationError(problems)
+    )
+    await check_references(run.service.environment)
     return run
 
 
@@ -224,17 +226,6 @@ async def _name_problems(client: PrefectClient, name: object) -> list[Problem]:
     if await count(client) >= bound:
         expected = f"there are {bound} services already, no more are allowed: delete one that is not needed"
         problems.append(Problem("name", name, expected))
-    return problems
-
-
-def _fixed(name: str, stored: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Problem]:
-    """Fields that belong to the service, not to one run."""
-    problems = []
-    if fields.get("name") != name:
-        problems.append(Problem("name", fields.get("name"), "cannot be changed: deploy another service"))
-    if fields.get("resource_pool") != stored.get("resource_pool"):
-        expected = f"is {stored.get('resource_pool')} for this service: deploy another service for another pool"
-        problems.append(Problem("resource_pool", fields.get("resource_pool"), expected))
     return problems
 
 

@@ -24,7 +24,7 @@ _OF_THE_FLOW = {"flows": {"name": {"any_": [FLOW]}}}
 async def list_services() -> list[Service]:
     """Every service of the server, by name. Raises ServerError."""
     async with prefect_server() as client:
-        deployments = [one async for one in _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})]
+        deployments = [one async for one in all_deployments(client)]
         last = await _last_runs(client, [one["id"] for one in deployments])
         return [Service.of(one, last.get(one["id"])) for one in deployments]
 
@@ -67,6 +67,11 @@ async def look_up(client: PrefectClient, name: str) -> dict[str, Any] | None:
     answer = await client._client.post("/deployments/filter", json=body)
     found: list[dict[str, Any]] = answer.json()
     return found[0] if found else None
+
+
+def all_deployments(client: PrefectClient) -> AsyncIterator[dict[str, Any]]:
+    """The deployments of all services, by name, as the API gives them."""
+    return _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})
 
 
 async def count(client: PrefectClient) -> int:

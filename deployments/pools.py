@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.console import register_console
 from deployments.pool_templates import base_job_template
+from deployments.renewal import renew_services
 from deployments.server import prefect_server, ui_url
 from deployments.service import queue_of
 from deployments.zombies import create_automations
@@ -63,7 +64,7 @@ class PoolState(BaseModel):
 async def apply_pools(folder: Path | None = None) -> list[PoolState]:
     """Create or change the pools of a folder's files, the automations that find vanished runs, and the console's form.
 
-    Pools that have no file are left alone. Raises SpecificationError, ServerError.
+    Their services follow them. Pools that have no file are left alone. Raises SpecificationError, ServerError.
     """
     settings = read_settings()
     pools = read_pools(folder or settings.pools)
@@ -76,6 +77,7 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
             await _apply(client, pool)
         await create_automations(client, settings.zombie_seconds)
         await register_console(client, await server_pools(client))
+        await renew_services(client, pools)
         return [PoolState.of(pool, await client.read_work_pool(name)) for name, pool in pools.items()]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
 from tasks.domain.errors import ServerError
@@ -50,6 +50,12 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
                 yield client
     except PrefectHTTPStatusError as error:
         raise ServerError(_refusal(error, shown)) from None
+    except (ObjectNotFound, ObjectAlreadyExists) as error:
+        path = error.http_exc.request.url.path if isinstance(error.http_exc, httpx.HTTPStatusError) else "an object"
+        what = "has not got" if isinstance(error, ObjectNotFound) else "has already got"
+        raise ServerError(
+            f"The Prefect server {shown} {what} {path}: somebody else has changed it meanwhile, try again."
+        ) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise ServerError(
             f"The Prefect server {shown} cannot be reached ({type(error).__name__}). Start one with `thresher up`, or "

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.relative_paths import is_relative_path
 
 _TEXTS = ("name", "description", "resource_pool", "model", "model_version", "flavor", "environment")
-_PATHS = ("input_path", "output_path", "model", "model_config")
 
 
 def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -43,34 +43,15 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
 def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The fields of a specification with their relative local paths taken from ``folder``."""
     return {
-        name: os.path.normpath(folder.absolute() / value) if _is_relative_path(name, value) else value
+        name: os.path.normpath(folder.absolute() / value) if is_relative_path(name, value) else value
         for name, value in fields.items()
     }
-
-
-def relative_paths(fields: Mapping[str, Any]) -> list[Problem]:
-    """A problem for each relative local path: it means nothing to somebody who stands elsewhere."""
-    expected = "should be absolute, or begin with s3:// or obs://: relative paths are those of a specification file"
-    return [Problem(name, value, expected) for name, value in fields.items() if _is_relative_path(name, value)]
 
 
 def override(fields: dict[str, Any], overrides: Sequence[str]) -> None:
     """Change fields by ``field=value`` (values are YAML, ``a.b=1`` reaches inside). Raises SpecificationError."""
     for one in overrides:
         _override(fields, one)
-
-
-def _is_relative_path(field: str, value: object) -> bool:
-    return field in _PATHS and isinstance(value, str) and _is_relative(value, field)
-
-
-def _is_relative(value: str, field: str) -> bool:
-    if "://" in value or value.startswith(("/", "~")) or not value.strip():
-        return False
-    if field == "model_config" and value.lstrip().startswith("{"):
-        return False  # the JSON text itself
-    # A model without a slash is a name in the model store.
-    return field != "model" or "/" in value or value in (".", "..")
 
 
 def _override(document: dict[str, Any], override: str) -> None:
@@ -91,6 +72,6 @@ def _override(document: dict[str, Any], override: str) -> None:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
             raise SpecificationError([Problem("--set", override, f"{name} holds no fields")])
-    if not outer and _is_relative_path(last, value):
+    if not outer and is_relative_path(last, value):
         value = os.path.normpath(Path.cwd() / value)
     target[last] = value

@@ -53,7 +53,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
                 reporting.cancel()
                 with suppress(asyncio.CancelledError):
                     await reporting
-                await reporter.tell()
+                await reporter.end()
 
     # Prefect would look for the annotations' names in this module.
     stopped_in_order.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]

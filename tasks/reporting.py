@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import UUID
@@ -17,13 +19,20 @@ from tasks.engine.progress import progress_of
 
 REPORT_SECONDS = 2.0
 """Between two looks at the run; the server is told only what has changed."""
+LAST_TRIES = 5
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def artifact_key(service: str, kind: str) -> str:
-    """Key of a service's artifacts of a kind: lower-case letters, digits and dashes, as Prefect wants it."""
-    return f"{service.lower().replace('_', '-')}-{kind}".strip("-")
+    """Key of a service's artifacts of a kind: lower-case letters, digits and dashes, as Prefect wants it.
+
+    A name that does not consist of these alone gets some digits of its digest, so that no two services share a key.
+    """
+    plain = re.sub(r"[^a-z0-9-]", "-", service.lower()).strip("-")
+    if plain == service:
+        return f"{plain}-{kind}"
+    return "-".join(part for part in (plain, hashlib.sha256(service.encode()).hexdigest()[:6], kind) if part)
 
 
 class Reporter:
@@ -56,6 +65,14 @@ class Reporter:
                 if progress.service and now.items:
                     await self._show(progress.service, now)
                 self._told = now
+
+    async def end(self) -> None:
+        """Tell the server the last word, from which the counts of a run that has ended come: once more if need be."""
+        for _ in range(LAST_TRIES):
+            await self.tell()
+            if self._told == progress_of(self._task_id).report:
+                return
+            await asyncio.sleep(REPORT_SECONDS)
 
     async def _show(self, service: str, now: RunReport) -> None:
         share = 100 * now.done / now.items

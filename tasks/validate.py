@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
+from tasks.as_deployed import not_as_deployed
 from tasks.blocks import check_references, storage_credentials
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
@@ -16,7 +18,6 @@ from tasks.domain.service import BatchService
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
-from tasks.runtime_log import keep
 from tasks.server_pools import server_pools
 from tasks.settings import read_settings
 
@@ -29,16 +30,18 @@ async def validate(service: BatchService) -> Run:
     progress = progress_of(task_id)
     progress.enter("validating")
     progress.service = service.name
-    await keep(service)
-    scheduled: Any = runtime.flow_run.scheduled_start_time
+    scheduled: Any = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    if service.schedule is not None:
+        scheduled = scheduled.astimezone(ZoneInfo(service.schedule.timezone))
     run = await engine_loop().run(
         check(
             service.model_dump(exclude_unset=False, by_alias=True),
             task_id=task_id,
-            scheduled_time=scheduled or datetime.now(UTC),
+            scheduled_time=scheduled,
             settings=settings,
             credentials=await storage_credentials(settings),
             pools=await _pools(),
+            known=await not_as_deployed(service),
         )
     )
     await check_references(service.environment)  # a missing block is found now, not when the instance starts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
@@ -84,16 +84,19 @@ def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_jso
         The service's name.
     """
     from deployments import lifecycle, overview
-    from deployments.specification import override
 
-    fields: dict[str, Any] = {}
-    override(fields, overrides)
-    begun = lifecycle.start(name, fields)
+    begun = lifecycle.start(name, overrides)
     say(f"Started {name}: {begun.page}")
     return _ended(overview.show(name), begun, wait=wait, as_json=as_json)
 
 
-def stop(name: str, /, *, wait: Wait = False, as_json: AsJson = False) -> int:
+def stop(
+    name: str,
+    /,
+    *,
+    wait: Annotated[bool, Parameter(negative=(), help="Return when its runs have ended.")] = False,
+    as_json: AsJson = False,
+) -> int:
     """Stop a service's runs. The output manifest accounts for what was done; the rest is FAILED as stopped.
 
     Parameters
@@ -215,7 +218,11 @@ def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bo
     if not wait or begun is None:
         _print_short(service, as_json)
         return 0
-    ended = asyncio.run(wait_for(begun.id))
+    try:
+        ended = asyncio.run(wait_for(begun.id))
+    except KeyboardInterrupt:
+        said = f"The run goes on without this command: `thresher show {service.name}` shows it, `thresher stop "
+        raise KeyboardInterrupt(f"{said}{service.name}` stops it.") from None
     say(f"{ended.status}. {_counts(ended)}. {ended.message}".strip())
     if as_json:
         print_json(read(service.name).model_dump(mode="json"))

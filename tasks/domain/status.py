@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 Status = Literal["Deploying", "Running", "Concerning", "Stopping", "Stopped", "Completed", "Failed"]
 Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
@@ -42,10 +42,15 @@ class RunReport(BaseModel):
 
 
 def report_of(labels: Mapping[str, Any]) -> RunReport:
-    """What the labels of a flow run say; the beginning for a run that has said nothing yet."""
-    return RunReport.model_validate(
-        {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
-    )
+    """What the labels of a flow run say; the beginning for a run that has said nothing yet, or nothing sensible.
+
+    Anybody may change labels, and one run's must not hide all the others.
+    """
+    said = {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
+    try:
+        return RunReport.model_validate(said)
+    except ValidationError:
+        return RunReport()
 
 
 def status_of(state_type: str | None, report: RunReport) -> Status:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -40,14 +40,17 @@ async def check(
     settings: Settings,
     credentials: Mapping[str, Credentials],
     pools: Mapping[str, Pool] | None = None,
+    known: Sequence[Problem] = (),
 ) -> Run:
     """Check a specification against everything that it names; nothing is created.
 
     ``pools`` are the resource pools that there are, by name; those of the administrator's folder if none are given.
+    ``known`` are problems that were found already; they are told with the others.
 
     Raises SpecificationError with every problem found: also a wrong field does not keep the others from being checked.
     """
     service, right, problems = parse_service(dict(fields))
+    problems += known
     storage = Storage(settings, credentials)
     try:
         found = _Found(right, settings, dict(credentials), pools)
@@ -201,11 +204,13 @@ class _Found:
             raise SpecificationError([Problem("resource_pool", name, expected)])
         pool = pools[name]
         suited = pool.flavors_for(self._config)
-        listed = ", ".join(flavor.name for flavor in suited) or "none"
+        listed = ", ".join(flavor.name for flavor in suited) or f"none of {name}{self._elsewhere(pools)}"
         asked = self._right.get("flavor")
         if asked is None:
             if not suited:
-                expected = "the pool has no flavor that satisfies the model, contact the administrator"
+                expected = (
+                    f"has no flavor that satisfies the model, contact the administrator; flavors that do: {listed}"
+                )
                 raise SpecificationError([Problem("resource_pool", name, expected)])
             self._flavor = suited[0]
             return
@@ -213,6 +218,12 @@ class _Found:
         if self._flavor is None or self._flavor not in suited:
             what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
             raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+
+    def _elsewhere(self, pools: Mapping[str, Pool]) -> str:
+        """The flavors of all pools that satisfy the model, as the end of a sentence that says that one's do not."""
+        found = {name: pool.flavors_for(self._config) for name, pool in pools.items()}
+        said = [f"{', '.join(one.name for one in flavors)} of {name}" for name, flavors in found.items() if flavors]
+        return f", but {'; '.join(said)}" if said else ""
 
     async def input(self, storage: Storage) -> None:
         given = self._right.get("input_path")

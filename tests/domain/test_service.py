@@ -117,7 +117,6 @@ BAD = [
     ("priority", 0, "greater than or equal to 1"), ("priority", 4, "less than or equal to 3"),
     ("schedule", {}, "either cron or interval_minutes"),
     ("schedule", {"cron": "0 2 * * *", "interval_minutes": 5}, "either cron or interval_minutes"),
-    ("schedule", {"cron": "0 2 * *"}, "five fields"), ("schedule", {"cron": ""}, "five fields"),
     ("instance", 2, "is not a known field"), ("inputPath", "/in", "is not a known field"),
 ]  # fmt: skip
 
@@ -134,7 +133,10 @@ def test_service__refuses_what_the_contract_does_not_allow(field: str, value: An
 @pytest.mark.parametrize(
     ("schedule", "field"),
     [({"interval_minutes": 0}, "interval_minutes"), ({"interval_minutes": -1}, "interval_minutes"),
-     ({"interval_minutes": float("inf")}, "interval_minutes"), ({"cron": "0 2 * * *", "every": 1}, "every")],
+     ({"interval_minutes": float("inf")}, "interval_minutes"), ({"interval_minutes": 1e15}, "interval_minutes"),
+     ({"interval_minutes": 1e-9}, "interval_minutes"), ({"cron": "0 2 * * *", "every": 1}, "every"),
+     *[({"cron": line}, "cron") for line in ("0 2 * *", "", "99 3 * * *", "*/0 * * * *", "0 2 * * 8", "a b c d e")],
+     *[({"cron": "0 2 * * *", "timezone": zone}, "timezone") for zone in ("Mars/Base", "posix/Europe/Berlin", "")]],
 )  # fmt: skip
 def test_service__names_the_field_inside_a_wrong_schedule(schedule: dict[str, Any], field: str) -> None:
     assert the_problem(schedule=schedule).field == f"schedule.{field}"
@@ -142,7 +144,12 @@ def test_service__names_the_field_inside_a_wrong_schedule(schedule: dict[str, An
 
 @pytest.mark.parametrize(
     "schedule",
-    [{"cron": "0 2 * * *"}, {"interval_minutes": 0.5}, {"cron": "*/5 * * * 1-5", "timezone": "Europe/Berlin"}],
+    [
+        {"cron": "0 2 * * *"},
+        {"interval_minutes": 0.5},
+        {"cron": "*/5 * * * 1-5", "timezone": "Europe/Berlin"},
+        {"cron": "0,30 8-18/2 * JAN-Mar mon#1"},
+    ],
 )
 def test_service__takes_a_cron_line_or_an_interval(schedule: dict[str, Any]) -> None:
     found = require({**LEAST, "schedule": schedule}).schedule

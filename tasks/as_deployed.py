@@ -1,0 +1,93 @@
+"""What a run may not change of the service that it is a run of, however it was started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect import runtime
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+
+from tasks.domain.errors import Problem
+from tasks.domain.relative_paths import relative_paths
+from tasks.domain.service import BatchService
+
+KEPT_TAG = "runtime-log-output"
+"""Tag of a service for which runtime log output was on once, and of the runs that it was on for."""
+_OF_THE_JOB = ("flavor", "instances")
+"""Fields that decide how large the container of a run is, which is there before the run can say anything."""
+
+
+def fixed_fields(name: str, pool: str | None, fields: Mapping[str, Any]) -> list[Problem]:
+    """Problems of fields that belong to the service of this name and pool, not to one of its runs."""
+    problems = []
+    if fields.get("name") != name:
+        problems.append(Problem("name", fields.get("name"), f"is {name} and cannot be changed: deploy another service"))
+    if fields.get("resource_pool") != pool:
+        expected = f"is {pool} for this service: deploy another service for another pool"
+        problems.append(Problem("resource_pool", fields.get("resource_pool"), expected))
+    return problems
+
+
+async def log_output_kept(
+    client: PrefectClient, deployment_id: UUID, tags: Collection[str], fields: Mapping[str, Any]
+) -> list[Problem]:
+    """A problem if runtime log output is set back: whoever reads the log store must be able to rely on it.
+
+    That it was on is known from the service's tags, and from those of its runs if somebody has taken that one away.
+    """
+    if fields.get("runtime_log_output"):
+        return []
+    if KEPT_TAG not in tags:
+        of_it = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]), tags=FlowRunFilterTags(all_=[KEPT_TAG])
+        )
+        if not await client.read_flow_runs(flow_run_filter=of_it, limit=1):
+            return []
+    expected = "was true for this service and cannot be set back: deploy another service without it"
+    return [Problem("runtime_log_output", False, expected)]
+
+
+async def not_as_deployed(service: BatchService) -> list[Problem]:
+    """Every problem of this process's run with the service that it is a run of; none for a run without one.
+
+    The user interface and Prefect's own clients start runs without asking Thresher, and change what they like.
+    """
+    if (deployment_id := runtime.deployment.id) is None:
+        return []
+    fields = service.model_dump(by_alias=True)
+    async with get_client() as client:
+        deployment = await client.read_deployment(deployment_id)
+        flow_run = await client.read_flow_run(UUID(runtime.flow_run.id))
+        deployed = dict((deployment.parameters or {}).get("service") or {})
+        problems = fixed_fields(deployment.name, deployment.work_pool_name, fields) + relative_paths(fields)
+        problems += _of_the_job(flow_run, deployment.job_variables or {}, deployed, fields)
+        problems += await log_output_kept(client, deployment.id, deployment.tags, fields)
+        if service.runtime_log_output:
+            if KEPT_TAG not in deployment.tags:
+                await client.update_deployment(deployment.id, DeploymentUpdate(tags=[*deployment.tags, KEPT_TAG]))
+            if KEPT_TAG not in flow_run.tags:
+                await client.update_flow_run(flow_run.id, tags=[*flow_run.tags, KEPT_TAG])
+    return problems
+
+
+def _of_the_job(
+    flow_run: FlowRun, deployed_job: Mapping[str, Any], deployed: Mapping[str, Any], fields: Mapping[str, Any]
+) -> list[Problem]:
+    """Problems of fields that were changed for a run whose container was made for others."""
+    if not deployed_job or flow_run.job_variables:  # plain processes; a run that `thresher start` has made room for
+        return []
+    return [
+        Problem(
+            name,
+            fields.get(name),
+            f"is {deployed.get(name)} for this service, and the run's container was made for that: start it with "
+            f"`thresher start {deployed.get('name')} --set {name}=...`",
+        )
+        for name in _OF_THE_JOB
+        if fields.get(name) != deployed.get(name)
+    ]
