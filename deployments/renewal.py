@@ -1,0 +1,46 @@
+"""Services follow their pool: what was made of its file when they were deployed is made again when it is applied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
+
+from deployments.form import form
+from deployments.overview import all_deployments
+from deployments.pool_templates import job_variables
+from deployments.service import specification_of
+from flows.batch_service import batch_service
+from tasks.domain.pool import Pool
+
+
+async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> int:
+    """Renew the form and the job of the services of these pools, where they differ; how many did.
+
+    So an existing service can be started with a flavor that is new, and gets what its flavor says now.
+    """
+    forms = {name: json.loads(json.dumps(form(batch_service, {name: pool}))) for name, pool in pools.items()}
+    renewed = 0
+    async for deployment in all_deployments(client):
+        pool = pools.get(deployment.get("work_pool_name") or "")
+        if pool is None:
+            continue
+        wanted = {"parameter_openapi_schema": forms[pool.name], "job_variables": _job(deployment, pool)}
+        changed = {name: value for name, value in wanted.items() if deployment.get(name) != value}
+        if changed:
+            await client.update_deployment(UUID(deployment["id"]), DeploymentUpdate(**changed))
+            renewed += 1
+    return renewed
+
+
+def _job(deployment: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
+    """The job variables of a service; as they are if its flavor was chosen for it, or is not offered any more."""
+    fields = specification_of(deployment)
+    flavor = pool.flavor(str(fields.get("flavor")))
+    if flavor is None:
+        return dict(deployment.get("job_variables") or {})
+    return job_variables(pool, flavor, int(fields.get("instances") or 1))
