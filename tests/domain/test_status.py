@@ -49,3 +49,7 @@ def test_report__of_a_run_that_has_said_nothing_is_its_beginning() -> None:
 
 def test_report__of_a_newer_version_may_say_more() -> None:
     assert report_of({"thresher.phase": "planning", "thresher.mood": "fine"}) == RunReport(phase="planning")
+
+
+def test_report__of_labels_that_make_no_sense_is_the_beginning() -> None:
+    assert report_of({"thresher.phase": "warming"}) == report_of({"thresher.items": "many"}) == RunReport()

@@ -71,3 +71,15 @@ def test_flavor__that_does_not_do_is_refused_with_those_that_would(
     assert ran.state == "Failed"
     assert [one for one in said if one not in str(ran.error)] == [], ran.error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fields", [{}, {"flavor": "tiny"}])
+def test_flavor__of_another_pool_that_would_do_is_named(run_service, write_files, package, tmp_path, fields):
+    other = {"name": "cpu-only", "kind": "process", "flavors": [{"name": "tiny", "cpu": 1, "memory_gb": 1}]}
+    (tmp_path / "pools" / "cpu-only.yaml").write_text(yaml.safe_dump(other))
+    write_files(tmp_path / "in", {"a.bin": b"x"})
+    ran = run_service(
+        model=str(package(accelerators=1)), input_path=str(tmp_path / "in"), request_path="/",
+        resource_pool="cpu-only", **fields,
+    )  # fmt: skip
+    assert ran.state == "Failed" and "flavors that do: none of cpu-only, but one-gpu of own" in str(ran.error)
