@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +17,15 @@ from fakes import processes
 from fakes.prefect_servers import PrefectServer, sqlite_server
 
 from deployments import lifecycle, overview
+from deployments.form import form
+from flows.batch_service import batch_service
+from tasks.clients.pool_files import read_pools
 from tasks.domain.errors import SpecificationError
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("lifecycle-guarded")]
 
 SERVICES = 1000
+POOLS = Path(__file__).parents[2] / "infra" / "pools"
 
 
 @contextmanager
@@ -78,9 +83,9 @@ def _fill(server: PrefectServer) -> None:
     """Through the API for one service, as rows of the database for the others: that takes seconds, not minutes."""
     flow = server.ask("/flows/", {"name": "batch_service"})["id"]
     parameters = {"service": {"name": "service-0000", "input_path": "/in", "output_path": "/out", "model": "m"}}
-    deployment = server.ask(
-        "/deployments/", {"name": "service-0000", "flow_id": flow, "parameters": parameters, "tags": ["thresher"]}
-    )["id"]
+    schema = form(batch_service, read_pools(POOLS))  # what a real one weighs
+    body = {"name": "service-0000", "flow_id": flow, "parameters": parameters, "parameter_openapi_schema": schema}
+    deployment = server.ask("/deployments/", {**body, "enforce_parameter_schema": False})["id"]
     state = {"type": "COMPLETED", "name": "Completed"}
     server.ask(f"/deployments/{deployment}/create_flow_run", {"state": state})
     assert server.database is not None
