@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,7 +17,9 @@ from deployments.server import prefect_server
 from tasks.blocks import storage_credentials
 from tasks.clients.log_store import LogStore
 from tasks.clients.storage import Storage
-from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.server_log import is_of_run
+from tasks.domain.service import NAME
 from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
 
@@ -75,33 +78,47 @@ async def lines(name: str, run: str | None = None, *, follow: bool = False) -> A
 async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
     """What the log store holds of a service: of one run, or of all that it has kept, oldest first.
 
-    Works without a server, and for services that were deleted. Raises SpecificationError if there is nothing,
-    StorageError.
+    Works without a server, and for services that were deleted. ``run`` is a flow run's id. What is too old is removed
+    from the store afterwards. Raises SpecificationError if there is nothing, StorageError.
     """
+    task_id = _checked(name, run)
     settings = read_settings()
-    found: list[Line] = await engine_loop().run(
-        _read_store(name, run, settings.log_store, Storage(settings, await storage_credentials(settings)))
-    )
-    if not found:
-        expected = (
-            f"there is nothing of it in the log store {settings.log_store}: is runtime_log_output on? It keeps 7 days"
-        )
-        raise SpecificationError([Problem("name", name, expected)])
-    for line in found:
-        yield line
-
-
-async def _read_store(name: str, run: str | None, address: str, storage: Storage) -> list[Line]:
+    loop = engine_loop()
+    storage = Storage(settings, await storage_credentials(settings))
+    store = LogStore(storage, settings.log_store)
+    found = False
     try:
-        store = LogStore(storage, address)
-        found = []
-        for stream in reversed(await store.streams(name)):
-            if run is None or stream.startswith(run):
-                async for record in store.records(name, stream):
-                    found.append(Line(time=record.time, level=f"#{record.instance}", message=record.message))
-        return found
+        now = datetime.now(UTC)
+        for stream in await loop.run(store.streams(name, now)):
+            if task_id is not None and not is_of_run(stream.name, task_id):
+                continue
+            for part in stream.parts:
+                for one in await loop.run(store.records(stream, part)):
+                    found = True
+                    yield Line(time=one.time, level=f"#{one.instance}", message=one.message)
+        with suppress(StorageError):  # who reads need not be allowed to
+            await loop.run(store.prune(now))
     finally:
-        await storage.close()
+        await loop.run(storage.close())
+    if not found:
+        where = f"in the log store {settings.log_store}: is runtime_log_output on? It keeps 7 days"
+        wrong = Problem("name", name, f"there is nothing of it {where}")
+        raise SpecificationError([wrong if run is None else Problem("run", run, f"there is nothing of it {where}")])
+
+
+def _checked(name: str, run: str | None) -> str | None:
+    """The run's id as streams are called by it. Raises SpecificationError."""
+    problems = []
+    if NAME.fullmatch(name) is None:
+        problems.append(Problem("name", name, "should be 1-64 letters, digits, '-' or '_'"))
+    task_id = None
+    try:
+        task_id = None if run is None else str(UUID(run))
+    except ValueError:
+        problems.append(Problem("run", run, "should be the whole id of a run: `thresher show NAME --runs`"))
+    if problems:
+        raise SpecificationError(problems)
+    return task_id
 
 
 async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:

@@ -9,7 +9,9 @@ from prefect.blocks.system import Secret
 
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError
-from tasks.domain.service import SECRET_REFERENCE
+from tasks.domain.instance import GivenEnvironment
+from tasks.domain.secret_reference import SECRET_REFERENCE, resolved
+from tasks.domain.service import BatchService
 from tasks.settings import Settings
 
 
@@ -28,16 +30,17 @@ async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
     return found
 
 
-async def resolved_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """A service's environment with every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value."""
-    values: dict[str, str] = {}
-    for variable, text in environment.items():
+async def resolved_environment(service: BatchService) -> GivenEnvironment:
+    """A service's environment with every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value.
+
+    Every value of a block is a secret, wherever it stands.
+    """
+    values: dict[str, object] = {}
+    for variable, text in service.environment.items():
         for name in SECRET_REFERENCE.findall(text):
             if name not in values:
-                values[name] = str(await _secret(name, f"environment.{variable}"))
-    return {
-        variable: SECRET_REFERENCE.sub(lambda match: values[match[1]], text) for variable, text in environment.items()
-    }
+                values[name] = await _as_stored(name, f"environment.{variable}")
+    return resolved(service.environment, values, service.secret_variables)
 
 
 async def check_references(environment: Mapping[str, str]) -> None:
@@ -46,7 +49,7 @@ async def check_references(environment: Mapping[str, str]) -> None:
     for variable, text in environment.items():
         for name in SECRET_REFERENCE.findall(text):
             try:
-                await _secret(name, f"environment.{variable}")
+                await _block(name, f"environment.{variable}")
             except SpecificationError as error:
                 problems += error.problems
     if problems:
@@ -54,9 +57,18 @@ async def check_references(environment: Mapping[str, str]) -> None:
 
 
 async def _secret(name: str, field: str) -> object:
+    value: object = (await _block(name, field)).get()
+    return value
+
+
+async def _as_stored(name: str, field: str) -> object:
+    """A block's value without Prefect's reading of a text as JSON, which makes 1.1 of 1.10 and True of true."""
+    value: object = (await _block(name, field)).value.get_secret_value()
+    return value
+
+
+async def _block(name: str, field: str) -> Any:
     try:
-        block: Any = await Secret.aload(name)
+        return await Secret.aload(name)
     except ValueError:
         raise SpecificationError([Problem(field, name, "there is no Prefect Secret block of this name")]) from None
-    value: object = block.get()
-    return value

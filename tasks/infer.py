@@ -41,7 +41,7 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 async def _new_session(run: Run) -> Session:
     settings = read_settings()
     credentials = await storage_credentials(settings)
-    return Session(run, settings, credentials, partial(resolved_environment, run.service.environment), _shown(run))
+    return Session(run, settings, credentials, partial(resolved_environment, run.service), _shown(run))
 
 
 def _shown(run: Run) -> Callable[[str], None]:

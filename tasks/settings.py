@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
+from tasks.domain.paths import parse_address
 
 ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds flows/, tasks/ and infra/."""
 
 MIB = 1 << 20
+_WEB_ADDRESS = re.compile(r"https?://[^/?#\s]+\S*\Z", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -74,6 +77,20 @@ class Settings(BaseSettings):
     @classmethod
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("model_store", "log_store")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        if parse_address(value).scheme == "http":
+            raise ValueError("should be a local path, file://, s3:// or obs://")
+        return value
+
+    @field_validator("log_otlp_endpoint")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value and _WEB_ADDRESS.match(value) is None:
+            raise ValueError("should be an http:// or https:// address, such as http://collector:4318")
+        return value
 
     @field_validator("cache", "pools", "stack")
     @classmethod

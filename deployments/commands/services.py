@@ -192,6 +192,10 @@ def logs(
     """
     from deployments import service_logs
 
+    if store and follow:
+        expected = "cannot be had with --store; without it the log is followed as the Logs tab shows it"
+        raise SpecificationError([Problem("--follow", None, expected)])
+
     async def print_lines() -> None:
         lines = service_logs.stored(name, run) if store else service_logs.lines(name, run, follow=follow)
         async for line in lines:

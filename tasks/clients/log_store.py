@@ -6,8 +6,9 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.clients import local_files
@@ -28,6 +29,15 @@ _TEMPORARY = ".tmp"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream of the log store: its name, and those of the objects that hold it, by time."""
+
+    group: str
+    name: str
+    parts: tuple[str, ...]
+
+
 class LogStore:
     """``<store>/<group>/<stream>/<milliseconds>-<number>.jsonl``: objects that are written once and never changed.
 
@@ -46,34 +56,42 @@ class LogStore:
                 os.makedirs(self._root.path, exist_ok=True)
         await self._output.write(name, b"".join(record.to_json() for record in records))
 
-    async def streams(self, group: str) -> list[str]:
-        """The streams of a group, the one that began last first. Raises StorageError."""
-        began: dict[str, str] = {}
-        async for stream, part in self._parts(group):
-            began.setdefault(stream, part)
-        return sorted(began, key=lambda stream: (began[stream], stream), reverse=True)
-
-    async def records(self, group: str, stream: str) -> AsyncIterator[LogRecord]:
-        """What a stream holds, by time. Raises StorageError."""
-        folder = self._folder(group).child(_checked(_STREAM, stream, "stream"))
-        names = [part async for found, part in self._parts(group) if found == stream]
-        for name in names:
-            try:
-                text = await self._storage.read(folder.child(name))
-            except ObjectError as error:
-                if error.missing:  # its time was over just now
-                    continue
+    async def streams(self, group: str, now: datetime) -> list[Stream]:
+        """The streams of a group, the one that began first first, without what is too old. Raises StorageError."""
+        oldest = _oldest(now)
+        found: dict[str, list[str]] = {}
+        try:
+            async for name, _ in self._storage.list(self._folder(group)):
+                stream, _, part = name.partition("/")
+                if (match := _PART.fullmatch(part)) is not None and int(match[1]) >= oldest:
+                    found.setdefault(stream, []).append(part)
+        except ObjectError as error:
+            if not error.missing:
                 raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
-            for line in text.splitlines():
-                with suppress(ValueError):
-                    yield LogRecord.from_json(line)
+        streams = (Stream(group, name, tuple(sorted(parts))) for name, parts in found.items())
+        return sorted(streams, key=lambda stream: (stream.parts[0], stream.name))
+
+    async def records(self, stream: Stream, part: str) -> list[LogRecord]:
+        """What a part of a stream holds, by time; a part is not large. Raises StorageError."""
+        folder = self._folder(stream.group).child(_checked(_STREAM, stream.name, "stream"))
+        try:
+            text = await self._storage.read(folder.child(part))
+        except ObjectError as error:
+            if error.missing:  # its time was over just now
+                return []
+            raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
+        found = []
+        for line in text.split(b"\n"):
+            with suppress(ValueError):
+                found.append(LogRecord.from_json(line))
+        return found
 
     async def prune(self, now: datetime) -> int:
         """Remove what is older than seven days; how many objects. Nothing is touched that is not the store's own.
 
         Raises StorageError.
         """
-        oldest = int((now - timedelta(days=KEPT_DAYS)).timestamp() * 1000)
+        oldest = _oldest(now)
         removed = 0
         try:
             async for name, _ in self._storage.list(self._root):
@@ -98,16 +116,10 @@ class LogStore:
     def _folder(self, group: str) -> Address:
         return self._root.child(_checked(_GROUP, group, "group"))
 
-    async def _parts(self, group: str) -> AsyncIterator[tuple[str, str]]:
-        """Stream and name of every object of a group, by name."""
-        try:
-            async for name, _ in self._storage.list(self._folder(group)):
-                stream, _, part = name.partition("/")
-                if _PART.fullmatch(part):
-                    yield stream, part
-        except ObjectError as error:
-            if not error.missing:
-                raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
+
+def _oldest(now: datetime) -> int:
+    """What began before this millisecond is too old."""
+    return int((now - timedelta(days=KEPT_DAYS)).timestamp() * 1000)
 
 
 def _checked(pattern: re.Pattern[str], name: str, what: str) -> str:

@@ -63,6 +63,14 @@ class Launch:
     """What it may use; None: whatever the machine has."""
 
 
+@dataclass(frozen=True, slots=True)
+class GivenEnvironment:
+    """What a service gives the model server: its variables, and what of them must not be shown."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
 def server_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a model server: what any program needs of this process's own, and what the service gives.
 

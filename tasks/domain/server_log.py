@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote, quote_plus
 
 SECRET_LENGTH = 4
 """Shorter values are no secrets, and would hide half of every text."""
@@ -19,8 +20,9 @@ class Masker:
 
     def __init__(self, secrets: Iterable[str]) -> None:
         # Each line of a secret of several lines as well: programs print them indented, or with line ends escaped.
-        hidden = {part.strip() for one in secrets for part in (one, *one.splitlines())}
-        self._secrets = sorted((one.encode() for one in hidden if len(one) >= SECRET_LENGTH), key=len, reverse=True)
+        parts = {part.strip() for one in secrets for part in (one, *one.splitlines())}
+        hidden = {form for part in parts if len(part) >= SECRET_LENGTH for form in _forms(part)}
+        self._secrets = sorted((one.encode() for one in hidden), key=len, reverse=True)
 
     @property
     def longest(self) -> int:
@@ -46,6 +48,12 @@ class Masker:
     def mask(self, text: bytes) -> bytes:
         """The text with ``***`` in place of every secret."""
         return self.shown(self.blank(text.replace(b"\0", b"")))
+
+
+def _forms(secret: str) -> set[str]:
+    """A secret as programs print it: as it is, in a URL, and in JSON."""
+    in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+    return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)} | in_json
 
 
 class LineBudget:
@@ -78,6 +86,11 @@ class LineBudget:
 def stream_name(task_id: str, instance: int) -> str:
     """The log store's stream of one instance of one run."""
     return f"{task_id}-instance-{instance}"
+
+
+def is_of_run(stream: str, task_id: str) -> bool:
+    """Whether a stream of the log store is that of an instance of this run."""
+    return stream.startswith(stream_name(task_id, 0)[:-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import secrets
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -20,11 +21,11 @@ from tasks.domain import paths
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
 from tasks.domain.schedule import Schedule
+from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
 from tasks.domain.secret_words import SECRET_WORDS
 
 NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
-SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9][a-z0-9-]*)\s*\}\}")
 _ROWS = re.compile(r"[0-9]{1,9}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -150,7 +151,7 @@ class BatchService(BaseModel):
         ),
     ] = 1
     environment: Annotated[
-        dict[str, str],
+        dict[str, Annotated[str, AfterValidator(check_meant)]],
         Field(
             title="Environment variables",
             description="For the model server only. Secrets by reference: {{ prefect.blocks.secret.NAME }}",

@@ -93,6 +93,7 @@ class ServerOutputs:
         self._instances: dict[int, ServerOutput] = {}
         self._store: LogStore | None = None
         self._exporter: LogExporter | None = None
+        self._pruning: asyncio.Task[None] | None = None
         if run.service.runtime_log_output:
             self._store = LogStore(storage, settings.log_store)
             if settings.log_otlp_endpoint:
@@ -102,6 +103,8 @@ class ServerOutputs:
         """Follow the file that an instance's output goes to, from now on and over restarts of its server."""
         if instance in self._instances:
             return
+        if self._store is not None and self._pruning is None:
+            self._pruning = asyncio.create_task(self._prune(self._store))
         run, settings = self._run, self._settings
         stream = stream_name(run.task_id, instance)
         self._instances[instance] = ServerOutput(
@@ -122,8 +125,14 @@ class ServerOutputs:
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close)
         if self._store is not None:
-            with suppress(StorageError, ObjectError):
-                await self._store.prune(datetime.now(UTC))
+            if self._pruning is not None:
+                await self._pruning
+            await self._prune(self._store)
+
+    @staticmethod
+    async def _prune(store: LogStore) -> None:
+        with suppress(StorageError, ObjectError):  # it costs no item
+            await store.prune(datetime.now(UTC))
 
 
 class ServerOutput:

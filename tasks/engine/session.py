@@ -19,7 +19,7 @@ from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
-from tasks.domain.instance import Launch, Limits
+from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
 from tasks.domain.run import PARTIAL_REPORTS, REPORTS, STOPPED_BY_HAND, Run
@@ -48,7 +48,7 @@ class Session:
         run: Run,
         settings: Settings,
         credentials: Mapping[str, Credentials],
-        environment: Callable[[], Awaitable[Mapping[str, str]]],
+        environment: Callable[[], Awaitable[GivenEnvironment]],
         show: Show = lambda line: None,
     ) -> None:
         self.run = run
@@ -142,12 +142,11 @@ class Session:
                     self.run.config,
                     folder,
                     self.run.model_name,
-                    given,
+                    given.values,
                     self.settings.cache,
                     Limits.of(self.run.flavor),
                 )
-                secrets = tuple(given[name] for name in self.run.service.secret_variables)
-                self._launch = replace(launch, secrets=secrets)
+                self._launch = replace(launch, secrets=given.secrets)
             return self._launch
 
     async def _devices(self) -> DeviceLease:

@@ -13,7 +13,7 @@ from clients.places import Place
 
 from tasks.clients import log_store
 from tasks.clients.failures import ObjectError
-from tasks.clients.log_store import KEPT_DAYS, LogStore, LogStream
+from tasks.clients.log_store import KEPT_DAYS, LogStore, LogStream, Stream
 from tasks.clients.storage import Storage
 from tasks.domain.server_log import LogRecord, stream_name
 
@@ -35,6 +35,10 @@ def part(when: datetime, number: int = 0) -> str:
     return f"{int(when.timestamp() * 1000):013d}-{number:06d}.jsonl"
 
 
+async def whole(store: LogStore, stream: Stream) -> list[LogRecord]:
+    return [record for name in stream.parts for record in await store.records(stream, name)]
+
+
 async def write(store: LogStore, stream: str, written: Sequence[LogRecord]) -> None:
     writing = LogStream(store, "digits", stream)
     for record in written:
@@ -49,9 +53,10 @@ def test_streams__written_at_once_are_read_as_they_were_written(place: Place) ->
     async def work(storage: Storage) -> None:
         store = store_of(place, storage)
         await asyncio.gather(*(write(store, one, records(one, 50, starts[one])) for one in streams))
-        assert await store.streams("digits") == streams[::-1]
-        for one in streams:
-            assert [record async for record in store.records("digits", one)] == records(one, 50, starts[one])
+        found = await store.streams("digits", NOON)
+        assert [one.name for one in found] == streams
+        for one in found:
+            assert await whole(store, one) == records(one.name, 50, starts[one.name])
 
     place.do(work)
 
@@ -74,7 +79,8 @@ def test_stream__is_written_every_few_seconds_and_when_it_is_large(
         stream.add(written[20])
         await stream.close()
         await write(store, "s", written[21:])
-        assert [record async for record in store.records("digits", "s")] == written
+        [found] = await store.streams("digits", NOON)
+        assert len(found.parts) == 3 and await whole(store, found) == written
 
     place.do(work)
     assert len(place.names()) == 3
@@ -88,10 +94,24 @@ def test_records__leave_out_what_is_none(place: Place) -> None:
 
     async def work(storage: Storage) -> None:
         store = store_of(place, storage)
-        assert await store.streams("digits") == ["s"]
-        assert [one async for one in store.records("digits", "s")] == [record]
-        assert await store.streams("other") == []
-        assert [one async for one in store.records("other", "s")] == []
+        [found] = await store.streams("digits", NOON)
+        assert found == Stream("digits", "s", (part(NOON),))
+        assert await whole(store, found) == [record]
+        assert await store.streams("other", NOON) == []
+        assert await store.records(Stream("other", "s", ()), part(NOON)) == []
+
+    place.do(work)
+
+
+def test_streams__leave_out_what_is_too_old(place: Place) -> None:
+    too_old = NOON - timedelta(days=KEPT_DAYS, milliseconds=1)
+    young = NOON - timedelta(days=KEPT_DAYS)
+    for name in (f"gone/{part(too_old)}", f"both/{part(too_old)}", f"both/{part(young, 1)}", f"new/{part(NOON)}"):
+        place.put(f"digits/{name}", b"x")
+
+    async def work(storage: Storage) -> None:
+        found = await store_of(place, storage).streams("digits", NOON)
+        assert found == [Stream("digits", "both", (part(young, 1),)), Stream("digits", "new", (part(NOON),))]
 
     place.do(work)
 
@@ -132,9 +152,9 @@ def test_names__that_would_lead_elsewhere_are_refused(place: Place, name: str) -
     async def work(storage: Storage) -> None:
         store = store_of(place, storage)
         with pytest.raises(ValueError, match="is no group"):
-            await store.streams(name)
+            await store.streams(name, NOON)
         with pytest.raises(ValueError, match="is no stream"):
-            _ = [one async for one in store.records("digits", name)]
+            await store.records(Stream("digits", name, ()), part(NOON))
         with pytest.raises(ValueError, match="of the log store"):
             LogStream(store, "digits", name)
 

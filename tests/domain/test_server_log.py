@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.server_log import MASK, SECRET_LENGTH, LineBudget, LogRecord, Masker, stream_name
+from tasks.domain.server_log import MASK, SECRET_LENGTH, LineBudget, LogRecord, Masker, is_of_run, stream_name
 
 SECRET = st.text(st.characters(exclude_characters="*\0", exclude_categories=["Cs"]), min_size=SECRET_LENGTH)
 
@@ -22,6 +22,8 @@ SECRET = st.text(st.characters(exclude_characters="*\0", exclude_categories=["Cs
         (("first line\nsecond line",), b"first line\nsecond line", b"***"),
         (("käse123",), "ein käse123".encode(), b"ein ***"),
         (("secret",), b"sec\0ret", b"***"),
+        (("p@ss w/rd",), b"p%40ss%20w%2Frd p%40ss+w%2Frd p%40ss%20w/rd", b"*** *** ***"),
+        (('say "käse"',), 'x=say \\"käse\\" y=say \\"k\\u00e4se\\"'.encode(), b"x=*** y=***"),
         (("abcdef", "defghi"), b"abcdefghi abcabcdef", b"*** abc***"),
     ],
 )
@@ -34,15 +36,18 @@ def test_masker__leaves_no_secret(secrets: list[str], between: str) -> None:
     masker = Masker(secrets)
     shown = masker.mask(between.encode().join(one.encode() for one in secrets))
     assert all(one.encode() not in shown for one in secrets)
-    assert masker.longest == max(
-        (len(part.encode()) for one in secrets for part in (one, *one.splitlines())), default=0
-    )
+    assert masker.longest >= max((len(one.encode()) for one in secrets), default=0)
 
 
 def test_masker__blanks_without_changing_the_length() -> None:
     masker = Masker(["opensesame"])
     assert masker.blank(b"a opensesame b") == b"a " + b"\0" * 10 + b" b"
     assert masker.shown(b"a \0\0\0 b\0") == b"a " + MASK + b" b" + MASK
+
+
+def test_stream__is_of_one_run_only() -> None:
+    assert is_of_run(stream_name("task", 0), "task") and is_of_run(stream_name("task", 17), "task")
+    assert not is_of_run(stream_name("task-1", 0), "task") and not is_of_run(stream_name("task", 0), "tas")
 
 
 def test_line_budget__allows_a_burst_then_a_rate_and_counts_the_rest() -> None:

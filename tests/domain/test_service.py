@@ -299,14 +299,43 @@ def test_service__names_the_variable_whose_value_is_wrong(value: Any, expected: 
         ("API_KEY", "{{ prefect.blocks.secret.api-key }}", False),
         ("API_KEY", "{{prefect.blocks.secret.api-key}}", False),
         ("DATABASE_PASSWORD_URL", "db://u:{{ prefect.blocks.secret.pw }}@h", False),
-        ("API_KEY", "{{ prefect.variables.api_key }}", True),
-        ("API_KEY", "{{ prefect.blocks.secret. }}", True),
         ("API_KEY", "prefect.blocks.secret.api-key", True),
     ],
 )  # fmt: skip
 def test_service__knows_what_looks_like_a_secret_in_plain_text(name: str, value: str, looks_secret: bool) -> None:
     service = require({**LEAST, "environment": {name: value, "HOST": "h"}})
     assert service.plain_text_secrets == ([name] if looks_secret else [])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("{{ prefect.blocks.secret.My_Pass }}", "{{ prefect.blocks.secret.My_Pass }}"),
+        ("{{ prefect.blocks.secret.my_token }}", "{{ prefect.blocks.secret.my_token }}"),
+        ("a {{prefect.blocks.secret.my-token.value}} b", "{{prefect.blocks.secret.my-token.value}}"),
+        ("{{ prefect.blocks.secret.right }}{{ prefect.blocks.secret. }}", "'{{ prefect.blocks.secret. }}'"),
+        ("{{ prefect.blocks.secret.my-token }", "{{ prefect.blocks.secret.my-token"),
+        ("{{ prefect.blocks.secret.my token }}", "{{ prefect.blocks.secret.my token }}"),
+        ("{{ Prefect.Blocks.Secret.my-token }}", "{{ Prefect.Blocks.Secret.my-token }}"),
+        ("{{ $prefect.blocks.secret.my-token }}", "{{ $prefect.blocks.secret.my-token }}"),
+        ("{{ prefect.blocks.string.mine }}", "nothing but Secret blocks can be referred to"),
+        ("{{ prefect.variables.api_key }}", "nothing but Secret blocks can be referred to"),
+    ],
+)
+def test_service__refuses_a_reference_that_would_reach_the_model_as_text(value: str, shown: str) -> None:
+    problem = the_problem(environment={"LEFT": "x", "DSN": f"{SECRET} {value}"})
+    assert problem.field == "environment.DSN" and problem.value is None
+    assert shown in problem.expected and "should be {{ prefect.blocks.secret.NAME }}" in problem.expected
+    assert SECRET not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{{ name }}", "prefect.blocks.secret.x", "{{ my.prefect.thing }}", "{ prefect.blocks }",
+     "{{}} prefect.variables.x", "{{prefect.blocks.secret.a}}{{ prefect.blocks.secret.9-b }}"],
+)  # fmt: skip
+def test_service__takes_braces_that_refer_to_nothing_of_prefects(value: str) -> None:
+    assert problems(environment={"A": value}) == []
 
 
 # What kind of model

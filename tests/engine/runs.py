@@ -14,6 +14,7 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import plan_bytes, read_report
 from tasks.domain.credentials import Credentials
+from tasks.domain.instance import GivenEnvironment
 from tasks.domain.item import Item
 from tasks.domain.mapping import generate
 from tasks.domain.package import PackageConfig
@@ -83,7 +84,7 @@ def shard_of(items: Sequence[Item], number: int = 0) -> ShardRef:
 
 async def no_environment() -> Mapping[str, str]:
     """The environment of the model server."""
-    return {}
+    return GivenEnvironment()
 
 
 class Shard:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from engine.runs import make_run
+
+from tasks.clients.log_store import KEPT_DAYS
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.paths import parse_address
-from tasks.engine.server_output import PART_BYTES, FullText
+from tasks.engine.server_output import PART_BYTES, FullText, ServerOutputs
 from tasks.settings import Settings
 
 
@@ -71,3 +75,24 @@ def test_full_text__that_cannot_be_written_costs_nothing(tmp_path: Path) -> None
         await storage.close()
 
     asyncio.run(write())
+
+
+def test_server_outputs__clear_the_log_store_when_they_begin(tmp_path: Path) -> None:
+    too_old = datetime.now(UTC) - timedelta(days=KEPT_DAYS, minutes=1)
+    old = tmp_path / "logs" / "other" / "stream" / f"{int(too_old.timestamp() * 1000):013d}-000000.jsonl"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"x")
+
+    async def work() -> None:
+        settings = Settings(log_store=str(tmp_path / "logs"))
+        storage = Storage(settings, {})
+        run = make_run("http://127.0.0.1:1", str(tmp_path / "out"), runtime_log_output=True)
+        outputs = ServerOutputs(run, settings, storage, OutputFolder(storage, run.output_address, ".scratch"), print)
+        outputs.follow(0, tmp_path / "log", ())
+        async with asyncio.timeout(60):
+            while old.exists():
+                await asyncio.sleep(0.01)
+        await outputs.close()
+        await storage.close()
+
+    asyncio.run(work())

@@ -19,7 +19,9 @@ from fakes.processes import meanwhile, poll
 from fakes.s3_server import S3Server
 
 from tasks.clients.storage import Storage
+from tasks.domain.instance import GivenEnvironment
 from tasks.domain.paths import Address
+from tasks.domain.secret_reference import resolved
 from tasks.engine.budget import Budget
 from tasks.engine.shard import infer_shard
 
@@ -254,8 +256,8 @@ def test_secrets__that_a_server_prints_before_it_ends_are_hidden(tmp_path: Path)
     run_ = make_run("package", str(tmp_path / "out"), package=str(home), environment=given)
     shard = Shard(run_, local_items(tmp_path / "in", {"1.jpg": b"1"}), cache=tmp_path / "cache")
 
-    async def environment() -> dict[str, str]:
-        return given
+    async def environment() -> GivenEnvironment:
+        return resolved(given, {}, run_.service.secret_variables)
 
     async def work() -> str:
         session = shard.session()

@@ -198,17 +198,24 @@ def test_secrets__that_a_model_server_prints_are_not_in_the_error(
     run_service: Any, package: Any, tmp_path: Path, write_files: Any
 ) -> None:
     Secret(value="from-a-block-77").save("robustness-dsn", overwrite=True)
-    script = 'echo "password $DB_PASSWORD, dsn $DSN, url http://x/$DB_PASSWORD, mode $MODE"; exit 3\n'
+    Secret(value={"password": "inside-json-88"}).save("robustness-json", overwrite=True)
+    script = (
+        'echo "password $DB_PASSWORD, dsn $DSN, url http://x/$DB_PASSWORD, mode $MODE"\n'
+        'inside=${URL#*u:}; json=${BOTH%\\"*}; echo "parsed ${inside%@*}, of json ${json##*\\"}"; exit 3\n'
+    )
     source = write_files(tmp_path / "in", {"1.jpg": "x"})
     environment = {
-        "DB_PASSWORD": "hunter22", "DSN": "{{ prefect.blocks.secret.robustness-dsn }}", "MODE": "visible"
+        "DB_PASSWORD": "hunter22", "DSN": "{{ prefect.blocks.secret.robustness-dsn }}", "MODE": "visible",
+        "URL": "postgres://u:{{ prefect.blocks.secret.robustness-dsn }}@h/db",
+        "BOTH": "{{ prefect.blocks.secret.robustness-json }}",
     }  # fmt: skip
     ran = run_service(model=str(package(script=script)), input_path=str(source), environment=environment)
     assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
     assert "status 3" in str(ran.error)
     assert "password ***, dsn ***, url http://x/***, mode visible" in str(ran.error)
+    assert "parsed ***, of json ***" in str(ran.error)
     everything = str(ran.error) + "\n".join(ran.logs)
-    assert "hunter22" not in everything and "from-a-block-77" not in everything
+    assert [one for one in ("hunter22", "from-a-block-77", "inside-json-88") if one in everything] == []
     assert os.environ.get("DB_PASSWORD") is None
 
 

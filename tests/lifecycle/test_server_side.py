@@ -94,13 +94,15 @@ def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp
     seen = tmp_path / "seen"
     script = (
         f'printf %s "$API_TOKEN" > {seen}\necho "the token is $API_TOKEN"\n'
+        'inside=${DSN#*u:}; echo "parsed: ${inside%@*}."\n'
         'for found in $(grep -las "$API_TOKEN" /proc/[0-9]*/environ /proc/[0-9]*/cmdline); do\n'
         f"    tr '\\0' ' ' < ${{found%/*}}/cmdline >> {seen}.processes && echo >> {seen}.processes\ndone\n"
     )
     model = package()
     (model / "run.sh").write_text(script + (model / "run.sh").read_text())
     reference = f"{{{{ prefect.blocks.secret.{block} }}}}"
-    lifecycle.deploy(fields(model=str(model), environment={"API_TOKEN": reference}))
+    environment = {"API_TOKEN": reference, "DSN": f"postgres://u:{reference}@h/db"}
+    lifecycle.deploy(fields(model=str(model), environment=environment, runtime_log_output=True))
     done = stack.completed(name)
     assert seen.read_text() == VALUE
     holders = Path(f"{seen}.processes").read_text().splitlines()
@@ -117,8 +119,14 @@ def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp
         "log": stack.log(done.last_run.id),
         "worker": stack.workers["public-cpu"].log.read_text(),
     }
-    assert told["flow run"]["parameters"]["service"]["environment"] == {"API_TOKEN": reference}
-    assert told["task runs"] and told["artifacts"] and "the token is" in told["log"]
+    assert told["flow run"]["parameters"]["service"]["environment"] == environment
+    assert told["task runs"] and told["artifacts"] and "the token is ***" in told["log"]
+    assert "parsed: ***." in told["log"]
+    told["collector"] = [one.body for one in stack.collector.received(service__name=name)]
+    assert "the token is ***" in told["collector"] and "parsed: ***." in told["collector"]
+    stored = Path(stack.environment["THRESHER_LOG_STORE"], name)
+    assert "parsed: ***." in "".join(path.read_text() for path in stored.rglob("*.jsonl"))
+    told |= {str(path): path.read_text() for path in stored.rglob("*.jsonl")}
     told |= {str(path): path.read_bytes().decode() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert [where for where, what in told.items() if VALUE in str(what)] == []
 
