@@ -10,6 +10,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from rich.console import Console
@@ -60,7 +61,7 @@ async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
             console.print(f"{what} being stopped; the manifests account for every item ...", highlight=False)
         for flow_run in active:
             if flow_run["state_type"] == "RUNNING":
-                state = Cancelling(message="The local stack is being stopped.")
+                state: State[None] = Cancelling(message="The local stack is being stopped.")
                 with suppress(ObjectNotFound):
                     await client.set_flow_run_state(UUID(flow_run["id"]), state)
         if asyncio.get_running_loop().time() > deadline:

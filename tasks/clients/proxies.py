@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from tasks.domain.paths import redact
 
@@ -36,7 +36,7 @@ def is_loopback(url: str) -> bool:
 def proxy_for(url: str) -> str:
     """The variable whose proxy is asked for a web address, with its value but for the password; empty if none is."""
     scheme, host = url.partition(":")[0].lower(), _host(url)
-    if not host or proxy_bypass_environment(host):
+    if not host or proxy_bypass(host):
         return ""
     for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"):
         if value := os.environ.get(name, ""):
