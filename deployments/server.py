@@ -13,6 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
+from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
 from tasks.domain.errors import ServerError
 from tasks.domain.paths import redact
 from tasks.settings import read_settings
@@ -43,6 +44,8 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
     """A client of the server; everything of Prefect in this context speaks to the same one. Raises ServerError."""
     url = api_url()
     shown = redact(url)
+    if is_loopback(url):
+        spare_loopback()
     try:
         with temporary_settings(updates={PREFECT_API_URL: url}):
             async with get_client() as client:
@@ -57,9 +60,10 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
             f"The Prefect server {shown} {what} {path}: somebody else has changed it meanwhile, try again."
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        proxy = f" through the proxy {named}" if (named := proxy_for(url)) else ""
         raise ServerError(
-            f"The Prefect server {shown} cannot be reached ({type(error).__name__}). Start one with `thresher up`, or "
-            "set PREFECT_API_URL to the address of yours."
+            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}). Start one with "
+            "`thresher up`, or set PREFECT_API_URL to the address of yours."
         ) from None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.clients.lifeline import adopt, children
+from tasks.clients.proxies import spare_loopback
 from tasks.domain.errors import RunError
 from tasks.domain.paths import redact
 
@@ -29,6 +30,7 @@ def start_server() -> None:
 
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    spare_loopback()
     up = threading.Event()
 
     def guard() -> None:

@@ -38,10 +38,11 @@ class LoopThread:
             future.cancel()
             raise
 
-    def run_blocking(self, work: Coroutine[Any, Any, T]) -> T:
+    def run_blocking(self, work: Coroutine[Any, Any, T], cancel_seconds: float = CANCEL_SECONDS) -> T:
         """Run ``work`` on the engine's loop and wait for it, from a thread without a loop.
 
-        Interrupted (Ctrl-C), the work is cancelled, and has ended when this returns.
+        Interrupted (Ctrl-C), the work is cancelled, and has ended when this returns: that is waited for, at most
+        ``cancel_seconds``.
         """
         ended = threading.Event()
 
@@ -57,7 +58,7 @@ class LoopThread:
         except BaseException:
             if not future.done():
                 future.cancel()
-                ended.wait(CANCEL_SECONDS)
+                ended.wait(cancel_seconds)
             raise
 
 

@@ -71,6 +71,13 @@ def test_server_that_cannot_be_reached__one_line_says_what_to_do(thresher):
     assert "cannot be reached" in said and "thresher up" in said and "hidden" not in said
 
 
+def test_server_behind_a_proxy_that_cannot_be_reached__the_line_names_the_variable(thresher):
+    with processes.closed_port() as port:
+        proxy = {"HTTP_PROXY": f"http://user:hidden@127.0.0.1:{port}", "NO_PROXY": "", "no_proxy": ""}
+        said = _one_line(thresher("list", env={"PREFECT_API_URL": "http://prefect.example/api", **proxy}))
+    assert "cannot be reached" in said and f"HTTP_PROXY=http://127.0.0.1:{port}" in said and "hidden" not in said
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[PrefectServer]:
     """A server that wants credentials, with as many services as are allowed; each has run."""

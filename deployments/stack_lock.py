@@ -1,0 +1,96 @@
+"""One stack per folder, whatever its port: who holds the folder's lock runs it, and says where."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from rich.console import Console
+
+from deployments.server import stack_file
+from tasks.domain.errors import ServerError
+
+LOCK_FILE = "lock"
+_POLL_SECONDS = 0.2
+
+
+@contextmanager
+def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | None]:
+    """Hold the lock of the stack's folder: None. If another stack holds it: the API address of that one.
+
+    One that is still starting, or stopping, is waited for. The kernel releases the lock of a process that is killed,
+    and no child inherits it. Raises ServerError after ``seconds`` of waiting, or if the folder cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ServerError(
+            f"The stack's folder {folder} cannot be used: {error.strerror}. THRESHER_STACK names another."
+        ) from None
+    try:
+        running = _running(lock, folder, seconds, console)
+        if running is None:
+            stack_file().unlink(missing_ok=True)  # of a stack that was killed
+        yield running
+    finally:
+        os.close(lock)
+
+
+def _running(lock: int, folder: Path, seconds: float, console: Console) -> str | None:
+    deadline = time.monotonic() + seconds
+    waiting = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ServerError(f"The stack's folder {folder} cannot be locked: {error.strerror}.") from None
+        if (url := _said()) and answers(url):
+            return url
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"Another stack in {folder} has been starting or stopping for more than {seconds:g} s. Its logs are "
+                "there; THRESHER_STACK names the folder of a second stack."
+            )
+        if not waiting:
+            console.print("Another stack is starting or stopping in the same folder: waiting ...", highlight=False)
+            waiting = True
+        time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def said(url: str) -> Iterator[None]:
+    """While it lasts, commands without PREFECT_API_URL find this stack. For the holder of the lock only."""
+    path = stack_file()
+    path.write_text(json.dumps({"api": url, "pid": os.getpid()}))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _said() -> str:
+    """Address that the stack of this folder says it runs at; empty if none says so."""
+    try:
+        return str(json.loads(stack_file().read_bytes())["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def answers(url: str) -> bool:
+    """Whether a Prefect server answers at this address."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"{url}/health", timeout=2).ok
+    except requests.RequestException:
+        return False
