@@ -24,7 +24,7 @@ _OF_THE_FLOW = {"flows": {"name": {"any_": [FLOW]}}}
 async def list_services() -> list[Service]:
     """Every service of the server, by name. Raises ServerError."""
     async with prefect_server() as client:
-        deployments = [one async for one in _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})]
+        deployments = [one async for one in pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})]
         last = await _last_runs(client, [one["id"] for one in deployments])
         return [Service.of(one, last.get(one["id"])) for one in deployments]
 
@@ -80,7 +80,7 @@ async def active_runs(client: PrefectClient, deployment_id: str) -> list[dict[st
         "deployments": {"id": {"any_": [deployment_id]}},
         "flow_runs": {**_due()["flow_runs"], "state": {"type": {"any_": list(ACTIVE_STATES)}}},
     }
-    return [one async for one in _pages(client, "/flow_runs/filter", body)]
+    return [one async for one in pages(client, "/flow_runs/filter", body)]
 
 
 def _due() -> dict[str, Any]:
@@ -112,7 +112,8 @@ async def _last_runs(client: PrefectClient, ids: Sequence[str]) -> dict[str, dic
     return newest
 
 
-async def _pages(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+async def pages(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Everything that a filter of the API finds, read page by page."""
     offset = 0
     while True:
         page = (await client._client.post(path, json={**body, "limit": _PAGE, "offset": offset})).json()
