@@ -16,6 +16,7 @@ import requests
 from fakes import processes
 
 from deployments import lifecycle, overview
+from deployments.commands.services import delete
 from deployments.pools import apply_pools
 from deployments.zombies import end_orphans
 from tasks.domain.errors import ServerError, SpecificationError
@@ -136,9 +137,9 @@ def test_zombie__a_killed_run_becomes_crashed_and_its_slot_is_free_again(
     sqlite_stack, fields, name, tmp_path, monkeypatch, manifest
 ):
     gate = tmp_path / "gate"
-    first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
-    sqlite_stack.until(name, "Running")
     with impatient(sqlite_stack, monkeypatch):
+        first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
+        sqlite_stack.until(name, "Running")
         with vanished(sqlite_stack, first):
             second = lifecycle.start(name).id
             assert overview.runs(name)[0].id == second
@@ -172,7 +173,7 @@ def test_zombie__a_killed_run_that_is_to_stop_becomes_cancelled_and_a_silent_for
 @pytest.mark.prefect
 @pytest.mark.xdist_group("lifecycle-sqlite")
 def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(
-    sqlite_stack, fields, name, tmp_path, monkeypatch, thresher
+    sqlite_stack, fields, name, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(lifecycle, "ENDED_SECONDS", 1.0)
     items = {"a.bin": f"FAIL:until:{tmp_path}/never "}
@@ -181,8 +182,9 @@ def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(
     with vanished(sqlite_stack, task_id):
         with pytest.raises(ServerError, match="have not ended within 1 s"):
             lifecycle.stop(name, wait=True)
-        assert lifecycle.delete(name, force=True) == (task_id,)
+        assert delete(name, force=True) == 0
         state = sqlite_stack.server.ask(f"/flow_runs/{task_id}")["state"]
+    assert f"Run {task_id} did not end in time" in capsys.readouterr().err
     assert state["type"] == "CANCELLED" and "Given up by thresher delete --force" in state["message"]
     with pytest.raises(SpecificationError, match="there is no such service"):
         overview.show(name)
@@ -203,7 +205,10 @@ def test_orphans__are_ended_however_many_there_are(sqlite_stack, monkeypatch):
 
 @contextmanager
 def impatient(stack, monkeypatch) -> Iterator[None]:
-    """While it lasts, the server's automations act after the shortest silence that is allowed."""
+    """While it lasts, the server's automations act after the shortest silence that is allowed.
+
+    An automation that is changed forgets what it has heard, so runs are begun within.
+    """
     monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "35")
     apply_pools(stack.pools)
     try:
