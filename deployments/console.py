@@ -10,31 +10,37 @@ from prefect.client.orchestration import PrefectClient
 
 from deployments.deploy_service import deploy_service
 from deployments.form import form
+from deployments.pool_templates import console_job_template
+from deployments.work_pools import put_work_pool
 from tasks.domain.pool import Pool
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
+CONSOLE_POOL = "console"
+"""The work pool on which the form runs: one of its own, so that runs of services never take its turn."""
 
 
 async def register_console(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
     """Register the console's flow as ``prefect.yaml`` describes it, with these pools to choose from.
 
-    It runs on the pool that is named there, else on the first one of plain processes; without any it is left out.
+    The work pool on which it runs is made, too. Raises SpecificationError if it is of another kind.
     """
     (described,) = yaml.safe_load(PREFECT_FILE.read_bytes())["deployments"]
-    work_pool = described["work_pool"]
-    fitting = [name for name, pool in pools.items() if pool.kind == "process"]
-    if work_pool["name"] in fitting:
-        fitting = [work_pool["name"]]
-    if not fitting:
-        return
+    await put_work_pool(
+        client,
+        CONSOLE_POOL,
+        kind="process",
+        description="Where the form that deploys services runs; no resource pool",
+        base_job_template=console_job_template(),
+        concurrency_limit=None,
+    )
     await client.create_deployment(
         flow_id=await client.create_flow(deploy_service),
         name=described["name"],
         description=described["description"],
         entrypoint=described["entrypoint"],
         pull_steps=[],
-        work_pool_name=fitting[0],
-        work_queue_name=work_pool["work_queue_name"],
+        work_pool_name=CONSOLE_POOL,
+        work_queue_name=described["work_pool"]["work_queue_name"],
         parameter_openapi_schema=form(deploy_service, pools),
         enforce_parameter_schema=described["enforce_parameter_schema"],
         tags=described["tags"],

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.states import Cancelling
+from prefect.states import Cancelled, Cancelling
 
 from deployments.form import form
 from deployments.lock import one_at_a_time
@@ -169,11 +169,13 @@ async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
 
 
 @callable_anywhere
-async def delete(name: str, *, force: bool = False) -> None:
+async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
     """Delete a service; what its runs have written stays. With ``force`` its active runs are stopped first.
 
+    Runs that have not ended in time, since nobody is left who would end them, are set to Cancelled: their ids.
     Raises SpecificationError if it has active runs and ``force`` is not given, ServerError.
     """
+    given_up: tuple[str, ...] = ()
     async with prefect_server() as client:
         deployment = await find(client, name)
         if active := await active_runs(client, deployment["id"]):
@@ -183,8 +185,9 @@ async def delete(name: str, *, force: bool = False) -> None:
                 )
                 raise SpecificationError([Problem("name", name, expected)])
             await _cancel(client, deployment["id"])
-            await _until_ended(client, deployment)
+            given_up = await _ended_or_given_up(client, deployment["id"])
         await client.delete_deployment(UUID(deployment["id"]))
+    return given_up
 
 
 async def wait_for(task_id: str) -> Execution:
@@ -239,11 +242,25 @@ async def _cancel(client: PrefectClient, deployment_id: str) -> int:
 
 
 async def _until_ended(client: PrefectClient, deployment: Mapping[str, Any]) -> None:
+    if await _still_active(client, deployment["id"]):
+        raise ServerError(
+            f"The runs of {deployment['name']} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
+            f"resource pool {deployment.get('work_pool_name')}?"
+        )
+
+
+async def _ended_or_given_up(client: PrefectClient, deployment_id: str) -> tuple[str, ...]:
+    """Wait until a service's runs have ended; those that do not are set to Cancelled by force. Their ids."""
+    said = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after it was told to stop."
+    left = await _still_active(client, deployment_id)
+    for flow_run in left:
+        await client.set_flow_run_state(UUID(flow_run["id"]), Cancelled(message=said), force=True)
+    return tuple(flow_run["id"] for flow_run in left)
+
+
+async def _still_active(client: PrefectClient, deployment_id: str) -> list[dict[str, Any]]:
+    """A service's active runs, once there is none left or the time is up."""
     deadline = asyncio.get_running_loop().time() + ENDED_SECONDS
-    while await active_runs(client, deployment["id"]):
-        if asyncio.get_running_loop().time() > deadline:
-            raise ServerError(
-                f"The runs of {deployment['name']} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
-                f"resource pool {deployment.get('work_pool_name')}?"
-            )
+    while (active := await active_runs(client, deployment_id)) and asyncio.get_running_loop().time() <= deadline:
         await asyncio.sleep(_POLL_SECONDS)
+    return active

@@ -79,11 +79,9 @@ async def look_up(client: PrefectClient, name: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-async def all_deployments(client: PrefectClient) -> AsyncIterator[dict[str, Any]]:
+def all_deployments(client: PrefectClient) -> AsyncIterator[dict[str, Any]]:
     """The deployments of all services, by name, as the API gives them."""
-    async for page in _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"}):
-        for one in page:
-            yield one
+    return each(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})
 
 
 async def count(client: PrefectClient) -> int:
@@ -97,7 +95,7 @@ async def active_runs(client: PrefectClient, deployment_id: str) -> list[dict[st
         "deployments": {"id": {"any_": [deployment_id]}},
         "flow_runs": {**_due()["flow_runs"], "state": {"type": {"any_": list(ACTIVE_STATES)}}},
     }
-    return [one async for page in _pages(client, "/flow_runs/filter", body) for one in page]
+    return [one async for one in each(client, "/flow_runs/filter", body)]
 
 
 def _due() -> dict[str, Any]:
@@ -127,6 +125,13 @@ async def _last_runs(client: PrefectClient, ids: Sequence[str]) -> dict[str, dic
             break
         unseen = [one for one in unseen if one not in newest]
     return newest
+
+
+async def each(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Everything that a filter of the API finds."""
+    async for page in _pages(client, path, body):
+        for one in page:
+            yield one
 
 
 async def _pages(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[list[dict[str, Any]]]:

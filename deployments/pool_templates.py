@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,25 @@ def base_job_template(pool: Pool) -> dict[str, Any]:
 
     The pool itself stands in it under ``POOL_KEY``. What a run's job may use is left to :func:`job_variables`.
     """
-    worker = _shipped()[_COLLECTIONS[pool.kind]][pool.kind]
-    template: dict[str, Any] = copy.deepcopy(worker["default_base_job_configuration"])
-    variables = template["variables"]["properties"]
-    # A deployment's own env would take the place of this one whole, so services are given none.
-    variables["env"]["default"] = {**FLOW_ENVIRONMENT, **pool.environment}
+    template = _default_template(pool.kind, pool.environment)
     if pool.kind == "docker":
         _adapt_docker(pool, template)
     elif pool.kind == "kubernetes":
         _adapt_kubernetes(pool, template)
     template[POOL_KEY] = pool.model_dump(mode="json")
+    return template
+
+
+def console_job_template() -> dict[str, Any]:
+    """The base job template of the console's work pool: without ``POOL_KEY``, so that it is no resource pool."""
+    return _default_template("process", {})
+
+
+def _default_template(kind: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    worker = _shipped()[_COLLECTIONS[kind]][kind]
+    template: dict[str, Any] = copy.deepcopy(worker["default_base_job_configuration"])
+    # A deployment's own env would take the place of this one whole, so deployments are given none.
+    template["variables"]["properties"]["env"]["default"] = {**FLOW_ENVIRONMENT, **environment}
     return template
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict
 
-from deployments.console import register_console
+from deployments.console import CONSOLE_POOL, register_console
 from deployments.pool_templates import base_job_template
 from deployments.renewal import renew_services
 from deployments.server import prefect_server, ui_url
 from deployments.service import queue_of
+from deployments.work_pools import put_work_pool
 from deployments.zombies import create_automations
 from flows.calling import callable_anywhere
 from tasks.clients.pool_files import read_pools
@@ -62,7 +62,7 @@ class PoolState(BaseModel):
 
 @callable_anywhere
 async def apply_pools(folder: Path | None = None) -> list[PoolState]:
-    """Create or change the pools of a folder's files, the automations that find vanished runs, and the console's form.
+    """Create or change the pools of a folder's files, the automations that find vanished runs, and the console.
 
     Their services follow them. Pools that have no file are left alone. Raises SpecificationError, ServerError.
     """
@@ -72,6 +72,9 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
         raise SpecificationError(
             [Problem("pools", str(folder or settings.pools), "there is no pool file (*.yaml) in it")]
         )
+    if CONSOLE_POOL in pools:
+        expected = "is the name of the work pool on which the form that deploys services runs: rename this pool"
+        raise SpecificationError([Problem(f"{CONSOLE_POOL}: name", CONSOLE_POOL, expected)])
     async with prefect_server() as client:
         for pool in pools.values():
             await _apply(client, pool)
@@ -82,30 +85,14 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
 
 
 async def _apply(client: PrefectClient, pool: Pool) -> None:
-    template = base_job_template(pool)
-    described = f"{pool.access} resource pool; contact {pool.contact}"
-    try:
-        there = await client.read_work_pool(pool.name)
-    except ObjectNotFound:
-        await client.create_work_pool(
-            WorkPoolCreate(
-                name=pool.name,
-                description=described,
-                type=pool.kind,
-                base_job_template=template,
-                concurrency_limit=pool.max_runs,
-            )
-        )
-    else:
-        if there.type != pool.kind:
-            expected = (
-                f"is {there.type} on the server and cannot be changed: delete that work pool, or rename this pool"
-            )
-            raise SpecificationError([Problem(f"{pool.name}: kind", pool.kind, expected)])
-        await client.update_work_pool(
-            pool.name,
-            WorkPoolUpdate(description=described, base_job_template=template, concurrency_limit=pool.max_runs),
-        )
+    await put_work_pool(
+        client,
+        pool.name,
+        kind=pool.kind,
+        description=f"{pool.access} resource pool; contact {pool.contact}",
+        base_job_template=base_job_template(pool),
+        concurrency_limit=pool.max_runs,
+    )
     queues = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool.name)}
     for place, priority in enumerate(PRIORITIES, start=1):
         name = queue_of(priority)
@@ -134,6 +121,15 @@ async def show_pool(name: str) -> PoolState:
             there = ", ".join(await server_pools(client)) or "none"
             expected = f"there is no such resource pool, contact the administrator; there are: {there}"
             raise SpecificationError([Problem("name", name, expected)])
-        workers = await client.read_workers_for_work_pool(name)
-        online = tuple(one.name for one in workers if str(getattr(one.status, "value", one.status)) == "ONLINE")
-        return PoolState.of(pool, work_pool, online)
+        return PoolState.of(pool, work_pool, await _online(client, name))
+
+
+async def online_workers(name: str) -> tuple[str, ...]:
+    """The workers of a work pool that were heard of lately. Raises ServerError."""
+    async with prefect_server() as client:
+        return await _online(client, name)
+
+
+async def _online(client: PrefectClient, name: str) -> tuple[str, ...]:
+    workers = await client.read_workers_for_work_pool(name)
+    return tuple(one.name for one in workers if str(getattr(one.status, "value", one.status)) == "ONLINE")

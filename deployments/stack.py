@@ -1,4 +1,4 @@
-"""``thresher up``: a Prefect server with its pools and console, and a worker per local pool, until it is stopped."""
+"""``thresher up``: a Prefect server, its pools and console, a worker for each of them that is local, until stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from deployments.commands.output import print_text, talk
-from deployments.pools import PoolState, apply_pools, show_pool
+from deployments.console import CONSOLE_POOL
+from deployments.pools import PoolState, apply_pools, online_workers
 from deployments.stack_lock import answers, claimed, said
 from deployments.stack_processes import guarded, tail
 from deployments.stack_runs import stopped_runs
@@ -80,16 +81,16 @@ async def _run(url: str, port: int, console: Console) -> None:
 
 async def _serve(pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, console: Console) -> None:
     """Keep the workers running until the server ends, or this is cancelled."""
-    local = [pool for pool in pools if _is_local(pool)]
-    keepers = [asyncio.create_task(_keep_worker(pool, folder, url, console)) for pool in local]
+    limits = {pool.name: pool.max_runs for pool in pools if _is_local(pool)} | {CONSOLE_POOL: None}
+    keepers = [asyncio.create_task(_keep_worker(name, folder, url, console)) for name in limits]
     try:
-        await _until_ready(local, server, folder)
+        await _until_ready(list(limits), server, folder)
         with said(url):
             _greet(url, pools, console)
             await server.ended()
         raise ServerError(f"The Prefect server has ended by itself.{tail(folder / 'server.log')}")
     finally:
-        async with stopped_runs(WORKER, {pool.name: pool.max_runs for pool in local}, console):
+        async with stopped_runs(WORKER, limits, console):
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
@@ -134,27 +135,24 @@ async def _until(ready: Callable[[], bool], process: GuardedProcess, log: Path, 
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _until_ready(pools: list[PoolState], server: GuardedProcess, folder: Path) -> None:
-    """Wait until each local pool has a worker."""
+async def _until_ready(served: list[str], server: GuardedProcess, folder: Path) -> None:
+    """Wait until each of these work pools has a worker."""
     deadline = asyncio.get_running_loop().time() + START_SECONDS
-    for pool in pools:
-        while True:
-            found: PoolState = await show_pool(pool.name)
-            if found.workers:
-                break
+    for name in served:
+        while not await online_workers(name):
             if not server.running or asyncio.get_running_loop().time() > deadline:
-                log = folder / f"worker-{pool.name}.log"
-                raise ServerError(f"The worker of {pool.name} has not started.{tail(log)}")
+                log = folder / f"worker-{name}.log"
+                raise ServerError(f"The worker of {name} has not started.{tail(log)}")
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _keep_worker(pool: PoolState, folder: Path, url: str, console: Console) -> None:
-    """Run the worker of a pool; started again whenever it ends by itself."""
-    arguments = ("worker", "start", "--pool", pool.name, "--type", "process", "--name", f"{WORKER}{pool.name}")
+async def _keep_worker(name: str, folder: Path, url: str, console: Console) -> None:
+    """Run the worker of a work pool; started again whenever it ends by itself."""
+    arguments = ("worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
     while True:
-        async with guarded(f"worker-{pool.name}", arguments, folder, url) as worker:
+        async with guarded(f"worker-{name}", arguments, folder, url) as worker:
             status = await worker.ended()
-        console.print(f"The worker of {pool.name} has ended (status {status}) and is started again.", highlight=False)
+        console.print(f"The worker of {name} has ended (status {status}) and is started again.", highlight=False)
         await asyncio.sleep(AGAIN_SECONDS)
 
 

@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from rich.console import Console
 
+from deployments.overview import each
 from deployments.server import prefect_server
 from deployments.service import FLOW
 from tasks.domain.errors import ServerError
@@ -22,7 +23,6 @@ from tasks.domain.errors import ServerError
 STOP_RUNS_SECONDS = 20.0
 """Runs have ended within this time, or end with their workers."""
 _POLL_SECONDS = 0.5
-_PAGE = 200
 
 
 @asynccontextmanager
@@ -77,12 +77,9 @@ async def _active(client: PrefectClient, workers: str) -> list[dict[str, Any]]:
         "flows": {"name": {"any_": [FLOW]}},
         "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
         "sort": "ID_DESC",
-        "limit": _PAGE,
     }
-    found: list[dict[str, Any]] = []
-    while True:
-        page = (await client._client.post("/flow_runs/filter", json={**body, "offset": len(found)})).json()
-        found += page
-        if len(page) < _PAGE:
-            break
-    return [one for one in found if str(one["labels"].get("prefect.worker.name", "")).startswith(workers)]
+    return [
+        one
+        async for one in each(client, "/flow_runs/filter", body)
+        if str(one["labels"].get("prefect.worker.name", "")).startswith(workers)
+    ]

@@ -13,28 +13,44 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.states import Cancelled, Crashed
 
+from deployments.deploy_service import deploy_service
+from deployments.overview import each
 from deployments.server import prefect_server
 from deployments.service import FLOW
 
 NAME = "thresher: a run whose process has vanished is Crashed"
+STOPPING_NAME = "thresher: a run that is to stop and whose process has vanished is Cancelled"
+STUCK_NAME = "thresher: a run that does not stop is Cancelled"
 PENDING_NAME = "thresher: a run that was never begun is Crashed"
 PENDING_MINUTES = 15
+STUCK_MINUTES = 15
+"""Far beyond what a run takes to stop: Prefect's worker kills its process after 30 s."""
+_FLOWS = [FLOW, deploy_service.name]
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
-_GOES_ON = {f"prefect.flow-run.{state}" for state in ("Running", "Scheduled", "AwaitingRetry", "Cancelling")}
+_STOPPING = "prefect.flow-run.Cancelling"
+_GOES_ON = {_STOPPING, *(f"prefect.flow-run.{state}" for state in ("Running", "Scheduled", "AwaitingRetry"))}
 
 
 async def create_automations(client: PrefectClient, seconds: int) -> None:
-    """Create or renew the automations; a run that was not heard of for ``seconds`` is Crashed.
+    """Create or renew the automations; a run that was not heard of for ``seconds`` is Crashed, or Cancelled.
 
-    The idea is that of https://docs.prefect.io/v3/advanced/detect-zombie-flows, for runs of batch services only.
+    The idea is that of https://docs.prefect.io/v3/advanced/detect-zombie-flows, for runs of Thresher's flows only.
+    Prefect lets a run that is to stop (Cancelling) become Cancelled only: such runs have automations of their own.
     """
     beat = "prefect.flow-run.heartbeat"
     said = f"The run was not heard of for {seconds} s: its process has vanished."
+    stuck = f"The run was told to stop and has not ended within {STUCK_MINUTES} minutes."
     never = f"The run was not begun within {PENDING_MINUTES} minutes: whoever was to start it has vanished."
+    crashed, cancelled = StateType.CRASHED, StateType.CANCELLED
+    silence = timedelta(seconds=seconds)
     wanted = [
-        _automation(NAME, {beat}, {beat} | _ENDS, timedelta(seconds=seconds), said),
+        _automation(NAME, beat, {beat, _STOPPING} | _ENDS, silence, crashed, said),
+        _automation(STOPPING_NAME, _STOPPING, {beat} | _ENDS, silence, cancelled, said),
+        # Its process may vanish as well after one more sign of life.
+        _automation(STUCK_NAME, _STOPPING, _ENDS, timedelta(minutes=STUCK_MINUTES), cancelled, stuck),
         _automation(
-            PENDING_NAME, {"prefect.flow-run.Pending"}, _GOES_ON | _ENDS, timedelta(minutes=PENDING_MINUTES), never
+            *(PENDING_NAME, "prefect.flow-run.Pending", _GOES_ON | _ENDS),
+            *(timedelta(minutes=PENDING_MINUTES), crashed, never),
         ),
     ]
     for automation in wanted:
@@ -54,8 +70,10 @@ async def end_orphans(workers: str) -> None:
     """
     async with prefect_server() as client:
         states = ["PENDING", "RUNNING", "CANCELLING"]
-        body = {"flow_runs": {"state": {"type": {"any_": states}}}, "limit": 200}
-        for flow_run in (await client._client.post("/flow_runs/filter", json=body)).json():
+        body = {"flow_runs": {"state": {"type": {"any_": states}}}}
+        # All are read before one is ended: those that have ended would shift the pages.
+        active = [one async for one in each(client, "/flow_runs/filter", body)]
+        for flow_run in active:
             if not str(flow_run["labels"].get("prefect.worker.name", "")).startswith(workers):
                 continue
             said = "The local stack was stopped while it ran."
@@ -64,19 +82,22 @@ async def end_orphans(workers: str) -> None:
             await client.set_flow_run_state(UUID(flow_run["id"]), state, force=True)
 
 
-def _automation(name: str, after: set[str], expect: set[str], within: timedelta, said: str) -> AutomationCore:
+def _automation(
+    name: str, after: str, expect: set[str], within: timedelta, state: StateType, said: str
+) -> AutomationCore:
+    """After one event another one is expected within a time; else the run gets this state."""
     return AutomationCore(
         name=name,
         description="Made by thresher pools apply.",
         trigger=EventTrigger(
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+            match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": _FLOWS}),
             for_each={"prefect.resource.id"},
-            after=after,
+            after={after},
             expect=expect,
             posture=Posture.Proactive,
             threshold=1,
             within=within,
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=said)],
+        actions=[ChangeFlowRunState(state=state, message=said)],
     )

@@ -169,7 +169,8 @@ def delete(
     """
     from deployments import lifecycle
 
-    lifecycle.delete(name, force=force)
+    for task_id in lifecycle.delete(name, force=force):
+        say(f"Run {task_id} did not end in time: nobody answers for it. It was given up, perhaps without a manifest.")
     say(f"Deleted {name}.")
     return 0
 

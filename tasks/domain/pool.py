@@ -55,7 +55,7 @@ class Pool(_Part):
     @field_validator("environment")
     @classmethod
     def _no_secrets(cls, value: dict[str, str]) -> dict[str, str]:
-        if found := [name for name, text in value.items() if text and SECRET_WORDS.search(name)]:
+        if found := [name for name, text in value.items() if text and _looks_secret(name)]:
             raise ValueError(f"should hold no secret ({', '.join(found)}): it is shown to everybody on the server")
         return value
 
@@ -94,6 +94,11 @@ class Pool(_Part):
             and flavor.cpu >= _amount(wants.get("min_cpu"))
             and flavor.memory_gb >= _amount(wants.get("min_memory_gb"))
         ]
+
+
+def _looks_secret(variable: str) -> bool:
+    """Whether a variable's value may be a secret; the name of a Prefect block, which keeps one, is none."""
+    return bool(SECRET_WORDS.search(variable)) and not variable.endswith("_BLOCK")
 
 
 def _amount(value: object) -> float:

@@ -16,7 +16,13 @@ from prefect.workers.process import ProcessJobConfiguration
 from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from deployments.pool_templates import FLOW_ENVIRONMENT, FLOW_MEMORY_MIB, base_job_template, job_variables
+from deployments.pool_templates import (
+    FLOW_ENVIRONMENT,
+    FLOW_MEMORY_MIB,
+    base_job_template,
+    console_job_template,
+    job_variables,
+)
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Flavor, Pool
 from tasks.server_pools import pool_of
@@ -58,6 +64,15 @@ def test_pools__of_the_project_are_of_every_kind() -> None:
 def test_template__is_one_that_the_server_takes_and_the_pool_can_be_read_back(pool: Pool) -> None:
     created = WorkPoolCreate(name=pool.name, type=pool.kind, base_job_template=base_job_template(pool))
     assert pool_of(created.base_job_template) == pool
+
+
+def test_template__of_the_console_is_no_resource_pool_and_lets_its_runs_be_heard() -> None:
+    template = WorkPoolCreate(
+        name="console", type="process", base_job_template=console_job_template()
+    ).base_job_template
+    assert pool_of(template) is None
+    job = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, {}))
+    assert FLOW_ENVIRONMENT.items() <= job.env.items()
 
 
 @pytest.mark.parametrize(("pool", "flavor", "instances"), CASES)

@@ -87,6 +87,7 @@ CONTAINER = {"name": "p", "image": "thresher:1", "flavors": [{"name": "f", "cpu"
         ({"kind": "docker", "namespace": "n"}, "namespace is for kubernetes pools only, this one's kind is docker"),
         ({"kind": "kubernetes", "volumes": ["a:b"]}, "volumes is for docker pools only"),
         ({"kind": "docker", "environment": {"MY_TOKEN": "x"}}, "should hold no secret (MY_TOKEN)"),
+        ({"environment": {"THRESHER_S3_CREDENTIALS": "x"}}, "should hold no secret (THRESHER_S3_CREDENTIALS)"),
         (
             {"kind": "docker", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}] * 2},
             "should have different names (f stands there more than once)",

@@ -21,6 +21,7 @@ from prefect.settings.models.root import Settings as PrefectSettings
 from pydantic_settings import BaseSettings
 
 from deployments.cli import app as thresher_app
+from deployments.console import CONSOLE_POOL
 from tasks.domain.pool import Pool
 from tasks.settings import Settings
 
@@ -167,17 +168,36 @@ def test_commands__that_do_not_exist_are_found(command: str) -> None:
 
 def test_commands__are_those_of_every_part() -> None:
     spoken = [" ".join(command[:3]) for command in OWN.values()]
-    for command in ("server start", "server services", "server database", "worker start"):
+    for command in ("server start", "server services", "server database"):
         assert spoken.count(f"prefect {command}") == 2
+    assert spoken.count("prefect worker start") == 4
     assert spoken.count("thresher pools apply") == 2
 
 
 @pytest.mark.parametrize("place", [place for place, said in OWN.items() if "worker" in said])
 def test_commands__start_workers_of_pools_that_exist_with_their_kind(place: str) -> None:
     command = OWN[place]
-    file = INFRA / "pools" / f"{command[command.index('--pool') + 1]}.yaml"
-    pool = Pool.model_validate(yaml.safe_load(file.read_text()))
-    assert (pool.name, pool.kind) == (file.stem, command[command.index("--type") + 1])
+    name, kind = (command[command.index(option) + 1] for option in ("--pool", "--type"))
+    if name == CONSOLE_POOL:
+        assert kind == "process"
+        return
+    pool = Pool.model_validate(yaml.safe_load((INFRA / "pools" / f"{name}.yaml").read_text()))
+    assert (pool.name, pool.kind) == (name, kind)
+
+
+@pytest.mark.parametrize("where", ["compose", "Deployment"])
+def test_commands__start_a_worker_for_the_form_on_a_machine_and_on_a_cluster(where: str) -> None:
+    served = [
+        said[said.index("--pool") + 1] for place, said in OWN.items() if place.startswith(where) and "worker" in said
+    ]
+    assert len(served) == 2 and CONSOLE_POOL in served
+
+
+def test_settings__links_begin_with_the_address_that_browsers_use() -> None:
+    for place in ("compose worker", "compose console", "compose pools"):
+        assert f"{ENVIRONMENTS[place]['PREFECT_UI_URL']}/api" == ENVIRONMENTS["compose server"]["PREFECT_UI_API_URL"]
+    server, client = ENVIRONMENTS["ConfigMap thresher-server"], ENVIRONMENTS["ConfigMap thresher-client"]
+    assert f"{client['PREFECT_UI_URL']}/api" == server["PREFECT_UI_API_URL"]
 
 
 @pytest.mark.parametrize("place", ENVIRONMENTS)

@@ -102,9 +102,10 @@ def test_compose__that_refers_to_something_missing_is_found(service: str, key: s
     assert any(problem in one for one in dangling(broken))
 
 
-def test_compose__keeps_the_worker_from_database_and_messaging() -> None:
+@pytest.mark.parametrize("name", ["worker", "console"])
+def test_compose__keeps_workers_from_database_and_messaging(name: str) -> None:
     """Models are other people's code."""
-    worker = COMPOSE["services"]["worker"]
+    worker = COMPOSE["services"][name]
     assert not reaches(COMPOSE, worker, "postgres") and not reaches(COMPOSE, worker, "redis")
     assert not {name for name in worker["environment"] if "SERVER_API" in name or "DATABASE" in name}
 

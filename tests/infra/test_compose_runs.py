@@ -42,30 +42,31 @@ class Machine:
     postgres: str
     redis: int
     api: int
-    health: int
+    health: Mapping[str, int]
+    """Of each worker, by its service."""
 
-    def filled(self, text: str) -> str:
-        """A value of compose.yaml with its variables, and with addresses of this machine."""
+    def filled(self, text: str, name: str) -> str:
+        """A value of a service in compose.yaml with its variables, and with addresses of this machine."""
         text = re.sub(r"\$\{([A-Z0-9_]+)[^}]*\}", lambda found: VALUES.get(found[1], ""), text)
         for old, new in {
             "postgres:5432": self.postgres,
             "redis:6379": f"127.0.0.1:{self.redis}",
             "server:4200": f"127.0.0.1:{self.api}",
             "127.0.0.1:4200": f"127.0.0.1:{self.api}",
-            "127.0.0.1:8080": f"127.0.0.1:{self.health}",
+            "127.0.0.1:8080": f"127.0.0.1:{self.health.get(name, 0)}",
             "/data/": f"{self.folder}/data/",
         }.items():
             text = text.replace(old, new)
         return text
 
     def environment(self, name: str) -> dict[str, str]:
-        told = {key: self.filled(value) for key, value in SERVICES[name]["environment"].items()}
+        told = {key: self.filled(value, name) for key, value in SERVICES[name]["environment"].items()}
         for key in ("PREFECT_REDIS_MESSAGING", "PREFECT_REDIS_WORKER_CLEANUP_QUEUE"):
             if f"{key}_HOST" in told:
                 told |= {f"{key}_HOST": "127.0.0.1", f"{key}_PORT": str(self.redis)}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         own = {"PATH": path, "HOME": str(self.folder), "PREFECT_HOME": str(self.folder / name), "PYTHONUNBUFFERED": "1"}
-        return own | told | {"PREFECT_WORKER_WEBSERVER_PORT": str(self.health)}
+        return own | told | {"PREFECT_WORKER_WEBSERVER_PORT": str(self.health.get(name, 0))}
 
     def command(self, name: str) -> list[str]:
         ports = {"4200": str(self.api), "0.0.0.0": "127.0.0.1"}
@@ -87,7 +88,7 @@ class Machine:
         running.callback(processes.stop, process, 45)
         if "healthcheck" in SERVICES[name]:
             _, _, *check = SERVICES[name]["healthcheck"]["test"]
-            check = [sys.executable, *(self.filled(one) for one in check)]
+            check = [sys.executable, *(self.filled(one, name) for one in check)]
             processes.wait_until(
                 lambda: subprocess.run(check, capture_output=True).returncode == 0,
                 process, self.folder / f"{name}.log", START_SECONDS,
@@ -108,7 +109,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     with ExitStack() as running:
         database = running.enter_context(prefect_servers._postgres(folder))
         address = re.sub(r".*@(.*)/.*", r"\1", database)
-        redis, api, health = (processes.free_port() for _ in range(3))
+        redis, api = processes.free_port(), processes.free_port()
+        health = {name: processes.free_port() for name in ("worker", "console")}
         one = Machine(folder, address, redis, api, health)
         script = SERVICES["redis"]["command"][-1].replace("$$", "$")
         store = processes.start(
@@ -124,9 +126,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         server = one.start("server", running)
         services = one.start("services", running)
         one.run("pools")
-        worker = one.start("worker", running)
+        workers = {name: one.start(name, running) for name in health}
         yield one
-        for name, process in (("server", server), ("services", services), ("worker", worker)):
+        for name, process in {"server": server, "services": services, **workers}.items():
             assert process.poll() is None, f"{name} ended by itself: {(folder / f'{name}.log').read_text()[-3000:]}"
 
 
@@ -135,16 +137,17 @@ def test_machine__lets_in_only_who_knows_the_password(machine: Machine) -> None:
     assert machine.ask("/flows/count", {}, password="guessed").status_code == 401
 
 
-def test_machine__has_the_pools_the_form_and_a_worker(machine: Machine) -> None:
+@pytest.mark.parametrize("pool", ["public-cpu", "console"])
+def test_machine__has_the_pools_the_form_and_workers(machine: Machine, pool: str) -> None:
     pools = {one["name"] for one in machine.ask("/work_pools/filter", {}).json()}
     assert {path.stem for path in (ROOT / "infra" / "pools").glob("*.yaml")} <= pools
     assert "deploy-service" in {one["name"] for one in machine.ask("/deployments/filter", {}).json()}
 
     def online() -> bool:
-        found = machine.ask("/work_pools/public-cpu/workers/filter", {}).json()
+        found = machine.ask(f"/work_pools/{pool}/workers/filter", {}).json()
         return any(one["status"] == "ONLINE" for one in found)
 
-    processes.poll(online, "the worker of public-cpu")
+    processes.poll(online, f"the worker of {pool}")
 
 
 def test_machine__background_services_schedule_what_the_api_was_told(machine: Machine) -> None:

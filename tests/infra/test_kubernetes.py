@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,10 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+
+from deployments.console import CONSOLE_POOL
+from tasks.domain.credentials import Credentials
+from tasks.domain.pool import Pool
 
 FOLDER = Path(__file__).parents[2] / "infra" / "kubernetes"
 README = (FOLDER / "README.md").read_text()
@@ -47,6 +52,14 @@ def secrets(readme: str) -> dict[str, set[str]]:
     }
 
 
+def pool_files(readme: str) -> dict[str, set[str]]:
+    """The ConfigMaps of pool files that README's commands make, with the files."""
+    return {
+        name: set(re.findall(r"--from-file=(\S+)", rest))
+        for name, rest in re.findall(r"create configmap (\S+) (.*)", readme)
+    }
+
+
 def values(node: Any, key: str) -> Iterator[Any]:
     """Every value under this key, at any depth."""
     if isinstance(node, dict):
@@ -78,6 +91,9 @@ def dangling(objects: list[Object], readme: str) -> list[str]:
             for ref in values(one, key):
                 if ref[field] not in names(kind, objects):
                     found.append(f"{where}: {kind} {ref[field]}")
+        for ref in values(one, "configMap"):
+            if ref["name"] not in names("ConfigMap", objects) | set(pool_files(readme)):
+                found.append(f"{where}: ConfigMap {ref['name']}")
         for account in values(one, "serviceAccountName"):
             if account not in names("ServiceAccount", objects):
                 found.append(f"{where}: ServiceAccount {account}")
@@ -167,6 +183,10 @@ def _rename_settings(objects: list[Object]) -> None:
     named("ConfigMap", "thresher-server", objects)["metadata"]["name"] = "other"
 
 
+def _other_pool_files(objects: list[Object]) -> None:
+    next(values(named("Job", "pools", objects), "configMap"))["name"] = "other"
+
+
 def _no_account(objects: list[Object]) -> None:
     objects.remove(named("ServiceAccount", "thresher-worker", objects))
 
@@ -203,6 +223,7 @@ def _other_namespace(objects: list[Object]) -> None:
         (_other_secret_key, "key other of secret thresher"),
         (_other_secret, "secret other"),
         (_rename_settings, "ConfigMap thresher-server"),
+        (_other_pool_files, "ConfigMap other"),
         (_no_account, "ServiceAccount thresher-worker"),
         (_rename_role, "Role thresher-worker"),
         (_other_mount, "volume other"),
@@ -265,6 +286,31 @@ def test_manifests__have_what_the_pools_on_the_cluster_ask_for(pool: dict[str, A
     assert pool["namespace"] == NAMESPACE
     assert pool["image"] in {image for image in values(OBJECTS, "image") if image.startswith("thresher:")}
     assert pool.get("service_account", "default") in {"default", *names("ServiceAccount", OBJECTS)}
+    told = dict(pool["environment"])
+    # Keys are kept in a block, which README says how to make; the addresses are the same as everywhere on the cluster.
+    assert f"Secret called `{told.pop('THRESHER_S3_CREDENTIALS_BLOCK')}`" in README
+    settings = named("ConfigMap", "thresher-client", OBJECTS)["data"]
+    assert told.items() <= settings.items()
+    assert {"THRESHER_MODEL_STORE", "AWS_ENDPOINT_URL"} <= set(told)
+
+
+def test_manifests__apply_the_pool_files_of_the_config_map_and_serve_each_of_them() -> None:
+    pod = named("Job", "pools", OBJECTS)["spec"]["template"]["spec"]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    assert {"name": "THRESHER_POOLS", "value": mount["mountPath"]} in pod["containers"][0]["env"]
+    (files,) = pool_files(README).values()
+    pools = [Pool.model_validate(yaml.safe_load((FOLDER / file).read_text())) for file in files]
+    arguments = [said for said in values(OBJECTS, "args") if "worker" in said]
+    served = {said[said.index("--pool") + 1]: said[said.index("--type") + 1] for said in arguments}
+    assert served == {CONSOLE_POOL: "process", **{pool.name: pool.kind for pool in pools}}
+
+
+def test_readme__shows_a_block_that_holds_what_the_storage_needs() -> None:
+    (block,) = re.findall(r"^```json\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    read = Credentials.model_validate(json.loads(block))
+    settings = named("ConfigMap", "thresher-client", OBJECTS)["data"]
+    assert (read.endpoint_url, read.region) == (settings["AWS_ENDPOINT_URL"], settings["AWS_REGION"])
+    assert read.access_key_id and read.secret_access_key
 
 
 def test_readme__applies_every_manifest() -> None:

@@ -127,6 +127,7 @@ class Stack:
 def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from deployments.console import CONSOLE_POOL
     from deployments.pools import apply_pools
 
     pools = folder / "pools"
@@ -145,7 +146,7 @@ def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         with temporary_settings(updates={PREFECT_API_URL: server.api}):
-            names = [one.name for one in apply_pools(pools)]
+            names = [*(one.name for one in apply_pools(pools)), CONSOLE_POOL]
         workers = {name: block.enter_context(prefect_servers.worker(server, name, environment)) for name in names}
         yield Stack(server, workers, environment, pools, collector)
 

@@ -11,7 +11,9 @@ import pytest
 from fakes import processes
 
 from deployments import overview
-from deployments.pools import apply_pools
+from deployments.console import CONSOLE_POOL
+from deployments.pools import apply_pools, list_pools
+from tasks.domain.errors import SpecificationError
 
 ROOT = Path(__file__).parents[2]
 FORM = "/deployments/name/deploy_service/deploy-service"
@@ -38,6 +40,32 @@ def test_console__creates_and_starts_the_service(stack, fields, name):
     assert service.page in log and service.last_run.page in log
     artifacts = stack.server.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [ended["id"]]}}})
     assert [one["key"] for one in artifacts] == [f"{name.lower()}-service"] and service.page in artifacts[0]["data"]
+
+
+def test_console__does_not_wait_for_the_runs_of_services(stack, fields, name):
+    """Whatever holds the pool of services back: the form runs on a work pool of its own, without a limit."""
+    assert stack.server.ask(FORM)["work_pool_name"] == CONSOLE_POOL
+    assert stack.server.ask(f"/work_pools/{CONSOLE_POOL}")["concurrency_limit"] is None
+    assert CONSOLE_POOL not in [one.name for one in list_pools()]
+    stack.server.ask("/work_pools/public-cpu", {"is_paused": True}, "PATCH")
+    try:
+        ended = stack.ended(run_form(stack, fields()))
+        assert ended["state"]["type"] == "COMPLETED", stack.log(ended["id"])
+        assert stack.status(name) == "Deploying"
+    finally:
+        stack.server.ask("/work_pools/public-cpu", {"is_paused": False}, "PATCH")
+    stack.completed(name)
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_pools__none_may_take_the_name_of_the_consoles_work_pool(sqlite_stack, tmp_path):
+    text = (sqlite_stack.pools / "one-at-a-time.yaml").read_text()
+    (tmp_path / "mine.yaml").write_text(text.replace("one-at-a-time", CONSOLE_POOL))
+    with pytest.raises(SpecificationError, match=r"console.*the form that deploys services.*rename"):
+        apply_pools(tmp_path)
+    assert sqlite_stack.server.ask(f"/work_pools/{CONSOLE_POOL}")["concurrency_limit"] is None
 
 
 @pytest.mark.parametrize("wrong", [{"flavor": "gpu-9"}, {"output_path": "here"}, {"description": "a < b"}])

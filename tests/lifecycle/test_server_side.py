@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,9 @@ import requests
 from fakes import processes
 
 from deployments import lifecycle, overview
+from deployments.commands.services import delete
+from deployments.pools import apply_pools
+from deployments.zombies import end_orphans
 from tasks.domain.errors import ServerError, SpecificationError
 
 VALUE = "opensesame-4711-opensesame"
@@ -137,30 +144,122 @@ def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp
 def test_zombie__a_killed_run_becomes_crashed_and_its_slot_is_free_again(
     sqlite_stack, fields, name, tmp_path, monkeypatch, manifest
 ):
-    from deployments.pools import apply_pools
-
-    monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "35")
-    apply_pools(sqlite_stack.pools)
-    worker = sqlite_stack.workers["one-at-a-time"]
     gate = tmp_path / "gate"
-    first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
-    sqlite_stack.until(name, "Running")
-    try:
-        worker.process.kill()
-        worker.process.wait()
-        for pid in _processes_of_run(first):
-            _kill(pid)
-        second = lifecycle.start(name).id
-        assert overview.runs(name)[0].id == second
-        gate.touch()
-    finally:
-        worker.start()
-    ended = sqlite_stack.ended(first)
+    with impatient(sqlite_stack, monkeypatch):
+        first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
+        sqlite_stack.until(name, "Running")
+        with vanished(sqlite_stack, first):
+            second = lifecycle.start(name).id
+            assert overview.runs(name)[0].id == second
+            gate.touch()
+        ended = sqlite_stack.ended(first)
     assert ended["state"]["type"] == "CRASHED" and "vanished" in ended["state"]["message"]
     assert sqlite_stack.ended(second)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
     assert {one.id: one.status for one in overview.runs(name)} == {first: "Failed", second: "Completed"}
-    monkeypatch.delenv("THRESHER_ZOMBIE_SECONDS")
-    apply_pools(sqlite_stack.pools)
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_zombie__a_killed_run_that_is_to_stop_becomes_cancelled_and_a_silent_form_crashed(
+    sqlite_stack, fields, name, tmp_path, monkeypatch
+):
+    items = {"a.bin": f"FAIL:until:{tmp_path}/never "}
+    task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
+    sqlite_stack.until(name, "Running")
+    form = begun(sqlite_stack, "deploy_service")
+    with impatient(sqlite_stack, monkeypatch), vanished(sqlite_stack, task_id):
+        assert lifecycle.stop(name).status == "Stopping"
+        beat(sqlite_stack, form, "deploy_service")
+        ended = sqlite_stack.ended(task_id)
+        assert ended["state"]["type"] == "CANCELLED" and "vanished" in ended["state"]["message"]
+        assert sqlite_stack.ended(form)["state"]["type"] == "CRASHED"
+    assert overview.show(name).status == "Stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(
+    sqlite_stack, fields, name, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(lifecycle, "ENDED_SECONDS", 1.0)
+    items = {"a.bin": f"FAIL:until:{tmp_path}/never "}
+    task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
+    sqlite_stack.until(name, "Running")
+    with vanished(sqlite_stack, task_id):
+        with pytest.raises(ServerError, match="have not ended within 1 s"):
+            lifecycle.stop(name, wait=True)
+        assert delete(name, force=True) == 0
+        state = sqlite_stack.server.ask(f"/flow_runs/{task_id}")["state"]
+    assert f"Run {task_id} did not end in time" in capsys.readouterr().err
+    assert state["type"] == "CANCELLED" and "Given up by thresher delete --force" in state["message"]
+    with pytest.raises(SpecificationError, match="there is no such service"):
+        overview.show(name)
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_orphans__are_ended_however_many_there_are(sqlite_stack, monkeypatch):
+    monkeypatch.setattr(overview, "_PAGE", 2)
+    gone = [begun(sqlite_stack, "batch_service", worker="gone one") for _ in range(5)]
+    other = begun(sqlite_stack, "batch_service", worker="another")
+    asyncio.run(end_orphans("gone "))
+    assert {sqlite_stack.server.ask(f"/flow_runs/{one}")["state"]["type"] for one in gone} == {"CRASHED"}
+    assert sqlite_stack.server.ask(f"/flow_runs/{other}")["state"]["type"] == "RUNNING"
+    asyncio.run(end_orphans("another"))
+
+
+@contextmanager
+def impatient(stack, monkeypatch) -> Iterator[None]:
+    """While it lasts, the server's automations act after the shortest silence that is allowed.
+
+    An automation that is changed forgets what it has heard, so runs are begun within.
+    """
+    monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "35")
+    apply_pools(stack.pools)
+    try:
+        yield
+    finally:
+        monkeypatch.delenv("THRESHER_ZOMBIE_SECONDS")
+        apply_pools(stack.pools)
+
+
+@contextmanager
+def vanished(stack, task_id: str) -> Iterator[None]:
+    """A run of one-at-a-time and its worker are killed; the worker is there again afterwards."""
+    worker = stack.workers["one-at-a-time"]
+    try:
+        worker.process.kill()
+        worker.process.wait()
+        for pid in _processes_of_run(task_id):
+            _kill(pid)
+        yield
+    finally:
+        worker.start()
+
+
+def begun(stack, flow: str, worker: str = "") -> str:
+    """A flow run that the server takes for running, and that no process runs."""
+    flow_id = stack.server.ask("/flows/", {"name": flow})["id"]
+    labels = {"prefect.worker.name": worker} if worker else {}
+    body = {"flow_id": flow_id, "state": {"type": "RUNNING"}, "labels": labels}
+    return str(stack.server.ask("/flow_runs/", body)["id"])
+
+
+def beat(stack, task_id: str, flow: str) -> None:
+    """The sign of life that the process of a flow run gives."""
+    event = {
+        "event": "prefect.flow-run.heartbeat",
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{task_id}"},
+        "related": [
+            {"prefect.resource.id": "prefect.flow.any", "prefect.resource.role": "flow", "prefect.resource.name": flow}
+        ],
+    }
+    stack.server.ask("/events", [event])
 
 
 def _processes_of_run(task_id: str) -> list[int]:

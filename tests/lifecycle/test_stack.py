@@ -55,6 +55,9 @@ def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thr
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
         form = requests.get(f"{stack.api}/deployments/name/deploy_service/deploy-service", timeout=60).json()
+        assert form["work_pool_name"] == "console"
+        asked = requests.post(f"{stack.api}/work_pools/console/workers/filter", json={}, timeout=60).json()
+        assert [(one["name"], one["status"]) for one in asked] == [("local console", "ONLINE")]
         assert form["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]["resource_pool"]["enum"]
 
         spec = tmp_path / "spec.yaml"

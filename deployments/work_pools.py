@@ -1,0 +1,43 @@
+"""Prefect work pools: created, or changed to what they should be now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.exceptions import ObjectNotFound
+
+from tasks.domain.errors import Problem, SpecificationError
+
+
+async def put_work_pool(
+    client: PrefectClient,
+    name: str,
+    *,
+    kind: str,
+    description: str,
+    base_job_template: dict[str, Any],
+    concurrency_limit: int | None,
+) -> None:
+    """Create a work pool, or change the one that is there. Raises SpecificationError if that one is of another kind."""
+    try:
+        there = await client.read_work_pool(name)
+    except ObjectNotFound:
+        await client.create_work_pool(
+            WorkPoolCreate(
+                name=name,
+                description=description,
+                type=kind,
+                base_job_template=base_job_template,
+                concurrency_limit=concurrency_limit,
+            )
+        )
+        return
+    if there.type != kind:
+        expected = f"is {there.type} on the server and cannot be changed: delete that work pool, or rename this pool"
+        raise SpecificationError([Problem(f"{name}: kind", kind, expected)])
+    update = WorkPoolUpdate(
+        description=description, base_job_template=base_job_template, concurrency_limit=concurrency_limit
+    )
+    await client.update_work_pool(name, update)
