@@ -18,13 +18,12 @@ from flows.batch_service import batch_service
 from tasks.domain.pool import Pool
 
 
-async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> int:
-    """Renew the form and the job of the services of these pools, where they differ; how many did.
+async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
+    """Renew the form and the job of the services of these pools, where they differ.
 
     So an existing service can be started with a flavor that is new, and gets what its flavor says now.
     """
     forms = {name: json.loads(json.dumps(form(batch_service, {name: pool}))) for name, pool in pools.items()}
-    renewed = 0
     async for deployment in all_deployments(client):
         pool = pools.get(deployment.get("work_pool_name") or "")
         if pool is None:
@@ -33,8 +32,6 @@ async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> in
         changed = {name: value for name, value in wanted.items() if deployment.get(name) != value}
         if changed:
             await client.update_deployment(UUID(deployment["id"]), DeploymentUpdate(**changed))
-            renewed += 1
-    return renewed
 
 
 def _job(deployment: Mapping[str, Any], pool: Pool) -> dict[str, Any]:

@@ -27,10 +27,7 @@ def api_url() -> str:
     """Address of the server's API: Prefect's setting (variable or profile), else that of ``thresher up``."""
     if configured := PREFECT_API_URL.value():
         return str(configured)
-    try:
-        return str(json.loads((read_settings().stack / STACK_FILE).read_bytes())["api"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return DEFAULT_API
+    return stack_address() or DEFAULT_API
 
 
 def ui_url(path: str) -> str:
@@ -103,6 +100,14 @@ def _detail(response: httpx.Response) -> str:
         return redact(response.text[:200])
     detail = said.get("detail", said.get("exception_message", said)) if isinstance(said, dict) else said
     return redact(detail if isinstance(detail, str) else json.dumps(detail))[:500]
+
+
+def stack_address() -> str:
+    """Address of the API of the stack that ``thresher up`` says it runs; empty if it says none."""
+    try:
+        return str(json.loads(stack_file().read_bytes())["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def stack_file() -> Path:

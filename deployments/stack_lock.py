@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from rich.console import Console
 
-from deployments.server import stack_file
+from deployments.server import stack_address, stack_file
 from tasks.domain.errors import ServerError
 
 LOCK_FILE = "lock"
@@ -54,7 +54,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
             pass
         except OSError as error:
             raise ServerError(f"The stack's folder {folder} cannot be locked: {error.strerror}.") from None
-        if (url := _said()) and answers(url):
+        if (url := stack_address()) and answers(url):
             return url
         if time.monotonic() > deadline:
             raise ServerError(
@@ -76,14 +76,6 @@ def said(url: str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
-
-
-def _said() -> str:
-    """Address that the stack of this folder says it runs at; empty if none says so."""
-    try:
-        return str(json.loads(stack_file().read_bytes())["api"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 def answers(url: str) -> bool:

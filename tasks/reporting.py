@@ -20,6 +20,7 @@ from tasks.engine.progress import progress_of
 REPORT_SECONDS = 2.0
 """Between two looks at the run; the server is told only what has changed."""
 LAST_TRIES = 5
+"""How often the last word is said to a server that does not answer."""
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 

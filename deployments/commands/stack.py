@@ -10,7 +10,7 @@ from cyclopts import Parameter
 def up(
     *, port: Annotated[int | None, Parameter(help="Port of the Prefect server on 127.0.0.1; 4200 if not given.")] = None
 ) -> int:
-    """Start a local stack: a Prefect server, the resource pools, the console, a worker per local pool.
+    """Start a local stack: a Prefect server, the resource pools, the deploy form, a worker for it and each local pool.
 
     Prints the address of the user interface and runs until Ctrl-C, which stops everything, active runs with a complete
     output manifest. Called again while it runs, on whatever port, it applies the pool files again and prints the

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tasks.domain.errors import Problem
+from tasks.domain.service import is_package_address
 
 _PATHS = ("input_path", "output_path", "model", "model_config")
 
@@ -18,8 +19,7 @@ def is_relative_path(field: str, value: object) -> bool:
         return False
     if field == "model_config" and value.lstrip().startswith("{"):
         return False  # the JSON text itself
-    # A model without a slash is a name in the model store.
-    return field != "model" or "/" in value or value in (".", "..")
+    return field != "model" or is_package_address(value)
 
 
 def relative_paths(fields: Mapping[str, Any]) -> list[Problem]:
