@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from deployments.sqlite_cursors import sqlite_url
 from tasks.clients.lifeline import GuardedProcess
 
 _TAIL_LINES = 15
@@ -29,8 +30,10 @@ async def guarded(name: str, arguments: tuple[str, ...], folder: Path, url: str)
 
 def _environment(folder: Path, url: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    home = folder / "prefect"
     return own | {
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(home / "prefect.db"),
         "PREFECT_API_URL": url,
         "PREFECT_UI_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -23,6 +23,8 @@ from typing import Any
 import requests
 from fakes import processes
 
+from deployments.sqlite_cursors import sqlite_url
+
 START_SECONDS = 240.0
 """Far beyond what a server takes to start; PostgreSQL's tables are made then, too."""
 ROOT = Path(__file__).parents[2]
@@ -77,7 +79,7 @@ def sqlite_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectSer
     """A Prefect server in one process, with its database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "prefect.db"
-    own = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}"}
+    own = {"PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database)}
     with _web_server(folder, own, auth_string, database=database) as server:
         yield server
 
