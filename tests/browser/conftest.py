@@ -11,7 +11,7 @@ import pytest
 from fakes.local_stack import LocalStack, local_stack
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-LOOK_SECONDS = 120.0
+LOOK_SECONDS = 60.0
 """How long the page may take to show something: far more than it does."""
 
 

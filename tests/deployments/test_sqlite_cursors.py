@@ -10,6 +10,7 @@ from types import FrameType
 
 import pytest
 import sqlalchemy as sa
+from fakes import processes
 from prefect.server.database.configurations import AioSqliteConfiguration
 
 from deployments.sqlite_cursors import sqlite_url
@@ -39,8 +40,9 @@ def test_failed_statement__does_not_make_the_garbage_collector_wait_for_the_conn
         holder = sqlite3.connect(database, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
         waiting = [asyncio.create_task(insert(reads_first=False)) for _ in range(2)]  # all connections of the pool
-        while sum(_in_statement(frame) for frame in sys._current_frames().values()) < len(waiting):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(processes.DEADLINE_SECONDS):
+            while sum(_in_statement(frame) for frame in sys._current_frames().values()) < len(waiting):
+                await asyncio.sleep(0.01)
         gc.collect()
         holder.execute("COMMIT")
         holder.close()

@@ -64,7 +64,7 @@ class PrefectServer:
 
         def answered() -> list[requests.Response]:
             answer = requests.request(
-                method or ("GET" if body is None else "POST"), self.api + path, json=body, timeout=150,
+                method or ("GET" if body is None else "POST"), self.api + path, json=body, timeout=60,
                 auth=(user, password) if self.auth_string else None,
             )  # fmt: skip
             return [] if answer.status_code == 503 else [answer]  # SQLite is busy with another writer

@@ -51,12 +51,12 @@ def up(tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]]) -> Cal
 
 def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher, fields, name, tmp_path):
     with up() as stack:
-        assert requests.get(f"{stack.ui}/", timeout=150).ok and "Ctrl-C" in stack.output.read_text()
+        assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
-        form = requests.get(f"{stack.api}/deployments/name/deploy_service/deploy-service", timeout=150).json()
+        form = requests.get(f"{stack.api}/deployments/name/deploy_service/deploy-service", timeout=60).json()
         assert form["work_pool_name"] == "console"
-        asked = requests.post(f"{stack.api}/work_pools/console/workers/filter", json={}, timeout=150).json()
+        asked = requests.post(f"{stack.api}/work_pools/console/workers/filter", json={}, timeout=60).json()
         assert [(one["name"], one["status"]) for one in asked] == [("local console", "ONLINE")]
         assert form["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]["resource_pool"]["enum"]
 
@@ -137,9 +137,9 @@ def test_up__called_twice_at_once_on_two_ports_runs_one_stack(up, tmp_path):
 
         (url,) = processes.poll(told, texts, START_SECONDS)
         first = urls.index(url)
-        assert calls[1 - first].wait(150) == 0 and calls[first].poll() is None
+        assert calls[1 - first].wait(60) == 0 and calls[first].poll() is None
         assert "--port is not used" in outputs[1 - first].read_text()
-        assert requests.get(f"{url.strip()}/api/health", timeout=150).ok
+        assert requests.get(f"{url.strip()}/api/health", timeout=60).ok
     finally:
         for call in calls:
             processes.stop(call, 90)
