@@ -36,3 +36,9 @@ async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials
         return await make_plan(run, settings, storage, OutputFolder(storage, run.output_address, run.names.scratch))
     finally:
         await storage.close()
+
+
+async def stored_plan(run: Run) -> Plan:
+    """The plan of a run that is planned. Raises StorageError if it cannot be read."""
+    settings = read_settings()
+    return await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))

@@ -31,6 +31,24 @@ class Flavor(_Part):
     price_per_hour: Annotated[float | None, Field(ge=0, description="price of one instance for an hour")] = None
 
 
+class Cluster(_Part):
+    """Where the instances of distributed computing mode come from: each is a worker of a Dask cluster."""
+
+    kind: Annotated[
+        Literal["local", "scheduler", "kubernetes"],
+        Field(description="processes beside the run's own, an existing scheduler, or pods of dask-kubernetes"),
+    ] = "local"
+    address: Annotated[
+        str | None, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$", description="address of the existing scheduler")
+    ] = None
+
+    @model_validator(mode="after")
+    def _address_of_the_kind(self) -> Cluster:
+        if (self.kind == "scheduler") != (self.address is not None):
+            raise ValueError("address is needed for kind scheduler, as in tcp://scheduler:8786, and for no other kind")
+        return self
+
+
 class Pool(_Part):
     """Where instances run. In Prefect: a work pool."""
 
@@ -44,6 +62,9 @@ class Pool(_Part):
     environment: Annotated[
         dict[str, str], Field(description="variables of a run's process or container, no secrets")
     ] = Field(default_factory=dict)
+    cluster: Annotated[Cluster, Field(description="where the instances of distributed computing mode come from")] = (
+        Cluster()
+    )
     network: Annotated[str | None, Field(description="Docker network of the containers")] = None
     volumes: Annotated[tuple[str, ...], Field(description="Docker volumes, as host:container")] = ()
     namespace: Annotated[str | None, Field(description="Kubernetes namespace of the jobs; default: default")] = None

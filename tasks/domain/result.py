@@ -74,6 +74,12 @@ class Tally:
             self.causes += other.causes
         return self
 
+    def requests_only(self) -> Tally:
+        """What it counts of requests, without what it counts of items."""
+        only = Tally()
+        only.requests, only.retries, only.latencies = self.requests, self.retries, self.latencies.copy()
+        return only
+
     def percentile_ms(self, share: float) -> float | None:
         """Latency in milliseconds below which ``share`` of the requests were answered, right to 5 %."""
         total = sum(self.latencies.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.domain.errors import RunError
 from tasks.domain.package import Api, PackageConfig, Serving
 from tasks.domain.paths import Address, OutputNames, parse_address
-from tasks.domain.pool import Flavor
+from tasks.domain.pool import Flavor, Pool
 from tasks.domain.service import BatchService, is_package_address
 
 
@@ -28,7 +29,16 @@ class Run(BaseModel):
     rule: dict[str, Any] | None = Field(default=None, description="mapping rule; None if the request is a file")
     output: str = Field(description="output folder, its words replaced")
     flavor: Flavor
+    pool: Pool | None = Field(default=None, description="the resource pool; None for plain processes of this machine")
+    attempt: str = Field(
+        default_factory=lambda: uuid.uuid4().hex[:8], description="tells the tries of a run apart that is tried again"
+    )
     warnings: tuple[str, ...] = ()
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether it has several instances, each a process of its own: distributed computing mode."""
+        return self.service.instances > 1 and self.serving != "running"
 
     @property
     def api(self) -> Api:
@@ -54,13 +64,14 @@ class Run(BaseModel):
 
 STOPPED_BY_HAND = "somebody stopped it"
 """Why a run was stopped early, if it was not for a reason of its own."""
-REPORTS = "reports"
-PARTIAL_REPORTS = "partial"
-"""Folders below the scratch folder."""
 
 
 class ShardRef(BaseModel):
-    """One shard, by reference: its items are in the plan."""
+    """One shard, by reference: its items are in the plan.
+
+    Or a part of one: while shards are worked on, instances that have nothing to do take over parts of them. ``number``
+    is that of the planned shard, ``first_item`` and ``items`` are the range of item numbers.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -70,30 +81,48 @@ class ShardRef(BaseModel):
     bytes: int
 
     @property
-    def plan_name(self) -> str:
-        """The shard's part of the plan, below the scratch folder."""
-        return f"plan/{self.number:05d}.parquet"
+    def behind(self) -> int:
+        """Number of the first item behind it."""
+        return self.first_item + self.items
 
     @property
-    def report_name(self) -> str:
-        """The shard's report, below the scratch folder. It exists once the shard is done."""
-        return f"{REPORTS}/{self.number:05d}.parquet"
+    def key(self) -> str:
+        """Names it among all shards and parts of shards of one try of a run; stays when its end is cut off."""
+        return f"{self.number:05d}-{self.first_item}"
 
-    def partial_name(self, part: int) -> str:
-        """A report of what is done so far, below the scratch folder."""
-        return f"{PARTIAL_REPORTS}/{self.number:05d}-{part:04d}.parquet"
+    @property
+    def folder(self) -> str:
+        """Folder of everything that is stored of the planned shard, below the scratch folder."""
+        return f"{SHARDS}/{self.number:05d}"
+
+    @property
+    def plan_name(self) -> str:
+        """The planned shard's part of the plan, below the scratch folder."""
+        return f"{self.folder}/{PLANNED}"
+
+    def until(self, behind: int) -> ShardRef:
+        """The part of it before item ``behind``; its bytes are in proportion, since the items are not known here."""
+        items = behind - self.first_item
+        return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
+
+
+SHARDS = "shards"
+"""Folder below the scratch folder, with one folder per planned shard."""
+PLANNED = "plan.parquet"
 
 
 class ShardDone(BaseModel):
-    """A shard whose report is written. Times are seconds since 1970 and those of this execution only."""
+    """A shard (or a part of one) whose report is written. Times are seconds since 1970, of this execution only."""
 
     model_config = ConfigDict(frozen=True)
 
     shard: ShardRef
+    report: str = Field(description="its report, below the scratch folder")
     successful: int
     failed: int
     started_at: float
     ended_at: float
+    instance: int = Field(default=0, description="number of the instance; 0 if one process has them all")
     preparing_since: float = Field(default=0, description="0 if no instance was needed")
     ready_at: float = 0
     deaths: int = Field(default=0, description="times that a model server of this process had died so far")

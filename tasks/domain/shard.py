@@ -11,13 +11,25 @@ GROW_EVERY = 200
 """After so many shards the next ones are twice as large: 100 million items stay about 1,000 shards."""
 
 
+ITEM_WEIGHT = 16 << 10
+"""What an item costs beside its bytes, as bytes: a request, a result file, a line."""
+UNKNOWN_WEIGHT = 64 << 10
+
+
+def weight(item: Item) -> int:
+    """How much work an item is thought to be, in bytes, where work is shared out among instances."""
+    if item.error:
+        return 1
+    return ITEM_WEIGHT + (item.size if item.size >= 0 else UNKNOWN_WEIGHT)
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How large the first shards may get; ``unknown_bytes`` is what an item of unknown size counts."""
 
     items: int = 5_000
     bytes: int = 1 << 30
-    unknown_bytes: int = 64 << 10
+    unknown_bytes: int = UNKNOWN_WEIGHT
 
     def at(self, shard: int) -> tuple[int, int]:
         """Items and bytes that shard number ``shard`` may have."""

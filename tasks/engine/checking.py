@@ -95,6 +95,7 @@ class _Found:
         self._version: str | None = None
         self._rule: dict[str, Any] | None = None
         self._flavor: Any = None
+        self._pool: Pool | None = None
         self._output: Address | None = None
 
     def run(self, service: BatchService, task_id: str) -> Run:
@@ -108,7 +109,7 @@ class _Found:
             task_id=task_id, service=service, serving=self._serving,
             package=None if self._package is None else str(self._package), model_version=self._version,
             config=self._config, request_path=self._api.url, rule=self._rule, output=str(self._output),
-            flavor=self._flavor, warnings=tuple(self._warnings),
+            flavor=self._flavor, pool=self._pool, warnings=tuple(self._warnings),
         )  # fmt: skip
 
     async def model(self, storage: Storage) -> None:
@@ -202,7 +203,7 @@ class _Found:
             there = ", ".join(pools) or "none"
             expected = f"there is no such resource pool, contact the administrator; there are: {there}"
             raise SpecificationError([Problem("resource_pool", name, expected)])
-        pool = pools[name]
+        pool = self._pool = pools[name]
         suited = pool.flavors_for(self._config)
         listed = ", ".join(flavor.name for flavor in suited) or f"none of {name}{self._elsewhere(pools)}"
         asked = self._right.get("flavor")

@@ -69,7 +69,7 @@ class InstanceGroup:
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
     gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
-    the file that its output is appended to.
+    the file that its output is appended to. Instances are numbered from ``first``.
     """
 
     def __init__(
@@ -86,11 +86,12 @@ class InstanceGroup:
         on_health: Callable[[int], None] = lambda sick: None,
         lease: Lease | None = None,
         on_log: Callable[[int, Path], None] = lambda number, log: None,
+        first: int = 0,
     ) -> None:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
 
-        self.instances = [Instance(number, limit()) for number in range(1 if running_url else count)]
+        self.instances = [Instance(number, limit()) for number in range(first, first + (1 if running_url else count))]
         self._prepare = prepare
         self._connect = connect
         self._health = health
@@ -111,6 +112,11 @@ class InstanceGroup:
         return sum(instance.limit.cap for instance in self.instances)
 
     @property
+    def limit(self) -> int:
+        """Requests that may be in flight now, in all instances together."""
+        return sum(instance.limit.limit for instance in self.instances)
+
+    @property
     def deaths(self) -> int:
         """How often a model server died."""
         return sum(instance.deaths.total for instance in self.instances)
@@ -127,6 +133,16 @@ class InstanceGroup:
     def lost(self) -> bool:
         """Whether every instance was given up."""
         return self._lost is not None
+
+    @property
+    def loss(self) -> str:
+        """Why the last instance was given up; empty while there is one."""
+        return str(self._lost or "")
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is an instance that takes requests, or would if it had not too many."""
+        return any(instance.ready.is_set() and instance.given_up is None for instance in self.instances)
 
     async def start(self) -> None:
         """Prepare and start; returns when one instance is healthy (the others join as they become so).

@@ -16,7 +16,7 @@ from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone, ShardRef
+from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
@@ -34,16 +34,17 @@ async def publish_run(
     be read or manifests not be written; nothing is published then, and the reports stay.
     """
     started = time.time()
+    done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
     try:
-        tally = await _account(plan, output)
+        tally = await _account(plan, done, output)
         parts = range(-(-plan.items // settings.manifest_lines))
         for part in parts[1:]:
-            await _write_part(run, plan, output, part, settings.manifest_lines)
+            await _write_part(run, plan, done, output, part, settings.manifest_lines)
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
-        await _write_part(run, plan, output, 0, settings.manifest_lines)
+        await _write_part(run, plan, done, output, 0, settings.manifest_lines)
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
     try:
@@ -53,24 +54,24 @@ async def publish_run(
     return result
 
 
-async def _reports(shards: Sequence[ShardRef], output: OutputFolder) -> AsyncIterator[tuple[list[Outcome], Tally]]:
-    for shard in shards:
+async def _reports(done: Sequence[ShardDone], output: OutputFolder) -> AsyncIterator[tuple[list[Outcome], Tally]]:
+    for one in done:
         try:
-            yield read_report(await output.read(f"{output.scratch.name}/{shard.report_name}"))
+            yield read_report(await output.read(f"{output.scratch.name}/{one.report}"))
         except ObjectError as error:
             if error.missing:
                 raise AccountError(
-                    f"The report of shard {shard.number} ({shard.items} items) is missing in {output.scratch}, so the "
-                    "output manifest is not published."
+                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {output.scratch}, "
+                    "so the output manifest is not published."
                 ) from None
             raise
 
 
-async def _account(plan: Plan, output: OutputFolder) -> Tally:
+async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) -> Tally:
     """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order."""
     tally = Tally()
     expected = 0
-    async for outcomes, part in _reports(plan.shards, output):
+    async for outcomes, part in _reports(done, output):
         for outcome in outcomes:
             if outcome.number != expected:
                 raise AccountError(
@@ -87,14 +88,16 @@ async def _account(plan: Plan, output: OutputFolder) -> Tally:
     return tally
 
 
-async def _write_part(run: Run, plan: Plan, output: OutputFolder, part: int, lines: int) -> None:
+async def _write_part(
+    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, part: int, lines: int
+) -> None:
     first, behind = part * lines, min((part + 1) * lines, plan.items)
-    shards = [s for s in plan.shards if s.first_item < behind and s.first_item + s.items > first]
+    within = [one for one in done if one.shard.first_item < behind and one.shard.behind > first]
     results = str(output.root.child(run.names.result_folder))
     async with output.stream(run.names.manifest(part)) as writer:
         text: list[str] = []
         size = 0
-        async for outcomes, _ in _reports(shards, output):
+        async for outcomes, _ in _reports(within, output):
             for outcome in outcomes:
                 if first <= outcome.number < behind:
                     line = (
@@ -154,23 +157,22 @@ def _seconds(plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str,
 
 
 def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, result: RunResult) -> dict[str, Any]:
-    service = run.service
     seconds = result.seconds
     return {
         "task_id": run.task_id,
-        "name": service.name,
-        "model": {"name": service.model if run.serving != "running" else None, "version": run.model_version,
+        "name": run.service.name,
+        "model": {"name": run.service.model if run.serving != "running" else None, "version": run.model_version,
                   "type": run.config.model_type, "serving": run.serving},
         "items": {"planned": plan.items, "successful": tally.successful, "failed": tally.failed},
         "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
         "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},
         "requests": tally.requests,
         "retries": tally.retries,
-        "model_server_deaths": max((shard.deaths for shard in done), default=0),
+        "model_server_deaths": _deaths(done),
         "latency_ms": {name: tally.percentile_ms(share)
                        for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0))},
         "seconds": seconds,
-        "instance_seconds": {run.flavor.name: round(service.instances * (seconds["prepare"] + seconds["infer"]), 3)},
+        "instance_seconds": {run.flavor.name: round(_instance_seconds(run, done, seconds), 3)},
         "top_causes": list(result.top_causes),
         "shards": len(plan.shards),
         "manifests": list(result.manifests),
@@ -178,6 +180,25 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "failure": result.failure,
         "stopped": result.stopped,
     }  # fmt: skip
+
+
+def _deaths(done: Sequence[ShardDone]) -> int:
+    most: dict[int, int] = {}
+    for one in done:
+        most[one.instance] = max(one.deaths, most.get(one.instance, 0))
+    return sum(most.values())
+
+
+def _instance_seconds(run: Run, done: Sequence[ShardDone], seconds: dict[str, float]) -> float:
+    """Seconds of all instances together; each of distributed mode has its own, from its preparation to the end."""
+    if not run.is_distributed:
+        return run.service.instances * (seconds["prepare"] + seconds["infer"])
+    ended = max((one.ended_at for one in done), default=0.0)
+    since: dict[int, float] = {}
+    for one in done:
+        if one.preparing_since:
+            since[one.instance] = min(one.preparing_since, since.get(one.instance, one.preparing_since))
+    return sum(ended - begun for begun in since.values())
 
 
 async def first_lines(storage: Storage, manifest: Address, count: int) -> list[str]:

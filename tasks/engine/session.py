@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import launcher
 from tasks.clients.devices import DeviceLease, devices, lease
@@ -22,13 +22,16 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.request import FileForm
-from tasks.domain.run import PARTIAL_REPORTS, REPORTS, STOPPED_BY_HAND, Run
+from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
 from tasks.engine.server_output import ServerOutputs, Show
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.engine.shard import ShardWork
 
 T = TypeVar("T")
 
@@ -40,7 +43,8 @@ REMOTE_AT_ONCE = 64
 class Session:
     """Everything that the shards of one run share in one process. Lives on the engine's loop.
 
-    ``environment`` gives the values for the model server when they are needed, ``show`` takes what it prints.
+    ``environment`` gives the values for the model server when they are needed, ``show`` takes what it prints. With a
+    ``number`` it has that instance only, and other processes have the others; without, it has all of the run.
     """
 
     def __init__(
@@ -50,8 +54,10 @@ class Session:
         credentials: Mapping[str, Credentials],
         environment: Callable[[], Awaitable[GivenEnvironment]],
         show: Show = lambda line: None,
+        number: int | None = None,
     ) -> None:
         self.run = run
+        self.number = number
         self.settings = settings
         self.progress = progress_of(run.task_id)
         self.storage = Storage(settings, credentials)
@@ -76,6 +82,8 @@ class Session:
         """Set once somebody has stopped the run by hand: what is under way is dropped, too."""
         self._stopping = asyncio.Event()
         self._halted = asyncio.Event()
+        self.shards: dict[str, ShardWork] = {}
+        """Shards that are being worked on, by their keys."""
         self.workers: set[asyncio.Task[None]] = set()
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0
@@ -90,7 +98,8 @@ class Session:
         self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
         service = run.service
         self.group = InstanceGroup(
-            service.instances,
+            service.instances if number is None else 1,
+            first=number or 0,
             prepare=self._prepare,
             connect=self._connect,
             health=run.config.health,
@@ -109,12 +118,10 @@ class Session:
 
         Raises ModelServerError.
         """
-        if self.halted:
+        if self.halted or (self.stopped and not self.ready_at):
             return
-        if self._starting is None:
-            self.progress.enter("preparing")
-            self.preparing_since = time.time()
-            self._starting = asyncio.create_task(self._start())
+        self.start_soon()
+        assert self._starting is not None
         halted = asyncio.ensure_future(self._halted.wait())
         try:
             await asyncio.wait([self._starting, halted], return_when=asyncio.FIRST_COMPLETED)
@@ -122,6 +129,20 @@ class Session:
             halted.cancel()
         if not self.halted:
             self._starting.result()
+
+    def start_soon(self) -> None:
+        """Prepare and start the instances, without waiting for them."""
+        if self._starting is None:
+            self.progress.enter("preparing")
+            self.preparing_since = time.time()
+            self._starting = asyncio.create_task(self._start())
+
+    @property
+    def start_error(self) -> str:
+        """Why no instance could be started; empty if one could, or may still."""
+        if self._starting is None or not self._starting.done() or self._starting.cancelled():
+            return ""
+        return str(self._starting.exception() or "")
 
     async def _start(self) -> None:
         if self.run.serving == "running":
@@ -235,16 +256,16 @@ class Session:
         await asyncio.gather(*under_way, return_exceptions=True)
         await self.group.close()
         await self._outputs.close()
-        if self.preparing_since and not self.ready_at:
-            with suppress(ObjectError):
-                if not await self._is_reported():
-                    await self.output.remove_scratch()
+        if self.preparing_since and not self.ready_at and self.number is None:
+            await forget_unused_plan(self.output)
         await self.storage.close()
 
-    async def _is_reported(self) -> bool:
-        """Whether any shard has reported anything, be it a part."""
-        scratch = self.output.scratch.name
-        return any([await self.output.list(f"{scratch}/{name}") for name in (REPORTS, PARTIAL_REPORTS)])
+
+async def forget_unused_plan(output: OutputFolder) -> None:
+    """Remove the scratch folder of a run that has reported nothing of any shard, be it a part."""
+    with suppress(ObjectError):
+        if all(name.rpartition("/")[2] == PLANNED for name in await output.list(f"{output.scratch.name}/{SHARDS}")):
+            await output.remove_scratch()
 
 
 class Sessions:
@@ -255,6 +276,7 @@ class Sessions:
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._ended: set[str] = set()
         self._opening = asyncio.Lock()
+        self._opened = asyncio.Condition()
 
     async def begin(self, task_id: str) -> None:
         """From now on a run may open its session; only one that has ended before needs to say so."""
@@ -274,9 +296,27 @@ class Sessions:
                     await session.close()
                     raise asyncio.CancelledError
                 self._held[task_id] = session
+                async with self._opened:
+                    self._opened.notify_all()
                 if progress_of(task_id).stop_requested:
                     session.halt()
             return self._held[task_id]
+
+    async def opened(self, task_id: str) -> Session:
+        """The session of a run, once somebody has opened it. Raises CancelledError once the run has ended."""
+        async with self._opened:
+            await self._opened.wait_for(lambda: task_id in self._held or task_id in self._ended)
+        if task_id not in self._held:
+            raise asyncio.CancelledError
+        return self._held[task_id]
+
+    def held(self, task_id: str) -> Session | None:
+        """The session of a run, if it is open."""
+        return self._held.get(task_id)
+
+    def others(self, task_id: str) -> bool:
+        """Whether a session of another run is open, or being closed."""
+        return any(other != task_id for other in (*self._held, *self._closing))
 
     async def halt(self, task_id: str) -> None:
         """Stop a run by hand; its shards end soon, with a report of what was done, and of the rest as stopped."""
@@ -291,6 +331,8 @@ class Sessions:
         """
         self._ended.add(task_id)
         session = self._held.pop(task_id, None)
+        async with self._opened:
+            self._opened.notify_all()
         if session is not None:
             closing = self._closing[task_id] = asyncio.create_task(session.close())
             closing.add_done_callback(lambda _: self._closing.pop(task_id, None))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Iterator
-from contextlib import suppress
+import math
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.tables import read_plan, read_report, report_bytes
-from tasks.domain.errors import StorageError
+from tasks.clients.tables import read_plan
+from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import PARTIAL_REPORTS, ShardRef
+from tasks.domain.run import ShardRef
 from tasks.engine.items import process
+from tasks.engine.reports import Reporter
 from tasks.engine.session import Session
+from tasks.engine.supply import Supply
 
 READ_AHEAD = 32
 """Items that are read or written while others wait for their answers."""
@@ -22,154 +22,132 @@ TABLES_AT_ONCE = 8
 MOST_AT_ONCE = 288
 
 
-async def infer_shard(session: Session, shard: ShardRef) -> Tally:
+async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
     """Process the items of a shard that have no outcome yet; returns when its report is written.
 
-    Every few seconds a partial report is written, so that a run that is resumed repeats little. Raises ModelServerError
-    if no instance can be started, StorageError if plan or report cannot be read or written.
+    What it has become (shorter, if a part was handed back), the name of its report, and the tally. Every few seconds a
+    partial report is written, so that a run that is resumed repeats little. Raises ModelServerError if no instance can
+    be started, or if the only one of this process is lost while others may go on; StorageError if plan or report cannot
+    be read or written.
     """
-    scratch = session.output.scratch.name
     try:
-        if (done := await _read_report(session, shard.report_name)) is not None:
-            return done[1]
-        items = read_plan(await session.output.read(f"{scratch}/{shard.plan_name}"))
-        reporter = await _Reporter.resume(session, shard)
+        plan = await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
+        reporter = Reporter(session, shard)
+        await reporter.resume()
+        for _ in range(reporter.failed):
+            session.count_failure()
+        if (found := reporter.whole()) is not None:
+            return reporter.shard, *found
+        items = [item for item in read_plan(plan) if shard.first_item <= item.number < reporter.shard.behind]
         if any(not item.error for item in items):
             await session.start()
-        todo = iter([item for item in items if item.number not in reporter.seen])
-        await _process_all(session, todo, len(items), reporter)
-        return await reporter.finish()
+        work = ShardWork(session, reporter, [item for item in items if item.number not in reporter.seen])
+        await work.run()
+        tally = await reporter.finish()
+        return reporter.shard, reporter.report_name, tally
     except ObjectError as error:
         raise StorageError(
             f"Plan or report of shard {shard.number} in {session.output.scratch}: {error.cause}"
         ) from None
 
 
-async def _process_all(session: Session, todo: Iterator[Item], items: int, reporter: _Reporter) -> None:
-    at_once = TABLES_AT_ONCE if session.mapping is not None else min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
+class ShardWork:
+    """A shard that is being worked on; what nobody has begun may be handed back meanwhile."""
 
-    def not_processed(item: Item) -> Outcome:
-        return Outcome(item.number, item.source, item.result_name, session.not_processed, False)
+    def __init__(self, session: Session, reporter: Reporter, todo: list[Item]) -> None:
+        self._session = session
+        self.reporter = reporter
+        self.supply = Supply(reporter.shard, todo)
+        self._group: asyncio.TaskGroup | None = None
+        self._working = 0
+        self._handing_back = asyncio.Lock()
+        self._lost = False
 
-    async def work() -> None:
+    async def run(self) -> None:
+        """Process the items; returns when each has its outcome or was handed back."""
+        writing = asyncio.create_task(self.reporter.write_parts())
+        self._session.shards[self.supply.shard.key] = self
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._fill()
+            async with self._handing_back:  # what is handed back belongs to nobody until that is stored
+                pass
+            if self.supply.left and not self._lost:  # it could not be stored
+                async with asyncio.TaskGroup() as self._group:
+                    self._fill()
+        finally:
+            del self._session.shards[self.supply.shard.key]
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+        if self._lost:
+            await self.reporter.flush()
+            raise ModelServerError(f"Instance {self._session.number} is lost: {self._session.group.loss}")
+
+    @property
+    def _at_once(self) -> int:
+        session = self._session
+        if session.mapping is not None:
+            most = TABLES_AT_ONCE
+        else:
+            most = min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
+        if session.number is not None:
+            # What is begun cannot be handed back to others: only as much as the instance takes soon.
+            most = min(most, max(2, math.ceil(2 * session.group.limit / max(1, len(session.shards)))))
+        return most
+
+    def _fill(self) -> None:
+        assert self._group is not None
+        while self._working < min(self._at_once, self._working + self.supply.left):
+            self._working += 1
+            self._group.create_task(self._work())
+
+    async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None
+        session = self._session
         session.workers.add(worker)
         worker.add_done_callback(session.workers.discard)
         dropped = False
-        for item in todo:
-            if session.stopped and not item.error:
-                outcome = not_processed(item)
-            else:
+        try:
+            while self._working <= self._at_once and (item := self.supply.take()) is not None:
                 try:
-                    outcome = await process(session, item, reporter.sent)
+                    outcome = await self._outcome(item)
                 except asyncio.CancelledError:
                     if dropped or not session.halted:
                         raise
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
-                    outcome = not_processed(item)
-                if outcome.message:
-                    session.count_failure()
-            reporter.add(outcome)
+                    outcome = self._not_processed(item)
+                if outcome.message and session.number is not None and session.group.lost and not session.stopped:
+                    self._lost = True  # others may do better
+                    return
+                self.reporter.add(outcome)
+                self._fill()
+        finally:
+            self._working -= 1
 
-    writing = asyncio.create_task(reporter.write_partials())
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(items, at_once)):
-                group.create_task(work())
-    finally:
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
-
-
-async def _read_report(session: Session, name: str) -> tuple[list[Outcome], Tally] | None:
-    try:
-        return read_report(await session.output.read(f"{session.output.scratch.name}/{name}"))
-    except ObjectError as error:
-        if error.missing:
-            return None
-        raise
-
-
-class _Reporter:
-    """Outcomes of one shard on their way into its report."""
-
-    def __init__(self, session: Session, shard: ShardRef) -> None:
-        self._session = session
-        self._shard = shard
-        self._outcomes: list[Outcome] = []
-        self._earlier = Tally()
-        self._parts: list[str] = []
-        self._fresh: list[Outcome] = []
-        self._flushing: asyncio.Future[None] | None = None
-        self.tally = Tally()
-        self.sent = Tally()
-        """Requests only, in one piece: those under way belong to no partial report yet."""
-        self.seen: set[int] = set()
-
-    @classmethod
-    async def resume(cls, session: Session, shard: ShardRef) -> _Reporter:
-        """A reporter that knows what an earlier try of this shard had reported."""
-        reporter = cls(session, shard)
-        prefix = shard.partial_name(0).rpartition("-")[0].rpartition("/")[2]
-        for name in sorted(await session.output.list(f"{session.output.scratch.name}/{PARTIAL_REPORTS}")):
-            if not name.startswith(f"{prefix}-"):
-                continue
-            found = await _read_report(session, f"{PARTIAL_REPORTS}/{name}")
-            if found is None:
-                continue
-            reporter._parts.append(f"{PARTIAL_REPORTS}/{name}")
-            reporter._earlier.merge([found[1]])
-            for outcome in found[0]:
-                if outcome.number not in reporter.seen:
-                    reporter.seen.add(outcome.number)
-                    reporter._outcomes.append(outcome)
-                    reporter._show(outcome)
-                    if outcome.message:
-                        session.count_failure()
-        return reporter
-
-    def add(self, outcome: Outcome) -> None:
-        """Take one outcome."""
-        self._fresh.append(outcome)
-        self.tally.add(outcome)
-        self._show(outcome)
-
-    def _show(self, outcome: Outcome) -> None:
-        progress = self._session.progress
-        progress.done += 1
+    async def _outcome(self, item: Item) -> Outcome:
+        session = self._session
+        if session.stopped and not item.error:
+            return self._not_processed(item)
+        outcome = await process(session, item, self.reporter.sent)
         if outcome.message:
-            progress.failed += 1
+            session.count_failure()
+        return outcome
 
-    async def write_partials(self) -> None:
-        """Write what is new every few seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(self._session.settings.report_seconds)
-            if self._fresh:
-                # Cancelled in the middle, it would be half counted.
-                # If the storage fails just now, the shard's own report will have it all.
-                self._flushing = asyncio.ensure_future(self._flush())
-                with suppress(ObjectError):
-                    await asyncio.shield(self._flushing)
+    def _not_processed(self, item: Item) -> Outcome:
+        return Outcome(item.number, item.source, item.result_name, self._session.not_processed, False)
 
-    async def _flush(self) -> None:
-        fresh, tally = self._fresh, self.tally
-        self._fresh, self.tally = [], Tally()
-        self._outcomes += fresh
-        self._earlier.merge([tally])
-        name = f"{self._shard.partial_name(len(self._parts))[:-8]}-{int(time.time() * 1000)}.parquet"
-        self._parts.append(name)
-        await self._session.output.write(f"{self._session.output.scratch.name}/{name}", report_bytes(fresh, tally))
-
-    async def finish(self) -> Tally:
-        """Write the shard's report; then its partial ones are not needed any more."""
-        if self._flushing is not None:  # else it could come after it was deleted
-            with suppress(ObjectError):
-                await self._flushing
-        tally = self._earlier.merge([self.tally, self.sent])
-        outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
-        scratch = self._session.output.scratch.name
-        await self._session.output.write(f"{scratch}/{self._shard.report_name}", report_bytes(outcomes, tally))
-        await self._session.output.delete_files([f"{scratch}/{name}" for name in self._parts])
-        return tally
+    async def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
+        """Give up the last items that nobody has begun, so that others do them; they are stored as given up."""
+        async with self._handing_back:
+            before = self.supply.shard
+            refs = self.supply.hand_back(share, pieces)
+            if not refs:
+                return []
+            try:
+                await self.reporter.shrink(self.supply.shard)
+            except ObjectError:
+                self.supply.take_again(refs, before)
+                return []
+            return refs

@@ -1,0 +1,300 @@
+"""Distributed mode: the shards of a run shared out among instances, each of which is a worker of a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import dask
+from distributed import CancelledError as TaskCancelled
+from distributed import KilledWorker
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.context import get_settings_context
+from prefect.futures import PrefectFuture
+
+from tasks import instances
+from tasks.blocks import storage_credentials
+from tasks.clients.cluster import DaskCluster, start_cluster
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.errors import ModelServerError
+from tasks.domain.pool import Cluster
+from tasks.domain.run import Plan, Run, ShardDone, ShardRef
+from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
+from tasks.engine.loop import engine_loop
+from tasks.engine.progress import progress_of
+from tasks.engine.session import forget_unused_plan
+from tasks.settings import ROOT, read_settings
+
+LOOK_SECONDS = 0.25
+"""Between two looks at an instance, if there are few; many are looked at less often."""
+LOOKS_AT_ONCE = 128
+END_SECONDS = 20.0
+"""Instances have so long to stop their model servers in order; then their processes end anyway."""
+MOST_LOSSES = 10
+"""A shard that so many instances could not go on with is not given to another one."""
+
+Submit = Callable[[Run, int, ShardRef], PrefectFuture[Any]]
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
+    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
+    where = run.pool.cluster if run.pool is not None else Cluster()
+    loop = engine_loop()
+    async with get_client() as client:
+        environment = {
+            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
+            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
+        }
+    environment["PYTHONPATH"] = str(ROOT)
+    folder = read_settings().cache / "dask"
+    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
+    cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
+    _clusters[run.task_id] = cluster
+    try:
+        yield cluster
+    finally:
+        del _clusters[run.task_id]
+        await loop.run(cluster.close())
+
+
+_clusters: dict[str, DaskCluster] = {}
+"""By task id, since a flow's parameters are data."""
+
+
+async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
+    """Have every shard of a run processed by the instances of its cluster; returns when all are done.
+
+    ``submit`` starts a task for a shard. Raises ModelServerError if no instance can be started, StorageError if a plan
+    or a report cannot be read or written.
+    """
+    coordinator = _Coordinator(run, planned, _clusters[run.task_id], submit)
+    try:
+        return await coordinator.run()
+    except ModelServerError:
+        await engine_loop().run(_forget_unused_plan(run))
+        raise
+    finally:
+        await coordinator.close()
+
+
+async def _forget_unused_plan(run: Run) -> None:
+    settings = read_settings()
+    storage = Storage(settings, await storage_credentials(settings))
+    try:
+        await forget_unused_plan(OutputFolder(storage, run.output_address, run.names.scratch))
+    finally:
+        await storage.close()
+
+
+class _Coordinator:
+    """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
+
+    def __init__(self, run: Run, planned: Plan, cluster: DaskCluster, submit: Submit) -> None:
+        self._run = run
+        self._planned = planned
+        self._cluster = cluster
+        self._submit = submit
+        self._progress = progress_of(run.task_id)
+        self._sharing = Sharing(planned.shards)
+        self._attending: dict[str, asyncio.Task[None]] = {}
+        self._numbers: dict[str, int] = {}
+        self._reports: dict[str, InstanceReport] = {}
+        self._was_ready: set[int] = set()
+        self._told: dict[str, set[str]] = {}
+        self._given_up: dict[int, str] = {}
+        self._losses: dict[str, int] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._failure: BaseException | None = None
+        self._stopped: str | None = None
+        """Why the run is stopped early; empty if by hand, None while it is not."""
+        self._wake = asyncio.Event()
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> list[ShardDone]:
+        self._progress.enter("preparing")
+        deadline = asyncio.get_running_loop().time() + self._run.service.timeout_minutes * 60
+        while not self._sharing.finished:
+            await self._look_for_workers()
+            self._look_at_stops()
+            if self._failure is not None:
+                raise self._failure
+            if not self._was_ready and self._stopped is None:
+                self._check_start(asyncio.get_running_loop().time() > deadline)
+            for move in self._sharing.moves():
+                await self._do(move)
+            self._show()
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+        self._show()
+        return self._sharing.results
+
+    async def _look_for_workers(self) -> None:
+        there = set(await self._ask(self._cluster.workers()))
+        for worker in [one for one in self._attending if one not in there]:
+            self._attending.pop(worker).cancel()
+            self._forget(worker)
+        wanted = self._run.service.instances
+        for worker in sorted(there - set(self._attending)):
+            if len(self._attending) < wanted:
+                number = min(set(range(wanted)) - set(self._numbers.values()))
+                self._numbers[worker] = number
+                self._attending[worker] = asyncio.create_task(self._attend(worker, number))
+
+    def _forget(self, worker: str) -> None:
+        self._sharing.lost(worker)
+        self._reports.pop(worker, None)
+        self._told.pop(worker, None)
+        number = self._numbers.pop(worker, None)
+        if number in self._was_ready:
+            get_run_logger().warning("instance-%d lost: its process (%s) is gone", number, worker)
+
+    def _check_start(self, late: bool) -> None:
+        """Raises ModelServerError once it is sure that no instance can be started."""
+        if len(self._given_up) == self._run.service.instances:
+            raise ModelServerError(next(iter(self._given_up.values())))
+        if late and not self._numbers:
+            minutes = self._run.service.timeout_minutes
+            raise ModelServerError(
+                f"No worker of the Dask cluster {self._cluster.address} was there within {minutes:g} minutes. "
+                f"{self._cluster.said}".rstrip()
+            )
+
+    # -- the instances ----------------------------------------------------------------------------------------------
+
+    async def _attend(self, worker: str, number: int) -> None:
+        """Start the instance of a worker, and look at it until the worker is gone."""
+        begun = False
+        while True:
+            try:
+                if not begun:
+                    begun = await self._ask(
+                        self._cluster.ask(worker, instances.begin, self._run, number, self._planned.items)
+                    )
+                if begun:
+                    report = await self._ask(self._cluster.ask(worker, instances.look, self._run.task_id))
+                    if report is not None:
+                        await self._heard(worker, number, report)
+            except (OSError, TimeoutError):
+                pass  # gone, or cut off: the scheduler will say so, or it answers again
+            except Exception as error:
+                self._given_up[number] = str(error)
+            await asyncio.sleep(LOOK_SECONDS * max(1.0, len(self._attending) / LOOKS_AT_ONCE))
+
+    async def _heard(self, worker: str, number: int, report: InstanceReport) -> None:
+        if report.error and number not in self._given_up:
+            get_run_logger().warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
+            self._given_up[number] = report.error
+        if report.ready:
+            self._given_up.pop(number, None)
+            self._was_ready.add(number)
+            self._progress.enter("inferring")
+        if report.stopped and self._stopped is None:
+            self._stopped = report.stopped
+        if self._stopped is not None:
+            await self._tell_to_stop(worker)
+            report = _with_hands(report)
+        self._reports[worker] = report
+        self._sharing.heard(worker, report)
+        self._wake.set()
+
+    async def _tell_to_stop(self, worker: str) -> None:
+        reason = self._stopped or ""
+        if reason not in self._told.setdefault(worker, set()):
+            await self._ask(self._cluster.ask(worker, instances.stop_early, self._run.task_id, reason))
+            self._told[worker].add(reason)
+
+    def _look_at_stops(self) -> None:
+        """Whether the run is to be stopped: by hand, by its error threshold, or since no instance is left."""
+        if self._progress.stop_requested:
+            self._stopped = ""
+        if self._stopped is not None:
+            return
+        _, failed = self._sharing.counts
+        threshold = self._run.service.error_threshold
+        if threshold is not None and failed > (threshold * self._planned.items if threshold < 1 else threshold):
+            self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
+        elif self._was_ready and len(self._given_up) == self._run.service.instances:
+            self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
+
+    def _show(self) -> None:
+        self._progress.done, self._progress.failed = self._sharing.counts
+        sick = sum(report.sick for report in self._reports.values() if not report.error)
+        there = {self._numbers[worker] for worker in self._reports}
+        sick += len(set(self._given_up) | (self._was_ready - there))
+        self._progress.sick_instances = min(sick, self._run.service.instances)
+
+    # -- the shards -------------------------------------------------------------------------------------------------
+
+    async def _do(self, move: Give | TakeBack) -> None:
+        if isinstance(move, TakeBack):
+            self._on_errand(self._take_back(move))
+            return
+        # If it is lost meanwhile, another may take it.
+        with dask.annotate(workers=[move.instance], allow_other_workers=True):
+            future = self._submit(self._run, self._planned.items, move.shard)
+        loop = asyncio.get_running_loop()
+        key = move.shard.key
+
+        def ended(_: PrefectFuture[Any]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(lambda: self._on_errand(self._ended(key, future)))
+
+        future.add_done_callback(ended)
+
+    def _on_errand(self, work: Coroutine[Any, Any, None]) -> None:
+        errand = asyncio.create_task(work)
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+
+    async def _take_back(self, move: TakeBack) -> None:
+        question = self._cluster.ask(
+            move.instance, instances.hand_back, self._run.task_id, move.key, move.share, move.pieces
+        )
+        pieces: list[ShardRef] = []
+        with suppress(Exception):  # what was handed back unheard is known when the shard is done
+            pieces = await self._ask(question)
+        self._sharing.handed_back(move.key, pieces)
+        self._wake.set()
+
+    async def _ended(self, key: str, future: PrefectFuture[Any]) -> None:
+        try:
+            done = await asyncio.to_thread(future.result)
+            self._sharing.ended(key, done)
+        except (ModelServerError, KilledWorker, TaskCancelled) as error:
+            # The instance could not go on with it.
+            self._losses[key] = self._losses.get(key, 0) + 1
+            if self._losses[key] > MOST_LOSSES:
+                self._failure = error if isinstance(error, ModelServerError) else ModelServerError(
+                    f"The processes of {self._losses[key]} instances died while they worked on shard {key}."
+                )  # fmt: skip
+            self._sharing.failed(key)
+        except Exception as error:
+            self._failure = error
+        self._wake.set()
+
+    @staticmethod
+    async def _ask(question: Coroutine[Any, Any, T]) -> T:
+        return await engine_loop().run(question)
+
+    async def close(self) -> None:
+        """Leave every instance; returns when their model servers have ended, or their time is up."""
+        tasks = [*self._attending.values(), *self._errands]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        ends = [self._ask(self._cluster.ask(one, instances.end, self._run.task_id)) for one in self._attending]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_SECONDS):
+                await asyncio.gather(*ends, return_exceptions=True)
+
+
+def _with_hands(report: InstanceReport) -> InstanceReport:
+    """A report of a run that is stopped: to say what is not processed any more, no model server is needed."""
+    return InstanceReport(seconds=report.seconds, ready=True, shards=report.shards, stopped=report.stopped)

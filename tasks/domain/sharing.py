@@ -1,0 +1,245 @@
+"""How the shards of a run are shared out among its instances: by load, not by count. One pure book-keeping.
+
+Shards wait in one line. An instance is given a shard when it is about to have nothing to do; once none waits, the
+instance that would be busy longest gives up a part of what it has not begun. So an instance that is slow, starts late,
+dies or never starts holds nobody up, whatever the shards are like.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tasks.domain.run import ShardDone, ShardRef
+
+SHARDS_AT_ONCE = 2
+"""Shards that an instance works on: while one runs out of items, the other keeps it busy."""
+HUNGRY_SECONDS = 1.0
+"""An instance with less to begin than that is given more."""
+WORTH_SECONDS = 1.0
+"""What one instance takes over from another must be worth the seconds that handing over may take."""
+RATE_SECONDS = 5.0
+"""An instance's rate is that of about the last so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardLoad:
+    """How far an instance is with one shard: items (and their weight) that it has not begun, outcomes so far."""
+
+    left: int
+    weight: int
+    done: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceReport:
+    """What an instance says of itself when it is looked at. ``seconds`` is its own clock, counting up."""
+
+    seconds: float
+    ready: bool
+    shards: Mapping[str, ShardLoad] = field(default_factory=dict)
+    error: str = ""
+    """Why it was given up; empty while it is not."""
+    never_ready: bool = False
+    """It was given up before it had ever been ready."""
+    sick: int = 0
+    stopped: str = ""
+    """Why it sends no further request; empty while it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Give:
+    """Let ``instance`` work on ``shard``."""
+
+    instance: str
+    shard: ShardRef
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Let ``instance`` hand back about ``share`` of the weight that it has not begun of shard ``key``."""
+
+    instance: str
+    key: str
+    share: float
+    pieces: int
+
+
+class _Instance:
+    def __init__(self) -> None:
+        self.ready = False
+        self.rate = 0.0
+        """Weight that it begins in a second, lately; 0 while unknown."""
+        self.loads: dict[str, ShardLoad] = {}
+        self.given: set[str] = set()
+        self._before: tuple[float, dict[str, int]] | None = None
+
+    def heard(self, report: InstanceReport) -> None:
+        """Take in what it says; the rate is what it has begun since the last time."""
+        now = {key: load.weight for key, load in report.shards.items()}
+        if self._before is not None and report.seconds > self._before[0]:
+            begun = sum(max(0, before - now.get(key, 0)) for key, before in self._before[1].items())
+            passed = report.seconds - self._before[0]
+            fresh = 1 - math.exp(-passed / RATE_SECONDS) if self.rate else 1.0
+            self.rate += fresh * (begun / passed - self.rate)
+        self._before = (report.seconds, now)
+        self.ready = report.ready
+        self.loads = dict(report.shards)
+        self.given -= set(report.shards)
+
+    def forget(self, key: str) -> None:
+        """The shard is not its business any more."""
+        self.given.discard(key)
+        self.loads.pop(key, None)
+        if self._before is not None:
+            self._before[1].pop(key, None)
+
+    @property
+    def busy(self) -> int:
+        return len(self.given) + len(self.loads)
+
+    @property
+    def weight(self) -> int:
+        return sum(load.weight for load in self.loads.values())
+
+    @property
+    def seconds(self) -> float:
+        """How long what it has not begun will last; unknown is long."""
+        if not self.weight:
+            return 0.0
+        return self.weight / self.rate if self.rate else float("inf")
+
+
+class Sharing:
+    """Who works on what. Told what happens, it says what to do; nothing else.
+
+    A shard is known by its key from :meth:`moves` giving it until :meth:`ended` or :meth:`failed`.
+    """
+
+    def __init__(self, shards: Sequence[ShardRef]) -> None:
+        self._waiting = deque(shards)
+        self._given: dict[str, ShardRef] = {}
+        self._instances: dict[str, _Instance] = {}
+        self._asked: dict[str, tuple[str, int]] = {}
+        """Shards of which a part was asked back: from whom, and for how many."""
+        self._done: list[ShardDone] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether every shard is done."""
+        return not self._waiting and not self._given
+
+    @property
+    def results(self) -> list[ShardDone]:
+        """What came of the shards, and of parts of them, that are done."""
+        return self._done
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Items that have their outcome, and those of them that failed, as far as is known."""
+        loads = [load for one in self._instances.values() for load in one.loads.values()]
+        failed = sum(one.failed for one in self._done) + sum(load.failed for load in loads)
+        return sum(one.shard.items for one in self._done) + sum(load.done for load in loads), failed
+
+    def heard(self, instance: str, report: InstanceReport) -> None:
+        """What an instance says of itself. One that is heard of for the first time is taken in."""
+        one = self._instances.setdefault(instance, _Instance())
+        one.heard(report)
+        for key in [key for key in one.loads if key not in self._given]:
+            one.forget(key)  # done meanwhile
+        for key in one.loads:  # it may have come to it from one that was lost
+            for other in self._instances.values():
+                if other is not one:
+                    other.forget(key)
+
+    def lost(self, instance: str) -> None:
+        """An instance's process is gone. Its shards come to another one by themselves."""
+        self._instances.pop(instance, None)
+        for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
+            del self._asked[key]
+
+    def handed_back(self, key: str, pieces: Sequence[ShardRef]) -> None:
+        """The answer to a TakeBack: parts of the shard, which wait from now on; none if it gave up nothing."""
+        self._asked.pop(key, None)
+        if not pieces or key not in self._given:  # done meanwhile; what it did is told with that
+            return
+        self._given[key] = self._given[key].until(pieces[0].first_item)
+        self._waiting.extend(pieces)
+
+    def ended(self, key: str, done: ShardDone) -> None:
+        """A shard is done, up to the item that its report says; what it has handed back unheard waits again."""
+        given = self._given.pop(key)
+        self._forget(key)
+        self._done.append(done)
+        if done.shard.behind < given.behind:
+            first = done.shard.behind
+            self._waiting.append(given.model_copy(update={"first_item": first, "items": given.behind - first}))
+
+    def failed(self, key: str) -> None:
+        """An instance could not go on with a shard; it waits for another."""
+        given = self._given.pop(key)
+        self._forget(key)
+        self._waiting.appendleft(given)
+
+    def _forget(self, key: str) -> None:
+        self._asked.pop(key, None)
+        for one in self._instances.values():
+            one.forget(key)
+
+    def moves(self) -> list[Give | TakeBack]:
+        """What is to be done now; each is said once."""
+        return [*self._gives(), *self._take_backs()]
+
+    def _gives(self) -> list[Give]:
+        gives: list[Give] = []
+        while self._waiting:
+            free = [
+                (one.busy, one.seconds, name)
+                for name, one in self._instances.items()
+                if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds < HUNGRY_SECONDS
+            ]
+            if not free:
+                break
+            name = min(free)[2]
+            shard = self._waiting.popleft()
+            self._given[shard.key] = shard
+            self._instances[name].given.add(shard.key)
+            gives.append(Give(name, shard))
+        return gives
+
+    def _take_backs(self) -> list[TakeBack]:
+        if self._waiting:
+            return []
+        hungry = [
+            one for one in self._instances.values() if one.ready and not one.given and one.seconds < HUNGRY_SECONDS
+        ]
+        hungry = hungry[sum(takers for _, takers in self._asked.values()) :]
+        givers = {name for name, _ in self._asked.values()}
+        donors = sorted(
+            (one.seconds, name)
+            for name, one in self._instances.items()
+            if name not in givers and one.seconds > WORTH_SECONDS and any(load.left > 1 for load in one.loads.values())
+        )
+        backs = []
+        for position, (_, name) in enumerate(reversed(donors)):
+            takers = len(hungry[position :: len(donors)])
+            if not takers:
+                break
+            one = self._instances[name]
+            key, load = max(one.loads.items(), key=lambda found: (found[1].left > 1, found[1].weight))
+            self._asked[key] = (name, takers)
+            share = self._share(one, takers) * one.weight / max(1, load.weight)
+            backs.append(TakeBack(name, key, min(1.0, share), takers))
+        return backs
+
+    def _share(self, donor: _Instance, takers: int) -> float:
+        """What part of its weight it gives up, so that all are busy for the same time."""
+        if not donor.ready:
+            return 1.0
+        known = [one.rate for one in self._instances.values() if one.ready and one.rate]
+        usual = sum(known) / len(known) if known else 1.0
+        own = donor.rate or usual
+        return takers * usual / (own + takers * usual)

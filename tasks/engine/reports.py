@@ -1,0 +1,153 @@
+"""What came of a shard's items, on its way into the shard's report; and what earlier tries had reported of it.
+
+All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose names hold the first item of the shard or
+part of it, and the try of the run:
+
+``report-<first>-<attempt>.parquet``
+    every outcome of a shard that is done;
+``part-<first>-<attempt>-<milliseconds>.parquet``
+    the outcomes of some seconds, until there is the report;
+``cut-<first>-<attempt>-<behind>``
+    in this try the shard ends before item ``behind``: what follows was handed back, and is another's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.tables import read_report, report_bytes
+from tasks.domain.result import Outcome, Tally
+from tasks.domain.run import PLANNED, ShardRef
+from tasks.engine.session import Session
+
+_CUT = re.compile(r"cut-(\d+)-([0-9a-f]+)-(\d+)\Z")
+
+
+class Reporter:
+    """Outcomes of one shard. ``shard`` may shrink while it is worked on (:meth:`shrink`)."""
+
+    def __init__(self, session: Session, shard: ShardRef) -> None:
+        self._session = session
+        self._scratch = session.output.scratch.name
+        self.shard = shard
+        self._outcomes: list[Outcome] = []
+        self._fresh: list[Outcome] = []
+        self._parts: list[str] = []
+        self._whole = ""
+        self._flushing: asyncio.Future[None] | None = None
+        self.sent = Tally()
+        """Requests only."""
+        self.seen: set[int] = set()
+        """Items that have their outcome from earlier."""
+        self.done = self.failed = 0
+
+    @property
+    def report_name(self) -> str:
+        """Name of the shard's report, below the scratch folder."""
+        return f"{self._name('report')}.parquet"
+
+    def _name(self, kind: str) -> str:
+        return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"
+
+    async def resume(self) -> None:
+        """Read what is reported of the shard already, by whatever try of the run, and how it was cut in this one."""
+        folder = f"{self._scratch}/{self.shard.folder}"
+        names = sorted(await self._session.output.list(folder))
+        for name in names:
+            if (cut := _CUT.match(name)) and f"{self.shard.folder}/{name}".startswith(f"{self._name('cut')}-"):
+                self.shard = self.shard.until(min(self.shard.behind, int(cut[3])))
+        for name in names:
+            if name == PLANNED or not name.endswith(".parquet"):
+                continue
+            try:
+                outcomes, tally = read_report(await self._session.output.read(f"{folder}/{name}"))
+            except ObjectError as error:
+                if error.missing:  # its shard is done meanwhile
+                    continue
+                raise
+            self._take_in(name, outcomes, tally)
+
+    def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> None:
+        own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]
+        fresh = [one for one in own if one.number not in self.seen]
+        if fresh and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-"):
+            self._whole = f"{self.shard.folder}/{name}"
+        if f"{self.shard.folder}/{name}".startswith(f"{self._name('part')}-"):
+            self._parts.append(f"{self.shard.folder}/{name}")
+        if fresh and len(own) == len(outcomes):
+            self.sent.merge([tally.requests_only()])
+        for outcome in fresh:
+            self.seen.add(outcome.number)
+            self._outcomes.append(outcome)
+            self._count(outcome)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one outcome."""
+        self._fresh.append(outcome)
+        self._count(outcome)
+
+    def _count(self, outcome: Outcome, by: int = 1) -> None:
+        progress = self._session.progress
+        progress.done += by
+        self.done += by
+        if outcome.message:
+            progress.failed += by
+            self.failed += by
+
+    async def write_parts(self) -> None:
+        """Write what is new every few seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(self._session.settings.report_seconds)
+            if self._fresh:
+                # Cancelled in the middle, it would be half counted.
+                # If the storage fails just now, the shard's own report will have it all.
+                self._flushing = asyncio.ensure_future(self.flush())
+                with suppress(ObjectError):
+                    await asyncio.shield(self._flushing)
+
+    async def flush(self) -> None:
+        """Write what is new. Raises ObjectError."""
+        fresh, self._fresh = self._fresh, []
+        self._outcomes += fresh
+        name = f"{self._name('part')}-{time.time_ns() // 1_000_000}.parquet"
+        self._parts.append(name)
+        await self._session.output.write(f"{self._scratch}/{name}", report_bytes(fresh, _counted(fresh)))
+
+    async def shrink(self, shard: ShardRef) -> None:
+        """From now on the shard ends earlier. Raises ObjectError; then nothing has changed."""
+        name = f"{self._name('cut')}-{shard.behind}"
+        await self._session.output.write(f"{self._scratch}/{name}", b"1")
+        self.shard = shard
+        for outcome in self._outcomes:
+            if outcome.number >= shard.behind:  # from an earlier try: now another's to report
+                self._count(outcome, -1)
+        self._outcomes = [outcome for outcome in self._outcomes if outcome.number < shard.behind]
+
+    async def finish(self) -> Tally:
+        """Write the shard's report; then its partial ones are not needed any more."""
+        if self._flushing is not None:  # else it could come after it was deleted
+            with suppress(ObjectError):
+                await self._flushing
+        outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
+        tally = _counted(outcomes).merge([self.sent])
+        await self._session.output.write(f"{self._scratch}/{self.report_name}", report_bytes(outcomes, tally))
+        await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
+        return tally
+
+    def whole(self) -> tuple[str, Tally] | None:
+        """Name and tally of a report that says all of the shard already, if there is one."""
+        if not self._whole or len(self.seen) != self.shard.items:
+            return None
+        return self._whole, _counted(self._outcomes).merge([self.sent])
+
+
+def _counted(outcomes: Sequence[Outcome]) -> Tally:
+    tally = Tally()
+    for outcome in outcomes:
+        tally.add(outcome)
+    return tally

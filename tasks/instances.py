@@ -1,0 +1,151 @@
+"""The instances of a process: opened for a run's shards, looked at, told to stop, and closed with it.
+
+In standalone mode that is the flow's process, with all instances of the run. In distributed mode each instance is in the
+process of a Dask worker, and what stands below "asked from elsewhere" is called there by tasks.distributed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from functools import cache, partial
+
+from prefect import runtime
+
+from tasks.blocks import resolved_environment, storage_credentials
+from tasks.console import plain_errors
+from tasks.domain.run import Run, ShardRef
+from tasks.domain.sharing import InstanceReport, ShardLoad
+from tasks.embedded_server import guard_server
+from tasks.engine.loop import engine_loop
+from tasks.engine.progress import forget
+from tasks.engine.session import Session, sessions
+from tasks.settings import read_settings
+
+
+async def session_of(run: Run) -> Session:
+    """The session of a run in this process, made on first use; in distributed mode, once :func:`begin` has made it."""
+    if run.is_distributed:
+        return await sessions.opened(run.task_id)
+    return await sessions.open(run.task_id, partial(_new_session, run, None))
+
+
+async def _new_session(run: Run, number: int | None) -> Session:
+    settings = read_settings()
+    credentials = await storage_credentials(settings)
+    return Session(run, settings, credentials, partial(resolved_environment, run.service), _shown(run), number)
+
+
+def _shown(run: Run) -> Callable[[str], None]:
+    """Takes a line that a model server has printed to the run's Logs tab, from any thread."""
+    extra = {"flow_run_id": run.task_id, "flow_run_name": run.service.name, "flow_name": "batch_service"}
+    logger = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs.model_server"), extra)
+    context = copy_context()  # Prefect's settings, which the engine's thread does not know
+    return lambda line: context.run(logger.info, "%s", line)
+
+
+@cache
+def _close_at_exit() -> None:
+    """For whoever does not wait until the sessions are closed, such as a user who presses Ctrl-C twice."""
+    atexit.register(lambda: engine_loop().run_blocking(sessions.close_all()))
+
+
+@asynccontextmanager
+async def instances() -> AsyncIterator[None]:
+    """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
+    plain_errors()
+    guard_server()
+    task_id = str(runtime.flow_run.id)
+    _close_at_exit()
+    await engine_loop().run(sessions.begin(task_id))
+    try:
+        yield
+    except BaseException:
+        # Shards that Prefect has not begun are of no interest any more.
+        warnings.filterwarnings("ignore", message="coroutine 'run_task_async' was never awaited")
+        raise
+    finally:
+        await engine_loop().run(sessions.close(task_id))
+
+
+# -- asked from elsewhere ---------------------------------------------------------------------------------------------
+
+
+async def begin(run: Run, number: int, planned_items: int) -> bool:
+    """Start instance ``number`` of a run in this process; False if it is busy with an instance of another run."""
+    from prefect.logging.configuration import setup_logging
+
+    setup_logging()
+    plain_errors()
+    _close_at_exit()
+    return await engine_loop().run(_begin(run, number, planned_items))
+
+
+async def _begin(run: Run, number: int, planned_items: int) -> bool:
+    if sessions.others(run.task_id):
+        return False
+    await sessions.begin(run.task_id)
+    session = await sessions.open(run.task_id, partial(_new_session, run, number))
+    session.planned_items = planned_items
+    session.start_soon()
+    return True
+
+
+async def look(task_id: str) -> InstanceReport | None:
+    """How far this process's instance of a run is; None if it has none."""
+    return await engine_loop().run(_look(task_id))
+
+
+async def _look(task_id: str) -> InstanceReport | None:
+    session = sessions.held(task_id)
+    if session is None:
+        return None
+    shards = {
+        key: ShardLoad(work.supply.left, work.supply.weight, work.reporter.done, work.reporter.failed)
+        for key, work in session.shards.items()
+    }
+    error = session.start_error or session.group.loss
+    return InstanceReport(
+        seconds=time.monotonic(),
+        ready=session.group.ready and not error,
+        shards=shards,
+        error=error,
+        never_ready=not session.ready_at,
+        sick=session.group.sick,
+        stopped=session.stopped,
+    )
+
+
+async def hand_back(task_id: str, key: str, share: float, pieces: int) -> Sequence[ShardRef]:
+    """Parts of a shard that this process has not begun, and will not: see tasks.engine.shard.ShardWork."""
+    return await engine_loop().run(_hand_back(task_id, key, share, pieces))
+
+
+async def _hand_back(task_id: str, key: str, share: float, pieces: int) -> Sequence[ShardRef]:
+    session = sessions.held(task_id)
+    work = session.shards.get(key) if session is not None else None
+    return await work.hand_back(share, pieces) if work is not None else []
+
+
+async def stop_early(task_id: str, reason: str) -> None:
+    """Send no further request of a run, for this reason; empty: somebody has stopped it by hand."""
+    await engine_loop().run(_stop_early(task_id, reason))
+
+
+async def _stop_early(task_id: str, reason: str) -> None:
+    if not reason:
+        await sessions.halt(task_id)
+    elif (session := sessions.held(task_id)) is not None:
+        session.stop(reason)
+
+
+async def end(task_id: str) -> None:
+    """Stop this process's instance of a run."""
+    await engine_loop().run(sessions.close(task_id))
+    forget(task_id)
