@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from prefect import unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.calling import callable_flow
-from flows.inference import inferred
 from flows.stopping import stoppable
+from flows.waiting import finished
 from tasks.domain.run import RunResult
 from tasks.domain.service import BatchService
-from tasks.infer import SHARDS_AT_ONCE
+from tasks.infer import SHARDS_AT_ONCE, infer
 from tasks.instances import instances
 from tasks.plan import plan
 from tasks.publish import publish
@@ -28,5 +29,10 @@ async def batch_service(service: BatchService) -> RunResult:
     async with instances():
         run = await validate(service)
         planned = await plan(run)
-        done = await inferred(run, planned)
+        if run.is_distributed:
+            from flows.inference import distributed  # Dask takes a while to import
+
+            done = await distributed(run)
+        else:
+            done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
     return await publish(run, planned, done)

@@ -237,7 +237,9 @@ class _Coordinator:
             self._on_errand(self._take_back(move))
             return
         # If it is lost meanwhile, another may take it.
-        with dask.annotate(workers=[move.instance], allow_other_workers=True):
+        with dask.annotate(  # type: ignore[attr-defined]
+            workers=[move.instance], allow_other_workers=True
+        ):
             future = self._submit(self._run, self._planned.items, move.shard)
         loop = asyncio.get_running_loop()
         key = move.shard.key

@@ -1,12 +1,11 @@
 """The instances of a process: opened for a run's shards, looked at, told to stop, and closed with it.
 
-In standalone mode that is the flow's process, with all instances of the run. In distributed mode each instance is in the
-process of a Dask worker, and what stands below "asked from elsewhere" is called there by tasks.distributed.
+In standalone mode that is the flow's process, with all instances of the run. In distributed mode each instance is in
+the process of a Dask worker, and what stands below "asked from elsewhere" is called there by tasks.distributed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import time

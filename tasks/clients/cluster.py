@@ -32,16 +32,21 @@ class DaskCluster:
     """The workers that there are, by address, and questions to them beside their tasks. Lives on the engine's loop."""
 
     def __init__(self, client: Client, scheduler: Scheduler | None = None, own: LocalWorkers | None = None) -> None:
-        self._client = client
+        self._client: Any = client
         self._scheduler = scheduler
         self._own = own
-        self.address: str = client.scheduler.address
+        self._rpc: Any = self._client.scheduler
+        self.address = str(self._rpc.address)
 
     @classmethod
     async def connect(cls, address: str) -> DaskCluster:
         """An existing scheduler. Raises ModelServerError if it does not answer."""
         try:
-            return cls(await Client(address, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS))
+            return cls(
+                await Client(  # type: ignore[no-untyped-call]
+                    address, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS
+                )
+            )
         except (OSError, TimeoutError) as error:
             raise ModelServerError(
                 f"The Dask scheduler {address} of the resource pool does not answer: {type(error).__name__}."
@@ -69,7 +74,7 @@ class DaskCluster:
         """Addresses of the workers that the scheduler knows now; the last known ones while it does not answer."""
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
-                return list((await self._client.scheduler.identity(n_workers=-1))["workers"])
+                return list((await self._rpc.identity(n_workers=-1))["workers"])
         return list(self._client.scheduler_info(n_workers=-1)["workers"])
 
     async def ask(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -101,9 +106,7 @@ class DaskCluster:
 class LocalWorkers:
     """Dask workers as processes of this machine, each under a warden; one that ends by itself is replaced."""
 
-    def __init__(
-        self, scheduler: str, count: int, threads: int, folder: Path, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, scheduler: str, count: int, threads: int, folder: Path, environment: Mapping[str, str]) -> None:
         self._command = (
             *(sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"),
             *("--nthreads", str(threads), "--nworkers", "1", "--memory-limit", "0", "--host", HOST),

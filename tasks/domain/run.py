@@ -100,6 +100,10 @@ class ShardRef(BaseModel):
         """The planned shard's part of the plan, below the scratch folder."""
         return f"{self.folder}/{PLANNED}"
 
+    def report_name(self, attempt: str) -> str:
+        """Its report in one try of the run, below the scratch folder. Whoever has its name knows that it is done."""
+        return f"{self.folder}/report-{self.first_item}-{attempt}.parquet"
+
     def until(self, behind: int) -> ShardRef:
         """The part of it before item ``behind``; its bytes are in proportion, since the items are not known here."""
         items = behind - self.first_item

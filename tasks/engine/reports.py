@@ -1,7 +1,7 @@
 """What came of a shard's items, on its way into the shard's report; and what earlier tries had reported of it.
 
-All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose names hold the first item of the shard or
-part of it, and the try of the run:
+All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose names hold the first item of the shard
+or part of it, and the try of the run:
 
 ``report-<first>-<attempt>.parquet``
     every outcome of a shard that is done;
@@ -49,7 +49,7 @@ class Reporter:
     @property
     def report_name(self) -> str:
         """Name of the shard's report, below the scratch folder."""
-        return f"{self._name('report')}.parquet"
+        return self.shard.report_name(self._session.run.attempt)
 
     def _name(self, kind: str) -> str:
         return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"

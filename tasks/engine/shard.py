@@ -86,10 +86,8 @@ class ShardWork:
     @property
     def _at_once(self) -> int:
         session = self._session
-        if session.mapping is not None:
-            most = TABLES_AT_ONCE
-        else:
-            most = min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
+        files = min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
+        most = files if session.mapping is None else TABLES_AT_ONCE
         if session.number is not None:
             # What is begun cannot be handed back to others: only as much as the instance takes soon.
             most = min(most, max(2, math.ceil(2 * session.group.limit / max(1, len(session.shards)))))

@@ -34,7 +34,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & set(sys.argv[2]
     ("packages", "forbidden"),
     [
         ("tasks.domain", "prefect,aiohttp,pyarrow,obstore,requests,s3fs,fsspec,urllib3,uvloop,dask,yaml,httpx,orjson"),
-        ("tasks.clients,tasks.engine", "prefect,prefect_dask,dask,distributed,cyclopts,fastapi"),
+        ("tasks.clients,tasks.engine", "prefect,prefect_dask,cyclopts,fastapi"),
     ],
 )
 def test_imports__of_every_module_bring_nothing_that_the_layer_may_not_use(packages: str, forbidden: str) -> None:

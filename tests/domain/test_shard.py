@@ -106,5 +106,11 @@ def test_shard__every_item_is_in_exactly_one_shard_in_order_within_bounds(
 
 def test_shard__names_its_files_so_that_they_sort() -> None:
     shard = ShardRef(number=7, first_item=0, items=1, bytes=0)
-    assert (shard.plan_name, shard.report_name) == ("plan/00007.parquet", "reports/00007.parquet")
-    assert shard.partial_name(3) == "partial/00007-0003.parquet"
+    assert (shard.folder, shard.plan_name) == ("shards/00007", "shards/00007/plan.parquet")
+    assert shard.report_name("0a1b") == f"shards/00007/report-{shard.first_item}-0a1b.parquet"
+
+
+def test_shard__of_which_the_end_is_cut_off_keeps_its_name() -> None:
+    shard = ShardRef(number=7, first_item=100, items=50, bytes=1000)
+    assert (shard.behind, shard.until(120)) == (150, ShardRef(number=7, first_item=100, items=20, bytes=400))
+    assert shard.until(120).key == shard.key == "00007-100"

@@ -58,7 +58,7 @@ class Play:
                     self._lose(name, one)
                 elif self.now >= one.ready_at:
                     self.sharing.heard(name, self._report(one))
-            for name, one in self.instances.items():
+            for one in self.instances.values():
                 for key in [key for key, supply in one.work.items() if self._is_done(one, key, supply)]:
                     self._end(one, key)
             for move in self.sharing.moves():
@@ -94,9 +94,7 @@ class Play:
         return not supply.left and (one.current is None or one.current[0] != key)
 
     def _report(self, one: Played) -> InstanceReport:
-        loads = {
-            key: ShardLoad(supply.left, supply.weight, len(one.done[key]), 0) for key, supply in one.work.items()
-        }
+        loads = {key: ShardLoad(supply.left, supply.weight, len(one.done[key]), 0) for key, supply in one.work.items()}
         return InstanceReport(seconds=self.now, ready=True, shards=loads)
 
     def _end(self, one: Played, key: str) -> None:

@@ -99,6 +99,7 @@ class Shard:
         self.outcomes: list[Outcome] = []
         self.tally = Tally()
         self.stopped = ""
+        self.report_name = self.ref.report_name(run.attempt)
 
     def session(self) -> Session:
         """A session on the engine's loop."""
@@ -115,7 +116,7 @@ class Shard:
     async def read_report(self, session: Session) -> None:
         """Read the shard's report."""
         scratch = session.output.scratch.name
-        self.outcomes, self.tally = read_report(await session.output.read(f"{scratch}/{self.ref.report_name}"))
+        self.outcomes, self.tally = read_report(await session.output.read(f"{scratch}/{self.report_name}"))
 
     def infer(self) -> Shard:
         """Infer it, in a session of its own."""
@@ -124,7 +125,7 @@ class Shard:
             session = self.session()
             try:
                 await self.store_plan(session)
-                returned = await infer_shard(session, self.ref)
+                _, self.report_name, returned = await infer_shard(session, self.ref)
                 await self.read_report(session)
                 assert returned.to_json() == self.tally.to_json()
                 self.stopped = session.stopped
@@ -153,9 +154,11 @@ async def partial_reports(session: Session) -> list[Outcome]:
     """The outcomes in partial reports."""
     found: list[Outcome] = []
     scratch = session.output.scratch.name
-    for name in await session.output.list(f"{scratch}/partial"):
+    for name in await session.output.list(f"{scratch}/shards"):
+        if not name.rpartition("/")[2].startswith("part-"):
+            continue
         try:
-            found += read_report(await session.output.read(f"{scratch}/partial/{name}"))[0]
+            found += read_report(await session.output.read(f"{scratch}/shards/{name}"))[0]
         except ObjectError:
             await asyncio.sleep(0)
     return found

@@ -62,13 +62,13 @@ class Published:
         for ref, outcomes in zip(self.refs, self.shards, strict=True):
             if ref.number not in self.without:
                 report = report_bytes(outcomes, self.tallies.get(ref.number, tally_of(outcomes)))
-                await output.write(f"{scratch}/{ref.report_name}", report)
+                await output.write(f"{scratch}/{ref.report_name(self.run.attempt)}", report)
 
     def done(self, **fields: Any) -> list[ShardDone]:
         """The shards as done."""
         return [
             ShardDone(
-                shard=ref, successful=0, failed=0, **{
+                shard=ref, report=ref.report_name(self.run.attempt), successful=0, failed=0, **{
                     "started_at": 1010.0, "ended_at": 1020.0 + ref.number, "preparing_since": 1000.0, "ready_at": 1012.0
                 } | fields,
             )
@@ -169,7 +169,7 @@ def test_account__that_does_not_agree_publishes_nothing(tmp_path: Path, fault: s
     with pytest.raises(AccountError, match="so the output manifest is not published"):
         publish(published)
     assert os.listdir(tmp_path / "out") == [run_.names.scratch]  # the reports stay
-    assert (tmp_path / "out" / run_.names.scratch / published.refs[0].report_name).exists()
+    assert (tmp_path / "out" / run_.names.scratch / published.refs[0].report_name(run_.attempt)).exists()
 
 
 def test_run__none_of_whose_items_succeeded_is_failed_and_published(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_storage__that_fails_leaves_no_manifest_that_looks_complete(place: Place
     with pytest.raises(StorageError, match="No space left on device"):
         place.do(work)
     assert f"out/{name}.manifest" not in place.names()  # the first part is written last
-    report = f"out/{run_.names.scratch}/{published.refs[0].report_name}"
+    report = f"out/{run_.names.scratch}/{published.refs[0].report_name(run_.attempt)}"
     assert report in place.names()
     # The reports are still there, so that it can be tried again.
     result = place.do(lambda storage: published.publish(storage, lines=2))

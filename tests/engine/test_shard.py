@@ -297,7 +297,7 @@ def test_shard__tried_again_uses_what_was_reported(place: Place, fake: FakeModel
     assert shard.tally.successful == 33
     scratch = run_.names.scratch
     left = [name for name in place.names() if name.startswith(f"out/{scratch}/") and "/tmp/" not in name]
-    assert left == [f"out/{scratch}/plan/00000.parquet", f"out/{scratch}/reports/00000.parquet"]
+    assert left == [f"out/{scratch}/shards/00000/plan.parquet", f"out/{scratch}/{shard.report_name}"]
 
 
 def test_plan__that_is_missing_is_an_error_of_the_run(tmp_path: Path, fake: FakeModelServer) -> None:
