@@ -116,6 +116,7 @@ async def _look(task_id: str) -> InstanceReport | None:
         shards=shards,
         error=error,
         never_ready=not session.ready_at,
+        finished=session.finished,
         sick=session.group.sick,
         stopped=session.stopped,
     )

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import dask
 from distributed import Client, Scheduler
@@ -35,7 +35,7 @@ class DaskCluster:
         self._client: Any = client
         self._scheduler = scheduler
         self._own = own
-        self._rpc: Any = self._client.scheduler
+        self._rpc = cast(Any, client.scheduler)
         self.address = str(self._rpc.address)
 
     @classmethod

@@ -45,6 +45,8 @@ class InstanceReport:
     """Why it was given up; empty while it is not."""
     never_ready: bool = False
     """It was given up before it had ever been ready."""
+    finished: int = 0
+    """Weight of all items that it has finished so far."""
     sick: int = 0
     stopped: str = ""
     """Why it sends no further request; empty while it does."""
@@ -72,20 +74,21 @@ class _Instance:
     def __init__(self) -> None:
         self.ready = False
         self.rate = 0.0
-        """Weight that it begins in a second, lately; 0 while unknown."""
+        """Weight that it finishes in a second, lately; 0 while unknown."""
         self.loads: dict[str, ShardLoad] = {}
         self.given: set[str] = set()
-        self._before: tuple[float, dict[str, int]] | None = None
+        self._before: tuple[float, int] | None = None
+        self._busy_seconds = 0.0
 
     def heard(self, report: InstanceReport) -> None:
-        """Take in what it says; the rate is what it has begun since the last time."""
-        now = {key: load.weight for key, load in report.shards.items()}
-        if self._before is not None and report.seconds > self._before[0]:
-            begun = sum(max(0, before - now.get(key, 0)) for key, before in self._before[1].items())
+        """Take in what it says; the rate is what it has finished since the last time, while it had something to do."""
+        if self._before is not None and self.loads and report.seconds > self._before[0]:
             passed = report.seconds - self._before[0]
-            fresh = 1 - math.exp(-passed / RATE_SECONDS) if self.rate else 1.0
-            self.rate += fresh * (begun / passed - self.rate)
-        self._before = (report.seconds, now)
+            self._busy_seconds += passed
+            # At first the mean since the beginning, then of the last seconds.
+            fresh = max(passed / self._busy_seconds, 1 - math.exp(-passed / RATE_SECONDS))
+            self.rate += fresh * ((report.finished - self._before[1]) / passed - self.rate)
+        self._before = (report.seconds, report.finished)
         self.ready = report.ready
         self.loads = dict(report.shards)
         self.given -= set(report.shards)
@@ -94,8 +97,6 @@ class _Instance:
         """The shard is not its business any more."""
         self.given.discard(key)
         self.loads.pop(key, None)
-        if self._before is not None:
-            self._before[1].pop(key, None)
 
     @property
     def busy(self) -> int:
@@ -105,12 +106,12 @@ class _Instance:
     def weight(self) -> int:
         return sum(load.weight for load in self.loads.values())
 
-    @property
-    def seconds(self) -> float:
-        """How long what it has not begun will last; unknown is long."""
+    def seconds(self, usual: float) -> float:
+        """How long what it has not begun will last, at its rate, or the usual one while that is unknown."""
+        rate = self.rate or usual
         if not self.weight:
             return 0.0
-        return self.weight / self.rate if self.rate else float("inf")
+        return self.weight / rate if rate and self.ready else math.inf
 
 
 class Sharing:
@@ -195,11 +196,12 @@ class Sharing:
 
     def _gives(self) -> list[Give]:
         gives: list[Give] = []
+        usual = self._usual_rate
         while self._waiting:
             free = [
-                (one.busy, one.seconds, name)
+                (one.busy, one.seconds(usual), name)
                 for name, one in self._instances.items()
-                if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds < HUNGRY_SECONDS
+                if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds(usual) < HUNGRY_SECONDS
             ]
             if not free:
                 break
@@ -213,15 +215,20 @@ class Sharing:
     def _take_backs(self) -> list[TakeBack]:
         if self._waiting:
             return []
+        usual = self._usual_rate
         hungry = [
-            one for one in self._instances.values() if one.ready and not one.given and one.seconds < HUNGRY_SECONDS
+            one
+            for one in self._instances.values()
+            if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds(usual) < HUNGRY_SECONDS
         ]
         hungry = hungry[sum(takers for _, takers in self._asked.values()) :]
         givers = {name for name, _ in self._asked.values()}
         donors = sorted(
-            (one.seconds, name)
+            (one.seconds(usual), name)
             for name, one in self._instances.items()
-            if name not in givers and one.seconds > WORTH_SECONDS and any(load.left > 1 for load in one.loads.values())
+            if name not in givers
+            and one.seconds(usual) > HUNGRY_SECONDS + WORTH_SECONDS
+            and any(load.left > 1 for load in one.loads.values())
         )
         backs = []
         for position, (_, name) in enumerate(reversed(donors)):
@@ -235,11 +242,15 @@ class Sharing:
             backs.append(TakeBack(name, key, min(1.0, share), takers))
         return backs
 
+    @property
+    def _usual_rate(self) -> float:
+        """The mean rate of the instances that have one."""
+        known = [one.rate for one in self._instances.values() if one.rate]
+        return sum(known) / len(known) if known else 0.0
+
     def _share(self, donor: _Instance, takers: int) -> float:
         """What part of its weight it gives up, so that all are busy for the same time."""
         if not donor.ready:
             return 1.0
-        known = [one.rate for one in self._instances.values() if one.ready and one.rate]
-        usual = sum(known) / len(known) if known else 1.0
-        own = donor.rate or usual
-        return takers * usual / (own + takers * usual)
+        usual = self._usual_rate
+        return takers / (takers + (donor.rate / usual if donor.rate and usual else 1.0))

@@ -84,6 +84,8 @@ class Session:
         self._halted = asyncio.Event()
         self.shards: dict[str, ShardWork] = {}
         """Shards that are being worked on, by their keys."""
+        self.finished = 0
+        """Weight of the items that have got their outcome here."""
         self.workers: set[asyncio.Task[None]] = set()
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0

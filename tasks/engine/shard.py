@@ -11,6 +11,7 @@ from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
+from tasks.domain.shard import weight
 from tasks.engine.items import process
 from tasks.engine.reports import Reporter
 from tasks.engine.session import Session
@@ -120,6 +121,7 @@ class ShardWork:
                     self._lost = True  # others may do better
                     return
                 self.reporter.add(outcome)
+                session.finished += weight(item)
                 self._fill()
         finally:
             self._working -= 1

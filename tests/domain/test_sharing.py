@@ -8,6 +8,7 @@ import pytest
 
 from tasks.domain.item import Item
 from tasks.domain.run import ShardDone, ShardRef
+from tasks.domain.shard import weight
 from tasks.domain.sharing import Give, InstanceReport, ShardLoad, Sharing, TakeBack
 from tasks.engine.supply import Supply
 
@@ -28,7 +29,7 @@ class Played:
     arriving: list[tuple[float, ShardRef]] = field(default_factory=list)
     free_at: float = 0.0
     current: tuple[str, Item] | None = None
-    idle_seconds: float = 0.0
+    finished: int = 0
 
 
 class Play:
@@ -83,6 +84,7 @@ class Play:
                 key, item = one.current
                 self.outcomes[item.number] = self.outcomes.get(item.number, 0) + 1
                 one.done[key].append(item.number)
+                one.finished += weight(item)
                 one.current = None
             begun = next(((k, i) for k, s in one.work.items() if (i := s.take()) is not None), None)
             if begun is None:
@@ -95,7 +97,7 @@ class Play:
 
     def _report(self, one: Played) -> InstanceReport:
         loads = {key: ShardLoad(supply.left, supply.weight, len(one.done[key]), 0) for key, supply in one.work.items()}
-        return InstanceReport(seconds=self.now, ready=True, shards=loads)
+        return InstanceReport(seconds=self.now, ready=True, shards=loads, finished=one.finished)
 
     def _end(self, one: Played, key: str) -> None:
         ref = one.work.pop(key).shard

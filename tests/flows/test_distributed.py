@@ -1,0 +1,273 @@
+"""Distributed mode: each instance is the worker of a Dask cluster, and whatever dies, every item has its line once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.processes import die_with_parent, meanwhile
+
+from tasks.domain.errors import ModelServerError
+from tasks.domain.run import RunFailed
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+TELLS_WHERE = """
+import os, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+told = Path(sys.argv[1])
+def wait(ready):
+    while not ready():
+        time.sleep(0.02)
+number = len(list(told.glob("start-*")))
+(told / f"start-{{os.getpid()}}").touch()
+if {refuse}:
+    sys.exit(3)
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers()
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        name = body.split(b'filename="')[1].split(b'"')[0].decode()
+        with (told / f"asked-{{os.getpid()}}").open("a") as file:
+            file.write(name + "\\n")
+        {each}
+        data = b"answer to " + name.encode()
+        self.send_response(200); self.send_header("Content-Length", str(len(data))); self.end_headers()
+        self.wfile.write(data)
+    def log_message(self, *_): pass
+ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+class Model:
+    """A package whose instances note in a folder which items they were asked for."""
+
+    def __init__(self, home: Path, told: Path) -> None:
+        self.home = str(home)
+        self.told = told
+
+    @property
+    def starts(self) -> list[int]:
+        """Process ids of the model servers that were started."""
+        return [int(path.name.partition("-")[2]) for path in self.told.glob("start-*")]
+
+    @property
+    def asked(self) -> dict[int, list[str]]:
+        """The items that each process was asked for."""
+        return {int(path.name.partition("-")[2]): path.read_text().split() for path in self.told.glob("asked-*")}
+
+
+@pytest.fixture
+def model(package: Any, tmp_path: Path) -> Callable[..., Model]:
+    """Makes the package; ``each`` is done before each answer, with ``refuse`` a process does not start."""
+
+    def make(each: str = "pass", refuse: str = "False") -> Model:
+        told = tmp_path / "told"
+        told.mkdir()
+        program = tmp_path / "tells_where.py"
+        program.write_text(TELLS_WHERE.format(each=each, refuse=refuse))
+        return Model(package(script=f"exec {sys.executable} {program} {told}\n"), told)
+
+    return make
+
+
+@pytest.fixture
+def items(tmp_path: Path, write_files: Any) -> Callable[[int], str]:
+    """Writes so many items; the folder."""
+    return lambda count: str(write_files(tmp_path / "in", {f"{number:04d}.bin": b"x" for number in range(count)}))
+
+
+def dask_workers(processes_of: Any, tmp: str) -> list[int]:
+    """Ids of the Dask workers of this session."""
+    return [pid for pid, line in processes_of(Path(tmp)).items() if "dask_worker" in line and "warden.py" not in line]
+
+
+def check(ran: Any, count: int) -> None:
+    """Every item has its line, in order, and its result."""
+    names = [f"{number:04d}.bin" for number in range(count)]
+    assert [line["source"].rpartition("/")[2] for line in ran.lines] == names
+    assert set(ran.messages.values()) == {"SUCCESSFUL"}
+    assert ran.files == {f"{name}_result.txt": f"answer to {name}".encode() for name in names}
+    assert ran.top == [
+        "infer-result-{id}", "infer-result-{id}.logs", "infer-result-{id}.manifest", "infer-result-{id}.summary.json"
+    ] or ran.top == ["infer-result-{id}", "infer-result-{id}.manifest", "infer-result-{id}.summary.json"]  # fmt: skip
+
+
+BOTH = "wait(lambda: len(list(told.glob('asked-*'))) > 1)"
+"""Nobody is answered before two instances were asked something."""
+
+
+def test_instances__share_the_items_of_one_shard_and_each_is_processed_once(
+    run_service: Any, model: Any, items: Any, poll: Any
+) -> None:
+    served = model(each=BOTH)
+    ran = run_service(model=served.home, input_path=items(300), request_path="/", instances=2)
+    assert ran.state == "Completed", ran.error
+    check(ran, 300)
+    assert len(served.starts) == 2
+    asked = [name for names in served.asked.values() for name in names]
+    assert max(Counter(asked).values()) == 1 and len(asked) == 300
+    assert min(map(len, served.asked.values())) > 30
+    assert ran.summary["items"] == {"planned": 300, "successful": 300, "failed": 0}
+    assert ran.summary["requests"] == 300
+    nested = ran.ask("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [ran.task_id]}}})
+    assert [(one["name"], one["state_type"]) for one in nested] == [("inference", "COMPLETED")]
+    body = {"flow_runs": {"id": {"any_": [nested[0]["id"]]}}}
+
+    def ended() -> Any:
+        shards = ran.ask("/task_runs/filter", body)
+        return shards if len(shards) > 1 and {one["state_type"] for one in shards} == {"COMPLETED"} else []
+
+    shards = poll(ended, "the nested flow's tasks")
+    assert {one["name"] for one in shards} == {"infer-0"}
+
+
+def test_instances__that_are_slow_do_less(run_service: Any, model: Any, items: Any) -> None:
+    # The first process waits for the second one, and is asked for one item at a time four times as long.
+    each = f"{BOTH}; time.sleep(0.08 if number == 0 else 0.02)"
+    served = model(each=each)
+    ran = run_service(
+        model=served.home, input_path=items(400), request_path="/", instances=2, max_concurrency=1
+    )  # fmt: skip
+    check(ran, 400)
+    counts = sorted(map(len, served.asked.values()))
+    assert sum(counts) == 400 and counts[0] * 2 < counts[1]
+
+
+@pytest.mark.parametrize("victim", ["dask worker", "model server"])
+def test_instance__that_is_killed_loses_no_item(
+    run_service: Any, model: Any, items: Any, poll: Any, processes_of: Any, tmp_path: Path, victim: str
+) -> None:
+    gate = tmp_path / "gate"
+    held = f"wait(lambda: name < '0040' or os.path.exists({str(gate)!r}))"
+    served = model(each=f"{BOTH}; {held}")
+    killed: list[int] = []
+
+    def kill() -> None:
+        try:
+            poll(lambda: sum(map(len, served.asked.values())) > 45, "items under way", 120)
+            killed.append(
+                dask_workers(processes_of, os.environ["TMPDIR"])[0] if victim == "dask worker" else served.starts[0]
+            )
+            os.kill(killed[0], signal.SIGKILL)
+            poll(lambda: len(served.starts) >= 3, "another start", 120)
+        finally:
+            gate.touch()
+
+    with meanwhile(kill):
+        ran = run_service(model=served.home, input_path=items(200), request_path="/", instances=2)
+    assert ran.state == "Completed", ran.error
+    check(ran, 200)
+    assert killed
+
+
+def test_instance__that_does_not_start_does_not_hold_up_the_others(
+    run_service: Any, model: Any, items: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first one goes on only when the second has tried.
+    served = model(refuse="number > 0", each="wait(lambda: len(list(told.glob('start-*'))) > 1)")
+    ran = run_service(model=served.home, input_path=items(100), request_path="/", instances=2)
+    assert ran.state == "Completed", ran.error
+    check(ran, 100)
+    assert [line for line in ran.logs if "given up" in line and "status 3" in line]
+
+
+def test_instances__none_of_which_starts_fail_the_run_and_leave_nothing(
+    run_service: Any, model: Any, items: Any, tmp_path: Path
+) -> None:
+    ran = run_service(model=model(refuse="True").home, input_path=items(10), request_path="/", instances=2)
+    assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
+    assert "The model server ended with status 3" in str(ran.error)
+    assert [name for name in ran.top if not name.endswith(".logs")] == []
+    assert not [line for line in ran.logs if "Traceback" in line]
+
+
+def test_instance__that_is_lost_leaves_its_items_to_the_others(run_service: Any, model: Any, items: Any) -> None:
+    # The second process dies of everything, until it is given up.
+    each = "os._exit(9) if number > 0 else wait(lambda: len(list(told.glob('start-*'))) > 30)"
+    served = model(each=each)
+    ran = run_service(
+        model=served.home, input_path=items(120), request_path="/", instances=2, max_concurrency=1
+    )  # fmt: skip
+    assert ran.state == "Completed", ran.error
+    lines = Counter(ran.messages.values())
+    died = "model server died 3 times on this item"
+    assert set(lines) <= {"SUCCESSFUL", died}
+    assert lines[died] <= 11 and sum(lines.values()) == 120
+
+
+def test_error_threshold__stops_all_instances_and_every_item_has_its_line(
+    run_service: Any, package: Any, tmp_path: Path, write_files: Any
+) -> None:
+    texts = {f"{number:04d}.jpg": f"{number} FAIL:404" for number in range(600)}
+    source = write_files(tmp_path / "in", texts | {"0000.jpg": "good"})
+    ran = run_service(
+        model=str(package()), input_path=str(source), request_path="/", instances=2, error_threshold=5,
+        max_concurrency=1,
+    )  # fmt: skip
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
+    assert "stopped early because" in str(ran.error) and "error_threshold 5" in str(ran.error)
+    assert [line["source"].rpartition("/")[2] for line in ran.lines] == [*texts]
+    assert ran.messages["0599.jpg"].startswith("Not processed: the run was stopped early")
+
+
+CALLER = """
+import sys
+from flows.batch_service import batch_service
+from tasks.domain.service import BatchService
+
+result = batch_service(
+    BatchService(model=sys.argv[1], input_path=sys.argv[2], output_path=sys.argv[3], request_path="/", instances=2)
+)
+print(result.manifest)
+"""
+
+
+def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_nothing(
+    thresher: Any, model: Any, items: Any, tmp_path: Path, poll: Any, processes_of: Any
+) -> None:
+    gate = tmp_path / "gate"
+    served = model(each=f"{BOTH}; wait(lambda: os.path.exists({str(gate)!r}))")
+    source = items(40)
+    script = tmp_path / "caller.py"
+    script.write_text(CALLER)
+    tmp = tmp_path / "tmp"
+    tmp.mkdir()
+    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": str(ROOT)})
+
+    def call(output: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(script), served.home, source, str(tmp_path / output)], cwd=tmp_path, env=env,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=(tmp_path / "caller.log").open("ab"), text=True,
+            preexec_fn=die_with_parent,
+        )  # fmt: skip
+
+    killed = call("killed")
+    try:
+        poll(lambda: len(served.asked) == 2, lambda: (tmp_path / "caller.log").read_text()[-3000:], 120)
+    finally:
+        killed.kill()
+        killed.wait()
+    poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
+    poll(lambda: not list(tmp.glob("thresher-*")), lambda: list(tmp.glob("thresher-*")))
+    gate.touch()
+    for path in served.told.iterdir():
+        path.unlink()
+    whole = call("whole")
+    manifest, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, (tmp_path / "caller.log").read_text()[-3000:]
+    lines = [json.loads(line) for line in Path(manifest.strip()).read_text().splitlines()]
+    assert [line["result"] for line in lines] == ["SUCCESSFUL"] * 40
+    poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
+    assert not list(tmp.glob("thresher-*"))
