@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import dask
 from distributed import CancelledError as TaskCancelled
@@ -54,15 +54,22 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
     folder = read_settings().cache / "dask"
     threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
     cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
-    _clusters[run.task_id] = cluster
+    _opened[run.task_id] = _Opened(cluster, get_run_logger())
     try:
         yield cluster
     finally:
-        del _clusters[run.task_id]
+        del _opened[run.task_id]
         await loop.run(cluster.close())
 
 
-_clusters: dict[str, DaskCluster] = {}
+class _Opened(NamedTuple):
+    """A cluster, and the log of the run itself, not of its nested flow."""
+
+    cluster: DaskCluster
+    logger: Any
+
+
+_opened: dict[str, _Opened] = {}
 """By task id, since a flow's parameters are data."""
 
 
@@ -72,7 +79,7 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     ``submit`` starts a task for a shard. Raises ModelServerError if no instance can be started, StorageError if a plan
     or a report cannot be read or written.
     """
-    coordinator = _Coordinator(run, planned, _clusters[run.task_id], submit)
+    coordinator = _Coordinator(run, planned, _opened[run.task_id], submit)
     try:
         return await coordinator.run()
     except ModelServerError:
@@ -94,10 +101,10 @@ async def _forget_unused_plan(run: Run) -> None:
 class _Coordinator:
     """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
 
-    def __init__(self, run: Run, planned: Plan, cluster: DaskCluster, submit: Submit) -> None:
+    def __init__(self, run: Run, planned: Plan, opened: _Opened, submit: Submit) -> None:
         self._run = run
         self._planned = planned
-        self._cluster = cluster
+        self._cluster, self._logger = opened
         self._submit = submit
         self._progress = progress_of(run.task_id)
         self._sharing = Sharing(planned.shards)
@@ -153,7 +160,7 @@ class _Coordinator:
         self._told.pop(worker, None)
         number = self._numbers.pop(worker, None)
         if number in self._was_ready:
-            get_run_logger().warning("instance-%d lost: its process (%s) is gone", number, worker)
+            self._logger.warning("instance-%d lost: its process (%s) is gone", number, worker)
 
     def _check_start(self, late: bool) -> None:
         """Raises ModelServerError once it is sure that no instance can be started."""
@@ -189,7 +196,7 @@ class _Coordinator:
 
     async def _heard(self, worker: str, number: int, report: InstanceReport) -> None:
         if report.error and number not in self._given_up:
-            get_run_logger().warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
+            self._logger.warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
             self._given_up[number] = report.error
         if report.ready:
             self._given_up.pop(number, None)
