@@ -24,6 +24,10 @@ async def plan(run: Run) -> Plan:
     made = await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))
     progress.items = made.items
     logger = get_run_logger()
+    if made.published is not None:
+        progress.done, progress.failed = made.items, made.published.failed
+        logger.info("published already manifest=%s", made.published.manifest)
+        return made
     for warning in made.warnings:
         logger.warning(warning)
     logger.info("planned items=%d bytes=%d shards=%d", made.items, made.bytes, len(made.shards))

@@ -191,6 +191,10 @@ class OutputNames:
         """Name of the output manifest's part 0, 1, 2 ..."""
         return f"infer-result-{self.task_id}{f'_{part}' if part else ''}.manifest"
 
+    def is_of_this_run(self, name: str) -> bool:
+        """Whether a name at the top of the output folder is one that this run writes."""
+        return name == self.result_folder or (self.task_id in name and is_earlier_run(name))
+
 
 _TASK_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json|\.logs)")
