@@ -51,6 +51,9 @@ ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
 
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Fields that are changed, or texts as ``--set`` takes them."""
+
 
 @callable_anywhere
 async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Path | None = None) -> Service:
@@ -95,7 +98,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
 
 
 @callable_anywhere
-async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Execution:
+async def start(name: str, overrides: Overrides = ()) -> Execution:
     """Start a service again, with some fields changed for this run only.
 
     ``overrides`` are fields, or texts as ``--set`` takes them: ``environment.A=1`` changes one variable of several.
@@ -119,7 +122,7 @@ async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) ->
 
 
 @callable_anywhere
-async def resume(name: str, run: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Execution:
+async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
     """Begin a run of a service again, under the same id, that ended or vanished before it had published.
 
     It goes on with the plan that it has, and repeats nothing that was finished; its parameters are those that it had,
@@ -144,7 +147,7 @@ async def _resumed_fields(
     client: PrefectClient,
     deployment: Mapping[str, Any],
     flow_run: FlowRun,
-    overrides: Mapping[str, Any] | Sequence[str],
+    overrides: Overrides,
 ) -> dict[str, Any]:
     """The fields of a run with some changed. Raises SpecificationError with every problem."""
     before = dict((flow_run.parameters or {}).get("service") or {})
@@ -239,7 +242,7 @@ async def wait_for(task_id: str) -> Execution:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _changed(fields: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
+def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     changed = copy.deepcopy(dict(fields))
     if isinstance(overrides, Mapping):
         changed.update(overrides)
@@ -252,7 +255,10 @@ async def _checked(
     client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem],
     again: FlowRun | None = None,
 ) -> Run:  # fmt: skip
-    """The run that these fields would make, a new one or ``again`` this one. Raises SpecificationError with ``problems`` and every other one."""
+    """The run that these fields would make, a new one or ``again`` this one.
+
+    Raises SpecificationError with ``problems`` and every other one.
+    """
     settings = read_settings()
     run = await engine_loop().run(
         check(

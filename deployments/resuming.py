@@ -1,4 +1,4 @@
-"""Which runs can be resumed: those that ended, or whose process has vanished, before they published."""
+"""Resuming a run: which can be, those that ended, or whose process has vanished, before they published; and how."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Crashed
@@ -38,7 +38,7 @@ async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
     """Raises SpecificationError if a run is complete or active; a run is active while its process may be alive."""
     state = flow_run.state.type if flow_run.state else StateType.SCHEDULED
     manifest = report_of(flow_run.labels).manifest
-    if state == StateType.COMPLETED or (state in _ENDED and manifest):
+    if state == StateType.COMPLETED or (state in (StateType.FAILED, StateType.CANCELLED) and manifest):
         expected = (
             f"has ended and published {manifest or 'its output manifest'}: there is nothing to resume; "
             f"`thresher retry-failed {flow_run.id}` runs its failures again"
@@ -98,12 +98,11 @@ async def begin_again(client: PrefectClient, flow_run: FlowRun, fields: Mapping[
         await client.update_flow_run(flow_run.id, parameters={"service": dict(fields)})
     await client.update_flow_run_labels(flow_run.id, {PROCESS_LABEL: ""})
     if flow_run.state is not None and flow_run.state.type in _BEGUN:
-        gone = Crashed(message="Its process had vanished when it was resumed.")
+        gone: State[Any] = Crashed(message="Its process had vanished when it was resumed.")
         await client.set_flow_run_state(flow_run.id, gone, force=True)
     # Prefect lets runs without a deployment be scheduled by force only: nobody but the caller would begin them.
-    answer = await client.set_flow_run_state(
-        flow_run.id, AwaitingRetry(message=said), force=flow_run.deployment_id is None
-    )
+    waiting: State[Any] = AwaitingRetry(message=said)
+    answer = await client.set_flow_run_state(flow_run.id, waiting, force=flow_run.deployment_id is None)
     if answer.status != SetStateStatus.ACCEPT:
         reason = getattr(answer.details, "reason", None) or answer.status.value
         raise ServerError(f"The Prefect server does not let run {flow_run.id} be begun again: {reason}")
