@@ -136,20 +136,22 @@ async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
         if str(flow_run.deployment_id) != deployment["id"]:
             raise SpecificationError([Problem(FIELD, run, f"is not a run {of_it}")])
         await check_resumable(client, flow_run)
-        fields = None
-        if overrides:
-            fields = await _resumed_fields(client, deployment, flow_run, overrides)
-        begun = await begin_again(client, flow_run, fields, "Resumed by thresher start --resume.")
+        said = "Resumed by thresher start --resume."
+        changed = await _resumed_with(client, deployment, flow_run, overrides) if overrides else (None, None)
+        begun = await begin_again(client, flow_run, said, *changed)
         return Execution.of(begun.model_dump(mode="json"))
 
 
-async def _resumed_fields(
+async def _resumed_with(
     client: PrefectClient,
     deployment: Mapping[str, Any],
     flow_run: FlowRun,
     overrides: Overrides,
-) -> dict[str, Any]:
-    """The fields of a run with some changed. Raises SpecificationError with every problem."""
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a run with some changed, and its job's variables for them.
+
+    Raises SpecificationError with every problem.
+    """
     before = dict((flow_run.parameters or {}).get("service") or {})
     fields = _changed(before, overrides)
     problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
@@ -158,8 +160,7 @@ async def _resumed_fields(
     pools = await server_pools(client)
     made = await _checked(client, fields, pools, problems, flow_run)
     variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
-    await client.update_flow_run(flow_run.id, job_variables=variables)
-    return dict(parameters_of(made.service)["service"])
+    return dict(parameters_of(made.service)["service"]), variables
 
 
 @callable_anywhere

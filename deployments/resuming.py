@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from tasks.settings import read_settings
 
 FIELD = "--resume"
 _ENDED = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+_NOT_YET = timedelta(hours=1)
 _BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
@@ -61,13 +62,18 @@ async def _check_vanished(client: PrefectClient, flow_run: FlowRun) -> None:
         expected = "is active, its process is alive on this machine: stop it first, or wait for its end"
         raise SpecificationError([Problem(FIELD, str(flow_run.id), expected)])
     silent = (datetime.now(UTC) - await _last_heard(client, flow_run)).total_seconds()
-    bound = read_settings().zombie_seconds
+    bound = silence_seconds()
     if silent <= bound:
         expected = (
             f"is active: it was heard of {max(0.0, silent):.0f} s ago. If its process has vanished, it can be resumed "
             f"once it was not heard of for {bound} s"
         )
         raise SpecificationError([Problem(FIELD, str(flow_run.id), expected)])
+
+
+def silence_seconds() -> int:
+    """After so long without a sign of life a run's process has vanished."""
+    return read_settings().zombie_seconds
 
 
 async def _last_heard(client: PrefectClient, flow_run: FlowRun) -> datetime:
@@ -92,18 +98,31 @@ def where_it_was(before: Mapping[str, Any], fields: Mapping[str, Any]) -> list[P
     ]
 
 
-async def begin_again(client: PrefectClient, flow_run: FlowRun, fields: Mapping[str, Any] | None, said: str) -> FlowRun:
-    """Set a run that can be resumed to be begun again under its id, with other ``fields`` if any are given."""
+async def begin_again(
+    client: PrefectClient, flow_run: FlowRun, said: str, fields: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> FlowRun:  # fmt: skip
+    """Set a run that can be resumed to be begun again under its id. Raises ServerError.
+
+    With other fields, and for a job of other variables, if any are given.
+    """
     if fields is not None:
         await client.update_flow_run(flow_run.id, parameters={"service": dict(fields)})
     await client.update_flow_run_labels(flow_run.id, {PROCESS_LABEL: ""})
     if flow_run.state is not None and flow_run.state.type in _BEGUN:
         gone: State[Any] = Crashed(message="Its process had vanished when it was resumed.")
         await client.set_flow_run_state(flow_run.id, gone, force=True)
+    if variables is not None:
+        # They can be changed only of a run that waits; it must not be begun before they are.
+        await _schedule(client, flow_run, AwaitingRetry(message=said, scheduled_time=datetime.now(UTC) + _NOT_YET))
+        await client.update_flow_run(flow_run.id, job_variables=dict(variables))
+    await _schedule(client, flow_run, AwaitingRetry(message=said))
+    return await client.read_flow_run(flow_run.id)
+
+
+async def _schedule(client: PrefectClient, flow_run: FlowRun, waiting: State[Any]) -> None:
     # Prefect lets runs without a deployment be scheduled by force only: nobody but the caller would begin them.
-    waiting: State[Any] = AwaitingRetry(message=said)
     answer = await client.set_flow_run_state(flow_run.id, waiting, force=flow_run.deployment_id is None)
     if answer.status != SetStateStatus.ACCEPT:
         reason = getattr(answer.details, "reason", None) or answer.status.value
         raise ServerError(f"The Prefect server does not let run {flow_run.id} be begun again: {reason}")
-    return await client.read_flow_run(flow_run.id)

@@ -110,7 +110,7 @@ async def _resumed(
     now = service.model_dump(mode="json", by_alias=True)
     if problems := where_it_was(before, now):
         raise SpecificationError(problems)
-    return await begin_again(client, flow_run, now, "Resumed by thresher run --resume."), service
+    return await begin_again(client, flow_run, "Resumed by thresher run --resume.", now), service
 
 
 async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
