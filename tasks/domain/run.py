@@ -29,6 +29,7 @@ class Run(BaseModel):
     output: str = Field(description="output folder, its words replaced")
     flavor: Flavor
     warnings: tuple[str, ...] = ()
+    deadline_at: float | None = Field(default=None, description="when this try stops early, in seconds since 1970")
 
     @property
     def api(self) -> Api:
@@ -57,6 +58,12 @@ STOPPED_BY_HAND = "somebody stopped it"
 REPORTS = "reports"
 PARTIAL_REPORTS = "partial"
 """Folders below the scratch folder."""
+
+
+def deadline_passed(minutes: float | None) -> str:
+    """Why a run was stopped early that had so many minutes."""
+    minutes = minutes or 0
+    return f"its deadline ({minutes:g} minute{'' if minutes == 1 else 's'}) had passed"
 
 
 class ShardRef(BaseModel):
@@ -139,6 +146,10 @@ class RunFailed(RunError):
 
 class RunStopped(RunError):
     """Somebody stopped the run before anything was sent, so there is nothing to account for."""
+
+
+class DeadlinePassed(RunError):
+    """The run's time was over before anything was sent, so there is nothing to account for."""
 
 
 class Plan(BaseModel):

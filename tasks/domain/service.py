@@ -182,6 +182,15 @@ class BatchService(BaseModel):
             description="Share (below 1) or number of failed items above which the run stops; default: never",
         ),
     ] = None
+    deadline_minutes: Annotated[
+        float | None,
+        Field(
+            title="Deadline (minutes)",
+            description="For the whole run, from its start; then it stops early with a complete manifest; "
+            "default: none",
+            gt=0,
+        ),
+    ] = None
     result_folder: Annotated[
         Literal["infer-result-{task_id}", "infer-result"],
         Field(

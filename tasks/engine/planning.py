@@ -21,6 +21,7 @@ from tasks.domain.shard import Bounds, Cutter
 from tasks.engine.progress import progress_of
 from tasks.settings import Settings
 
+GIVE_UP_SECONDS = 10.0
 _SUCCESS = "_SUCCESS"
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
 
@@ -159,9 +160,10 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _give_up(output: OutputFolder) -> None:
-    """Half a plan is of no use to anybody."""
-    with suppress(ObjectError):
-        await output.remove_scratch()
+    """Half a plan is of no use to anybody; but nobody waits long for a storage that does not answer."""
+    with suppress(ObjectError, TimeoutError):
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            await output.remove_scratch()
 
 
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
@@ -191,6 +193,9 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
                 await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
         if (last := cutter.end()) is not None:
             await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
+    except asyncio.CancelledError:
+        await _give_up(output)
+        raise
     except ObjectError as error:
         await _give_up(output)
         raise StorageError(f"Planning {redact(run.service.input_path)} failed: {error.cause}") from None
