@@ -193,12 +193,19 @@ class OutputNames:
 
 
 _TASK_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_FIRST_PART = re.compile(rf"infer-result-({_TASK_ID})\.manifest")
 _EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json|\.logs)")
 
 
 def is_earlier_run(name: str) -> bool:
     """Whether a name at the top of an output folder was written by an earlier (or another) run of Thresher."""
     return _EARLIER_RUN.fullmatch(name.rstrip("/")) is not None
+
+
+def run_of_manifest(address: str) -> str | None:
+    """Id of the run whose output manifest's first part has this address, by its name; None for another file."""
+    found = _FIRST_PART.fullmatch(address.rpartition("/")[2])
+    return None if found is None else found[1]
 
 
 def unknown_words(template: str) -> list[str]:

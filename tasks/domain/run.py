@@ -52,6 +52,12 @@ class Run(BaseModel):
         """The output folder."""
         return parse_address(self.output)
 
+    @property
+    def failed_of(self) -> Address | None:
+        """The output manifest whose FAILED items are tried again, if that is what the run is for."""
+        given = self.service.failed_of
+        return None if given is None else parse_address(given)
+
 
 STOPPED_BY_HAND = "somebody stopped it"
 """Why a run was stopped early, if it was not for a reason of its own."""
@@ -158,6 +164,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     items: int
+    kept: int = Field(default=0, description="SUCCESSFUL lines of an earlier run's manifest that are merged in")
     bytes: int
     unknown_sizes: int = Field(description="items whose size no listing told; they are not in `bytes`")
     shards: tuple[ShardRef, ...]

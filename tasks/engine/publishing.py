@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone, ShardRef
+from tasks.engine.earlier import EarlierManifest
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
@@ -26,9 +28,16 @@ _log = logging.getLogger(__name__)
 
 
 async def publish_run(
-    run: Run, plan: Plan, done: Sequence[ShardDone], settings: Settings, output: OutputFolder
+    run: Run,
+    plan: Plan,
+    done: Sequence[ShardDone],
+    settings: Settings,
+    output: OutputFolder,
+    earlier: EarlierManifest | None = None,
 ) -> RunResult:
     """Check the sum, write the output manifest and the summary, remove the scratch folder.
+
+    With ``earlier`` the manifest is that one's, with what came of its FAILED items now.
 
     Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
     be read or manifests not be written; nothing is published then, and the reports stay.
@@ -36,14 +45,16 @@ async def publish_run(
     started = time.time()
     try:
         tally = await _account(plan, output)
-        parts = range(-(-plan.items // settings.manifest_lines))
-        for part in parts[1:]:
-            await _write_part(run, plan, output, part, settings.manifest_lines)
+        if earlier is not None:
+            await _account_for_whole(run, plan, output, earlier)
+        lines = settings.manifest_lines
+        parts = range(-(-(plan.kept + plan.items) // lines))
+        await _write_parts(run, output, parts[1:], lines, _lines(run, plan, output, earlier))
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
-        await _write_part(run, plan, output, 0, settings.manifest_lines)
+        await _write_parts(run, output, parts[:1], lines, _lines(run, plan, output, earlier))
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
     try:
@@ -87,27 +98,62 @@ async def _account(plan: Plan, output: OutputFolder) -> Tally:
     return tally
 
 
-async def _write_part(run: Run, plan: Plan, output: OutputFolder, part: int, lines: int) -> None:
-    first, behind = part * lines, min((part + 1) * lines, plan.items)
-    shards = [s for s in plan.shards if s.first_item < behind and s.first_item + s.items > first]
+async def _account_for_whole(run: Run, plan: Plan, output: OutputFolder, earlier: EarlierManifest) -> None:
+    """Make sure, before anything is published, that the merged manifest has every line of the earlier one."""
+    async with aclosing(_lines(run, plan, output, earlier)) as lines:
+        found = sum([1 async for _ in lines])
+    if found != plan.kept + plan.items:
+        raise AccountError(
+            f"{plan.kept} SUCCESSFUL lines were to be kept and {plan.items} items were planned, but there are {found} "
+            "lines, so the output manifest is not published."
+        )
+
+
+async def _lines(run: Run, plan: Plan, output: OutputFolder, earlier: EarlierManifest | None) -> AsyncGenerator[str]:
+    """The lines of the output manifest, in order."""
+    async with aclosing(_outcomes(run, plan, output)) as outcomes:
+        if earlier is None:
+            async for _, line in outcomes:
+                yield line
+        else:
+            async with aclosing(earlier.merged(outcomes)) as merged:
+                async for line in merged:
+                    yield line
+
+
+async def _outcomes(run: Run, plan: Plan, output: OutputFolder) -> AsyncGenerator[tuple[Outcome, str]]:
+    """What came of each item of this run, with its line."""
     results = str(output.root.child(run.names.result_folder))
-    async with output.stream(run.names.manifest(part)) as writer:
-        text: list[str] = []
-        size = 0
-        async for outcomes, _ in _reports(shards, output):
-            for outcome in outcomes:
-                if first <= outcome.number < behind:
-                    line = (
-                        failed_line(outcome.source, outcome.message)
-                        if outcome.message
-                        else successful_line(outcome.source, f"{results}/{outcome.result_name}")
-                    )
+    async for outcomes, _ in _reports(plan.shards, output):
+        for outcome in outcomes:
+            if outcome.message:
+                yield outcome, failed_line(outcome.source, outcome.message)
+            else:
+                yield outcome, successful_line(outcome.source, f"{results}/{outcome.result_name}")
+
+
+async def _write_parts(
+    run: Run, output: OutputFolder, parts: range, lines_of_a_part: int, lines: AsyncGenerator[str]
+) -> None:
+    """Write some parts of the output manifest, one after the other, from all its lines."""
+    async with aclosing(lines):
+        if not parts:
+            return
+        for _ in range(parts.start * lines_of_a_part):
+            await anext(lines)
+        for part in parts:
+            async with output.stream(run.names.manifest(part)) as writer:
+                text: list[str] = []
+                size = 0
+                for _ in range(lines_of_a_part):
+                    if not (line := await anext(lines, "")):
+                        break
                     text.append(line)
                     size += len(line)
                     if size >= FLUSH_BYTES:
                         await writer.write("".join(text).encode())
                         text, size = [], 0
-        await writer.write("".join(text).encode())
+                await writer.write("".join(text).encode())
 
 
 def _result(
@@ -118,15 +164,15 @@ def _result(
     by_hand = stopped == STOPPED_BY_HAND
     failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
     if not failure and not by_hand and not tally.successful:
-        failure = f"No item succeeded: all {plan.items} failed."
+        failure = f"No item succeeded: all {plan.items} {'failed' if run.failed_of is None else 'failed again'}."
     return RunResult(
         task_id=run.task_id,
         name=run.service.name,
         manifest=manifests[0],
         manifests=manifests,
         summary=str(output.root.child(run.names.summary)),
-        items=plan.items,
-        successful=tally.successful,
+        items=plan.kept + plan.items,
+        successful=plan.kept + tally.successful,
         failed=tally.failed,
         seconds=_seconds(plan, done, started),
         top_causes=tuple(tally.top_causes()),
@@ -161,7 +207,8 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "name": service.name,
         "model": {"name": service.model if run.serving != "running" else None, "version": run.model_version,
                   "type": run.config.model_type, "serving": run.serving},
-        "items": {"planned": plan.items, "successful": tally.successful, "failed": tally.failed},
+        "items": {"planned": result.items, "successful": result.successful, "failed": result.failed},
+        **({} if service.failed_of is None else {"failed_of": redact(service.failed_of), "merged_lines": plan.kept}),
         "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
         "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},
         "requests": tally.requests,
