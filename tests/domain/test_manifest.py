@@ -248,7 +248,7 @@ def test_output_line__is_read_as_it_was_written(source: str, text: str, good: bo
     ],
 )  # fmt: skip
 def test_output_line__that_is_none_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError, match="^it(s source)? (has|is) "):
+    with pytest.raises(ValueError, match=r"^it(s source)? (has|is) "):
         read_output_line(raw)
 
 

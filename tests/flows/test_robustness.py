@@ -104,9 +104,9 @@ def test_deadline__ends_a_run_whose_model_hangs_and_every_item_has_its_line(
 ) -> None:
     monkeypatch.setenv("THRESHER_SHARD_ITEMS", "2")  # the later shards have not begun when the time is over
     source = write_files(tmp_path / "in", {f"{number:02d}.jpg": f"late FAIL:hang {number}" for number in range(20)})
-    ran = run_service(input_path=str(source), deadline_minutes=0.05, **running)
+    ran = run_service(input_path=str(source), deadline_minutes=0.2, **running)
     assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
-    reason = "the run was stopped early because its deadline (0.05 minutes) had passed."
+    reason = "the run was stopped early because its deadline (0.2 minutes) had passed."
     assert f"T{reason[1:]}" in str(ran.error) and ran.summary["failure"] == f"T{reason[1:]}"
     assert list(ran.messages.values()) == [f"Not processed: {reason}"] * 20
     assert ran.ask(f"/flow_runs/{ran.task_id}")["state_type"] == "FAILED"
@@ -118,10 +118,10 @@ def test_deadline__while_the_model_is_being_prepared_publishes_a_manifest(
 ) -> None:
     source = write_files(tmp_path / "in", {"1.jpg": "a", "2.jpg": "b"})
     model = str(package(f"--health-when={tmp_path}/never"))
-    ran = run_service(input_path=str(source), model=model, request_path="/", deadline_minutes=0.05)
+    ran = run_service(input_path=str(source), model=model, request_path="/", deadline_minutes=0.2)
     assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
     assert [message[:13] for message in ran.messages.values()] == ["Not processed"] * 2
-    assert "its deadline (0.05 minutes) had passed" in ran.summary["failure"]
+    assert "its deadline (0.2 minutes) had passed" in ran.summary["failure"]
 
 
 def test_deadline__while_the_storage_does_not_answer_ends_the_run_with_nothing_to_account_for(
