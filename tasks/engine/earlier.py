@@ -87,14 +87,15 @@ class EarlierManifest:
 
         Raises AccountError if the items are not the same, ObjectError.
         """
-        async for raw, line in self.lines():
-            if not line.message:
-                yield f"{raw.decode()}\n"
-                continue
-            outcome, text = await anext(now, (None, ""))
-            if outcome is None or outcome.source != line.source:
-                raise self._changed()
-            yield text
+        async with aclosing(self.lines()) as lines:
+            async for raw, line in lines:
+                if not line.message:
+                    yield f"{raw.decode()}\n"
+                    continue
+                outcome, text = await anext(now, (None, ""))
+                if outcome is None or outcome.source != line.source:
+                    raise self._changed()
+                yield text
         if await anext(now, None) is not None:
             raise self._changed()
 

@@ -103,8 +103,10 @@ async def _account_for_whole(
     run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, earlier: EarlierManifest
 ) -> None:
     """Make sure, before anything is published, that the merged manifest has every line of the earlier one."""
+    found = 0
     async with aclosing(_lines(run, done, output, earlier)) as lines:
-        found = sum([1 async for _ in lines])
+        async for _ in lines:
+            found += 1
     if found != plan.kept + plan.items:
         raise AccountError(
             f"{plan.kept} SUCCESSFUL lines were to be kept and {plan.items} items were planned, but there are {found} "
