@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +34,20 @@ class Entry:
 
 
 class Corpus:
-    """Items in input order. Each that is not bad has bytes of its own; `special` puts markers into some of them."""
+    """Items in input order. Each that is not bad has bytes of its own.
+
+    `special` puts markers into some of them, which are SUCCESSFUL all the same, `failing` into some that have to fail
+    with a message like that.
+    """
 
     def __init__(
-        self, count: int = COUNT, special: Mapping[int, str] | None = None, messages: Mapping[int, str] | None = None,
+        self,
+        special: Mapping[int, str] | None = None,
+        failing: Mapping[int, tuple[str, str]] | None = None,
         links: bool = True,
-    ) -> None:  # fmt: skip
-        self.entries = tuple(_entries(count, special or {}, messages or {}, links))
+    ) -> None:
+        marked = {number: (marker, "") for number, marker in (special or {}).items()} | dict(failing or {})
+        self.entries = tuple(_entry(number, marked.get(number), links) for number in range(COUNT))
 
     def write(self, folder: Path) -> Path:
         """Write the items below a folder; the folder."""
@@ -93,17 +100,15 @@ class Corpus:
         return len(expected), len(lines) - len(expected)
 
 
-def _entries(count: int, special: Mapping[int, str], messages: Mapping[int, str], links: bool) -> Iterator[Entry]:
-    for number in range(count):
-        name = f"{number * FOLDERS // count:02d}/item-{number:04d}.bin"
-        text = f"item {number} {special.get(number, '')} "
-        if number in special or number in messages:
-            yield Entry(name, text.encode(), messages.get(number, ""))
-        elif number % 52 == 7:
-            yield Entry(name, f"{text} FAIL:404".encode(), REFUSED)
-        elif number % 104 == 17:
-            yield Entry(name, text.ljust(MAX_ITEM_BYTES + 1, ".").encode(), TOO_LARGE)
-        elif links and number % 104 == 27:
-            yield Entry(name, None, UNREADABLE)
-        else:
-            yield Entry(name, text.encode())
+def _entry(number: int, marked: tuple[str, str] | None, links: bool) -> Entry:
+    name = f"{number * FOLDERS // COUNT:02d}/item-{number:04d}.bin"
+    text = f"item {number} "
+    if marked is not None:
+        return Entry(name, f"{text}{marked[0]} ".encode(), marked[1])
+    if number % 52 == 7:
+        return Entry(name, f"{text}FAIL:404".encode(), REFUSED)
+    if number % 104 == 17:
+        return Entry(name, text.ljust(MAX_ITEM_BYTES + 1, ".").encode(), TOO_LARGE)
+    if links and number % 104 == 27:
+        return Entry(name, None, UNREADABLE)
+    return Entry(name, text.encode())

@@ -51,8 +51,8 @@ class Scenario:
         self.input = str(folder / "in")
         self.corpus = Corpus(special=self.held)
         self.environment = {**os.environ, **SETTINGS, "TMPDIR": str(self.tmp), "PREFECT_API_URL": api}
-        self.bystanders: set[int] = set()
-        """Processes in TMPDIR that belong to the test, not to the run."""
+        self.bystander = "prefect worker start"
+        """Processes in TMPDIR with this in their command line belong to the test, not to the runs."""
         self._processes_of = processes_of
         self._package = package
         self.fields: dict[str, Any] = {}
@@ -77,13 +77,17 @@ class Scenario:
 
     # -- what is there ----------------------------------------------------------------------------------------------
 
+    @property
+    def processes(self) -> dict[int, str]:
+        """Command lines of all processes of the runs, by id."""
+        return {pid: line for pid, line in self._processes_of(self.tmp).items() if self.bystander not in line}
+
     def pids(self, *words: str) -> list[int]:
         """Processes of the runs whose command line holds each of these words (`!word`: does not hold it)."""
         return [
             pid
-            for pid, line in self._processes_of(self.tmp).items()
-            if pid not in self.bystanders
-            and all(word[1:] not in line if word.startswith("!") else word in line for word in words)
+            for pid, line in self.processes.items()
+            if all(word[1:] not in line if word.startswith("!") else word in line for word in words)
         ]
 
     @property
@@ -142,10 +146,7 @@ class Scenario:
 
     def assert_nothing_left(self) -> None:
         """No process of the runs is there, and none of their folders."""
-        processes.poll(
-            lambda: not self.pids(),
-            lambda: {pid: line for pid, line in self._processes_of(self.tmp).items() if pid not in self.bystanders},
-        )
+        processes.poll(lambda: not self.processes, lambda: self.processes)
         processes.poll(lambda: not list(self.tmp.glob("thresher-*")), lambda: list(self.tmp.glob("thresher-*")))
 
 
@@ -169,6 +170,20 @@ class S3Scenario(Scenario):
         super().prepare(corpus, *options, write=write, **fields)
         self.fields |= {"input_path": "s3://data/in", "output_path": "s3://data/out"}
         return self
+
+    def files(self, task_id: str) -> tuple[str, str, dict[str, bytes], set[str]]:
+        """As the server lists them: folders are no things in a bucket."""
+        keys = self.server.keys("data", "out/")
+        folder = f"out/infer-result-{task_id}/"
+        files = {
+            key.removeprefix(folder): Path(self.server.folder, "data", key).read_bytes()
+            for key in keys
+            if key.startswith(folder)
+        }
+        manifest, summary = (
+            self.server.get("data", f"out/infer-result-{task_id}.{end}").decode() for end in ("manifest", "summary.json")
+        )
+        return manifest, summary, files, {key.split("/")[1] for key in keys}
 
 
 class FlowRun:

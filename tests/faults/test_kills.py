@@ -44,7 +44,7 @@ def test_run__is_resumed_after_its_process_is_killed(scenario: Scenario, begin: 
     assert_nothing_lost(run.resume().wait())
 
 
-def test_run__is_resumed_after_its_warden_is_killed(scenario: Scenario, begin: Begin) -> None:
+def test_run__goes_on_after_its_warden_is_killed(scenario: Scenario, begin: Begin) -> None:
     run = begin(scenario.prepare())
     run.until(scenario.is_in_the_middle)
     for pid in scenario.pids("warden.py"):
