@@ -34,7 +34,8 @@ class Storage:
         key = (address.scheme, address.bucket)
         if key not in self._buckets:
             credentials = self._credentials.get(address.scheme) or from_environment(address.scheme, os.environ)
-            self._buckets[key] = Bucket(address.bucket, credentials, self._settings.download_timeout_seconds)
+            timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
+            self._buckets[key] = Bucket(address.bucket, credentials, timeout, patience)
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:

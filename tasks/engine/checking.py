@@ -30,6 +30,9 @@ from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
 
+ANSWER_SECONDS = 10.0
+"""A storage that does not answer is tried so long at most: somebody waits to be told that its address is wrong."""
+
 _FIELDS = [field.alias or name for name, field in BatchService.model_fields.items()]
 
 
@@ -52,7 +55,8 @@ async def check(
     """
     service, right, problems = parse_service(dict(fields))
     problems += known
-    storage = Storage(settings, credentials)
+    patience = min(ANSWER_SECONDS, settings.storage_retry_seconds)
+    storage = Storage(settings.model_copy(update={"storage_retry_seconds": patience}), credentials)
     try:
         found = _Found(right, settings, dict(credentials), pools)
         steps = (
