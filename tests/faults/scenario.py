@@ -181,7 +181,8 @@ class S3Scenario(Scenario):
             if key.startswith(folder)
         }
         manifest, summary = (
-            self.server.get("data", f"out/infer-result-{task_id}.{end}").decode() for end in ("manifest", "summary.json")
+            self.server.get("data", f"out/infer-result-{task_id}.{end}").decode()
+            for end in ("manifest", "summary.json")
         )
         return manifest, summary, files, {key.split("/")[1] for key in keys}
 
@@ -284,9 +285,7 @@ def assert_nothing_lost(
     assert final["type"] == state, f"{final}\n{run.told()}"
     manifest, summary, files, top = scenario.files(run.task_id)
     own = f"infer-result-{run.task_id}"
-    successful, failed = scenario.corpus.check(
-        manifest, files, f"{scenario.fields['output_path']}/{own}", may_fail
-    )
+    successful, failed = scenario.corpus.check(manifest, files, f"{scenario.fields['output_path']}/{own}", may_fail)
     allowed = {own, f"{own}.manifest", f"{own}.summary.json", f"{own}.logs"}
     assert {name for name in top if not any(other in name for other in others)} <= allowed
     counts: dict[str, Any] = json.loads(summary)

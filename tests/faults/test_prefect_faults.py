@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import prefect_servers
+from fakes import prefect_servers, processes
 from fakes.prefect_servers import PrefectServer, WorkerProcess
 from faults.scenario import FINAL, RUN_SECONDS, FlowRun, Scenario, assert_nothing_lost
-from fakes import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("faults-server")]
 
@@ -35,9 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None)
 
 
 @pytest.fixture
-def scenario(
-    tmp_path: Path, server: PrefectServer, processes_of: Any, package: Any, instances: int
-) -> Scenario:
+def scenario(tmp_path: Path, server: PrefectServer, processes_of: Any, package: Any, instances: int) -> Scenario:
     """A service on local disks, whose runs that server knows."""
     return Scenario(tmp_path, server.api, processes_of, package, instances)
 
