@@ -75,12 +75,12 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def sqlite_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
+def sqlite_server(folder: Path, *, auth_string: str = "", address: str = "127.0.0.1") -> Iterator[PrefectServer]:
     """A Prefect server in one process, with its database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "prefect.db"
     own = {"PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database)}
-    with _web_server(folder, own, auth_string, database=database) as server:
+    with _web_server(folder, own, auth_string, database=database, address=address) as server:
         yield server
 
 
@@ -166,10 +166,11 @@ def _environment(server: PrefectServer) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _web_server(
-    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None
-) -> Iterator[PrefectServer]:
+    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None,
+    address: str = "127.0.0.1",
+) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database)
+    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database)
     environment = _environment(server) | {
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
@@ -178,7 +179,7 @@ def _web_server(
         **own,
     }
     log = folder / "server.log"
-    command = _prefect("server", "start", "--host", "127.0.0.1", "--port", str(port), *options)
+    command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
     process = processes.start(command, log, environment)
 
     def answers() -> bool:
