@@ -114,6 +114,23 @@ class Host:
         """Plug it in again."""
         _ip("-n", self._switch, "link", "set", self.name, "up")
 
+    def down(self) -> None:
+        """Switch the interface off: whoever sends something on this host is told at once that there is no network."""
+        _ip("-n", self.namespace, "link", "set", _PORT, "down")
+
+    def up(self) -> None:
+        """Switch it on again."""
+        _ip("-n", self.namespace, "link", "set", _PORT, "up")
+
+    def cut_off_from(self, other: Host) -> None:
+        """From now on this host does not reach that one, but all the others."""
+        _ip("-n", self.namespace, "route", "replace", "unreachable", f"{other.address}/32")
+
+    def reach(self, other: Host) -> None:
+        """Undo :meth:`cut_off_from`, if it was done."""
+        if _ip("-n", self.namespace, "route", "show", "type", "unreachable", f"{other.address}/32"):
+            _ip("-n", self.namespace, "route", "del", "unreachable", f"{other.address}/32")
+
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
         """While it lasts, the calling thread is on this host: what it connects to, and what it starts."""

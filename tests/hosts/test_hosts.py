@@ -46,6 +46,7 @@ class Site:
 
     folder: Path
     control: Host
+    storage: Host
     instances: list[Host]
     server: PrefectServer
     s3: S3Server
@@ -111,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -
             s3 = stack.enter_context(S3Server(folder / "s3", address=storage.address))
         with control.inside():
             server = stack.enter_context(sqlite_server(folder / "prefect", address=control.address))
-        site = Site(folder, control, instances, server, s3)
+        site = Site(folder, control, storage, instances, server, s3)
         pool = {
             "name": "site", "flavors": [{"name": "small", "cpu": 1, "memory_gb": 1}],
             "cluster": {"kind": "scheduler", "address": site.scheduler},
@@ -238,8 +239,10 @@ def running(site: Site, tmp_path: Path, package: Any) -> Iterator[Running]:
     try:
         yield run
     finally:
-        for host in site.instances:
+        for host in (*site.instances, site.storage):
             host.mend()
+            host.up()
+            host.reach(site.storage)
         run.open_the_gate()
         processes.stop(run.process, 60)
 
@@ -264,13 +267,25 @@ def test_hosts__go_on_without_one_whose_link_is_cut_for_good(site: Site, running
     nothing_runs_on(site, *site.instances)
 
 
-def test_hosts__lose_nothing_when_a_link_is_cut_for_20_seconds(site: Site, running: Running) -> None:
+@pytest.mark.parametrize("how", ["the cable", "the interface", "the storage"])
+def test_hosts__lose_nothing_when_a_link_is_cut_for_20_seconds(site: Site, running: Running, how: str) -> None:
     running.wait_for_the_middle()
-    site.instances[1].cut()
+    host = site.storage if how == "the storage" else site.instances[1]
+    host.down() if how == "the interface" else host.cut()
     running.open_the_gate()
     time.sleep(20)
-    site.instances[1].mend()
+    host.up() if how == "the interface" else host.mend()
     running.check()
+    nothing_runs_on(site, *site.instances)
+
+
+def test_hosts__go_on_without_one_that_does_not_reach_the_storage(site: Site, running: Running) -> None:
+    running.wait_for_the_middle()
+    site.instances[1].cut_off_from(site.storage)
+    running.open_the_gate()
+    running.check()
+    assert "instance-1 given up" in running.log.read_text()
+    site.instances[1].reach(site.storage)
     nothing_runs_on(site, *site.instances)
 
 
