@@ -13,12 +13,14 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Cancelling
 
 from deployments.form import form
 from deployments.lock import one_at_a_time
 from deployments.overview import active_runs, count, find, look_up, read_service
 from deployments.pool_templates import job_variables
+from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
 from deployments.server import prefect_server
 from deployments.service import (
     ENTRYPOINT,
@@ -48,6 +50,9 @@ from tasks.settings import read_settings
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
+
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Fields that are changed, or texts as ``--set`` takes them."""
 
 
 @callable_anywhere
@@ -93,7 +98,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
 
 
 @callable_anywhere
-async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Execution:
+async def start(name: str, overrides: Overrides = ()) -> Execution:
     """Start a service again, with some fields changed for this run only.
 
     ``overrides`` are fields, or texts as ``--set`` takes them: ``environment.A=1`` changes one variable of several.
@@ -101,11 +106,7 @@ async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) ->
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
-        fields = copy.deepcopy(specification_of(deployment))
-        if isinstance(overrides, Mapping):
-            fields.update(overrides)
-        else:
-            override(fields, overrides)
+        fields = _changed(specification_of(deployment), overrides)
         problems = fixed_fields(name, deployment.get("work_pool_name"), fields)
         problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
         pools = await server_pools(client)
@@ -118,6 +119,48 @@ async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) ->
             job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
         )
         return Execution.of(flow_run.model_dump(mode="json"))
+
+
+@callable_anywhere
+async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
+    """Begin a run of a service again, under the same id, that ended or vanished before it had published.
+
+    It goes on with the plan that it has, and repeats nothing that was finished; its parameters are those that it had,
+    but for ``overrides`` (as for :func:`start`). Raises SpecificationError if it is complete, active, or not a run of
+    the service; ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        of_it = f"of {name}; `thresher show {name} --runs` shows those that there are"
+        flow_run = await read_run(client, run, of_it)
+        if str(flow_run.deployment_id) != deployment["id"]:
+            raise SpecificationError([Problem(FIELD, run, f"is not a run {of_it}")])
+        await check_resumable(client, flow_run)
+        said = "Resumed by thresher start --resume."
+        changed = await _resumed_with(client, deployment, flow_run, overrides) if overrides else (None, None)
+        begun = await begin_again(client, flow_run, said, *changed)
+        return Execution.of(begun.model_dump(mode="json"))
+
+
+async def _resumed_with(
+    client: PrefectClient,
+    deployment: Mapping[str, Any],
+    flow_run: FlowRun,
+    overrides: Overrides,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a run with some changed, and its job's variables for them.
+
+    Raises SpecificationError with every problem.
+    """
+    before = dict((flow_run.parameters or {}).get("service") or {})
+    fields = _changed(before, overrides)
+    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
+    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    problems += where_it_was(before, fields)
+    pools = await server_pools(client)
+    made = await _checked(client, fields, pools, problems, flow_run)
+    variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
+    return dict(parameters_of(made.service)["service"]), variables
 
 
 @callable_anywhere
@@ -200,16 +243,29 @@ async def wait_for(task_id: str) -> Execution:
             await asyncio.sleep(_POLL_SECONDS)
 
 
+def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(fields))
+    if isinstance(overrides, Mapping):
+        changed.update(overrides)
+    else:
+        override(changed, overrides)
+    return changed
+
+
 async def _checked(
-    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem]
-) -> Run:
-    """The run that these fields would make. Raises SpecificationError with ``problems`` and every other one."""
+    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem],
+    again: FlowRun | None = None,
+) -> Run:  # fmt: skip
+    """The run that these fields would make, a new one or ``again`` this one.
+
+    Raises SpecificationError with ``problems`` and every other one.
+    """
     settings = read_settings()
     run = await engine_loop().run(
         check(
             fields,
-            task_id=str(uuid.uuid4()),
-            scheduled_time=datetime.now(UTC),
+            task_id=str(again.id if again else uuid.uuid4()),
+            scheduled_time=(again and again.expected_start_time) or datetime.now(UTC),
             settings=settings,
             credentials=await storage_credentials(settings),
             pools=pools,

@@ -23,10 +23,17 @@ from tasks.settings import Settings, read_settings
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
 async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResult:
-    """The result of a run whose shards are all done. Raises AccountError if the sums do not agree."""
+    """The result of a run whose shards are all done. Raises AccountError if the sums do not agree.
+
+    A run that had published when it was tried again keeps its result.
+    """
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("publishing")
+    if planned.published is not None:
+        progress.manifest, progress.summary = planned.published.manifest, planned.published.summary
+        progress.enter("done")
+        return planned.published
     published = _publish(run, planned, done, settings, await storage_credentials(settings))
     result, lines = await engine_loop().run(published)
     progress.manifest, progress.summary = result.manifest, result.summary

@@ -17,10 +17,14 @@ def run(
     overrides: Overrides = (),
     as_json: AsJson = False,
     verbose: Annotated[bool, Parameter(negative=(), help="Show Prefect's log too.")] = False,
+    resume: Annotated[
+        str | None, Parameter(help="Id of a run of this command that was stopped or killed: it goes on where it was.")
+    ] = None,
 ) -> int:
     """Run one service now, in this process. Prints the address of the output manifest.
 
-    Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names.
+    Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names. A run that is resumed repeats
+    nothing that was finished; it is refused if model, mapping, input or output have changed since it began.
 
     Parameters
     ----------
@@ -31,7 +35,9 @@ def run(
     from deployments.specification import read_specification
 
     console = talk()
-    result = run_service(read_specification(spec, overrides), console, verbose=verbose)
+    command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
+    fields = read_specification(spec, overrides)
+    result = run_service(fields, console, verbose=verbose, resume=resume, command=command)
     talk_of(result, console)
     if as_json:
         print_json(result.model_dump(mode="json"))

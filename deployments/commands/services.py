@@ -75,8 +75,13 @@ def show(
     return 0
 
 
-def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
-    """Start a service again. --set changes fields for this run only.
+def start(
+    name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False,
+    resume: Annotated[
+        str | None, Parameter(help="Id of a run that ended before it was complete: it goes on where it was.")
+    ] = None,
+) -> int:  # fmt: skip
+    """Start a service again, or resume one of its runs. --set changes fields for this run only.
 
     Parameters
     ----------
@@ -85,8 +90,12 @@ def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_jso
     """
     from deployments import lifecycle, overview
 
-    begun = lifecycle.start(name, overrides)
-    say(f"Started {name}: {begun.page}")
+    if resume is None:
+        begun = lifecycle.start(name, overrides)
+        say(f"Started {name}: {begun.page}")
+    else:
+        begun = lifecycle.resume(name, resume, overrides)
+        say(f"Resumed {begun.id} of {name}: {begun.page}")
     return _ended(overview.show(name), begun, wait=wait, as_json=as_json)
 
 

@@ -185,6 +185,8 @@ class Plan(BaseModel):
     shards: tuple[ShardRef, ...]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    fingerprint: dict[str, str] = Field(default_factory=dict, description="see tasks.domain.fingerprint")
+    published: RunResult | None = Field(default=None, description="of a run that is tried again after its end")
 
 
 PLAN_NAME = "plan.json"

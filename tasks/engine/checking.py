@@ -247,9 +247,17 @@ class _Found:
                 expected = "should not lie inside the input folder: the next run would read these results"
                 raise SpecificationError([Problem("output_path", given, expected)])
         try:
-            names = [found for found in await storage.top(output) if found != paths.OutputNames(task_id).scratch]
+            own = paths.OutputNames(task_id, str(self._right.get("result_folder")))
+            names = [found.rstrip("/") for found in await storage.top(output)]
+            again = own.scratch in names or own.manifest(0) in names
             strict = self._right.get("result_folder") == "infer-result"
-            foreign = [found for found in names if strict or not paths.is_earlier_run(found)]
+            foreign = [
+                found
+                for found in names
+                if found != own.scratch
+                and not (again and own.is_of_this_run(found))
+                and (strict or not paths.is_earlier_run(found))
+            ]
             if foreign:
                 more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
                 expected = f"should be an empty folder; it holds {foreign[0]!r}{more}"

@@ -9,16 +9,21 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from pydantic import ValidationError
+
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import plan_bytes
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, Entry, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped
 from tasks.domain.shard import Bounds, Cutter
+from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
+from tasks.engine.published import published_result
 from tasks.settings import Settings
 
 _SUCCESS = "_SUCCESS"
@@ -39,7 +44,7 @@ def is_passed_over(relative: str) -> bool:
 
 async def first_file(storage: Storage, source: Address) -> None:
     """Check that an input path can be read and has an item. Raises ObjectError saying what would be right."""
-    if source.path.endswith(MANIFEST_SUFFIX) and (source.scheme != "local" or not os.path.isdir(source.path)):
+    if is_manifest(source):
         if not await storage.is_file(source):
             raise ObjectError("there is no such input manifest", missing=True)
         async for _ in storage.stream(source):
@@ -69,8 +74,7 @@ class Planner:
     async def items(self) -> AsyncIterator[Item]:
         """Every item of the input, in input order. Raises ObjectError if the input cannot be read."""
         source = self._source
-        is_folder = source.scheme == "local" and os.path.isdir(source.path)
-        if source.path.endswith(MANIFEST_SUFFIX) and not is_folder:
+        if is_manifest(source):
             async for item in self._of_manifest():
                 yield item
         elif await self._storage.is_file(source):
@@ -159,24 +163,41 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def _give_up(output: OutputFolder) -> None:
-    """Half a plan is of no use to anybody."""
+    """Half a plan is of no use to anybody; nor is one whose run has published."""
     with suppress(ObjectError):
         await output.remove_scratch()
 
 
-async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
-    """Plan a run: list the input, cut it into shards, store them. A run that has a plan already keeps it.
+async def stored_plan(output: OutputFolder) -> Plan | None:
+    """The plan of a run that is tried again, if it came so far. Raises StorageError."""
+    name = f"{output.scratch.name}/{PLAN_NAME}"
+    try:
+        return Plan.model_validate_json(await output.read(name))
+    except ObjectError as error:
+        if error.missing:
+            return None
+        raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    except ValidationError:
+        raise StorageError(f"{output.root.child(name)} is no plan: remove {output.scratch} to begin again.") from None
 
-    Raises SpecificationError if there is no item, StorageError if the input cannot be read or the plan not be written,
-    RunStopped if somebody stops the run meanwhile.
+
+async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
+    """Plan a run: list the input, cut it into shards, store them. A run that is tried again keeps its plan.
+
+    One that has published has nothing left to do: the plan says so. Raises SpecificationError if there is no item, or
+    if something has changed since the run began that its results depend on; StorageError if the input cannot be read or
+    the plan not be written; RunStopped if somebody stops the run meanwhile. A plan that is complete stays.
     """
     scratch = output.scratch.name
     progress = progress_of(run.task_id)
-    try:
-        return Plan.model_validate_json(await output.read(f"{scratch}/{PLAN_NAME}"))
-    except ObjectError as error:
-        if not error.missing:
-            raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    if (published := await published_result(run, storage, output)) is not None:
+        await _give_up(output)
+        return Plan(items=published.items, bytes=0, unknown_sizes=0, shards=(), published=published)
+    now = await fingerprint_of(run, storage)
+    if (stored := await stored_plan(output)) is not None:
+        if changed := Fingerprint(fields=stored.fingerprint).changes(now, run.task_id):
+            raise SpecificationError(changed)
+        return stored
     started = time.monotonic()
     planner = Planner(storage, parse_address(run.service.input_path))
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
@@ -200,6 +221,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     plan = Plan(
         items=cutter.items, bytes=cutter.bytes, unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
         warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
+        fingerprint=now.fields,
     )  # fmt: skip
     try:
         await output.write(f"{scratch}/{PLAN_NAME}", plan.model_dump_json().encode())
