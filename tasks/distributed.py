@@ -126,8 +126,9 @@ class _Coordinator:
     async def run(self) -> list[ShardDone]:
         self._progress.enter("preparing")
         deadline = asyncio.get_running_loop().time() + self._run.service.timeout_minutes * 60
+        # Beside the rest: a scheduler that does not answer must not hold up what is heard of the instances.
+        self._on_errand(self._keep_looking_for_workers())
         while not self._sharing.finished:
-            await self._look_for_workers()
             self._look_at_stops()
             if self._failure is not None:
                 raise self._failure
@@ -141,6 +142,16 @@ class _Coordinator:
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
         self._show()
         return self._sharing.results
+
+    async def _keep_looking_for_workers(self) -> None:
+        while True:
+            try:
+                await self._look_for_workers()
+            except Exception as error:
+                self._failure = error
+                self._wake.set()
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _look_for_workers(self) -> None:
         there = set(await self._ask(self._cluster.workers()))
@@ -186,6 +197,7 @@ class _Coordinator:
                     )
                 if begun:
                     report = await self._ask(self._cluster.ask(worker, instances.look, self._run.task_id))
+                    begun = report is not None  # it ends by itself if it was not looked at for long
                     if report is not None:
                         await self._heard(worker, number, report)
             except (OSError, TimeoutError):

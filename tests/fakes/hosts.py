@@ -98,9 +98,9 @@ class Host:
 
     def _make(self) -> None:
         _ip("netns", "add", self.namespace)
-        cable = ["link", "add", self.name, "type", "veth", "peer", "name", _PORT, "netns", self.namespace]
+        cable = ["link", "add", "name", self.name, "type", "veth", "peer", "name", _PORT, "netns", self.namespace]
         _ip("-n", self._switch, *cable)
-        _ip("-n", self._switch, "link", "set", self.name, "master", "switch")
+        _ip("-n", self._switch, "link", "set", "dev", self.name, "master", "switch")
         _ip("-n", self.namespace, "link", "set", "lo", "up")
         _ip("-n", self.namespace, "address", "add", f"{self.address}/24", "dev", _PORT)
         _ip("-n", self.namespace, "link", "set", _PORT, "up")
@@ -108,11 +108,11 @@ class Host:
 
     def cut(self) -> None:
         """Pull the cable: whatever is sent from now on, either way, is lost."""
-        _ip("-n", self._switch, "link", "set", self.name, "down")
+        _ip("-n", self._switch, "link", "set", "dev", self.name, "down")
 
     def mend(self) -> None:
         """Plug it in again."""
-        _ip("-n", self._switch, "link", "set", self.name, "up")
+        _ip("-n", self._switch, "link", "set", "dev", self.name, "up")
 
     def down(self) -> None:
         """Switch the interface off: whoever sends something on this host is told at once that there is no network."""
