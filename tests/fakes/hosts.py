@@ -47,7 +47,7 @@ def why_not() -> str:
         finally:
             _ip("netns", "del", name)
     except FileNotFoundError:
-        return "the program ip is not installed: sh tests/system-packages.sh installs it"
+        return "the program ip (iproute2) is not installed"
 
 
 class Network:

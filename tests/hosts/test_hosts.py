@@ -92,14 +92,30 @@ class Site:
                     found.append(pid)
         return found
 
-    def keep_a_worker(self, host: Host) -> subprocess.Popen[bytes]:
+    def keep_a_worker(self, host: Host) -> None:
         """Start a Dask worker on a host, and again whenever it ends, as a service manager does."""
         command = [
             *(sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, "--nworkers", "1", "--nthreads"),
             *("3", "--no-dashboard", "--host", host.address, "--local-directory", str(self.folder / host.name)),
         ]
+        self._keep(host, command)
+
+    def keep_a_scheduler(self) -> None:
+        """Start the Dask scheduler, and again whenever it ends."""
+        command = [
+            *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", self.control.address, "--port"),
+            *(str(SCHEDULER_PORT), "--no-dashboard"),
+        ]
+        self._keep(self.control, command)
+
+    def _keep(self, host: Host, command: list[str]) -> None:
         again = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "sh", *command]
-        return host.start(again, self.folder / f"{host.name}.log", self.environment(host))
+        host.start(again, self.folder / f"{host.name}.log", self.environment(host))
+
+    def schedulers(self) -> list[int]:
+        """Ids of the Dask scheduler's processes, the shell that keeps it not among them."""
+        found = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in self.control.pids}
+        return [pid for pid, line in found.items() if b"dask_scheduler" in line and not line.startswith(b"sh\0")]
 
 
 @pytest.fixture(scope="module")
@@ -119,11 +135,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -
         }  # fmt: skip
         (folder / "pools").mkdir()
         (folder / "pools" / "site.yaml").write_text(yaml.safe_dump(pool))
-        command = [
-            *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", control.address, "--port"),
-            *(str(SCHEDULER_PORT), "--no-dashboard"),
-        ]
-        control.start(command, folder / "scheduler.log", site.environment(control))
+        site.keep_a_scheduler()
         for host in instances:
             site.keep_a_worker(host)
 
@@ -153,6 +165,7 @@ class Running:
 
     def __init__(self, site: Site, folder: Path, package: Any) -> None:
         self.site = site
+        self.package = package
         self.bucket = folder.name.replace("_", "-").lower()
         self.gate = folder / "gate"
         self._states = folder / "states"
@@ -168,7 +181,7 @@ class Running:
         spec.write_text(
             yaml.safe_dump(
                 {
-                    "name": "over-hosts", "resource_pool": "site", "model": str(package(script=script)),
+                    "name": "over-hosts", "resource_pool": "site", "model": str(package(script=script, folder=f"package of {folder.name}")),
                     "request_path": "/echo", "input_path": f"s3://{self.bucket}/in/",
                     "output_path": f"s3://{self.bucket}/out/", "instances": 2,
                 }
@@ -300,6 +313,32 @@ def test_hosts__use_one_again_that_was_lost_and_came_back(site: Site, running: R
         lambda: f"an instance on the host that came back:\n{running.log.read_text()}",
         LONG,
     )
+    running.open_the_gate()
+    running.check()
+    nothing_runs_on(site, *site.instances)
+
+
+def test_hosts__serve_the_next_run_when_one_was_killed(site: Site, running: Running, tmp_path: Path) -> None:
+    running.wait_for_the_middle()
+    running.process.kill()  # the shell has become the command
+    nothing_runs_on(site, *site.instances)
+    assert len(site.workers()) == 2
+    folder = tmp_path / "next-run"
+    folder.mkdir()
+    again = Running(site, folder, running.package)
+    try:
+        again.wait_for_the_middle()
+        again.open_the_gate()
+        again.check()
+    finally:
+        processes.stop(again.process, 60)
+    nothing_runs_on(site, *site.instances)
+
+
+def test_hosts__go_on_when_the_scheduler_is_started_again(site: Site, running: Running) -> None:
+    running.wait_for_the_middle()
+    (scheduler,) = site.schedulers()
+    os.kill(scheduler, signal.SIGKILL)
     running.open_the_gate()
     running.check()
     nothing_runs_on(site, *site.instances)
