@@ -177,16 +177,13 @@ class Running:
                 site.s3.put(self.bucket, f"in/{number:04d}.csv", row.encode())
         self.log = folder / "run.log"
         self._answer = folder / "answer.json"
+        fields = {
+            "name": "over-hosts", "resource_pool": "site", "request_path": "/echo", "instances": 2,
+            "model": str(package(script=script, folder=f"package of {folder.name}")),
+            "input_path": f"s3://{self.bucket}/in/", "output_path": f"s3://{self.bucket}/out/",
+        }  # fmt: skip
         spec = folder / "spec.yaml"
-        spec.write_text(
-            yaml.safe_dump(
-                {
-                    "name": "over-hosts", "resource_pool": "site", "model": str(package(script=script, folder=f"package of {folder.name}")),
-                    "request_path": "/echo", "input_path": f"s3://{self.bucket}/in/",
-                    "output_path": f"s3://{self.bucket}/out/", "instances": 2,
-                }
-            )
-        )  # fmt: skip
+        spec.write_text(yaml.safe_dump(fields))
         command = [str(Path(sys.executable).with_name("thresher")), "run", str(spec), "--json", "--verbose"]
         self.process = site.control.start(
             ["sh", "-c", 'exec "$@" >"$0"', str(self._answer), *command], self.log, site.environment(site.control)
