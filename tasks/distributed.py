@@ -261,8 +261,8 @@ class _Coordinator:
         if isinstance(move, TakeBack):
             self._on_errand(self._take_back(move))
             return
-        # To it alone: when it is lost, this process gives the shard to another one. Dask would never give away one whose
-        # worker is lost while there is no other.
+        # To it alone: when it is lost, the shard is given to another one here. Dask never would, if there was no other
+        # when it was lost.
         with dask.annotate(workers=[move.instance]):  # type: ignore[attr-defined]
             try:
                 future = self._submit(self._run, self._planned.items, move.shard)

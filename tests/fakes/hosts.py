@@ -82,9 +82,10 @@ class Network:
         return host
 
     def _remove(self) -> None:
-        for name in [host.namespace for host in self._hosts] + [self._switch]:
-            if (_NAMED / name).exists():
-                _remove(name)
+        with contextlib.ExitStack() as stack:
+            for name in [self._switch] + [host.namespace for host in self._hosts]:
+                if (_NAMED / name).exists():
+                    stack.callback(_remove, name)
 
 
 class Host:

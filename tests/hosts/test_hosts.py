@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -237,9 +238,15 @@ class Running:
             for number in sorted(set(range(ITEMS)) - bad):
                 got = self.site.s3.get(self.bucket, f"{folder}/{number:04d}.csv_result.txt")
                 assert got == body(number, self.gate) + b"\n"
-            rest = {key.removeprefix(folder).split("/")[0] for key in names - results}
-            assert rest <= {".manifest", ".summary.json", ".logs"}
+        assert self.rest() == set()
         assert (answer["successful"], answer["failed"]) == (ITEMS - len(bad), len(bad))
+
+    def rest(self) -> set[str]:
+        """Objects in the output folder that are of no use to the user."""
+        with self.site.control.inside():
+            names = self.site.s3.keys(self.bucket, "out/")
+        wanted = re.compile(r"out/infer-result-[0-9a-f-]{36}(/.+|\.manifest|\.summary\.json|\.logs/.+)")
+        return {name for name in names if not wanted.fullmatch(name)}
 
 
 @pytest.fixture
@@ -313,6 +320,7 @@ def test_hosts__use_one_again_that_was_lost_and_came_back(site: Site, running: R
     running.open_the_gate()
     running.check()
     nothing_runs_on(site, *site.instances)
+    assert running.rest() == set()
 
 
 def test_hosts__serve_the_next_run_when_one_was_killed(site: Site, running: Running, tmp_path: Path) -> None:
@@ -339,6 +347,21 @@ def test_hosts__go_on_when_the_scheduler_is_started_again(site: Site, running: R
     running.open_the_gate()
     running.check()
     nothing_runs_on(site, *site.instances)
+
+
+def test_hosts__without_a_scheduler_end_the_run_saying_so(site: Site, running: Running) -> None:
+    running.wait_for_the_middle()
+    (scheduler,) = site.schedulers()
+    keeper = int(Path(f"/proc/{scheduler}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        os.kill(scheduler, signal.SIGKILL)
+        assert running.process.wait(LONG) == 1
+        said = f"The Dask scheduler {site.scheduler} of the resource pool does not answer any more."
+        assert running.log.read_text().splitlines()[-1] == said
+        nothing_runs_on(site, *site.instances)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
 
 
 def test_network__ends_what_runs_on_its_hosts_and_leaves_no_namespace(tmp_path: Path) -> None:
