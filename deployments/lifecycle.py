@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Cancelling
 
 from deployments.form import form
 from deployments.lock import one_at_a_time
-from deployments.overview import active_runs, count, find, look_up, read_service
+from deployments.overview import active_runs, count, find, find_run, look_up, read_service
 from deployments.pool_templates import job_variables
 from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
 from deployments.server import prefect_server
@@ -42,6 +42,7 @@ from tasks.domain.pool import Pool
 from tasks.domain.relative_paths import relative_paths
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, require
+from tasks.domain.status import ACTIVE_STATES
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
 from tasks.server_pools import server_pools
@@ -50,6 +51,8 @@ from tasks.settings import read_settings
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
+_OF_THE_SERVICE = ("description", "schedule", "runtime_log_output")
+"""Fields that are the service's even in a run that repeats an earlier one."""
 
 Overrides = Mapping[str, Any] | Sequence[str]
 """Fields that are changed, or texts as ``--set`` takes them."""
@@ -106,19 +109,56 @@ async def start(name: str, overrides: Overrides = ()) -> Execution:
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
-        fields = _changed(specification_of(deployment), overrides)
-        problems = fixed_fields(name, deployment.get("work_pool_name"), fields)
-        problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
-        pools = await server_pools(client)
-        run = await _checked(client, fields, pools, problems)
-        service = run.service
-        flow_run = await client.create_flow_run_from_deployment(
-            UUID(deployment["id"]),
-            parameters=parameters_of(service),
-            work_queue_name=queue_of(service.priority),
-            job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
-        )
-        return Execution.of(flow_run.model_dump(mode="json"))
+        return await _start(client, deployment, _changed(specification_of(deployment), overrides))
+
+
+@callable_anywhere
+async def retry_failed(
+    run: str,
+    overrides: Overrides = (),
+    *,
+    merge: bool = False,
+    output_path: str | None = None,
+) -> Execution:
+    """Start a run of exactly the FAILED items of an earlier run (its id: ``run``), whose files stay as they are.
+
+    Its fields are the earlier run's; ``overrides`` as for :func:`start`. The new manifest has these items only; with
+    ``merge`` all of the earlier one's. Raises SpecificationError with every problem (nothing is started then): also if
+    the earlier run is still active, has no output manifest, or no FAILED item. Raises ServerError.
+    """
+    async with prefect_server() as client:
+        deployment, flow_run = await find_run(client, run)
+        earlier = Execution.of(flow_run)
+        if flow_run.get("state_type") in ACTIVE_STATES:
+            expected = f"is still active (its status is {earlier.status}): wait until it has ended, or stop it first"
+            raise SpecificationError([Problem("run", run, expected)])
+        if not earlier.manifest:
+            expected = f"has published no output manifest (its status is {earlier.status}): {earlier.message}"
+            raise SpecificationError([Problem("run", run, expected)])
+        fields = {
+            **{name: held for name, held in specification_of(flow_run).items() if name not in _OF_THE_SERVICE},
+            **{name: held for name, held in specification_of(deployment).items() if name in _OF_THE_SERVICE},
+            **{"failed_of": earlier.manifest, "merge": merge},
+        }
+        if output_path is not None:
+            fields["output_path"] = output_path
+        return await _start(client, deployment, _changed(fields, overrides))
+
+
+async def _start(client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]) -> Execution:
+    """Start a run of a service with these fields. Raises SpecificationError with every problem."""
+    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
+    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    pools = await server_pools(client)
+    run = await _checked(client, fields, pools, problems)
+    service = run.service
+    flow_run = await client.create_flow_run_from_deployment(
+        UUID(deployment["id"]),
+        parameters=parameters_of(service),
+        work_queue_name=queue_of(service.priority),
+        job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+    )
+    return Execution.of(flow_run.model_dump(mode="json"))
 
 
 @callable_anywhere

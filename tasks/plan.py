@@ -11,6 +11,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run
 from tasks.engine import planning
+from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
@@ -23,7 +24,11 @@ async def plan(run: Run) -> Plan:
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("planning")
-    made = await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))
+    planning = _plan(run, settings, await storage_credentials(settings))
+    minutes = run.service.deadline_minutes
+    made = await engine_loop().run(
+        unless_stopped(planning, run.task_id, run.deadline_at, minutes, while_="its input was being listed")
+    )
     progress.items = made.items
     logger = get_run_logger()
     if made.published is not None:

@@ -14,6 +14,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone
 from tasks.domain.summary import LINES_SHOWN, summary_page
+from tasks.engine.earlier import EarlierManifest
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.publishing import first_lines, publish_run
@@ -56,7 +57,9 @@ async def _publish(
     storage = Storage(settings, credentials)
     output = OutputFolder(storage, run.output_address, run.names.scratch)
     try:
-        result = await publish_run(run, planned, done, settings, output)
+        merge = run.failed_of if run.service.merge else None
+        earlier = None if merge is None else EarlierManifest(storage, merge)
+        result = await publish_run(run, planned, done, settings, output, earlier)
         return result, await first_lines(storage, parse_address(result.manifest), LINES_SHOWN)
     finally:
         await storage.close()

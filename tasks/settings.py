@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     obs_credentials_block: str | None = Field(default=None, description="the same for obs://")
     request_timeout_seconds: float = Field(default=300, gt=0, description="longest wait for the answer to one request")
     download_timeout_seconds: float = Field(default=300, gt=0, description="longest time to read or write one object")
+    storage_retry_seconds: float = Field(
+        default=60, gt=0, description="an object storage that does not answer, or refuses for now, is tried so long"
+    )
     bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="bytes of items and answers held at once")
     shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
     shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")

@@ -52,9 +52,12 @@ def is_odd(key: str) -> bool:
 
 
 class Bucket:
-    """One bucket. All keys are relative to it, without leading slash. Raises ObjectError."""
+    """One bucket. All keys are relative to it, without leading slash. Raises ObjectError.
 
-    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float) -> None:
+    What may pass is tried again for ``retry_seconds``, from the first try on.
+    """
+
+    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float, retry_seconds: float = 60) -> None:
         self.name = name
         self._credentials = credentials
         self._odd_keys: Any = None
@@ -84,13 +87,14 @@ class Bucket:
                 "pool_idle_timeout": "30s",
             },
             retry_config={
-                "max_retries": 8,
+                # The time is the bound: how many tries it holds is chance, since the pauses are drawn.
+                "max_retries": 1000,
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=8),
+                    "max_backoff": timedelta(seconds=4),
                     "base": 2,
                 },
-                "retry_timeout": timedelta(seconds=60),
+                "retry_timeout": timedelta(seconds=retry_seconds),
             },
             **options,
         )

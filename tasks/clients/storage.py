@@ -34,7 +34,8 @@ class Storage:
         key = (address.scheme, address.bucket)
         if key not in self._buckets:
             credentials = self._credentials.get(address.scheme) or from_environment(address.scheme, os.environ)
-            self._buckets[key] = Bucket(address.bucket, credentials, self._settings.download_timeout_seconds)
+            timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
+            self._buckets[key] = Bucket(address.bucket, credentials, timeout, patience)
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:
@@ -57,6 +58,18 @@ class Storage:
         else:
             async for chunk in self.bucket(address).stream(address.path):
                 yield chunk
+
+    async def lines(self, address: Address) -> AsyncIterator[bytes]:
+        """The lines of a file or object, without their ends; memory is bounded by the longest line."""
+        rest = b""
+        async for chunk in self.stream(address):
+            first, *others = chunk.split(b"\n")
+            rest += first
+            for other in others:
+                yield rest
+                rest = other
+        if rest:
+            yield rest
 
     async def is_file(self, address: Address) -> bool:
         """Whether a file or object is at this very address."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.domain.errors import Problem
+from tasks.domain.paths import redact
 from tasks.domain.run import Run
 
 TEXT_SHOWN = 200
@@ -54,6 +55,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
     found = {
         "model": f"{service.model_source}/{service.model}" if in_store else run.package or service.model,
         "model_version": run.model_version or "",
+        "failed_of": redact(f"{service.failed_of or ''}{', merged' if service.merge else ''}"),
         "config.json": described(run.config.model_dump_json(by_alias=True).encode()),
         "package files": package_files,
         "package code": package_code,

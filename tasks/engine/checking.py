@@ -26,8 +26,12 @@ from tasks.domain.paths import Address, parse_address
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
+from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
+
+ANSWER_SECONDS = 10.0
+"""A storage that does not answer is tried so long at most: somebody waits to be told that its address is wrong."""
 
 _FIELDS = [field.alias or name for name, field in BatchService.model_fields.items()]
 
@@ -51,7 +55,8 @@ async def check(
     """
     service, right, problems = parse_service(dict(fields))
     problems += known
-    storage = Storage(settings, credentials)
+    patience = min(ANSWER_SECONDS, settings.storage_retry_seconds)
+    storage = Storage(settings.model_copy(update={"storage_retry_seconds": patience}), credentials)
     try:
         found = _Found(right, settings, dict(credentials), pools)
         steps = (
@@ -227,6 +232,13 @@ class _Found:
         return f", but {'; '.join(said)}" if said else ""
 
     async def input(self, storage: Storage) -> None:
+        failed_of = self._right.get("failed_of")
+        if isinstance(failed_of, str) and failed_of:
+            try:
+                await EarlierManifest(storage, parse_address(failed_of)).check()
+            except ObjectError as error:
+                raise SpecificationError([Problem("failed_of", failed_of, error.cause)]) from None
+            return  # the items are those of the manifest
         given = self._right.get("input_path")
         if not isinstance(given, str):
             return

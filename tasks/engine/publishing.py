@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
+from tasks.engine.earlier import EarlierManifest
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
@@ -26,9 +28,16 @@ _log = logging.getLogger(__name__)
 
 
 async def publish_run(
-    run: Run, plan: Plan, done: Sequence[ShardDone], settings: Settings, output: OutputFolder
+    run: Run,
+    plan: Plan,
+    done: Sequence[ShardDone],
+    settings: Settings,
+    output: OutputFolder,
+    earlier: EarlierManifest | None = None,
 ) -> RunResult:
     """Check the sum, write the output manifest and the summary, remove the scratch folder.
+
+    With ``earlier`` the manifest is that one's, with what came of its FAILED items now.
 
     Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
     be read or manifests not be written; nothing is published then, and the reports stay.
@@ -37,14 +46,16 @@ async def publish_run(
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
     try:
         tally = await _account(plan, done, output)
-        parts = range(-(-plan.items // settings.manifest_lines))
-        for part in parts[1:]:
-            await _write_part(run, plan, done, output, part, settings.manifest_lines)
+        if earlier is not None:
+            await _account_for_whole(run, plan, done, output, earlier)
+        lines = settings.manifest_lines
+        parts = range(-(-(plan.kept + plan.items) // lines))
+        await _write_parts(run, output, parts[1:], lines, _lines(run, done, output, earlier))
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
-        await _write_part(run, plan, done, output, 0, settings.manifest_lines)
+        await _write_parts(run, output, parts[:1], lines, _lines(run, done, output, earlier))
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
     try:
@@ -88,29 +99,68 @@ async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) 
     return tally
 
 
-async def _write_part(
-    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, part: int, lines: int
+async def _account_for_whole(
+    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, earlier: EarlierManifest
 ) -> None:
-    first, behind = part * lines, min((part + 1) * lines, plan.items)
-    within = [one for one in done if one.shard.first_item < behind and one.shard.behind > first]
+    """Make sure, before anything is published, that the merged manifest has every line of the earlier one."""
+    found = 0
+    async with aclosing(_lines(run, done, output, earlier)) as lines:
+        async for _ in lines:
+            found += 1
+    if found != plan.kept + plan.items:
+        raise AccountError(
+            f"{plan.kept} SUCCESSFUL lines were to be kept and {plan.items} items were planned, but there are {found} "
+            "lines, so the output manifest is not published."
+        )
+
+
+async def _lines(
+    run: Run, done: Sequence[ShardDone], output: OutputFolder, earlier: EarlierManifest | None
+) -> AsyncGenerator[str]:
+    """The lines of the output manifest, in order."""
+    async with aclosing(_outcomes(run, done, output)) as outcomes:
+        if earlier is None:
+            async for _, line in outcomes:
+                yield line
+        else:
+            async with aclosing(earlier.merged(outcomes)) as merged:
+                async for line in merged:
+                    yield line
+
+
+async def _outcomes(run: Run, done: Sequence[ShardDone], output: OutputFolder) -> AsyncGenerator[tuple[Outcome, str]]:
+    """What came of each item of this run, with its line."""
     results = str(output.root.child(run.names.result_folder))
-    async with output.stream(run.names.manifest(part)) as writer:
-        text: list[str] = []
-        size = 0
-        async for outcomes, _ in _reports(within, output):
-            for outcome in outcomes:
-                if first <= outcome.number < behind:
-                    line = (
-                        failed_line(outcome.source, outcome.message)
-                        if outcome.message
-                        else successful_line(outcome.source, f"{results}/{outcome.result_name}")
-                    )
+    async for outcomes, _ in _reports(done, output):
+        for outcome in outcomes:
+            if outcome.message:
+                yield outcome, failed_line(outcome.source, outcome.message)
+            else:
+                yield outcome, successful_line(outcome.source, f"{results}/{outcome.result_name}")
+
+
+async def _write_parts(
+    run: Run, output: OutputFolder, parts: range, lines_of_a_part: int, lines: AsyncGenerator[str]
+) -> None:
+    """Write some parts of the output manifest, one after the other, from all its lines."""
+    async with aclosing(lines):
+        if not parts:
+            return
+        for _ in range(parts.start * lines_of_a_part):
+            await anext(lines)
+        for part in parts:
+            async with output.stream(run.names.manifest(part)) as writer:
+                text: list[str] = []
+                size = 0
+                for _ in range(lines_of_a_part):
+                    if not (line := await anext(lines, "")):
+                        break
                     text.append(line)
                     size += len(line)
                     if size >= FLUSH_BYTES:
                         await writer.write("".join(text).encode())
                         text, size = [], 0
-        await writer.write("".join(text).encode())
+                await writer.write("".join(text).encode())
 
 
 def _result(
@@ -121,15 +171,15 @@ def _result(
     by_hand = stopped == STOPPED_BY_HAND
     failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
     if not failure and not by_hand and not tally.successful:
-        failure = f"No item succeeded: all {plan.items} failed."
+        failure = f"No item succeeded: all {plan.items} {'failed' if run.failed_of is None else 'failed again'}."
     return RunResult(
         task_id=run.task_id,
         name=run.service.name,
         manifest=manifests[0],
         manifests=manifests,
         summary=str(output.root.child(run.names.summary)),
-        items=plan.items,
-        successful=tally.successful,
+        items=plan.kept + plan.items,
+        successful=plan.kept + tally.successful,
         failed=tally.failed,
         seconds=_seconds(plan, done, started),
         top_causes=tuple(tally.top_causes()),
@@ -163,7 +213,8 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "name": run.service.name,
         "model": {"name": run.service.model if run.serving != "running" else None, "version": run.model_version,
                   "type": run.config.model_type, "serving": run.serving},
-        "items": {"planned": plan.items, "successful": tally.successful, "failed": tally.failed},
+        "items": {"planned": result.items, "successful": result.successful, "failed": result.failed},
+        **_of_earlier(run, plan),
         "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
         "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},
         "requests": tally.requests,
@@ -180,6 +231,12 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "failure": result.failure,
         "stopped": result.stopped,
     }  # fmt: skip
+
+
+def _of_earlier(run: Run, plan: Plan) -> dict[str, Any]:
+    if run.service.failed_of is None:
+        return {}
+    return {"failed_of": redact(run.service.failed_of), "merged_lines": plan.kept}
 
 
 def _deaths(done: Sequence[ShardDone]) -> int:

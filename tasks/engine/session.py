@@ -23,7 +23,7 @@ from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
-from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run
+from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
@@ -84,7 +84,9 @@ class Session:
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
         self.halted = False
-        """Set once somebody has stopped the run by hand: what is under way is dropped, too."""
+        """Set once what is under way is dropped, too: somebody has stopped the run by hand, or its time is over."""
+        self._by_hand = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._halted = asyncio.Event()
         self.shards: dict[str, ShardWork] = {}
@@ -119,6 +121,14 @@ class Session:
             on_log=lambda instance, log: self._outputs.follow(instance, log, self._secrets),
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
+        if run.deadline_at is not None:
+            self._set_alarm(run.deadline_at - time.time(), deadline_passed(service.deadline_minutes))
+
+    def _set_alarm(self, seconds: float, reason: str) -> None:
+        if seconds <= 0:  # at once: a timer's turn comes after the first items
+            self.halt(reason)
+        else:
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self.halt, reason)
 
     async def start(self) -> None:
         """Prepare and start the instances, once for all shards; returns early if the run is halted.
@@ -247,11 +257,12 @@ class Session:
         self.stopped = self.stopped or reason
         self._stopping.set()
 
-    def halt(self) -> None:
-        """Stop by hand: also what is under way is dropped, and ends FAILED as stopped."""
+    def halt(self, reason: str = STOPPED_BY_HAND) -> None:
+        """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
         if not self.halted:
             self.halted = True
-            self.stop(STOPPED_BY_HAND)
+            self._by_hand = reason == STOPPED_BY_HAND
+            self.stop(reason)
             self._halted.set()
             for worker in self.workers:
                 worker.cancel()
@@ -271,7 +282,7 @@ class Session:
     @property
     def not_processed(self) -> str:
         """Message of an item that was not sent any more; empty while all is well."""
-        if self.halted:
+        if self._by_hand:
             return "The run was stopped before it was processed."
         return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
 
@@ -288,6 +299,8 @@ class Session:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         under_way = [*self._work, *([self._starting] if self._starting else [])]
         for task in under_way:
             task.cancel()

@@ -470,7 +470,7 @@ def test_refused__is_told_in_one_line() -> None:
 
     async def work() -> ObjectError:
         with pytest.raises(ObjectError) as raised:
-            await Storage(Settings(), {"s3": credentials}).read(parse_address("s3://bucket/key"))
+            await Storage(Settings(storage_retry_seconds=2), {"s3": credentials}).read(parse_address("s3://bucket/key"))
         return raised.value
 
     assert one_line(run(work()), "the-access-key", "the-secret") == "The storage cannot be reached."

@@ -63,7 +63,8 @@ def shard(tmp_path: Path, fake: FakeModelServer) -> Shard:
     """A shard whose last items wait for the file `gate`, on a bucket; its keys are not known yet."""
     made = make_run(fake.url, "s3://data/out", error_threshold=0)
     made = made.model_copy(update={"service": made.service.model_copy(update={"input_path": "s3://data/in"})})
-    return Shard(made, items_of("s3://data/in", [f"{number:02d}" for number in range(FREE + HELD)]), report_seconds=0.1)
+    items = items_of("s3://data/in", [f"{number:02d}" for number in range(FREE + HELD)])
+    return Shard(made, items, report_seconds=0.1, storage_retry_seconds=1)
 
 
 @pytest.mark.parametrize("number", [0, None])

@@ -14,6 +14,7 @@ requests of that same item (kept over restarts when there is a state file), afte
 | FAIL:hang | no answer ever, the connection stays open |
 | FAIL:until:<file> | the usual answer, once the file exists |
 | FAIL:die, FAIL:die:<times> | the server's process ends with code 137 |
+| FAIL:leak:<MiB> | the usual answer, and the server keeps so much more memory |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 MARKER = re.compile(rb"FAIL:([a-z0-9]+)(?::(\d+(?:\.\d+)?))?(?::(\d+))?")
 GATE = re.compile(rb'FAIL:until:([^\s"]+)')
+LEAKED: list[bytes] = []
 JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
@@ -105,9 +107,11 @@ def answer_for(path: str, body: bytes, counts: Counts) -> Answer:
 
 
 def usual_body(path: str, body: bytes) -> bytes:
-    """The body of a success: an echo, one iris answer per element, or a small JSON."""
+    """The body of a success: an echo, one iris answer per element, the item's key, or a small JSON."""
     if path == "/echo":
         return body
+    if path == "/key":
+        return b'{"key": "%s"}' % item_key(body).encode()
     if path == "/iris":
         rows = json.loads(body)["data"]["req_data"]
         return json.dumps({"data": {"resp_data": [iris(row) for row in rows]}}).encode()
@@ -128,6 +132,9 @@ def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) ->
     usual = Answer(body=usual_body(path, body))
     if what == "slow":
         return Answer(body=usual.body, delay_seconds=float(first or 1))
+    if what == "leak":
+        LEAKED.append(os.urandom(1) * (int(float(first or 1)) << 20))
+        return usual
     if what == "until" and (gate := GATE.match(body, marker.start())):
         return Answer(body=usual.body, gate=Path(gate[1].decode()))
     if what in {"close", "die", "hang"}:

@@ -40,6 +40,8 @@ class PrefectServer:
     auth_string: str = ""
     database: Path | None = None
     """The SQLite database, if it is one."""
+    web: WebServer | None = None
+    """Its process, which can be ended and started again."""
 
     @property
     def ui(self) -> str:
@@ -153,6 +155,32 @@ class WorkerProcess:
             processes.stop(self.process, 45)
 
 
+class WebServer:
+    """The process of a Prefect server, which can be ended and started again on the same port."""
+
+    def __init__(self, port: int, log: Path, options: Sequence[str]) -> None:
+        self.environment: Mapping[str, str] = {}
+        self._port = port
+        self._log = log
+        self._command = _prefect("server", "start", "--host", "127.0.0.1", "--port", str(port), *options)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self.process = processes.start(self._command, self._log, self.environment)
+        processes.wait_until(self._answers, self.process, self._log, START_SECONDS)
+
+    def stop(self) -> None:
+        """End the server."""
+        if self.process is not None:
+            processes.stop(self.process, 15)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"http://127.0.0.1:{self._port}/api/health", timeout=2).status_code in (200, 401)
+        return False
+
+
 def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", *arguments]
 
@@ -170,14 +198,21 @@ def _web_server(
     address: str = "127.0.0.1",
 ) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
+<<<<<<< HEAD
     server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database)
     environment = _environment(server) | {
+=======
+    web = WebServer(port, folder / "server.log", options)
+    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database, web)
+    web.environment = _environment(server) | {
+>>>>>>> main
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({"PREFECT_SERVER_API_AUTH_STRING": auth_string} if auth_string else {}),
         **own,
     }
+<<<<<<< HEAD
     log = folder / "server.log"
     command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
     process = processes.start(command, log, environment)
@@ -187,11 +222,13 @@ def _web_server(
             return requests.get(f"{server.api}/health", timeout=2).status_code in (200, 401)
         return False
 
+=======
+>>>>>>> main
     try:
-        processes.wait_until(answers, process, log, START_SECONDS)
+        web.start()
         yield server
     finally:
-        processes.stop(process, 15)
+        web.stop()
 
 
 @contextlib.contextmanager

@@ -52,10 +52,11 @@ class S3Server:
         address: str = "127.0.0.1",
     ) -> None:  # fmt: skip
         self.folder = Path(folder)
-        self._address = address
+        self._host = address
         self.access_key = "TESTACCESSKEY"
         self.secret_key = secrets.token_hex(20)
         self.endpoint = ""
+        self._address = ""
         self._dir_cache = dir_cache
         self._timeout_seconds = timeout_seconds
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,14 +69,19 @@ class S3Server:
         return self.folder.with_name(self.folder.name + ".rclone.log")
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start the server; after `stop` again, on the same port and with the same objects."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder.with_name(self.folder.name + ".rclone.conf")
         config.write_text("")
-        address = f"{self._address}:{processes.free_port()}"
-        self.endpoint = f"http://{address}"
+        self._address = self._address or f"{self._host}:{processes.free_port()}"
+        self.endpoint = f"http://{self._address}"
         command = [
             *(str(rclone_binary()), "serve", "s3", str(self.folder)),
-            *("--addr", address, "--auth-key", f"{self.access_key},{self.secret_key}"),
+            *("--addr", self._address, "--auth-key", f"{self.access_key},{self.secret_key}"),
             *("--config", str(config), "--dir-cache-time", self._dir_cache, "--poll-interval", "0"),
         ]
         # Settings of the machine must not leak into the server: RCLONE_* variables are options of rclone.
@@ -86,7 +92,6 @@ class S3Server:
         except BaseException:
             self.stop()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

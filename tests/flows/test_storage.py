@@ -167,6 +167,7 @@ def test_storage__that_is_gone_in_the_middle_fails_items_and_then_the_run(
     run_service: Any, running: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The input is a manifest on the local disk, so that only its items need the storage.
+    monkeypatch.setenv("THRESHER_STORAGE_RETRY_SECONDS", "2")
     with S3Server(tmp_path / "gone") as other:
         for name, value in other.environment().items():
             monkeypatch.setenv(name, value)

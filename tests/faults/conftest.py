@@ -1,0 +1,63 @@
+"""Scenarios for the fault tests: each in a folder of its own, with processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.s3_proxy import S3Proxy
+from fakes.s3_server import S3Server
+from faults.scenario import FlowRun, S3Scenario, Scenario
+
+
+@pytest.fixture(params=[1], ids=lambda number: f"instances-{number}")
+def instances(request: pytest.FixtureRequest) -> int:
+    """How many instances the service has: more than one is distributed computing mode."""
+    number: int = request.param
+    return number
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, prefect_server: str, processes_of: Any, package: Any, instances: int) -> Scenario:
+    """A service on local disks."""
+    return Scenario(tmp_path, prefect_server, processes_of, package, instances)
+
+
+@pytest.fixture
+def s3(tmp_path: Path) -> Iterator[S3Server]:
+    """An S3 server of this test's own, with an empty bucket `data`."""
+    with S3Server(tmp_path / "s3") as server:
+        server.make_bucket("data")
+        yield server
+
+
+@pytest.fixture
+def proxy(s3: S3Server) -> Iterator[S3Proxy]:
+    """What stands before it."""
+    with S3Proxy(s3.endpoint) as one:
+        yield one
+
+
+@pytest.fixture
+def s3_scenario(
+    tmp_path: Path, prefect_server: str, processes_of: Any, package: Any, s3: S3Server, request: pytest.FixtureRequest
+) -> S3Scenario:
+    """A service in a bucket, behind the proxy if the test uses one."""
+    endpoint = request.getfixturevalue("proxy").endpoint if "proxy" in request.fixturenames else ""
+    return S3Scenario(tmp_path, prefect_server, processes_of, package).use(s3, endpoint)
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., FlowRun]]:
+    """Starts the first try of a scenario's run; what still runs at the end of the test is ended."""
+    begun: list[FlowRun] = []
+
+    def start(scenario: Scenario, task_id: str = "") -> FlowRun:
+        begun.append(FlowRun(scenario, task_id))
+        return begun[-1] if task_id else begun[-1].start()
+
+    yield start
+    for run in begun:
+        run.close()

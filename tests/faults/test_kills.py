@@ -1,0 +1,53 @@
+"""Processes that are killed in the middle of a run: whatever it was, the run (resumed if need be) has every item."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+from faults.scenario import FlowRun, Scenario, assert_nothing_lost
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+
+Begin = Callable[..., FlowRun]
+
+
+def test_run__without_faults_gives_what_the_corpus_says(scenario: Scenario, begin: Begin) -> None:
+    scenario.prepare().gate.touch()
+    summary = assert_nothing_lost(begin(scenario).wait())
+    assert summary["items"] == {"planned": 520, "successful": 500, "failed": 20}
+    assert summary["model_server_deaths"] == 0 and len(summary["top_causes"]) == 3
+
+
+def test_run__goes_on_after_its_model_server_is_killed(scenario: Scenario, begin: Begin) -> None:
+    run = begin(scenario.prepare())
+    run.until(scenario.is_in_the_middle)
+    for pid in scenario.model_servers:
+        os.kill(pid, signal.SIGKILL)
+    run.until(lambda: scenario.starts() > scenario.instances, "another model server")
+    scenario.gate.touch()
+    summary = assert_nothing_lost(run.wait())
+    assert summary["model_server_deaths"] == 1
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "process-group"])
+def test_run__is_resumed_after_its_process_is_killed(scenario: Scenario, begin: Begin, group: bool) -> None:
+    run = begin(scenario.prepare())
+    run.until(scenario.is_in_the_middle)
+    assert run.signal(signal.SIGKILL, group=group) == -signal.SIGKILL
+    scenario.assert_nothing_left()
+    before = scenario.results()
+    scenario.gate.touch()
+    assert before < 500
+    assert_nothing_lost(run.resume().wait())
+
+
+def test_run__goes_on_after_its_warden_is_killed(scenario: Scenario, begin: Begin) -> None:
+    run = begin(scenario.prepare())
+    run.until(scenario.is_in_the_middle)
+    for pid in scenario.pids("warden.py"):
+        os.kill(pid, signal.SIGKILL)
+    scenario.gate.touch()
+    assert_nothing_lost(run.wait())

@@ -1,0 +1,130 @@
+"""Prefect's server and workers: gone for a while, or killed, in the middle of a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import prefect_servers, processes
+from fakes.prefect_servers import PrefectServer, WorkerProcess
+from faults.scenario import FINAL, RUN_SECONDS, FlowRun, Scenario, assert_nothing_lost
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("faults-server")]
+
+Begin = Callable[..., FlowRun]
+OUTAGE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[PrefectServer]:
+    """A Prefect server of these tests' own, with the pools of the project."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from deployments.pools import apply_pools
+
+    with prefect_servers.sqlite_server(tmp_path_factory.mktemp("faults-server")) as one:
+        with temporary_settings(updates={PREFECT_API_URL: one.api}):
+            apply_pools(Path("infra/pools").absolute())
+        yield one
+
+
+@pytest.fixture
+def scenario(tmp_path: Path, server: PrefectServer, processes_of: Any, package: Any, instances: int) -> Scenario:
+    """A service on local disks, whose runs that server knows."""
+    return Scenario(tmp_path, server.api, processes_of, package, instances)
+
+
+@pytest.fixture
+def worker(server: PrefectServer, scenario: Scenario) -> Iterator[WorkerProcess]:
+    """A worker of the pool, from whose TMPDIR its runs are known."""
+    with prefect_servers.worker(server, "public-cpu", scenario.environment) as one:
+        yield one
+
+
+@pytest.fixture
+def deployed(server: PrefectServer, scenario: Scenario, worker: WorkerProcess, begin: Begin) -> Callable[[], FlowRun]:
+    """Deploys the scenario's service; its first run, which the worker starts."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from deployments import lifecycle
+
+    def deploy() -> FlowRun:
+        with temporary_settings(updates={PREFECT_API_URL: server.api}):
+            service = lifecycle.deploy(scenario.fields)
+        assert service.last_run is not None
+        return begin(scenario, service.last_run.id)
+
+    return deploy
+
+
+def flow_process(run: FlowRun) -> list[int]:
+    """The process of a run that a worker has started."""
+    mark = f"PREFECT__FLOW_RUN_ID={run.task_id}".encode()
+    found = []
+    for pid in run.scenario.pids("flow_engine", "!warden.py") or run.scenario.pids("prefect", "!warden.py"):
+        try:
+            if mark in Path(f"/proc/{pid}/environ").read_bytes():
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def ended(run: FlowRun) -> str:
+    """The type of the run's final state."""
+    state = processes.poll(
+        lambda: found if (found := run.state())["type"] in FINAL else None, lambda: f"the end of {run.told()}",
+        RUN_SECONDS,
+    )  # fmt: skip
+    return str(state["type"])
+
+
+def test_run__outlasts_a_prefect_server_that_is_gone_for_thirty_seconds(
+    scenario: Scenario, server: PrefectServer, begin: Begin
+) -> None:
+    assert server.web is not None
+    run = begin(scenario.prepare())
+    run.until(scenario.is_in_the_middle)
+    server.web.stop()
+    try:
+        scenario.gate.touch()  # shards end, others begin, and the run itself, while nobody hears of it
+        time.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tried
+    finally:
+        server.web.start()
+    assert_nothing_lost(run.wait())
+
+
+def test_deployed_run__is_resumed_after_its_process_is_killed(
+    scenario: Scenario, deployed: Callable[[], FlowRun]
+) -> None:
+    scenario.prepare()
+    run = deployed()
+    run.until(scenario.is_in_the_middle)
+    for pid in flow_process(run):
+        os.kill(pid, signal.SIGKILL)
+    assert ended(run) == "CRASHED"
+    scenario.assert_nothing_left()
+    scenario.gate.touch()
+    run.await_retry()
+    assert_nothing_lost(run)
+
+
+def test_deployed_run__goes_on_after_its_worker_is_killed(
+    scenario: Scenario, worker: WorkerProcess, deployed: Callable[[], FlowRun]
+) -> None:
+    scenario.prepare()
+    run = deployed()
+    run.until(scenario.is_in_the_middle)
+    assert worker.process is not None
+    worker.process.kill()
+    worker.process.wait()
+    worker.start()
+    scenario.gate.touch()
+    if ended(run) != "COMPLETED":  # whoever took it for lost
+        run.await_retry()
+    assert_nothing_lost(run)

@@ -1,0 +1,103 @@
+"""SIGTERM in each phase of a run, of the command and of a deployed run's process; retried, every item has its line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import processes
+from fakes.s3_proxy import Rule, S3Proxy
+from faults.corpus import Corpus
+from faults.scenario import RUN_SECONDS, FlowRun, S3Scenario, assert_nothing_lost
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+
+Begin = Callable[..., FlowRun]
+HELD_REQUESTS = {
+    "validating": Rule("hold", target=r"data"),
+    "planning": Rule("hold", method="PUT", target=r"plan"),
+    "publishing": Rule("hold", method="PUT", target=r"\.summary\.json"),
+}
+PHASES = ("validating", "planning", "preparing", "inferring", "publishing")
+END_SECONDS = 60.0
+"""A run that is told to end has ended within this time, however busy the machine."""
+
+
+class Phase:
+    """A run that stands still in one phase, until it is let go."""
+
+    def __init__(self, name: str, scenario: S3Scenario, proxy: S3Proxy) -> None:
+        self._scenario = scenario
+        self._rule = proxy.add(Rule(HELD_REQUESTS[name].action, HELD_REQUESTS[name].method, HELD_REQUESTS[name].target)
+                               ) if name in HELD_REQUESTS else None  # fmt: skip
+        self._healthy = scenario.folder / "healthy"
+        self._name = name
+        scenario.prepare(Corpus(scenario.held, links=False), "--health-when", str(self._healthy))
+        if name != "preparing":
+            self._healthy.touch()
+        if name != "inferring":
+            scenario.gate.touch()
+
+    def reached(self) -> bool:
+        """Whether the run stands still in the phase."""
+        if self._rule is not None:
+            return self._rule.done > 0
+        return self._scenario.starts() > 0 if self._name == "preparing" else self._scenario.is_in_the_middle()
+
+    def let_go(self) -> None:
+        """From now on nothing holds it."""
+        if self._rule is not None:
+            self._rule.release()
+        self._healthy.touch()
+        self._scenario.gate.touch()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_run__whose_process_got_sigterm_is_resumed(
+    s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin, phase: str
+) -> None:
+    stands = Phase(phase, s3_scenario, proxy)
+    run = begin(s3_scenario)
+    run.until(stands.reached)
+    run.signal(signal.SIGTERM)
+    assert run.state()["type"] == "CRASHED", run.told()
+    s3_scenario.assert_nothing_left()
+    stands.let_go()
+    assert_nothing_lost(run.resume().wait())
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
+    s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin, thresher: Any, tmp_path: Path, phase: str
+) -> None:
+    stands = Phase(phase, s3_scenario, proxy)
+    (tmp_path / "service.json").write_text(json.dumps(s3_scenario.fields))  # JSON is YAML
+    environment = thresher.environment(s3_scenario.environment)
+    log = tmp_path / "command.log"
+    with log.open("wb") as output:
+        command = subprocess.Popen(
+            thresher.command(["run", tmp_path / "service.json"]), cwd=tmp_path, env=environment,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=processes.die_with_parent,
+        )  # fmt: skip
+
+    def reached() -> bool:
+        assert command.poll() is None, log.read_text()
+        return stands.reached()
+
+    try:
+        processes.poll(reached, lambda: f"{phase}: {log.read_text()}", RUN_SECONDS)
+        command.terminate()
+        assert command.wait(END_SECONDS) != 0
+    finally:
+        processes.stop(command)
+    assert "Traceback" not in log.read_text()
+    s3_scenario.assert_nothing_left()
+    body = {"flow_runs": {"name": {"any_": [s3_scenario.fields["name"]]}}}
+    (found,) = s3_scenario.ask("/flow_runs/filter", body)
+    stands.let_go()
+    assert_nothing_lost(begin(s3_scenario, found["id"]).resume().wait())

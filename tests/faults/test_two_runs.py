@@ -1,0 +1,23 @@
+"""Two runs at the same moment, with one output folder: neither disturbs the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from faults.scenario import FlowRun, Scenario, assert_nothing_lost
+
+pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+
+
+def test_runs__that_write_into_one_folder_are_both_complete(scenario: Scenario, begin: Callable[..., FlowRun]) -> None:
+    scenario.prepare()
+    one, other = begin(scenario), begin(scenario)
+    for run in (one, other):
+        run.until(lambda run=run: len(list(scenario.output.glob(f"infer-result-{run.task_id}/*/*"))) > 60)
+    scenario.gate.touch()
+    for run in (one, other):
+        run.wait()
+    assert_nothing_lost(one, others=(other.task_id,))
+    assert_nothing_lost(other, others=(one.task_id,))
+    scenario.assert_nothing_left()
