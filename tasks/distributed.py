@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 import dask
 from distributed import CancelledError as TaskCancelled
 from distributed import KilledWorker
+from distributed.client import ClosedClientError
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.context import get_settings_context
@@ -116,6 +117,8 @@ class _Coordinator:
         self._given_up: dict[int, str] = {}
         self._losses: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._futures: dict[str, tuple[str, Any]] = {}
+        """By the key of a shard that is being worked on: by whom, and what will come of it."""
         self._failure: BaseException | None = None
         self._stopped: str | None = None
         """Why the run is stopped early; empty if by hand, None while it is not."""
@@ -126,8 +129,9 @@ class _Coordinator:
     async def run(self) -> list[ShardDone]:
         self._progress.enter("preparing")
         deadline = asyncio.get_running_loop().time() + self._run.service.timeout_minutes * 60
+        # Beside the rest: a scheduler that does not answer must not hold up what is heard of the instances.
+        self._on_errand(self._keep_looking_for_workers())
         while not self._sharing.finished:
-            await self._look_for_workers()
             self._look_at_stops()
             if self._failure is not None:
                 raise self._failure
@@ -141,6 +145,16 @@ class _Coordinator:
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
         self._show()
         return self._sharing.results
+
+    async def _keep_looking_for_workers(self) -> None:
+        while True:
+            try:
+                await self._look_for_workers()
+            except Exception as error:
+                self._failure = error
+                self._wake.set()
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _look_for_workers(self) -> None:
         there = set(await self._ask(self._cluster.workers()))
@@ -156,6 +170,9 @@ class _Coordinator:
 
     def _forget(self, worker: str) -> None:
         self._sharing.lost(worker)
+        for instance, future in list(self._futures.values()):
+            if instance == worker:
+                self._on_errand(asyncio.to_thread(_cancel, future))
         self._reports.pop(worker, None)
         self._told.pop(worker, None)
         number = self._numbers.pop(worker, None)
@@ -186,6 +203,7 @@ class _Coordinator:
                     )
                 if begun:
                     report = await self._ask(self._cluster.ask(worker, instances.look, self._run.task_id))
+                    begun = report is not None  # it ends by itself if it was not looked at for long
                     if report is not None:
                         await self._heard(worker, number, report)
             except (OSError, TimeoutError):
@@ -243,13 +261,16 @@ class _Coordinator:
         if isinstance(move, TakeBack):
             self._on_errand(self._take_back(move))
             return
-        # If it is lost meanwhile, another may take it.
-        with dask.annotate(  # type: ignore[attr-defined]
-            workers=[move.instance], allow_other_workers=True
-        ):
-            future = self._submit(self._run, self._planned.items, move.shard)
+        # To it alone: when it is lost, the shard is given to another one here. Dask never would, if there was no other
+        # when it was lost.
+        with dask.annotate(workers=[move.instance]):  # type: ignore[attr-defined]
+            try:
+                future = self._submit(self._run, self._planned.items, move.shard)
+            except ClosedClientError:
+                raise self._cluster.gone() from None
         loop = asyncio.get_running_loop()
         key = move.shard.key
+        self._futures[key] = (move.instance, future)
 
         def ended(_: PrefectFuture[Any]) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -273,6 +294,7 @@ class _Coordinator:
         self._wake.set()
 
     async def _ended(self, key: str, future: PrefectFuture[Any]) -> None:
+        self._futures.pop(key, None)
         try:
             done = await asyncio.to_thread(future.result)
             self._sharing.ended(key, done)
@@ -302,6 +324,12 @@ class _Coordinator:
         with suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*ends, return_exceptions=True)
+
+
+def _cancel(future: Any) -> None:
+    """Have Dask forget a task; whoever waits for it hears that it was cancelled."""
+    with suppress(ClosedClientError, OSError):
+        future.wrapped_future.cancel()
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:

@@ -69,7 +69,12 @@ class DaskCluster:
         return cluster
 
     async def workers(self) -> list[str]:
-        """Addresses of the workers that the scheduler knows now; the last known ones while it does not answer."""
+        """Addresses of the workers that the scheduler knows now; the last known ones while it does not answer.
+
+        Raises ModelServerError once it has not answered for long.
+        """
+        if self._client.status in ("closing", "closed"):
+            raise self.gone()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
                 return list((await self._rpc.identity(n_workers=-1))["workers"])
@@ -85,6 +90,10 @@ class DaskCluster:
         if worker not in answers:
             raise OSError(f"the worker {worker} is gone")
         return answers[worker]
+
+    def gone(self) -> ModelServerError:
+        """The error of a scheduler that is not there any more."""
+        return ModelServerError(f"The Dask scheduler {self.address} of the resource pool does not answer any more.")
 
     @property
     def said(self) -> str:

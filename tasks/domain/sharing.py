@@ -157,7 +157,7 @@ class Sharing:
                     other.forget(key)
 
     def lost(self, instance: str) -> None:
-        """An instance's process is gone. Its shards come to another one by themselves."""
+        """An instance's process is gone. For each of its shards :meth:`failed` is called, too."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]

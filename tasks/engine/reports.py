@@ -4,7 +4,8 @@ All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose
 or part of it, and the try of the run:
 
 ``report-<first>-<attempt>.parquet``
-    every outcome of a shard that is done;
+    every outcome of a shard that is done. In distributed mode the name holds who wrote it as well: a process that was
+    given up for lost may still write, when another one has done the shard;
 ``part-<first>-<attempt>-<milliseconds>.parquet``
     the outcomes of some seconds, until there is the report;
 ``cut-<first>-<attempt>-<behind>``
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,6 +41,7 @@ class Reporter:
         self._fresh: list[Outcome] = []
         self._parts: list[str] = []
         self._whole = ""
+        self._writer = secrets.token_hex(4)
         self._flushing: asyncio.Future[None] | None = None
         self.sent = Tally()
         """Requests only."""
@@ -49,7 +52,8 @@ class Reporter:
     @property
     def report_name(self) -> str:
         """Name of the shard's report, below the scratch folder."""
-        return self.shard.report_name(self._session.run.attempt)
+        attempt = self._session.run.attempt
+        return self.shard.report_name(attempt if self._session.number is None else f"{attempt}-{self._writer}")
 
     def _name(self, kind: str) -> str:
         return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import launcher
 from tasks.clients.devices import DeviceLease, devices, lease
-from tasks.clients.failures import ObjectError
+from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
+from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed
 from tasks.engine.budget import Budget
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUNNING_TIMEOUT_SECONDS = 60.0
+REACH_SECONDS = 2.0
+"""Between two looks at a storage that did not answer."""
 REMOTE_AT_ONCE = 64
 """Reads and writes of remote objects under way at once, in one process."""
 
@@ -78,6 +81,8 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self.cut_off = ""
+        """Why this process cannot do its part, though others may; empty while it can."""
         self.halted = False
         """Set once what is under way is dropped, too: somebody has stopped the run by hand, or its time is over."""
         self._by_hand = False
@@ -205,6 +210,37 @@ class Session:
         finally:
             task.cancel()
             self._work.discard(task)
+
+    @property
+    def lost(self) -> bool:
+        """Whether other processes are to go on with what this one has not done."""
+        return self.number is not None and not self.stopped and (self.group.lost or bool(self.cut_off))
+
+    def does_not_reach(self, address: Address) -> None:
+        """Told of a file or object on a storage that does not answer this process, however often it was asked.
+
+        If it is where the run's input or output is, and other processes have instances of the run, they go on, until
+        the storage answers again.
+        """
+        own = [(one.scheme, one.bucket) for one in (self.output.root, parse_address(self.run.service.input_path))]
+        if self.number is not None and not self.cut_off and (address.scheme, address.bucket) in own:
+            self.cut_off = f"it does not reach {address.scheme}://{address.bucket}."
+            looking = asyncio.create_task(self._until_reached(address))
+            self._work.add(looking)
+            looking.add_done_callback(self._work.discard)
+
+    async def _until_reached(self, address: Address) -> None:
+        while True:
+            await asyncio.sleep(REACH_SECONDS)
+            try:
+                await self.storage.read(address, self.settings.max_item_bytes)
+            except ObjectError as error:
+                if error.unreachable:
+                    continue
+            except TooLarge:
+                pass
+            self.cut_off = ""
+            return
 
     def count_failure(self) -> None:
         """Count a failed item; stops the run early if the service's threshold is passed."""

@@ -77,12 +77,12 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def sqlite_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
+def sqlite_server(folder: Path, *, auth_string: str = "", address: str = "127.0.0.1") -> Iterator[PrefectServer]:
     """A Prefect server in one process, with its database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "prefect.db"
     own = {"PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database)}
-    with _web_server(folder, own, auth_string, database=database) as server:
+    with _web_server(folder, own, auth_string, database=database, address=address) as server:
         yield server
 
 
@@ -194,18 +194,36 @@ def _environment(server: PrefectServer) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _web_server(
-    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None
-) -> Iterator[PrefectServer]:
+    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None,
+    address: str = "127.0.0.1",
+) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
+<<<<<<< HEAD
+    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database)
+    environment = _environment(server) | {
+=======
     web = WebServer(port, folder / "server.log", options)
     server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database, web)
     web.environment = _environment(server) | {
+>>>>>>> main
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({"PREFECT_SERVER_API_AUTH_STRING": auth_string} if auth_string else {}),
         **own,
     }
+<<<<<<< HEAD
+    log = folder / "server.log"
+    command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
+    process = processes.start(command, log, environment)
+
+    def answers() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{server.api}/health", timeout=2).status_code in (200, 401)
+        return False
+
+=======
+>>>>>>> main
     try:
         web.start()
         yield server
