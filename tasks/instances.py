@@ -106,9 +106,12 @@ async def _look(task_id: str) -> InstanceReport | None:
     if session is None:
         return None
     shards = {
-        key: ShardLoad(work.supply.left, work.supply.weight, work.reporter.done, work.reporter.failed)
+        key: ShardLoad(
+            left=work.supply.left, weight=work.supply.weight, done=work.reporter.done, failed=work.reporter.failed,
+            behind=work.reporter.shard.behind,
+        )
         for key, work in session.shards.items()
-    }
+    }  # fmt: skip
     error = session.start_error or session.group.loss
     return InstanceReport(
         seconds=time.monotonic(),
