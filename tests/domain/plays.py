@@ -27,7 +27,7 @@ class Played:
     An item takes ``item_seconds`` and ``mib_seconds`` for each MiB, times what ``changes`` (moment, factor) says last.
     In a stall (from, until) nothing goes on; ``silent``: nor is anything heard of it then. From ``unready_at`` on its
     model server answers nothing, until it is given up (``gives_up_at``). ``answer_seconds`` is how long it takes until
-    is heard what it hands back.
+    is heard what it hands back, time by time, over and over.
     """
 
     item_seconds: float = 0.05
@@ -39,7 +39,7 @@ class Played:
     stalls: Sequence[tuple[float, float]] = ()
     silent: bool = False
     changes: Sequence[tuple[float, float]] = ()
-    answer_seconds: float = 0.0
+    answer_seconds: Sequence[float] = (0.0,)
 
     work: dict[str, Supply] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
@@ -47,6 +47,7 @@ class Played:
     free_at: float = 0.0
     current: tuple[str, Item] | None = None
     finished: int = 0
+    asked: int = 0
 
     def seconds(self, item: Item, now: float) -> float:
         """How long an item takes that is begun now, stalls aside."""
@@ -93,7 +94,9 @@ class Play:
     def __init__(self, instances: Sequence[Played], items: int | Sequence[int], shards: int = 1) -> None:
         self.instances = {f"i{number}": one for number, one in enumerate(instances)}
         sizes = [0] * items if isinstance(items, int) else items
-        self.items = [Item(number, f"{number}", f"{number}", size, f"{number}", "") for number, size in enumerate(sizes)]
+        self.items = [
+            Item(number, f"{number}", f"{number}", size, f"{number}", "") for number, size in enumerate(sizes)
+        ]
         each = -(-len(sizes) // shards)
         self.sharing = Sharing(
             [
@@ -210,7 +213,8 @@ class Play:
             return
         self.asked += 1
         done_at = one.stalled_until(self.now)
-        heard_at = done_at + one.answer_seconds
+        heard_at = done_at + one.answer_seconds[one.asked % len(one.answer_seconds)]
+        one.asked += 1
         heard = heard_at - self.now <= ASK_SECONDS
         self.answers.append(_Answer(done_at, heard_at if heard else self.now + ASK_SECONDS, heard, move))
         self._hear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from domain.plays import ASK_SECONDS, Play, Played
+from domain.plays import ASK_SECONDS, NEVER, Play, Played
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,11 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize("shards", [1, 3, 40])
 def test_sharing__with_one_instance_four_times_slower_takes_little_more_than_the_ideal(shards: int) -> None:
-    play = Play([Played(item_seconds=0.02), Played(item_seconds=0.02), Played(item_seconds=0.02), Played(item_seconds=0.08)], 4000, shards)
+    play = Play(
+        [Played(item_seconds=0.02), Played(item_seconds=0.02), Played(item_seconds=0.02), Played(item_seconds=0.08)],
+        4000,
+        shards,
+    )
     ideal = 4000 / (3 / 0.02 + 1 / 0.08)
     assert play.run() <= 1.15 * ideal
 
@@ -118,7 +122,7 @@ def test_sharing__takes_from_an_instance_that_is_not_ready_any_more_all_that_it_
 
 @pytest.mark.parametrize("answer_seconds", [0.5, 5.0, 29.0, 31.0])
 def test_sharing__goes_on_with_answers_that_come_late_or_never(answer_seconds: float) -> None:
-    instances = [Played(answer_seconds=answer_seconds), *[Played() for _ in range(7)]]
+    instances = [Played(answer_seconds=[answer_seconds]), *[Played() for _ in range(7)]]
     play = Play(instances, 8 * 1000)
     assert play.run() <= 1.15 * 1000 * 0.05 + min(ASK_SECONDS, answer_seconds) * 1.1 + 5
 
@@ -134,28 +138,32 @@ def test_sharing__hands_over_as_often_as_instances_and_shards_ask_for() -> None:
 
 
 moments = st.floats(0, 60)
+answers = st.lists(st.sampled_from([0.0, 1.0, 20.0, 40.0]), min_size=1, max_size=3)
 played = st.builds(
     Played,
-    item_seconds=st.sampled_from([0.01, 0.2, 3.0]),
+    item_seconds=st.sampled_from([0.1, 0.5, 3.0]),
     mib_seconds=st.sampled_from([0.0, 1.0]),
     ready_at=st.sampled_from([0.0, 7.0, 40.0]),
-    lost_at=st.one_of(st.just(float("inf")), moments),
-    unready_at=st.one_of(st.just(float("inf")), moments),
+    lost_at=st.one_of(st.just(NEVER), st.just(NEVER), moments),
+    unready_at=st.one_of(st.just(NEVER), st.just(NEVER), moments),
     gives_up_at=st.just(100.0),
     stalls=st.lists(st.tuples(moments, st.floats(1, 50)).map(lambda at: (at[0], at[0] + at[1])), max_size=1),
     silent=st.booleans(),
-    answer_seconds=st.sampled_from([0.0, 1.0, 20.0, 40.0]),
+    answer_seconds=answers,
 )
-sizes = st.lists(st.sampled_from([0, 1000, 12 * MIB]), min_size=1, max_size=150)
+sizes = st.builds(
+    lambda count, seed, large: random.Random(seed).choices([0, 1000, 12 * MIB], [10, 10, large], k=count),
+    st.integers(1, 400), st.integers(0, 99), st.sampled_from([0, 1, 20]),
+)  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(played, max_size=8), sizes, st.integers(1, 12))
+@given(st.lists(played, min_size=1, max_size=6), sizes, st.integers(1, 12), answers)
 def test_sharing__loses_no_item_and_does_none_twice_whatever_the_instances_do(
-    instances: list[Played], drawn: list[int], shards: int
+    instances: list[Played], drawn: list[int], shards: int, answer_seconds: list[float]
 ) -> None:
     # One that is slow, but always there, ends it.
-    play = Play([Played(item_seconds=0.3), *instances], drawn, min(shards, len(drawn)))
+    play = Play([Played(item_seconds=1, answer_seconds=answer_seconds), *instances], drawn, min(shards, len(drawn)))
     play.run()
     assert play.handed_over <= 30 + 4 * len(drawn)
 
