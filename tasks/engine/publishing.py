@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.clients.tables import read_report
+from tasks.clients.tables import read_numbers, read_report
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
@@ -35,16 +37,17 @@ async def publish_run(
     """
     started = time.time()
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
+    reports = _Reports(done, output)
     try:
-        tally = await _account(plan, done, output)
+        tally = await _account(plan, reports)
         parts = range(-(-plan.items // settings.manifest_lines))
         for part in parts[1:]:
-            await _write_part(run, plan, done, output, part, settings.manifest_lines)
+            await _write_part(run, plan, reports, output, part, settings.manifest_lines)
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
-        await _write_part(run, plan, done, output, 0, settings.manifest_lines)
+        await _write_part(run, plan, reports, output, 0, settings.manifest_lines)
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
     try:
@@ -54,31 +57,56 @@ async def publish_run(
     return result
 
 
-async def _reports(done: Sequence[ShardDone], output: OutputFolder) -> AsyncIterator[tuple[list[Outcome], Tally]]:
-    for one in done:
+class _Reports:
+    """The reports of a run, read one by one; the last one is kept, since parts of the manifest end within reports."""
+
+    def __init__(self, done: Sequence[ShardDone], output: OutputFolder) -> None:
+        self._done = done
+        self._output = output
+        self._kept: tuple[str, list[Outcome]] = ("", [])
+
+    async def numbers(self) -> AsyncIterator[tuple[list[int], Tally]]:
+        """The numbers of the items of each, and its tally."""
+        for one in self._done:
+            yield read_numbers(await self._read(one))
+
+    async def outcomes(self, first: int, behind: int) -> AsyncIterator[list[Outcome]]:
+        """The outcomes of these items, once it is sure that all reports fit together."""
+        start = bisect_right(self._done, first, key=lambda one: one.shard.behind)
+        for one in islice(self._done, start, None):
+            shard = one.shard
+            if shard.first_item >= behind:
+                return
+            if self._kept[0] != one.report:
+                self._kept = ("", [])  # one at a time: it may be large
+                self._kept = (one.report, read_report(await self._read(one))[0])
+            yield self._kept[1][max(0, first - shard.first_item) : behind - shard.first_item]
+
+    async def _read(self, one: ShardDone) -> bytes:
+        scratch = self._output.scratch
         try:
-            yield read_report(await output.read(f"{output.scratch.name}/{one.report}"))
+            return await self._output.read(f"{scratch.name}/{one.report}")
         except ObjectError as error:
             if error.missing:
                 raise AccountError(
-                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {output.scratch}, "
+                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {scratch}, "
                     "so the output manifest is not published."
                 ) from None
             raise
 
 
-async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) -> Tally:
+async def _account(plan: Plan, reports: _Reports) -> Tally:
     """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order."""
     tally = Tally()
     expected = 0
-    async for outcomes, part in _reports(done, output):
-        for outcome in outcomes:
-            if outcome.number != expected:
-                raise AccountError(
-                    f"Item {expected} was planned next, but item {outcome.number} was reported, so the output manifest "
-                    "is not published."
-                )
-            expected += 1
+    async for numbers, part in reports.numbers():
+        if numbers != [*range(expected, expected + len(numbers))]:
+            wrong, number = next((wanted, found) for wanted, found in enumerate(numbers, expected) if wanted != found)
+            raise AccountError(
+                f"Item {wrong} was planned next, but item {number} was reported, so the output manifest "
+                "is not published."
+            )
+        expected += len(numbers)
         tally.merge([part])
     if expected != plan.items or tally.successful + tally.failed != plan.items:
         raise AccountError(
@@ -88,28 +116,24 @@ async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) 
     return tally
 
 
-async def _write_part(
-    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, part: int, lines: int
-) -> None:
+async def _write_part(run: Run, plan: Plan, reports: _Reports, output: OutputFolder, part: int, lines: int) -> None:
     first, behind = part * lines, min((part + 1) * lines, plan.items)
-    within = [one for one in done if one.shard.first_item < behind and one.shard.behind > first]
     results = str(output.root.child(run.names.result_folder))
     async with output.stream(run.names.manifest(part)) as writer:
         text: list[str] = []
         size = 0
-        async for outcomes, _ in _reports(within, output):
+        async for outcomes in reports.outcomes(first, behind):
             for outcome in outcomes:
-                if first <= outcome.number < behind:
-                    line = (
-                        failed_line(outcome.source, outcome.message)
-                        if outcome.message
-                        else successful_line(outcome.source, f"{results}/{outcome.result_name}")
-                    )
-                    text.append(line)
-                    size += len(line)
-                    if size >= FLUSH_BYTES:
-                        await writer.write("".join(text).encode())
-                        text, size = [], 0
+                line = (
+                    failed_line(outcome.source, outcome.message)
+                    if outcome.message
+                    else successful_line(outcome.source, f"{results}/{outcome.result_name}")
+                )
+                text.append(line)
+                size += len(line)
+                if size >= FLUSH_BYTES:
+                    await writer.write("".join(text).encode())
+                    text, size = [], 0
         await writer.write("".join(text).encode())
 
 
