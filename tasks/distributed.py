@@ -32,6 +32,8 @@ from tasks.settings import ROOT, read_settings
 LOOK_SECONDS = 0.25
 """Between two looks at an instance, if there are few; many are looked at less often."""
 LOOKS_AT_ONCE = 128
+PAUSE_SECONDS = 0.00025
+"""For each instance, from one round of decisions to the next."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
 MOST_LOSSES = 10
@@ -141,6 +143,8 @@ class _Coordinator:
                 await self._do(move)
             self._show()
             self._wake.clear()
+            # Many instances wake it often, and each round costs more the more there are.
+            await asyncio.sleep(min(LOOK_SECONDS, len(self._attending) * PAUSE_SECONDS))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
         self._show()

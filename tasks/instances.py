@@ -141,9 +141,12 @@ async def _look(task_id: str) -> InstanceReport | None:
         return None
     _looked_at[task_id] = time.monotonic()
     shards = {
-        key: ShardLoad(work.supply.left, work.supply.weight, work.reporter.done, work.reporter.failed)
+        key: ShardLoad(
+            left=work.supply.left, weight=work.supply.weight, done=work.reporter.done, failed=work.reporter.failed,
+            behind=work.reporter.shard.behind,
+        )
         for key, work in session.shards.items()
-    }
+    }  # fmt: skip
     error = session.start_error or session.group.loss or session.cut_off
     return InstanceReport(
         seconds=time.monotonic(),

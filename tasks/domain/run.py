@@ -122,6 +122,12 @@ class ShardRef(BaseModel):
         items = behind - self.first_item
         return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
 
+    def from_(self, first: int) -> ShardRef:
+        """The part of it from item ``first`` on; its bytes are in proportion, too."""
+        items = self.behind - first
+        size = self.bytes * items // max(1, self.items)
+        return self.model_copy(update={"first_item": first, "items": items, "bytes": size})
+
 
 SHARDS = "shards"
 """Folder below the scratch folder, with one folder per planned shard."""
