@@ -8,19 +8,22 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 import dask
+import httpx
 from distributed import CancelledError as TaskCancelled
 from distributed import KilledWorker
 from distributed.client import ClosedClientError
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.context import get_settings_context
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
+from prefect.states import Crashed
 
 from tasks import instances
 from tasks.blocks import storage_credentials
 from tasks.clients.cluster import DaskCluster, start_cluster
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.domain.errors import ModelServerError
+from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.pool import Cluster
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef
 from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
@@ -34,6 +37,8 @@ LOOK_SECONDS = 0.25
 LOOKS_AT_ONCE = 128
 PAUSE_SECONDS = 0.00025
 """For each instance, from one round of decisions to the next."""
+OUTAGE_SECONDS = 300.0
+"""A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
 MOST_LOSSES = 10
@@ -117,6 +122,8 @@ class _Coordinator:
         self._was_ready: set[int] = set()
         self._told: dict[str, set[str]] = {}
         self._given_up: dict[int, str] = {}
+        self._cut_off: dict[int, float] = {}
+        """Instances that do not reach the storage, and since when."""
         self._losses: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._futures: dict[str, tuple[str, Any]] = {}
@@ -176,7 +183,7 @@ class _Coordinator:
         self._sharing.lost(worker)
         for instance, future in list(self._futures.values()):
             if instance == worker:
-                self._on_errand(asyncio.to_thread(_cancel, future))
+                self._on_errand(_give_up(future))
         self._reports.pop(worker, None)
         self._told.pop(worker, None)
         number = self._numbers.pop(worker, None)
@@ -217,9 +224,14 @@ class _Coordinator:
             await asyncio.sleep(LOOK_SECONDS * max(1.0, len(self._attending) / LOOKS_AT_ONCE))
 
     async def _heard(self, worker: str, number: int, report: InstanceReport) -> None:
-        if report.error and number not in self._given_up:
+        if report.error and not report.cut_off and number not in self._given_up:
             self._logger.warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
             self._given_up[number] = report.error
+        if report.cut_off and number not in self._cut_off:
+            self._logger.warning("instance-%d cut off: %s", number, report.error)
+            self._cut_off[number] = asyncio.get_running_loop().time()
+        elif not report.cut_off:
+            self._cut_off.pop(number, None)
         if report.ready:
             self._given_up.pop(number, None)
             self._was_ready.add(number)
@@ -251,12 +263,19 @@ class _Coordinator:
             self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
             self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
+        elif len({*self._given_up, *self._cut_off}) == self._run.service.instances:
+            since = max(self._cut_off.values())
+            if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:
+                self._failure = StorageError(
+                    f"No instance has reached the storage for {OUTAGE_SECONDS / 60:g} minutes: {self._run.output}, or "
+                    "the run's input. Resume the run when it answers."
+                )
 
     def _show(self) -> None:
         self._progress.done, self._progress.failed = self._sharing.counts
         sick = sum(report.sick for report in self._reports.values() if not report.error)
         there = {self._numbers[worker] for worker in self._reports}
-        sick += len(set(self._given_up) | (self._was_ready - there))
+        sick += len({*self._given_up, *self._cut_off, *(self._was_ready - there)})
         self._progress.sick_instances = min(sick, self._run.service.instances)
 
     # -- the shards -------------------------------------------------------------------------------------------------
@@ -330,10 +349,17 @@ class _Coordinator:
                 await asyncio.gather(*ends, return_exceptions=True)
 
 
-def _cancel(future: Any) -> None:
-    """Have Dask forget a task; whoever waits for it hears that it was cancelled."""
+async def _give_up(future: Any) -> None:
+    """Have Dask forget the task of an instance that is lost; whoever waits for it hears that it was cancelled.
+
+    The server is told, too: nobody else could.
+    """
     with suppress(ClosedClientError, OSError):
-        future.wrapped_future.cancel()
+        await asyncio.to_thread(future.wrapped_future.cancel)
+    with suppress(httpx.HTTPError, PrefectException):
+        async with get_client() as client:
+            crashed = Crashed(message="Its instance was lost; another one goes on with the shard.")
+            await client.set_task_run_state(future.task_run_id, crashed, force=True)
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:

@@ -153,7 +153,7 @@ async def _look(task_id: str) -> InstanceReport | None:
         ready=session.group.ready and not error,
         shards=shards,
         error=error,
-        never_ready=not session.ready_at,
+        cut_off=bool(session.cut_off),
         finished=session.finished,
         sick=session.group.sick,
         stopped=session.stopped,

@@ -47,8 +47,8 @@ class InstanceReport:
     shards: Mapping[str, ShardLoad] = field(default_factory=dict)
     error: str = ""
     """Why it was given up; empty while it is not."""
-    never_ready: bool = False
-    """It was given up before it had ever been ready."""
+    cut_off: bool = False
+    """It does not reach the storage for now; then ``error`` says so."""
     finished: int = 0
     """Weight of all items that it has finished so far."""
     sick: int = 0
