@@ -358,7 +358,7 @@ async def _give_up(future: Any) -> None:
         await asyncio.to_thread(future.wrapped_future.cancel)
     with suppress(httpx.HTTPError, PrefectException):
         async with get_client() as client:
-            crashed = Crashed(message="Its instance was lost; another one goes on with the shard.")
+            crashed: Any = Crashed(message="Its instance was lost; another one goes on with the shard.")
             await client.set_task_run_state(future.task_run_id, crashed, force=True)
 
 
