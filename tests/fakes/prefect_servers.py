@@ -158,11 +158,11 @@ class WorkerProcess:
 class WebServer:
     """The process of a Prefect server, which can be ended and started again on the same port."""
 
-    def __init__(self, port: int, log: Path, options: Sequence[str]) -> None:
+    def __init__(self, address: str, port: int, log: Path, options: Sequence[str]) -> None:
         self.environment: Mapping[str, str] = {}
-        self._port = port
+        self._health = f"http://{address}:{port}/api/health"
         self._log = log
-        self._command = _prefect("server", "start", "--host", "127.0.0.1", "--port", str(port), *options)
+        self._command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -177,7 +177,7 @@ class WebServer:
 
     def _answers(self) -> bool:
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"http://127.0.0.1:{self._port}/api/health", timeout=2).status_code in (200, 401)
+            return requests.get(self._health, timeout=2).status_code in (200, 401)
         return False
 
 
@@ -198,32 +198,15 @@ def _web_server(
     address: str = "127.0.0.1",
 ) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
-<<<<<<< HEAD
-    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database)
-    environment = _environment(server) | {
-=======
-    web = WebServer(port, folder / "server.log", options)
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database, web)
+    web = WebServer(address, port, folder / "server.log", options)
+    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database, web)
     web.environment = _environment(server) | {
->>>>>>> main
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         **({"PREFECT_SERVER_API_AUTH_STRING": auth_string} if auth_string else {}),
         **own,
     }
-<<<<<<< HEAD
-    log = folder / "server.log"
-    command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
-    process = processes.start(command, log, environment)
-
-    def answers() -> bool:
-        with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{server.api}/health", timeout=2).status_code in (200, 401)
-        return False
-
-=======
->>>>>>> main
     try:
         web.start()
         yield server

@@ -74,11 +74,10 @@ def fill(path: Path) -> None:
     """Write until nothing fits any more."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12):
-            try:
+            with pytest.raises(OSError) as full:  # noqa: PT011
                 while True:
                     file.write(b"x" * size)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
+            assert full.value.errno == errno.ENOSPC
 
 
 def test_disk__too_small_for_some_results_costs_those_items_only(scenario: Scenario, begin: Begin, disk: Path) -> None:
