@@ -158,12 +158,11 @@ class WorkerProcess:
 class WebServer:
     """The process of a Prefect server, which can be ended and started again on the same port."""
 
-    def __init__(self, api: str, log: Path, options: Sequence[str]) -> None:
+    def __init__(self, address: str, port: int, log: Path, options: Sequence[str]) -> None:
         self.environment: Mapping[str, str] = {}
-        self._api = api
+        self._health = f"http://{address}:{port}/api/health"
         self._log = log
-        address, _, port = api.removeprefix("http://").removesuffix("/api").partition(":")
-        self._command = _prefect("server", "start", "--host", address, "--port", port, *options)
+        self._command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -178,7 +177,7 @@ class WebServer:
 
     def _answers(self) -> bool:
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self._api}/health", timeout=2).status_code in (200, 401)
+            return requests.get(self._health, timeout=2).status_code in (200, 401)
         return False
 
 
@@ -199,9 +198,8 @@ def _web_server(
     address: str = "127.0.0.1",
 ) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
-    api = f"http://{address}:{port}/api"
-    web = WebServer(api, folder / "server.log", options)
-    server = PrefectServer(api, folder, auth_string, database, web)
+    web = WebServer(address, port, folder / "server.log", options)
+    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database, web)
     web.environment = _environment(server) | {
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
