@@ -33,6 +33,8 @@ async def validate(service: BatchService) -> Run:
     scheduled: Any = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
     if service.schedule is not None:
         scheduled = scheduled.astimezone(ZoneInfo(service.schedule.timezone))
+    pools = await _pools()
+    pool = (pools or {}).get(service.resource_pool)
     run = await engine_loop().run(
         check(
             service.model_dump(exclude_unset=False, by_alias=True),
@@ -40,8 +42,8 @@ async def validate(service: BatchService) -> Run:
             scheduled_time=scheduled,
             settings=settings,
             credentials=await storage_credentials(settings),
-            pools=await _pools(),
-            known=await not_as_deployed(service),
+            pools=pools,
+            known=await not_as_deployed(service, in_pods=pool is not None and pool.makes_pods),
         )
     )
     await check_references(service.environment)  # a missing block is found now, not when the instance starts
