@@ -39,6 +39,13 @@ Object = dict[str, Any]
 _PATH = re.compile(r"/(?:api|apis/([\w.-]+))/(v1)/namespaces/([\w-]+)/(\w+)(?:/([\w.-]+))?\Z")
 _VERBS = {"POST": "create", "DELETE": "delete", "PATCH": "patch"}
 HOST = "127.0.0.1"
+DISCOVERED: dict[str, Object] = {
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/api/v1": {"groupVersion": "v1", "resources": [
+        {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}
+    ]},
+    "/apis": {"kind": "APIGroupList", "groups": []},
+}  # fmt: skip
 
 
 @cache
@@ -89,6 +96,7 @@ class Container:
     environment: dict[str, str]
     log: Path
     process: Popen[bytes] | None = None
+    waits_for: str = "ContainerCreating"
     starts: int = 0
     held: bool = False
     """Not started again while set."""
@@ -166,6 +174,8 @@ class FakeKubernetes:
         path = url.path.rstrip("/")
         if path == "/version":
             return 200, {"gitVersion": "v1.33.0", "major": "1", "minor": "33"}
+        if path in DISCOVERED:
+            return 200, DISCOVERED[path]
         if token != f"Bearer {TOKEN}":
             return 401, _status("Unauthorized")
         found = _PATH.match(path)
@@ -287,6 +297,7 @@ class FakeKubernetes:
                 continue
             environment = self._environment(container.spec)
             if environment is None or container.spec["image"] not in self._images:
+                container.waits_for = "CreateContainerConfigError" if environment is None else "ImagePullBackOff"
                 continue
             environment |= container.environment
             if name == "model":
@@ -347,7 +358,7 @@ def _status_of(pod: PodOf) -> Object:
     statuses = []
     for name, container in pod.containers.items():
         runs = container.process is not None and container.process.poll() is None
-        waiting = "ImagePullBackOff" if container.process is None else "CrashLoopBackOff"
+        waiting = container.waits_for if container.process is None else "CrashLoopBackOff"
         state = {"running": {}} if runs else {"waiting": {"reason": waiting}}
         image = container.spec["image"]
         statuses.append({"name": name, "image": image, "state": state, "restartCount": max(0, container.starts - 1)})
