@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from contextvars import copy_context
 from typing import Any, NamedTuple, TypeVar
 
 import dask
@@ -20,12 +21,15 @@ from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 
 from tasks import instances
-from tasks.blocks import storage_credentials
+from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients.cluster import DaskCluster, start_cluster
+from tasks.clients.pod_cluster import Pods
+from tasks.clients.pods import PodGroup
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.errors import ModelServerError, StorageError
+from tasks.domain.instance import GivenEnvironment
 from tasks.domain.pool import Cluster
-from tasks.domain.run import Plan, Run, ShardDone, ShardRef
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
 from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
@@ -41,6 +45,10 @@ OUTAGE_SECONDS = 300.0
 """A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
+IDLE_SECONDS = 600.0
+"""Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
+STOP_SECONDS = 30.0
+"""Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
 MOST_LOSSES = 10
 """A shard that so many instances could not go on with is not given to another one."""
 
@@ -58,16 +66,53 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
             **get_settings_context().settings.to_environment_variables(exclude_unset=True),
             "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
         }
-    environment["PYTHONPATH"] = str(ROOT)
     folder = read_settings().cache / "dask"
     threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
-    cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
+    if where.kind == "kubernetes":
+        pods = Pods(await _pods_of(run, threads, environment), _told())
+        starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
+        cluster = await _unless_stopped(run, loop.run(starting))
+    else:
+        environment["PYTHONPATH"] = str(ROOT)
+        cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
     _opened[run.task_id] = _Opened(cluster, get_run_logger())
     try:
         yield cluster
     finally:
         del _opened[run.task_id]
         await loop.run(cluster.close())
+
+
+async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
+    """What the pods of a run are to be. Only here, and in the Secret made of it, are the service's secrets resolved."""
+    assert run.pool is not None
+    image = run.config.swr_location if run.serving == "sidecar" else None
+    given = await resolved_environment(run.service) if image is not None else GivenEnvironment()
+    return PodGroup(
+        task_id=run.task_id, attempt=run.attempt, service=run.service.name, pool=run.pool, flavor=run.flavor,
+        count=run.service.instances, threads=threads, own=own, model_image=image,
+        model_port=read_settings().sidecar_port, given=given.values,
+        idle_seconds=round(run.service.timeout_minutes * 60 + IDLE_SECONDS),
+    )  # fmt: skip
+
+
+def _told() -> Callable[[str], None]:
+    """Takes what keeps pods from running to the run's Logs tab, from the engine's thread."""
+    logger, context = get_run_logger(), copy_context()
+    return lambda said: context.run(logger.warning, "pods: %s", said)
+
+
+async def _unless_stopped(run: Run, starting: Coroutine[Any, Any, T]) -> T:
+    """What ``starting`` gives, if nobody stops the run before. Raises RunStopped if somebody does."""
+    task = asyncio.create_task(starting)
+    try:
+        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
+            if progress_of(run.task_id).stop_requested:
+                raise RunStopped("Stopped while the pods of its instances were made: nothing was sent.")
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class _Opened(NamedTuple):
@@ -131,6 +176,8 @@ class _Coordinator:
         self._failure: BaseException | None = None
         self._stopped: str | None = None
         """Why the run is stopped early; empty if by hand, None while it is not."""
+        self._stopped_at = 0.0
+        self._had_workers = False
         self._wake = asyncio.Event()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -146,6 +193,7 @@ class _Coordinator:
                 raise self._failure
             if not self._was_ready and self._stopped is None:
                 self._check_start(asyncio.get_running_loop().time() > deadline)
+            self._check_stop()
             for move in self._sharing.moves():
                 await self._do(move)
             self._show()
@@ -177,6 +225,7 @@ class _Coordinator:
             if len(self._attending) < wanted:
                 number = min(set(range(wanted)) - set(self._numbers.values()))
                 self._numbers[worker] = number
+                self._had_workers = True
                 self._attending[worker] = asyncio.create_task(self._attend(worker, number))
 
     def _forget(self, worker: str) -> None:
@@ -200,6 +249,15 @@ class _Coordinator:
                 f"No worker of the Dask cluster {self._cluster.address} was there within {minutes:g} minutes. "
                 f"{self._cluster.said}".rstrip()
             )
+
+    def _check_stop(self) -> None:
+        """Raises RunStopped if the run is stopped and there never was a worker, nor is there one soon."""
+        now = asyncio.get_running_loop().time()
+        if self._stopped is None or self._had_workers:
+            return
+        self._stopped_at = self._stopped_at or now
+        if now > self._stopped_at + STOP_SECONDS:
+            raise RunStopped("Stopped before a worker of the Dask cluster was there: nothing was sent.")
 
     # -- the instances ----------------------------------------------------------------------------------------------
 

@@ -38,8 +38,9 @@ class Run(BaseModel):
 
     @property
     def is_distributed(self) -> bool:
-        """Whether it has several instances, each a process of its own: distributed computing mode."""
-        return self.service.instances > 1 and self.serving != "running"
+        """Whether its instances are processes or pods of their own: several (distributed computing mode), or pods."""
+        pods = self.pool is not None and self.pool.makes_pods
+        return (self.service.instances > 1 or pods) and self.serving != "running"
 
     @property
     def api(self) -> Api:

@@ -116,6 +116,7 @@ class Session:
             folder=self._log_folder,
             max_concurrency=service.max_concurrency,
             running_url=service.model if run.serving == "running" else None,
+            sidecar_port=settings.sidecar_port if run.serving == "sidecar" else None,
             on_health=self._note_health,
             lease=self._devices,
             on_log=lambda instance, log: self._outputs.follow(instance, log, self._secrets),
@@ -172,7 +173,7 @@ class Session:
         async with self._preparing:
             if self._launch is None:
                 assert self.run.package is not None
-                assert self.run.serving != "running"
+                assert self.run.serving in ("built-in", "boot-file")
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
                 launch = await launcher.prepare(
