@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import dask
 import httpx
 from distributed import CancelledError as TaskCancelled
 from distributed import KilledWorker
 from distributed.client import ClosedClientError
-from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.context import get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 
 from tasks import instances
-from tasks.blocks import resolved_environment, storage_credentials
-from tasks.clients.cluster import DaskCluster, start_cluster
-from tasks.clients.pod_cluster import Pods
-from tasks.clients.pods import PodGroup
+from tasks.blocks import storage_credentials
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.errors import ModelServerError, StorageError
-from tasks.domain.instance import GivenEnvironment
-from tasks.domain.pool import Cluster
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
-from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
+from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import forget_unused_plan
-from tasks.settings import ROOT, read_settings
+from tasks.run_cluster import Opened, opened_cluster
+from tasks.settings import read_settings
 
 LOOK_SECONDS = 0.25
 """Between two looks at an instance, if there are few; many are looked at less often."""
@@ -45,8 +38,6 @@ OUTAGE_SECONDS = 300.0
 """A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
-IDLE_SECONDS = 600.0
-"""Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
 STOP_SECONDS = 30.0
 """Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
 MOST_LOSSES = 10
@@ -56,83 +47,13 @@ Submit = Callable[[Run, int, ShardRef], PrefectFuture[Any]]
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
-    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
-    where = run.pool.cluster if run.pool is not None else Cluster()
-    loop = engine_loop()
-    async with get_client() as client:
-        environment = {
-            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
-            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
-        }
-    folder = read_settings().cache / "dask"
-    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
-    if where.kind == "kubernetes":
-        pods = Pods(await _pods_of(run, threads, environment), _told())
-        starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
-        cluster = await _unless_stopped(run, loop.run(starting))
-    else:
-        environment["PYTHONPATH"] = str(ROOT)
-        cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
-    _opened[run.task_id] = _Opened(cluster, get_run_logger())
-    try:
-        yield cluster
-    finally:
-        del _opened[run.task_id]
-        await loop.run(cluster.close())
-
-
-async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
-    """What the pods of a run are to be. Only here, and in the Secret made of it, are the service's secrets resolved."""
-    assert run.pool is not None
-    image = run.config.swr_location if run.serving == "sidecar" else None
-    given = await resolved_environment(run.service) if image is not None else GivenEnvironment()
-    return PodGroup(
-        task_id=run.task_id, attempt=run.attempt, service=run.service.name, pool=run.pool, flavor=run.flavor,
-        count=run.service.instances, threads=threads, own=own, model_image=image,
-        model_port=read_settings().sidecar_port, given=given.values,
-        idle_seconds=round(run.service.timeout_minutes * 60 + IDLE_SECONDS),
-    )  # fmt: skip
-
-
-def _told() -> Callable[[str], None]:
-    """Takes what keeps pods from running to the run's Logs tab, from the engine's thread."""
-    logger, context = get_run_logger(), copy_context()
-    return lambda said: context.run(logger.warning, "pods: %s", said)
-
-
-async def _unless_stopped(run: Run, starting: Coroutine[Any, Any, T]) -> T:
-    """What ``starting`` gives, if nobody stops the run before. Raises RunStopped if somebody does."""
-    task = asyncio.create_task(starting)
-    try:
-        while not (await asyncio.wait([task], timeout=LOOK_SECONDS))[0]:
-            if progress_of(run.task_id).stop_requested:
-                raise RunStopped("Stopped while the pods of its instances were made: nothing was sent.")
-        return await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-class _Opened(NamedTuple):
-    """A cluster, and the log of the run itself, not of its nested flow."""
-
-    cluster: DaskCluster
-    logger: Any
-
-
-_opened: dict[str, _Opened] = {}
-"""By task id, since a flow's parameters are data."""
-
-
 async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     """Have every shard of a run processed by the instances of its cluster; returns when all are done.
 
     ``submit`` starts a task for a shard. Raises ModelServerError if no instance can be started, StorageError if a plan
     or a report cannot be read or written.
     """
-    coordinator = _Coordinator(run, planned, _opened[run.task_id], submit)
+    coordinator = _Coordinator(run, planned, opened_cluster(run.task_id), submit)
     try:
         return await coordinator.run()
     except ModelServerError:
@@ -154,7 +75,7 @@ async def _forget_unused_plan(run: Run) -> None:
 class _Coordinator:
     """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
 
-    def __init__(self, run: Run, planned: Plan, opened: _Opened, submit: Submit) -> None:
+    def __init__(self, run: Run, planned: Plan, opened: Opened, submit: Submit) -> None:
         self._run = run
         self._planned = planned
         self._cluster, self._logger = opened
