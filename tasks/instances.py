@@ -26,7 +26,8 @@ from tasks.domain.sharing import InstanceReport, ShardLoad
 from tasks.embedded_server import guard_server
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
-from tasks.engine.session import Session, sessions
+from tasks.engine.session import Session
+from tasks.engine.sessions import sessions
 from tasks.settings import read_settings
 
 
