@@ -21,7 +21,7 @@ from tasks.domain.service import BatchService, require
 from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
-from tasks.engine.session import sessions
+from tasks.engine.sessions import sessions
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient

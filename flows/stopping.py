@@ -20,7 +20,7 @@ from prefect.states import Cancelled
 from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
-from tasks.engine.session import sessions
+from tasks.engine.sessions import sessions
 from tasks.reporting import Reporter
 
 P = ParamSpec("P")

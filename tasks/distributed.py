@@ -3,75 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import dask
+import httpx
 from distributed import CancelledError as TaskCancelled
 from distributed import KilledWorker
 from distributed.client import ClosedClientError
-from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.context import get_settings_context
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
+from prefect.states import Crashed
 
 from tasks import instances
 from tasks.blocks import storage_credentials
-from tasks.clients.cluster import DaskCluster, start_cluster
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.domain.errors import ModelServerError
-from tasks.domain.pool import Cluster
-from tasks.domain.run import Plan, Run, ShardDone, ShardRef
-from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
+from tasks.domain.errors import ModelServerError, StorageError
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
+from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import forget_unused_plan
-from tasks.settings import ROOT, read_settings
+from tasks.run_cluster import Opened, opened_cluster
+from tasks.settings import read_settings
 
 LOOK_SECONDS = 0.25
 """Between two looks at an instance, if there are few; many are looked at less often."""
 LOOKS_AT_ONCE = 128
+PAUSE_SECONDS = 0.00025
+"""For each instance, from one round of decisions to the next."""
+OUTAGE_SECONDS = 300.0
+"""A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
+STOP_SECONDS = 30.0
+"""Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
 MOST_LOSSES = 10
 """A shard that so many instances could not go on with is not given to another one."""
 
 Submit = Callable[[Run, int, ShardRef], PrefectFuture[Any]]
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
-    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
-    where = run.pool.cluster if run.pool is not None else Cluster()
-    loop = engine_loop()
-    async with get_client() as client:
-        environment = {
-            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
-            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
-        }
-    environment["PYTHONPATH"] = str(ROOT)
-    folder = read_settings().cache / "dask"
-    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
-    cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
-    _opened[run.task_id] = _Opened(cluster, get_run_logger())
-    try:
-        yield cluster
-    finally:
-        del _opened[run.task_id]
-        await loop.run(cluster.close())
-
-
-class _Opened(NamedTuple):
-    """A cluster, and the log of the run itself, not of its nested flow."""
-
-    cluster: DaskCluster
-    logger: Any
-
-
-_opened: dict[str, _Opened] = {}
-"""By task id, since a flow's parameters are data."""
 
 
 async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
@@ -80,7 +53,7 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     ``submit`` starts a task for a shard. Raises ModelServerError if no instance can be started, StorageError if a plan
     or a report cannot be read or written.
     """
-    coordinator = _Coordinator(run, planned, _opened[run.task_id], submit)
+    coordinator = _Coordinator(run, planned, opened_cluster(run.task_id), submit)
     try:
         return await coordinator.run()
     except ModelServerError:
@@ -102,7 +75,7 @@ async def _forget_unused_plan(run: Run) -> None:
 class _Coordinator:
     """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
 
-    def __init__(self, run: Run, planned: Plan, opened: _Opened, submit: Submit) -> None:
+    def __init__(self, run: Run, planned: Plan, opened: Opened, submit: Submit) -> None:
         self._run = run
         self._planned = planned
         self._cluster, self._logger = opened
@@ -115,6 +88,8 @@ class _Coordinator:
         self._was_ready: set[int] = set()
         self._told: dict[str, set[str]] = {}
         self._given_up: dict[int, str] = {}
+        self._cut_off: dict[int, float] = {}
+        """Instances that do not reach the storage, and since when."""
         self._losses: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._futures: dict[str, tuple[str, Any]] = {}
@@ -122,6 +97,8 @@ class _Coordinator:
         self._failure: BaseException | None = None
         self._stopped: str | None = None
         """Why the run is stopped early; empty if by hand, None while it is not."""
+        self._stopped_at = 0.0
+        self._had_workers = False
         self._wake = asyncio.Event()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -137,10 +114,13 @@ class _Coordinator:
                 raise self._failure
             if not self._was_ready and self._stopped is None:
                 self._check_start(asyncio.get_running_loop().time() > deadline)
+            self._check_stop()
             for move in self._sharing.moves():
                 await self._do(move)
             self._show()
             self._wake.clear()
+            # Many instances wake it often, and each round costs more the more there are.
+            await asyncio.sleep(min(LOOK_SECONDS, len(self._attending) * PAUSE_SECONDS))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
         self._show()
@@ -166,13 +146,14 @@ class _Coordinator:
             if len(self._attending) < wanted:
                 number = min(set(range(wanted)) - set(self._numbers.values()))
                 self._numbers[worker] = number
+                self._had_workers = True
                 self._attending[worker] = asyncio.create_task(self._attend(worker, number))
 
     def _forget(self, worker: str) -> None:
         self._sharing.lost(worker)
         for instance, future in list(self._futures.values()):
             if instance == worker:
-                self._on_errand(asyncio.to_thread(_cancel, future))
+                self._on_errand(_give_up(future))
         self._reports.pop(worker, None)
         self._told.pop(worker, None)
         number = self._numbers.pop(worker, None)
@@ -189,6 +170,15 @@ class _Coordinator:
                 f"No worker of the Dask cluster {self._cluster.address} was there within {minutes:g} minutes. "
                 f"{self._cluster.said}".rstrip()
             )
+
+    def _check_stop(self) -> None:
+        """Raises RunStopped if the run is stopped and there never was a worker, nor is there one soon."""
+        now = asyncio.get_running_loop().time()
+        if self._stopped is None or self._had_workers:
+            return
+        self._stopped_at = self._stopped_at or now
+        if now > self._stopped_at + STOP_SECONDS:
+            raise RunStopped("Stopped before a worker of the Dask cluster was there: nothing was sent.")
 
     # -- the instances ----------------------------------------------------------------------------------------------
 
@@ -213,9 +203,14 @@ class _Coordinator:
             await asyncio.sleep(LOOK_SECONDS * max(1.0, len(self._attending) / LOOKS_AT_ONCE))
 
     async def _heard(self, worker: str, number: int, report: InstanceReport) -> None:
-        if report.error and number not in self._given_up:
+        if report.error and not report.cut_off and number not in self._given_up:
             self._logger.warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
             self._given_up[number] = report.error
+        if report.cut_off and number not in self._cut_off:
+            self._logger.warning("instance-%d cut off: %s", number, report.error)
+            self._cut_off[number] = asyncio.get_running_loop().time()
+        elif not report.cut_off:
+            self._cut_off.pop(number, None)
         if report.ready:
             self._given_up.pop(number, None)
             self._was_ready.add(number)
@@ -247,12 +242,19 @@ class _Coordinator:
             self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
             self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
+        elif len({*self._given_up, *self._cut_off}) == self._run.service.instances:
+            since = max(self._cut_off.values())
+            if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:
+                self._failure = StorageError(
+                    f"No instance has reached the storage for {OUTAGE_SECONDS / 60:g} minutes: {self._run.output}, or "
+                    "the run's input. Resume the run when it answers."
+                )
 
     def _show(self) -> None:
         self._progress.done, self._progress.failed = self._sharing.counts
         sick = sum(report.sick for report in self._reports.values() if not report.error)
         there = {self._numbers[worker] for worker in self._reports}
-        sick += len(set(self._given_up) | (self._was_ready - there))
+        sick += len({*self._given_up, *self._cut_off, *(self._was_ready - there)})
         self._progress.sick_instances = min(sick, self._run.service.instances)
 
     # -- the shards -------------------------------------------------------------------------------------------------
@@ -326,10 +328,17 @@ class _Coordinator:
                 await asyncio.gather(*ends, return_exceptions=True)
 
 
-def _cancel(future: Any) -> None:
-    """Have Dask forget a task; whoever waits for it hears that it was cancelled."""
+async def _give_up(future: Any) -> None:
+    """Have Dask forget the task of an instance that is lost; whoever waits for it hears that it was cancelled.
+
+    The server is told, too: nobody else could.
+    """
     with suppress(ClosedClientError, OSError):
-        future.wrapped_future.cancel()
+        await asyncio.to_thread(future.wrapped_future.cancel)
+    with suppress(httpx.HTTPError, PrefectException):
+        async with get_client() as client:
+            crashed: Any = Crashed(message="Its instance was lost; another one goes on with the shard.")
+            await client.set_task_run_state(future.task_run_id, crashed, force=True)
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:

@@ -26,7 +26,8 @@ from tasks.domain.sharing import InstanceReport, ShardLoad
 from tasks.embedded_server import guard_server
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
-from tasks.engine.session import Session, sessions
+from tasks.engine.session import Session
+from tasks.engine.sessions import sessions
 from tasks.settings import read_settings
 
 
@@ -141,16 +142,19 @@ async def _look(task_id: str) -> InstanceReport | None:
         return None
     _looked_at[task_id] = time.monotonic()
     shards = {
-        key: ShardLoad(work.supply.left, work.supply.weight, work.reporter.done, work.reporter.failed)
+        key: ShardLoad(
+            left=work.supply.left, weight=work.supply.weight, done=work.reporter.done, failed=work.reporter.failed,
+            behind=work.reporter.shard.behind,
+        )
         for key, work in session.shards.items()
-    }
+    }  # fmt: skip
     error = session.start_error or session.group.loss or session.cut_off
     return InstanceReport(
         seconds=time.monotonic(),
         ready=session.group.ready and not error,
         shards=shards,
         error=error,
-        never_ready=not session.ready_at,
+        cut_off=bool(session.cut_off),
         finished=session.finished,
         sick=session.group.sick,
         stopped=session.stopped,

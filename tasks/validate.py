@@ -37,14 +37,16 @@ async def validate(service: BatchService) -> Run:
     scheduled: Any = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
     if service.schedule is not None:
         scheduled = scheduled.astimezone(ZoneInfo(service.schedule.timezone))
+    pools = await _pools()
+    pool = (pools or {}).get(service.resource_pool)
     checking = check(
         service.model_dump(exclude_unset=False, by_alias=True),
         task_id=task_id,
         scheduled_time=scheduled,
         settings=settings,
         credentials=await storage_credentials(settings),
-        pools=await _pools(),
-        known=await not_as_deployed(service),
+        pools=pools,
+        known=await not_as_deployed(service, in_pods=pool is not None and pool.makes_pods),
     )
     run = await engine_loop().run(
         unless_stopped(checking, task_id, deadline_at, minutes, while_="it was being checked")

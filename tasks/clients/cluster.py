@@ -1,4 +1,4 @@
-"""A Dask cluster whose workers are the instances of one run: its own processes, or an existing scheduler's workers."""
+"""A Dask cluster whose workers are the instances of one run: processes of its own, pods, or an existing scheduler's."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, cast
 from distributed import Client, Scheduler
 
 from tasks.clients.dask_workers import HOST, LocalWorkers
+from tasks.clients.pod_cluster import Pods
 from tasks.domain.errors import ModelServerError
 from tasks.domain.pool import Cluster
 
@@ -27,7 +28,9 @@ MOST_FAILURES = 20
 class DaskCluster:
     """The workers that there are, by address, and questions to them beside their tasks. Lives on the engine's loop."""
 
-    def __init__(self, client: Client, scheduler: Scheduler | None = None, own: LocalWorkers | None = None) -> None:
+    def __init__(
+        self, client: Client, scheduler: Scheduler | None = None, own: LocalWorkers | Pods | None = None
+    ) -> None:
         self._client: Any = client
         self._scheduler = scheduler
         self._own = own
@@ -69,6 +72,18 @@ class DaskCluster:
         own.start()
         return cluster
 
+    @classmethod
+    async def of_pods(cls, pods: Pods, timeout_seconds: float) -> DaskCluster:
+        """A scheduler and workers that are pods, made within this time. Raises ModelServerError if they are not."""
+        await pods.start(timeout_seconds)
+        try:
+            cluster = await cls.connect(pods.address)
+        except BaseException:
+            await pods.close()
+            raise
+        cluster._own = pods
+        return cluster
+
     async def workers(self) -> list[str]:
         """Addresses of the workers that the scheduler knows now; the last known ones while it does not answer.
 
@@ -98,7 +113,7 @@ class DaskCluster:
 
     @property
     def said(self) -> str:
-        """What the last process of its own that ended by itself has printed last; empty if none has."""
+        """What its own process that ended by itself has printed last, or what keeps its pods from running."""
         return self._own.said if self._own is not None else ""
 
     async def close(self) -> None:

@@ -38,8 +38,9 @@ class Run(BaseModel):
 
     @property
     def is_distributed(self) -> bool:
-        """Whether it has several instances, each a process of its own: distributed computing mode."""
-        return self.service.instances > 1 and self.serving != "running"
+        """Whether its instances are processes or pods of their own: several (distributed computing mode), or pods."""
+        pods = self.pool is not None and self.pool.makes_pods
+        return (self.service.instances > 1 or pods) and self.serving != "running"
 
     @property
     def api(self) -> Api:
@@ -121,6 +122,12 @@ class ShardRef(BaseModel):
         """The part of it before item ``behind``; its bytes are in proportion, since the items are not known here."""
         items = behind - self.first_item
         return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
+
+    def from_(self, first: int) -> ShardRef:
+        """The part of it from item ``first`` on; its bytes are in proportion, too."""
+        items = self.behind - first
+        size = self.bytes * items // max(1, self.items)
+        return self.model_copy(update={"first_item": first, "items": items, "bytes": size})
 
 
 SHARDS = "shards"

@@ -6,9 +6,10 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
@@ -110,6 +111,12 @@ class _Found:
                 f"environment.{name} looks like a secret in plain text; better "
                 f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
             )
+        if self._serving == "sidecar":
+            nor = "beside the results" + (" nor in the log store" if service.runtime_log_output else "")
+            self._warnings.append(
+                "what the model's image prints is in the log of the container `model` of each pod, not in the Logs tab "
+                f"nor {nor}"
+            )
         return Run(
             task_id=task_id, service=service, serving=self._serving,
             package=None if self._package is None else str(self._package), model_version=self._version,
@@ -147,7 +154,19 @@ class _Found:
             version = await asyncio.to_thread(self._version_of, model)
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
-        self._serving = serving_of(self._config, await files_of(storage, self._package), str(self._package))
+        files = await files_of(storage, self._package)
+        self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
+
+    @cached_property
+    def _there(self) -> Mapping[str, Pool]:
+        return read_pools(self._settings.pools) if self._pools is None else self._pools
+
+    @property
+    def _in_pods(self) -> bool:
+        with suppress(SpecificationError):  # it is told once, where the pool is checked
+            pool = self._there.get(str(self._right.get("resource_pool")))
+            return pool is not None and pool.makes_pods
+        return False
 
     def _version_of(self, model: str) -> ModelVersion:
         store = ModelStore(self._settings.model_store, self._credentials)
@@ -201,7 +220,7 @@ class _Found:
 
     async def pool(self) -> None:
         name = self._right.get("resource_pool")
-        pools = read_pools(self._settings.pools) if self._pools is None else self._pools
+        pools = self._there
         if not isinstance(name, str):
             return
         if name not in pools:

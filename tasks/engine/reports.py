@@ -24,9 +24,10 @@ from contextlib import suppress
 from tasks.clients.failures import ObjectError
 from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import PLANNED, ShardRef
+from tasks.domain.run import ShardRef
 from tasks.engine.session import Session
 
+_REPORTED = re.compile(r"(?:report|part)-(\d+)-([0-9a-f]+)(?:-\d+)?\.parquet\Z")
 _CUT = re.compile(r"cut-(\d+)-([0-9a-f]+)-(\d+)\Z")
 
 
@@ -66,7 +67,8 @@ class Reporter:
             if (cut := _CUT.match(name)) and f"{self.shard.folder}/{name}".startswith(f"{self._name('cut')}-"):
                 self.shard = self.shard.until(min(self.shard.behind, int(cut[3])))
         for name in names:
-            if name == PLANNED or not name.endswith(".parquet"):
+            reported = _REPORTED.match(name)
+            if reported is None or self._is_of_others(int(reported[1]), reported[2]):
                 continue
             try:
                 outcomes, tally = read_report(await self._session.output.read(f"{folder}/{name}"))
@@ -75,6 +77,12 @@ class Reporter:
                     continue
                 raise
             self._take_in(name, outcomes, tally)
+
+    def _is_of_others(self, first: int, attempt: str) -> bool:
+        """Whether a report or a part of one can have no item of this shard: there may be hundreds of them."""
+        if first >= self.shard.behind:
+            return True
+        return attempt == self._session.run.attempt and first != self.shard.first_item
 
     def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> None:
         own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]

@@ -40,7 +40,7 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
             session.count_failure()
         if (found := reporter.whole()) is not None:
             return reporter.shard, *found
-        items = [item for item in read_plan(plan) if shard.first_item <= item.number < reporter.shard.behind]
+        items = read_plan(plan, shard.first_item, reporter.shard.behind)
         if any(not item.error for item in items):
             await session.start()
         work = ShardWork(session, reporter, [item for item in items if item.number not in reporter.seen])

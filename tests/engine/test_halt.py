@@ -24,7 +24,8 @@ from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped, deadline_pas
 from tasks.engine.ending import unless_stopped
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
-from tasks.engine.session import Session, Sessions
+from tasks.engine.session import Session
+from tasks.engine.sessions import Sessions
 from tasks.engine.shard import infer_shard
 from tasks.settings import Settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import subprocess
 import time
@@ -74,10 +74,9 @@ def fill(path: Path) -> None:
     """Write until nothing fits any more."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12):
-            with pytest.raises(OSError) as full:  # noqa: PT011
+            with contextlib.suppress(OSError):
                 while True:
                     file.write(b"x" * size)
-            assert full.value.errno == errno.ENOSPC
 
 
 def test_disk__too_small_for_some_results_costs_those_items_only(scenario: Scenario, begin: Begin, disk: Path) -> None:
