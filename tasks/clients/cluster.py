@@ -34,6 +34,7 @@ class DaskCluster:
         self._client: Any = client
         self._scheduler = scheduler
         self._own = own
+        self._known: list[str] = []
         self._rpc = cast(Any, client.scheduler)
         self.address = str(self._rpc.address)
 
@@ -92,8 +93,8 @@ class DaskCluster:
             raise self.gone()
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(ASK_SECONDS):
-                return list((await self._rpc.identity(n_workers=-1))["workers"])
-        return list(self._client.scheduler_info(n_workers=-1)["workers"])
+                self._known = list((await self._rpc.identity(n_workers=-1))["workers"])
+        return self._known
 
     async def ask(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """What ``function``, an importable one, gives in the process of a worker.
