@@ -13,7 +13,7 @@ from tasks.domain.pool import Flavor, Pool
 
 WORKER_CPU = 0.5
 WORKER_MEMORY_MIB = 1024
-"""What the process that reads, sends and writes takes beside its model server (measured: 270 MiB, and bytes in flight)."""
+"""What the process beside a model server takes (measured: 270 MiB, and the bytes in flight)."""
 SCHEDULER_CPU = 0.5
 SCHEDULER_MEMORY_MIB = 1024
 """Dask's scheduler, which holds one task per shard (measured: about 170 MiB)."""
