@@ -122,7 +122,6 @@ class FakeKubernetes:
         self.seen: list[Object] = []
         """Everything that was ever created."""
         self.pods: dict[str, PodOf] = {}
-        self.secrets_shown: set[str] = set()
         self._folder = folder
         self._images = images
         self._rules = rules
@@ -346,11 +345,8 @@ def _on_one_machine(name: str, arguments: list[str], ports: Mapping[int, int]) -
 
 
 def _expanded(text: str, environment: Mapping[str, str]) -> str:
-    return re.sub(
-        r"\$(\$\([^)]*\))|\$\((\w+)\)",
-        lambda found: found[1] or environment.get(found[2], found[0]),
-        text,
-    )
+    reference = r"\$(\$\([^)]*\))|\$\((\w+)\)"
+    return re.sub(reference, lambda found: found[1] or environment.get(found[2], found[0]), text)
 
 
 def _status_of(pod: PodOf) -> Object:
@@ -365,15 +361,10 @@ def _status_of(pod: PodOf) -> Object:
     running = all("running" in one["state"] for one in statuses)
     ready = running
     if running and "scheduler" in pod.containers:
+        ready = False
         with contextlib.suppress(requests.RequestException):
             probe = pod.containers["scheduler"].spec["readinessProbe"]["httpGet"]["path"]
             ready = requests.get(f"http://{HOST}:{pod.ports[8787]}{probe}", timeout=2).ok
-            return _told(statuses, running, ready)
-        ready = False
-    return _told(statuses, running, ready)
-
-
-def _told(statuses: list[Object], running: bool, ready: bool) -> Object:
     said = "True" if ready else "False"
     conditions = [{"type": "Ready", "status": said}, {"type": "ContainersReady", "status": said}]
     return {"phase": "Running" if running else "Pending", "conditions": conditions, "containerStatuses": statuses}

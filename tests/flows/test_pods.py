@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -18,6 +19,8 @@ from fakes.processes import meanwhile
 from kr8s._api import Api
 
 from tasks.domain.errors import ModelServerError, SpecificationError
+from tasks.engine.loop import engine_loop
+from tasks.engine.session import sessions
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
 
@@ -186,6 +189,45 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
     assert isinstance(ran.error, ModelServerError)
     assert re.search(r"nobody has taken it up within 1 s: is Dask's operator .* running", str(ran.error))
     assert left(there) == []
+
+
+def test_run__that_is_stopped_while_its_pods_are_made_ends_at_once_and_leaves_nothing(
+    run_service: Any, cluster: Any, image: str, items: Any, prefect_server: str, poll: Any
+) -> None:
+    there = cluster(operator=False)
+
+    def stop() -> None:
+        made = poll(lambda: there.seen, "the DaskCluster", 240)[0]
+        asyncio.run(engine_loop().run(sessions.halt(made["metadata"]["labels"]["thresher/run"])))
+
+    with meanwhile(stop):
+        ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
+    assert ran.state == "Cancelled", ran.error
+    assert left(there) == []
+
+
+def test_run__says_what_keeps_its_pods_from_running(
+    run_service: Any, cluster: Any, image: str, items: Any, poll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.clients.pod_cluster.LOOK_SECONDS", 0.2)
+    there = cluster(without_images=True)
+
+    def stop() -> None:
+        made = poll(lambda: there.seen, "the DaskCluster", 240)[0]
+        poll(lambda: [one for (kind, _), one in there.objects.items() if kind == "pods" and _waits(one)], "a pull", 240)
+        before = there.requests.count(("list", "pods"))
+        poll(lambda: there.requests.count(("list", "pods")) > before + 6, "looks at the pods", 240)
+        asyncio.run(engine_loop().run(sessions.halt(made["metadata"]["labels"]["thresher/run"])))
+
+    with meanwhile(stop):
+        ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods", instances=2)
+    assert ran.state == "Cancelled", ran.error
+    assert any(f"container model of {MODEL}: ImagePullBackOff (2 pods)" in line for line in ran.logs), ran.logs
+    assert left(there) == []
+
+
+def _waits(pod: dict[str, Any]) -> bool:
+    return "ImagePullBackOff" in json.dumps(pod.get("status", {}))
 
 
 def test_run__whose_account_may_not_make_pods_says_so(run_service: Any, cluster: Any, image: str, items: Any) -> None:
