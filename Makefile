@@ -1,4 +1,4 @@
-# make install | demo | up | test | test-quick | check | bench | bench-quick | lock | clean
+# make install | demo | up | test | test-quick | check | bench | bench-quick | simulate | lock | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test system-packages test-quick check format bench bench-quick lock clean
+.PHONY: install demo up test system-packages test-quick check format bench bench-quick simulate lock clean
 
 install: $(VENV)/.installed
 
@@ -52,6 +52,11 @@ bench: install
 
 bench-quick: install
 	$(BIN)/python tests/benchmarks/bench.py --quick
+
+ITEMS ?= 1_000_000
+INSTANCES ?= 1000
+simulate: install
+	$(BIN)/python tests/benchmarks/simulate.py --items $(ITEMS) --instances $(INSTANCES)
 
 # No index is named in the lock, so that it installs from whichever one the machine is set up with.
 lock:

@@ -25,10 +25,12 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 import cloudpickle  # noqa: E402
-from benchmarks.simulated import Listing, Nowhere, PlayedInstance  # noqa: E402
+from benchmarks.simulated import Listing, Nowhere, PlayedInstance, name_of  # noqa: E402
 from engine.runs import make_run  # noqa: E402
 
-from tasks.clients.tables import read_plan, report_bytes  # noqa: E402
+from tasks.clients.tables import plan_bytes, read_plan, report_bytes  # noqa: E402
+from tasks.domain.item import Item  # noqa: E402
+from tasks.domain.paths import result_name  # noqa: E402
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef  # noqa: E402
 from tasks.domain.shard import ITEM_WEIGHT, Bounds  # noqa: E402
 from tasks.domain.sharing import Give, Sharing  # noqa: E402
@@ -47,11 +49,11 @@ ITEM_SECONDS = 0.05
 
 @contextmanager
 def measured(figures: Figures, phase: str) -> Iterator[None]:
-    """Note the seconds of a phase, and the memory that it takes at its peak."""
+    """Note the CPU seconds of a phase (a shared machine's clock says little), and its peak of memory."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
-    before, started = _memory("RSS"), time.perf_counter()
+    before, started = _memory("RSS"), time.process_time()
     yield
-    figures[f"{phase}_seconds"] = time.perf_counter() - started
+    figures[f"{phase}_seconds"] = time.process_time() - started
     figures[f"{phase}_peak_mb"] = _memory("HWM") - before
 
 
@@ -69,14 +71,20 @@ def plan(run: Run, items: int, output: Nowhere, figures: Figures) -> Plan:
     return made
 
 
-def arithmetic(items: int) -> Plan:
-    """The same plan, without its files."""
+def arithmetic(run: Run, items: int, output: Nowhere) -> Plan:
+    """The same plan, without its files but that of its largest shard."""
     shards: list[ShardRef] = []
     first = 0
     while first < items:
         count = min(Bounds().at(len(shards))[0], items - first)
         shards.append(ShardRef(number=len(shards), first_item=first, items=count, bytes=count * ITEM_BYTES))
         first += count
+    largest = max(shards, key=lambda one: one.items)
+    base = f"{run.service.input_path}/"
+    names = [(number, name_of(number)) for number in range(largest.first_item, largest.behind)]
+    output.largest_plan = plan_bytes(
+        [Item(number, base + name, base + name, ITEM_BYTES, result_name(name), "") for number, name in names]
+    )
     return Plan(items=items, bytes=items * ITEM_BYTES, unknown_sizes=0, shards=tuple(shards))
 
 
@@ -84,8 +92,6 @@ def largest(output: Nowhere, shards: tuple[ShardRef, ...], figures: Figures) -> 
     """What the largest shard costs the instance that works on it, and one that takes over a part."""
     shard = max(shards, key=lambda one: one.items)
     figures["largest_shard_items"] = shard.items
-    if not output.largest_plan:
-        return
     with measured(figures, "largest_read"):
         supply = Supply(shard, read_plan(output.largest_plan))
     with measured(figures, "largest_hand_back"):
@@ -124,12 +130,12 @@ def share_out(planned: Plan, count: int, figures: Figures) -> list[ShardDone]:
                         sharing.ended(done.shard.key, done)
                     heard.append((name, one.report()))
             looks += len(heard)
-            started = time.perf_counter()
+            started = time.process_time()
             for name, report in heard:
                 sharing.heard(name, report)
             moves = sharing.moves()
             sharing.counts  # noqa: B018  (shown every round)
-            took = time.perf_counter() - started
+            took = time.process_time() - started
             decided, longest, rounds = decided + took, max(longest, took), rounds + 1
             for move in moves:
                 one = instances[move.instance]
@@ -194,7 +200,9 @@ def main() -> None:
     run = make_run("s3://models/photos", "s3://results/photos").model_copy(update={"attempt": "simulate"})
     output = Nowhere(run)
     figures: Figures = {"items": options.items, "instances": options.instances}
-    planned = arithmetic(options.items) if options.only == "share" else plan(run, options.items, output, figures)
+    planned = (
+        arithmetic(run, options.items, output) if options.only == "share" else plan(run, options.items, output, figures)
+    )
     figures["shards"] = len(planned.shards)
     figures["flow_parameter_bytes"] = len(run.model_dump_json())
     figures["task_bytes"] = len(cloudpickle.dumps((run, planned.items, planned.shards[0])))
