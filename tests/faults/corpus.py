@@ -76,9 +76,7 @@ class Corpus:
         assert names == [entry.name for entry in self.entries]
         return found
 
-    def check(
-        self, text: str, files: Mapping[str, bytes], results: str, may_fail: str = ""
-    ) -> tuple[int, int]:
+    def check(self, text: str, files: Mapping[str, bytes], results: str, may_fail: str = "") -> tuple[int, int]:
         """Check an output manifest and the result files (by path below the result folder, whose address is `results`).
 
         `may_fail` is a pattern of what the line of an item may say that would otherwise be SUCCESSFUL. How many are
