@@ -31,8 +31,8 @@ def plain_errors() -> None:
 def outlive_reader() -> None:
     """Go on when whoever reads this process's output has gone, such as a worker that was killed.
 
-    Rich raises SystemExit then, in whichever thread has something to say: the run would be aborted, or wait for ever for
-    a thread that is gone.
+    Rich raises SystemExit then, in whichever thread has something to say: the run would be aborted, or wait for ever
+    for a thread that is gone.
     """
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     for handler in {one for logger in loggers for one in logger.handlers}:
