@@ -13,12 +13,14 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelled, Cancelling
 
 from deployments.form import form
 from deployments.lock import one_at_a_time
-from deployments.overview import active_runs, count, find, look_up, read_service
+from deployments.overview import active_runs, count, find, find_run, look_up, read_service
 from deployments.pool_templates import job_variables
+from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
 from deployments.server import prefect_server
 from deployments.service import (
     ENTRYPOINT,
@@ -40,6 +42,7 @@ from tasks.domain.pool import Pool
 from tasks.domain.relative_paths import relative_paths
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, require
+from tasks.domain.status import ACTIVE_STATES
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
 from tasks.server_pools import server_pools
@@ -48,6 +51,11 @@ from tasks.settings import read_settings
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
+_OF_THE_SERVICE = ("description", "schedule", "runtime_log_output")
+"""Fields that are the service's even in a run that repeats an earlier one."""
+
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Fields that are changed, or texts as ``--set`` takes them."""
 
 
 @callable_anywhere
@@ -93,7 +101,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
 
 
 @callable_anywhere
-async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Execution:
+async def start(name: str, overrides: Overrides = ()) -> Execution:
     """Start a service again, with some fields changed for this run only.
 
     ``overrides`` are fields, or texts as ``--set`` takes them: ``environment.A=1`` changes one variable of several.
@@ -101,23 +109,98 @@ async def start(name: str, overrides: Mapping[str, Any] | Sequence[str] = ()) ->
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
-        fields = copy.deepcopy(specification_of(deployment))
-        if isinstance(overrides, Mapping):
-            fields.update(overrides)
-        else:
-            override(fields, overrides)
-        problems = fixed_fields(name, deployment.get("work_pool_name"), fields)
-        problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
-        pools = await server_pools(client)
-        run = await _checked(client, fields, pools, problems)
-        service = run.service
-        flow_run = await client.create_flow_run_from_deployment(
-            UUID(deployment["id"]),
-            parameters=parameters_of(service),
-            work_queue_name=queue_of(service.priority),
-            job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
-        )
-        return Execution.of(flow_run.model_dump(mode="json"))
+        return await _start(client, deployment, _changed(specification_of(deployment), overrides))
+
+
+@callable_anywhere
+async def retry_failed(
+    run: str,
+    overrides: Overrides = (),
+    *,
+    merge: bool = False,
+    output_path: str | None = None,
+) -> Execution:
+    """Start a run of exactly the FAILED items of an earlier run (its id: ``run``), whose files stay as they are.
+
+    Its fields are the earlier run's; ``overrides`` as for :func:`start`. The new manifest has these items only; with
+    ``merge`` all of the earlier one's. Raises SpecificationError with every problem (nothing is started then): also if
+    the earlier run is still active, has no output manifest, or no FAILED item. Raises ServerError.
+    """
+    async with prefect_server() as client:
+        deployment, flow_run = await find_run(client, run)
+        earlier = Execution.of(flow_run)
+        if flow_run.get("state_type") in ACTIVE_STATES:
+            expected = f"is still active (its status is {earlier.status}): wait until it has ended, or stop it first"
+            raise SpecificationError([Problem("run", run, expected)])
+        if not earlier.manifest:
+            expected = f"has published no output manifest (its status is {earlier.status}): {earlier.message}"
+            raise SpecificationError([Problem("run", run, expected)])
+        fields = {
+            **{name: held for name, held in specification_of(flow_run).items() if name not in _OF_THE_SERVICE},
+            **{name: held for name, held in specification_of(deployment).items() if name in _OF_THE_SERVICE},
+            **{"failed_of": earlier.manifest, "merge": merge},
+        }
+        if output_path is not None:
+            fields["output_path"] = output_path
+        return await _start(client, deployment, _changed(fields, overrides))
+
+
+async def _start(client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]) -> Execution:
+    """Start a run of a service with these fields. Raises SpecificationError with every problem."""
+    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
+    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    pools = await server_pools(client)
+    run = await _checked(client, fields, pools, problems)
+    service = run.service
+    flow_run = await client.create_flow_run_from_deployment(
+        UUID(deployment["id"]),
+        parameters=parameters_of(service),
+        work_queue_name=queue_of(service.priority),
+        job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+    )
+    return Execution.of(flow_run.model_dump(mode="json"))
+
+
+@callable_anywhere
+async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
+    """Begin a run of a service again, under the same id, that ended or vanished before it had published.
+
+    It goes on with the plan that it has, and repeats nothing that was finished; its parameters are those that it had,
+    but for ``overrides`` (as for :func:`start`). Raises SpecificationError if it is complete, active, or not a run of
+    the service; ServerError.
+    """
+    async with prefect_server() as client:
+        deployment = await find(client, name)
+        of_it = f"of {name}; `thresher show {name} --runs` shows those that there are"
+        flow_run = await read_run(client, run, of_it)
+        if str(flow_run.deployment_id) != deployment["id"]:
+            raise SpecificationError([Problem(FIELD, run, f"is not a run {of_it}")])
+        await check_resumable(client, flow_run)
+        said = "Resumed by thresher start --resume."
+        changed = await _resumed_with(client, deployment, flow_run, overrides) if overrides else (None, None)
+        begun = await begin_again(client, flow_run, said, *changed)
+        return Execution.of(begun.model_dump(mode="json"))
+
+
+async def _resumed_with(
+    client: PrefectClient,
+    deployment: Mapping[str, Any],
+    flow_run: FlowRun,
+    overrides: Overrides,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of a run with some changed, and its job's variables for them.
+
+    Raises SpecificationError with every problem.
+    """
+    before = dict((flow_run.parameters or {}).get("service") or {})
+    fields = _changed(before, overrides)
+    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
+    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    problems += where_it_was(before, fields)
+    pools = await server_pools(client)
+    made = await _checked(client, fields, pools, problems, flow_run)
+    variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
+    return dict(parameters_of(made.service)["service"]), variables
 
 
 @callable_anywhere
@@ -200,16 +283,29 @@ async def wait_for(task_id: str) -> Execution:
             await asyncio.sleep(_POLL_SECONDS)
 
 
+def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
+    changed = copy.deepcopy(dict(fields))
+    if isinstance(overrides, Mapping):
+        changed.update(overrides)
+    else:
+        override(changed, overrides)
+    return changed
+
+
 async def _checked(
-    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem]
-) -> Run:
-    """The run that these fields would make. Raises SpecificationError with ``problems`` and every other one."""
+    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem],
+    again: FlowRun | None = None,
+) -> Run:  # fmt: skip
+    """The run that these fields would make, a new one or ``again`` this one.
+
+    Raises SpecificationError with ``problems`` and every other one.
+    """
     settings = read_settings()
     run = await engine_loop().run(
         check(
             fields,
-            task_id=str(uuid.uuid4()),
-            scheduled_time=datetime.now(UTC),
+            task_id=str(again.id if again else uuid.uuid4()),
+            scheduled_time=(again and again.expected_start_time) or datetime.now(UTC),
             settings=settings,
             credentials=await storage_credentials(settings),
             pools=pools,

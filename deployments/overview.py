@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import orjson
 from prefect.client.orchestration import PrefectClient
@@ -71,9 +72,38 @@ async def find(client: PrefectClient, name: str) -> dict[str, Any]:
     return found
 
 
+async def find_run(client: PrefectClient, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The deployment of the service that a run belongs to, and the flow run, as the API gives them.
+
+    Raises SpecificationError if there is no such run, or it belongs to no service.
+    """
+    try:
+        body = {**_OF_THE_FLOW, "flow_runs": {"id": {"any_": [str(UUID(run))]}}}
+    except ValueError:
+        expected = "should be the id of a run; `thresher show NAME --runs` shows those of a service"
+        raise SpecificationError([Problem("run", run, expected)]) from None
+    found = (await client._client.post("/flow_runs/filter", json=body)).json()
+    if not found:
+        expected = "there is no such run on this server; `thresher show NAME --runs` shows those of a service"
+        raise SpecificationError([Problem("run", run, expected)])
+    service = found[0].get("deployment_id")
+    deployment = None if service is None else await _first(client, {"id": {"any_": [service]}})
+    if deployment is None:
+        expected = (
+            "belongs to no service that is still there: give its output manifest to "
+            "`thresher run SPEC --retry-failed MANIFEST`"
+        )
+        raise SpecificationError([Problem("run", run, expected)])
+    return deployment, found[0]
+
+
 async def look_up(client: PrefectClient, name: str) -> dict[str, Any] | None:
     """The deployment of a service, as the API gives it, or None."""
-    body = {**_OF_THE_FLOW, "deployments": {"name": {"any_": [name]}}, "limit": 1}
+    return await _first(client, {"name": {"any_": [name]}})
+
+
+async def _first(client: PrefectClient, deployments: Mapping[str, Any]) -> dict[str, Any] | None:
+    body = {**_OF_THE_FLOW, "deployments": deployments, "limit": 1}
     answer = await client._client.post("/deployments/filter", json=body)
     found: list[dict[str, Any]] = answer.json()
     return found[0] if found else None

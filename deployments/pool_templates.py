@@ -18,7 +18,9 @@ FLOW_CPU = 0.5
 FLOW_MEMORY_MIB = 512
 """What the flow's own process takes beside its instances: it reads, sends and writes (measured: about 300 MiB)."""
 
-ACCELERATOR_RESOURCE = "nvidia.com/gpu"
+APART_CPU = 1.0
+APART_MEMORY_MIB = 1024
+"""What it takes when all its instances are elsewhere, on a Dask cluster: it plans, shares out and publishes."""
 FLOW_ENVIRONMENT = {
     # Runs that are not heard of for a while are Crashed: see zombies.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -85,7 +87,7 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
     variables["namespace"]["default"] = pool.namespace or "default"
     if pool.service_account:
         variables["service_account_name"]["default"] = pool.service_account
-    resource = pool.accelerator_resource or ACCELERATOR_RESOURCE
+    resource = pool.resource_of_accelerators
     if any(flavor.accelerators for flavor in pool.flavors):
         variables["accelerators"] = {
             "title": "Accelerators",
@@ -98,13 +100,16 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
 
 
 def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
-    """What the job of a service overrides: room for its instances and for the flow's own process.
+    """What the job of a service overrides: room for the flow's own process, and for its instances if they are in it.
 
     Nothing on pools of plain processes: there each model server is limited by itself.
     """
-    cpu = FLOW_CPU + flavor.cpu * instances
-    memory = FLOW_MEMORY_MIB + round(flavor.memory_gb * 1024) * instances
-    accelerators = flavor.accelerators * instances
+    if pool.makes_pods or (pool.cluster.kind == "scheduler" and instances > 1):
+        cpu, memory, accelerators = APART_CPU, APART_MEMORY_MIB, 0
+    else:
+        cpu = FLOW_CPU + flavor.cpu * instances
+        memory = FLOW_MEMORY_MIB + round(flavor.memory_gb * 1024) * instances
+        accelerators = flavor.accelerators * instances
     if pool.kind == "docker":
         devices = [{"Count": accelerators, "Capabilities": [["gpu"]]}] if accelerators else []
         return {"mem_limit": f"{memory}m", "nano_cpus": round(cpu * 1e9), "device_requests": devices}

@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from deployments.live import LiveProgress
 from deployments.stopping import ignore_signals
+from deployments.unfinished import unfinished_runs
 from deployments.validate_command import validate_service
-from tasks.domain.errors import RunError, SpecificationError
+from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
 from tasks.domain.service import BatchService, require
 from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
-from tasks.engine.session import sessions
+from tasks.engine.sessions import sessions
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 
-def run_service(fields: dict[str, Any], talk: Console, *, verbose: bool) -> RunResult:
-    """Run a service once and return what came of it.
+def run_service(
+    fields: dict[str, Any], talk: Console, *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
+) -> RunResult:
+    """Run a service once, or go on with its run of the id ``resume``, and return what came of it.
 
-    Runs on the embedded Prefect server if no server is configured, else against that. Raises ThresherError, and
-    KeyboardInterrupt once everything is stopped, for Ctrl-C and for SIGTERM.
+    Runs on the embedded Prefect server if no server is configured, else against that. ``command`` is the call without
+    ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
+    stopped, for Ctrl-C and for SIGTERM.
     """
     service = _require(fields)
     _prefect_environment(verbose)
+    if command and resume is None:
+        _tell_unfinished(service, talk, command)
     with LiveProgress(talk):
         try:
             for name in ("prefect", "EventsWorker"):
                 logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
             start_server()
             # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
-            result = LoopThread("thresher-flow").run_blocking(_run(service))
+            result = LoopThread("thresher-flow").run_blocking(_run(service, fields, resume))
         except KeyboardInterrupt:
             _stop_everything()
             raise KeyboardInterrupt(
                 "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
-                f"done so far, if anything, stays below {redact(service.output_path)}."
+                f"done so far, if anything, stays below {redact(service.output_path)}.{_how_to_resume(command)}"
             ) from None
     progress.forget(result.task_id)
     return result
@@ -60,11 +72,53 @@ def _stop_everything() -> None:
     engine_loop().run_blocking(sessions.close_all())
 
 
-async def _run(service: BatchService) -> RunResult:
+def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
+    for task_id in unfinished_runs(service):
+        said = (
+            f"warning: {redact(service.output_path)} holds what run {task_id} has done, which has not ended. Unless it "
+            f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
+            f"service, `thresher start NAME --resume {task_id}`."
+        )
+        talk.print(said, highlight=False, soft_wrap=True, markup=False)
+
+
+def _how_to_resume(command: Sequence[str]) -> str:
+    runs = list(progress.runs())
+    if not runs or not command:
+        return ""
+    return f" It was run {runs[-1]}: `{shlex.join([*command, '--resume', runs[-1]])}` goes on with it."
+
+
+async def _resumed(
+    client: PrefectClient, run: str, fields: dict[str, Any], service: BatchService
+) -> tuple[FlowRun, BatchService]:
+    """A run that is to go on, and its service. Raises SpecificationError saying why it cannot."""
+    from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
+    from flows.batch_service import batch_service
+
+    where = f"on this Prefect server ({redact(str(client.api_url))}; its data: PREFECT_HOME)"
+    flow_run = await read_run(client, run, where)
+    if (await client.read_flow(flow_run.flow_id)).name != batch_service.name:
+        raise SpecificationError([Problem(FIELD, run, "is a flow run, but not one of a batch service")])
+    before = (flow_run.parameters or {}).get("service") or {}
+    if flow_run.deployment_id is not None:
+        expected = f"is a run of a service: `thresher start {before.get('name')} --resume {run}` goes on with it"
+        raise SpecificationError([Problem(FIELD, run, expected)])
+    await check_resumable(client, flow_run)
+    if "name" not in fields:  # else it would get another one
+        service = require({**fields, "name": before.get("name")})
+    now = service.model_dump(mode="json", by_alias=True)
+    if problems := where_it_was(before, now):
+        raise SpecificationError(problems)
+    return await begin_again(client, flow_run, "Resumed by thresher run --resume.", now), service
+
+
+async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
     # Importing Prefect takes a second: only those commands pay it that need it.
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
+    from prefect.flow_engine import run_flow_async
     from prefect.settings import PREFECT_API_URL
 
     from flows.batch_service import batch_service
@@ -75,7 +129,14 @@ async def _run(service: BatchService) -> RunResult:
                 await client.raise_for_api_version_mismatch()
             except RuntimeError as error:
                 raise RunError(f"The Prefect server is of no use: {redact(str(error))}") from None
-        result: RunResult = await batch_service(service)
+            flow_run = None
+            if resume is not None:
+                flow_run, service = await _resumed(client, resume, fields, service)
+        if flow_run is None:
+            result: Any = await batch_service(service)
+        else:
+            result = await run_flow_async(batch_service, flow_run, {"service": service})
+        assert isinstance(result, RunResult)
         return result
     except RunFailed as failed:
         return failed.result
@@ -89,6 +150,7 @@ async def _run(service: BatchService) -> RunResult:
 def _prefect_environment(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools: who resumes looks for it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
 

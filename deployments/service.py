@@ -38,6 +38,7 @@ class Execution(BaseModel):
     manifest: str = ""
     summary: str = ""
     page: str = ""
+    service: str = ""
 
     @classmethod
     def of(cls, flow_run: Mapping[str, Any]) -> Execution:
@@ -57,6 +58,7 @@ class Execution(BaseModel):
             manifest=report.manifest,
             summary=report.summary,
             page=ui_url(f"runs/flow-run/{flow_run['id']}"),
+            service=str(specification_of(flow_run).get("name", "")),
         )
 
     @property
@@ -108,9 +110,9 @@ class Service(BaseModel):
         )
 
 
-def specification_of(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """The specification that a deployment holds, as fields."""
-    return dict((deployment.get("parameters") or {}).get("service") or {})
+def specification_of(held: Mapping[str, Any]) -> dict[str, Any]:
+    """The specification that a deployment, or a run of it, holds, as fields."""
+    return dict((held.get("parameters") or {}).get("service") or {})
 
 
 def parameters_of(service: BatchService) -> dict[str, Any]:

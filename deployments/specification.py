@@ -13,7 +13,7 @@ import yaml
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.relative_paths import is_relative_path
 
-_TEXTS = ("name", "description", "resource_pool", "model", "model_version", "flavor", "environment")
+_TEXTS = ("failed_of", "name", "description", "resource_pool", "model", "model_version", "flavor", "environment")
 
 
 def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async def _validate(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, Any]:
-    planner = Planner(storage, parse_address(run.service.input_path))
+    planner = Planner(storage, parse_address(run.service.input_path), run.failed_of)
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
     refused = 0
     example: tuple[Item, Body] | None = None

@@ -29,7 +29,7 @@ async def batch_service(service: BatchService) -> RunResult:
     async with instances():
         run = await validate(service)
         planned = await plan(run)
-        if run.is_distributed:
+        if run.is_distributed and planned.shards:
             from flows.inference import distributed  # Dask takes a while to import
 
             done = await distributed(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, cast
 
 from prefect import Flow
 
@@ -45,6 +45,12 @@ class CallableFlow(Flow[..., Any]):
             return super().__call__(*arguments, **named)
         start_server()
         return asyncio.run(super().__call__(*arguments, **named))
+
+    def with_options(self, *arguments: Any, **named: Any) -> CallableFlow:
+        """As Prefect's, which makes a plain flow of it: that could be awaited only."""
+        changed = super().with_options(*arguments, **named)
+        changed.__class__ = CallableFlow
+        return cast(CallableFlow, changed)
 
 
 def callable_flow(**options: Any) -> Callable[[Callable[..., Any]], CallableFlow]:

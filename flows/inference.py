@@ -8,10 +8,11 @@ from typing import Any
 from prefect import flow
 from prefect_dask.task_runners import DaskTaskRunner
 
-from tasks.distributed import cluster_of, share_out
+from tasks.distributed import share_out
 from tasks.domain.run import Run, ShardDone
 from tasks.infer import infer
 from tasks.plan import stored_plan
+from tasks.run_cluster import cluster_of
 
 
 @flow(name="inference", flow_run_name="inference", persist_result=False)

@@ -19,8 +19,8 @@ from prefect.states import Cancelled
 
 from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
-from tasks.engine.progress import progress_of
-from tasks.engine.session import sessions
+from tasks.engine.progress import forget, progress_of
+from tasks.engine.sessions import sessions
 from tasks.reporting import Reporter
 
 P = ParamSpec("P")
@@ -40,6 +40,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
     @wraps(run)
     async def stopped_in_order(*arguments: P.args, **named: P.kwargs) -> RunResult | State[RunResult]:
         task_id = str(runtime.flow_run.id)
+        forget(task_id)  # a run that Prefect tries again in the same process counts from the beginning
         async with get_client() as client:
             stop = partial(_stop_if_told, client, task_id)
             reporter = Reporter(client, task_id)

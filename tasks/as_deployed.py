@@ -52,8 +52,10 @@ async def log_output_kept(
     return [Problem("runtime_log_output", False, expected)]
 
 
-async def not_as_deployed(service: BatchService) -> list[Problem]:
+async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> list[Problem]:
     """Every problem of this process's run with the service that it is a run of; none for a run without one.
+
+    Instances ``in_pods`` of their own are made for each run, whatever its container was made for.
 
     The user interface and Prefect's own clients start runs without asking Thresher, and change what they like.
     """
@@ -65,7 +67,8 @@ async def not_as_deployed(service: BatchService) -> list[Problem]:
         flow_run = await client.read_flow_run(UUID(runtime.flow_run.id))
         deployed = dict((deployment.parameters or {}).get("service") or {})
         problems = fixed_fields(deployment.name, deployment.work_pool_name, fields) + relative_paths(fields)
-        problems += _of_the_job(flow_run, deployment.job_variables or {}, deployed, fields)
+        if not in_pods:
+            problems += _of_the_job(flow_run, deployment.job_variables or {}, deployed, fields)
         problems += await log_output_kept(client, deployment.id, deployment.tags, fields)
         if service.runtime_log_output:
             if KEPT_TAG not in deployment.tags:

@@ -3,67 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import dask
+import httpx
 from distributed import CancelledError as TaskCancelled
 from distributed import KilledWorker
-from prefect import get_run_logger
+from distributed.client import ClosedClientError
 from prefect.client.orchestration import get_client
-from prefect.context import get_settings_context
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
+from prefect.states import Crashed
 
 from tasks import instances
 from tasks.blocks import storage_credentials
-from tasks.clients.cluster import DaskCluster, start_cluster
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.domain.errors import ModelServerError
-from tasks.domain.pool import Cluster
-from tasks.domain.run import Plan, Run, ShardDone, ShardRef
-from tasks.domain.sharing import SHARDS_AT_ONCE, Give, InstanceReport, Sharing, TakeBack
+from tasks.domain.errors import ModelServerError, StorageError
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
+from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import forget_unused_plan
-from tasks.settings import ROOT, read_settings
+from tasks.run_cluster import Opened, opened_cluster
+from tasks.settings import read_settings
 
 LOOK_SECONDS = 0.25
 """Between two looks at an instance, if there are few; many are looked at less often."""
 LOOKS_AT_ONCE = 128
+PAUSE_SECONDS = 0.00025
+"""For each instance, from one round of decisions to the next."""
+OUTAGE_SECONDS = 300.0
+"""A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
+STOP_SECONDS = 30.0
+"""Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
 MOST_LOSSES = 10
 """A shard that so many instances could not go on with is not given to another one."""
 
 Submit = Callable[[Run, int, ShardRef], PrefectFuture[Any]]
 T = TypeVar("T")
-
-
-@asynccontextmanager
-async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
-    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
-    where = run.pool.cluster if run.pool is not None else Cluster()
-    loop = engine_loop()
-    async with get_client() as client:
-        environment = {
-            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
-            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
-        }
-    environment["PYTHONPATH"] = str(ROOT)
-    folder = read_settings().cache / "dask"
-    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
-    cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
-    _clusters[run.task_id] = cluster
-    try:
-        yield cluster
-    finally:
-        del _clusters[run.task_id]
-        await loop.run(cluster.close())
-
-
-_clusters: dict[str, DaskCluster] = {}
-"""By task id, since a flow's parameters are data."""
 
 
 async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
@@ -72,7 +53,7 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     ``submit`` starts a task for a shard. Raises ModelServerError if no instance can be started, StorageError if a plan
     or a report cannot be read or written.
     """
-    coordinator = _Coordinator(run, planned, _clusters[run.task_id], submit)
+    coordinator = _Coordinator(run, planned, opened_cluster(run.task_id), submit)
     try:
         return await coordinator.run()
     except ModelServerError:
@@ -94,10 +75,10 @@ async def _forget_unused_plan(run: Run) -> None:
 class _Coordinator:
     """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
 
-    def __init__(self, run: Run, planned: Plan, cluster: DaskCluster, submit: Submit) -> None:
+    def __init__(self, run: Run, planned: Plan, opened: Opened, submit: Submit) -> None:
         self._run = run
         self._planned = planned
-        self._cluster = cluster
+        self._cluster, self._logger = opened
         self._submit = submit
         self._progress = progress_of(run.task_id)
         self._sharing = Sharing(planned.shards)
@@ -107,11 +88,17 @@ class _Coordinator:
         self._was_ready: set[int] = set()
         self._told: dict[str, set[str]] = {}
         self._given_up: dict[int, str] = {}
+        self._cut_off: dict[int, float] = {}
+        """Instances that do not reach the storage, and since when."""
         self._losses: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._futures: dict[str, tuple[str, Any]] = {}
+        """By the key of a shard that is being worked on: by whom, and what will come of it."""
         self._failure: BaseException | None = None
         self._stopped: str | None = None
         """Why the run is stopped early; empty if by hand, None while it is not."""
+        self._stopped_at = 0.0
+        self._had_workers = False
         self._wake = asyncio.Event()
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -119,21 +106,35 @@ class _Coordinator:
     async def run(self) -> list[ShardDone]:
         self._progress.enter("preparing")
         deadline = asyncio.get_running_loop().time() + self._run.service.timeout_minutes * 60
+        # Beside the rest: a scheduler that does not answer must not hold up what is heard of the instances.
+        self._on_errand(self._keep_looking_for_workers())
         while not self._sharing.finished:
-            await self._look_for_workers()
             self._look_at_stops()
             if self._failure is not None:
                 raise self._failure
             if not self._was_ready and self._stopped is None:
                 self._check_start(asyncio.get_running_loop().time() > deadline)
+            self._check_stop()
             for move in self._sharing.moves():
                 await self._do(move)
             self._show()
             self._wake.clear()
+            # Many instances wake it often, and each round costs more the more there are.
+            await asyncio.sleep(min(LOOK_SECONDS, len(self._attending) * PAUSE_SECONDS))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
         self._show()
         return self._sharing.results
+
+    async def _keep_looking_for_workers(self) -> None:
+        while True:
+            try:
+                await self._look_for_workers()
+            except Exception as error:
+                self._failure = error
+                self._wake.set()
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _look_for_workers(self) -> None:
         there = set(await self._ask(self._cluster.workers()))
@@ -145,15 +146,19 @@ class _Coordinator:
             if len(self._attending) < wanted:
                 number = min(set(range(wanted)) - set(self._numbers.values()))
                 self._numbers[worker] = number
+                self._had_workers = True
                 self._attending[worker] = asyncio.create_task(self._attend(worker, number))
 
     def _forget(self, worker: str) -> None:
         self._sharing.lost(worker)
+        for instance, future in list(self._futures.values()):
+            if instance == worker:
+                self._on_errand(_give_up(future))
         self._reports.pop(worker, None)
         self._told.pop(worker, None)
         number = self._numbers.pop(worker, None)
         if number in self._was_ready:
-            get_run_logger().warning("instance-%d lost: its process (%s) is gone", number, worker)
+            self._logger.warning("instance-%d lost: its process (%s) is gone", number, worker)
 
     def _check_start(self, late: bool) -> None:
         """Raises ModelServerError once it is sure that no instance can be started."""
@@ -165,6 +170,15 @@ class _Coordinator:
                 f"No worker of the Dask cluster {self._cluster.address} was there within {minutes:g} minutes. "
                 f"{self._cluster.said}".rstrip()
             )
+
+    def _check_stop(self) -> None:
+        """Raises RunStopped if the run is stopped and there never was a worker, nor is there one soon."""
+        now = asyncio.get_running_loop().time()
+        if self._stopped is None or self._had_workers:
+            return
+        self._stopped_at = self._stopped_at or now
+        if now > self._stopped_at + STOP_SECONDS:
+            raise RunStopped("Stopped before a worker of the Dask cluster was there: nothing was sent.")
 
     # -- the instances ----------------------------------------------------------------------------------------------
 
@@ -179,6 +193,7 @@ class _Coordinator:
                     )
                 if begun:
                     report = await self._ask(self._cluster.ask(worker, instances.look, self._run.task_id))
+                    begun = report is not None  # it ends by itself if it was not looked at for long
                     if report is not None:
                         await self._heard(worker, number, report)
             except (OSError, TimeoutError):
@@ -188,9 +203,14 @@ class _Coordinator:
             await asyncio.sleep(LOOK_SECONDS * max(1.0, len(self._attending) / LOOKS_AT_ONCE))
 
     async def _heard(self, worker: str, number: int, report: InstanceReport) -> None:
-        if report.error and number not in self._given_up:
-            get_run_logger().warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
+        if report.error and not report.cut_off and number not in self._given_up:
+            self._logger.warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
             self._given_up[number] = report.error
+        if report.cut_off and number not in self._cut_off:
+            self._logger.warning("instance-%d cut off: %s", number, report.error)
+            self._cut_off[number] = asyncio.get_running_loop().time()
+        elif not report.cut_off:
+            self._cut_off.pop(number, None)
         if report.ready:
             self._given_up.pop(number, None)
             self._was_ready.add(number)
@@ -222,12 +242,19 @@ class _Coordinator:
             self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
             self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
+        elif len({*self._given_up, *self._cut_off}) == self._run.service.instances:
+            since = max(self._cut_off.values())
+            if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:
+                self._failure = StorageError(
+                    f"No instance has reached the storage for {OUTAGE_SECONDS / 60:g} minutes: {self._run.output}, or "
+                    "the run's input. Resume the run when it answers."
+                )
 
     def _show(self) -> None:
         self._progress.done, self._progress.failed = self._sharing.counts
         sick = sum(report.sick for report in self._reports.values() if not report.error)
         there = {self._numbers[worker] for worker in self._reports}
-        sick += len(set(self._given_up) | (self._was_ready - there))
+        sick += len({*self._given_up, *self._cut_off, *(self._was_ready - there)})
         self._progress.sick_instances = min(sick, self._run.service.instances)
 
     # -- the shards -------------------------------------------------------------------------------------------------
@@ -236,13 +263,16 @@ class _Coordinator:
         if isinstance(move, TakeBack):
             self._on_errand(self._take_back(move))
             return
-        # If it is lost meanwhile, another may take it.
-        with dask.annotate(  # type: ignore[attr-defined]
-            workers=[move.instance], allow_other_workers=True
-        ):
-            future = self._submit(self._run, self._planned.items, move.shard)
+        # To it alone: when it is lost, the shard is given to another one here. Dask never would, if there was no other
+        # when it was lost.
+        with dask.annotate(workers=[move.instance]):  # type: ignore[attr-defined]
+            try:
+                future = self._submit(self._run, self._planned.items, move.shard)
+            except ClosedClientError:
+                raise self._cluster.gone() from None
         loop = asyncio.get_running_loop()
         key = move.shard.key
+        self._futures[key] = (move.instance, future)
 
         def ended(_: PrefectFuture[Any]) -> None:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
@@ -266,6 +296,7 @@ class _Coordinator:
         self._wake.set()
 
     async def _ended(self, key: str, future: PrefectFuture[Any]) -> None:
+        self._futures.pop(key, None)
         try:
             done = await asyncio.to_thread(future.result)
             self._sharing.ended(key, done)
@@ -295,6 +326,19 @@ class _Coordinator:
         with suppress(TimeoutError):
             async with asyncio.timeout(END_SECONDS):
                 await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def _give_up(future: Any) -> None:
+    """Have Dask forget the task of an instance that is lost; whoever waits for it hears that it was cancelled.
+
+    The server is told, too: nobody else could.
+    """
+    with suppress(ClosedClientError, OSError):
+        await asyncio.to_thread(future.wrapped_future.cancel)
+    with suppress(httpx.HTTPError, PrefectException):
+        async with get_client() as client:
+            crashed: Any = Crashed(message="Its instance was lost; another one goes on with the shard.")
+            await client.set_task_run_state(future.task_run_id, crashed, force=True)
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:

@@ -6,6 +6,7 @@ the process of a Dask worker, and what stands below "asked from elsewhere" is ca
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import time
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from functools import cache, partial
+from typing import Any
 
 from prefect import runtime
 
@@ -24,7 +26,8 @@ from tasks.domain.sharing import InstanceReport, ShardLoad
 from tasks.embedded_server import guard_server
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
-from tasks.engine.session import Session, sessions
+from tasks.engine.session import Session
+from tasks.engine.sessions import sessions
 from tasks.settings import read_settings
 
 
@@ -77,24 +80,56 @@ async def instances() -> AsyncIterator[None]:
 # -- asked from elsewhere ---------------------------------------------------------------------------------------------
 
 
-async def begin(run: Run, number: int, planned_items: int) -> bool:
-    """Start instance ``number`` of a run in this process; False if it is busy with an instance of another run."""
+LEFT_ALONE_SECONDS = 120.0
+"""A run that has not looked at its instance for so long is not there any more, or does not reach it."""
+WATCH_SECONDS = 1.0
+_THERE = ("running", "paused", "init")
+_looked_at: dict[str, float] = {}
+"""By task id, when its run has looked at this process's instance last."""
+
+
+async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = None) -> bool:
+    """Start instance ``number`` of a run in this process; False if it is busy with an instance of another run.
+
+    The instance ends with :func:`end`; or by itself, once the run does not look at it any more, or the Dask worker
+    (given by Dask) has lost its scheduler, which takes that for its death and gives its shards to others.
+    """
     from prefect.logging.configuration import setup_logging
 
     setup_logging()
     plain_errors()
     _close_at_exit()
-    return await engine_loop().run(_begin(run, number, planned_items))
+    return await engine_loop().run(_begin(run, number, planned_items, dask_worker))
 
 
-async def _begin(run: Run, number: int, planned_items: int) -> bool:
+async def _begin(run: Run, number: int, planned_items: int, dask_worker: Any) -> bool:
     if sessions.others(run.task_id):
         return False
+    if run.task_id not in _looked_at:
+        watching = asyncio.create_task(_watch(run.task_id, dask_worker))
+        _watching.add(watching)
+        watching.add_done_callback(_watching.discard)
+    _looked_at[run.task_id] = time.monotonic()
     await sessions.begin(run.task_id)
     session = await sessions.open(run.task_id, partial(_new_session, run, number))
     session.planned_items = planned_items
     session.start_soon()
     return True
+
+
+_watching: set[asyncio.Task[None]] = set()
+
+
+async def _watch(task_id: str, dask_worker: Any) -> None:
+    """End this process's instance of a run when nobody else will."""
+    while (looked_at := _looked_at.get(task_id)) is not None:
+        gone = dask_worker is not None and dask_worker.status.name not in _THERE
+        if gone or time.monotonic() - looked_at > LEFT_ALONE_SECONDS:
+            _looked_at.pop(task_id, None)
+            await sessions.close(task_id)
+            forget(task_id)
+            return
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 async def look(task_id: str) -> InstanceReport | None:
@@ -106,17 +141,21 @@ async def _look(task_id: str) -> InstanceReport | None:
     session = sessions.held(task_id)
     if session is None:
         return None
+    _looked_at[task_id] = time.monotonic()
     shards = {
-        key: ShardLoad(work.supply.left, work.supply.weight, work.reporter.done, work.reporter.failed)
+        key: ShardLoad(
+            left=work.supply.left, weight=work.supply.weight, done=work.reporter.done, failed=work.reporter.failed,
+            behind=work.reporter.shard.behind,
+        )
         for key, work in session.shards.items()
-    }
-    error = session.start_error or session.group.loss
+    }  # fmt: skip
+    error = session.start_error or session.group.loss or session.cut_off
     return InstanceReport(
         seconds=time.monotonic(),
         ready=session.group.ready and not error,
         shards=shards,
         error=error,
-        never_ready=not session.ready_at,
+        cut_off=bool(session.cut_off),
         finished=session.finished,
         sick=session.group.sick,
         stopped=session.stopped,
@@ -148,5 +187,6 @@ async def _stop_early(task_id: str, reason: str) -> None:
 
 async def end(task_id: str) -> None:
     """Stop this process's instance of a run."""
+    _looked_at.pop(task_id, None)
     await engine_loop().run(sessions.close(task_id))
     forget(task_id)

@@ -8,7 +8,10 @@ from prefect.cache_policies import NO_CACHE
 from tasks.blocks import storage_credentials
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
+from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run
+from tasks.engine import planning
+from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
@@ -21,9 +24,17 @@ async def plan(run: Run) -> Plan:
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("planning")
-    made = await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))
+    planning = _plan(run, settings, await storage_credentials(settings))
+    minutes = run.service.deadline_minutes
+    made = await engine_loop().run(
+        unless_stopped(planning, run.task_id, run.deadline_at, minutes, while_="its input was being listed")
+    )
     progress.items = made.items
     logger = get_run_logger()
+    if made.published is not None:
+        progress.done, progress.failed = made.items, made.published.failed
+        logger.info("published already manifest=%s", made.published.manifest)
+        return made
     for warning in made.warnings:
         logger.warning(warning)
     logger.info("planned items=%d bytes=%d shards=%d", made.items, made.bytes, len(made.shards))
@@ -41,4 +52,15 @@ async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials
 async def stored_plan(run: Run) -> Plan:
     """The plan of a run that is planned. Raises StorageError if it cannot be read."""
     settings = read_settings()
-    return await engine_loop().run(_plan(run, settings, await storage_credentials(settings)))
+    found = await engine_loop().run(_stored_plan(run, settings, await storage_credentials(settings)))
+    if found is None:
+        raise StorageError(f"There is no plan in {run.output_address.child(run.names.scratch)}.")
+    return found
+
+
+async def _stored_plan(run: Run, settings: Settings, credentials: dict[str, Credentials]) -> Plan | None:
+    storage = Storage(settings, credentials)
+    try:
+        return await planning.stored_plan(OutputFolder(storage, run.output_address, run.names.scratch))
+    finally:
+        await storage.close()

@@ -14,6 +14,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone
 from tasks.domain.summary import LINES_SHOWN, summary_page
+from tasks.engine.earlier import EarlierManifest
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.publishing import first_lines, publish_run
@@ -23,10 +24,17 @@ from tasks.settings import Settings, read_settings
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
 async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResult:
-    """The result of a run whose shards are all done. Raises AccountError if the sums do not agree."""
+    """The result of a run whose shards are all done. Raises AccountError if the sums do not agree.
+
+    A run that had published when it was tried again keeps its result.
+    """
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("publishing")
+    if planned.published is not None:
+        progress.manifest, progress.summary = planned.published.manifest, planned.published.summary
+        progress.enter("done")
+        return planned.published
     published = _publish(run, planned, done, settings, await storage_credentials(settings))
     result, lines = await engine_loop().run(published)
     progress.manifest, progress.summary = result.manifest, result.summary
@@ -49,7 +57,9 @@ async def _publish(
     storage = Storage(settings, credentials)
     output = OutputFolder(storage, run.output_address, run.names.scratch)
     try:
-        result = await publish_run(run, planned, done, settings, output)
+        merge = run.failed_of if run.service.merge else None
+        earlier = None if merge is None else EarlierManifest(storage, merge)
+        result = await publish_run(run, planned, done, settings, output, earlier)
         return result, await first_lines(storage, parse_address(result.manifest), LINES_SHOWN)
     finally:
         await storage.close()

@@ -14,7 +14,8 @@ from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifa
 from prefect.client.orchestration import PrefectClient
 from prefect.exceptions import PrefectException
 
-from tasks.domain.status import RunReport
+from tasks.clients.process_identity import own_process
+from tasks.domain.status import PROCESS_LABEL, RunReport
 from tasks.engine.progress import progress_of
 
 REPORT_SECONDS = 2.0
@@ -42,7 +43,7 @@ class Reporter:
     def __init__(self, client: PrefectClient, task_id: str) -> None:
         self._client = client
         self._task_id = task_id
-        self._told = RunReport()
+        self._told: RunReport | None = None
         self._artifact: UUID | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -91,7 +92,9 @@ async def _label(client: PrefectClient, task_id: str, now: RunReport) -> None:
     Prefect's server on SQLite often answers 503 here: it reads and then writes while the tasks of the run are noted;
     its client would wait two seconds, which every short run would take longer.
     """
-    request = client._client.build_request("PATCH", f"/flow_runs/{task_id}/labels", json=now.labels())
+    request = client._client.build_request(
+        "PATCH", f"/flow_runs/{task_id}/labels", json={**now.labels(), PROCESS_LABEL: own_process()}
+    )
     for pause in _PAUSES_SECONDS:
         answer = await httpx.AsyncClient.send(client._client, request)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
         default=None,
         description="accelerators of this machine (0,1,2 or UUIDs) that instances may use; default: all that it has",
     )
+    sidecar_port: int = Field(
+        default=8080, ge=1, le=65535, description="port at which a model image answers that runs beside an instance"
+    )
     s3_credentials_block: str | None = Field(
         default=None,
         description="name of a Prefect Secret block with endpoint_url, access_key_id, secret_access_key ...",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,6 +17,7 @@ from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService
 from tasks.engine.checking import check
+from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.server_pools import server_pools
@@ -25,6 +27,8 @@ from tasks.settings import read_settings
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)
 async def validate(service: BatchService) -> Run:
     """Everything that was decided for this run. Raises SpecificationError with every problem."""
+    minutes = service.deadline_minutes
+    deadline_at = None if minutes is None else time.time() + minutes * 60
     settings = read_settings()
     task_id = str(runtime.flow_run.id)
     progress = progress_of(task_id)
@@ -33,21 +37,24 @@ async def validate(service: BatchService) -> Run:
     scheduled: Any = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
     if service.schedule is not None:
         scheduled = scheduled.astimezone(ZoneInfo(service.schedule.timezone))
+    pools = await _pools()
+    pool = (pools or {}).get(service.resource_pool)
+    checking = check(
+        service.model_dump(exclude_unset=False, by_alias=True),
+        task_id=task_id,
+        scheduled_time=scheduled,
+        settings=settings,
+        credentials=await storage_credentials(settings),
+        pools=pools,
+        known=await not_as_deployed(service, in_pods=pool is not None and pool.makes_pods),
+    )
     run = await engine_loop().run(
-        check(
-            service.model_dump(exclude_unset=False, by_alias=True),
-            task_id=task_id,
-            scheduled_time=scheduled,
-            settings=settings,
-            credentials=await storage_credentials(settings),
-            pools=await _pools(),
-            known=await not_as_deployed(service),
-        )
+        unless_stopped(checking, task_id, deadline_at, minutes, while_="it was being checked")
     )
     await check_references(service.environment)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
-    return run
+    return run.model_copy(update={"deadline_at": deadline_at})
 
 
 async def _pools() -> dict[str, Pool] | None:

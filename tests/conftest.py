@@ -27,7 +27,7 @@ from fakes.model_server import FakeModelServer
 
 ROOT = Path(__file__).parents[1]
 FAKE_MODEL_SERVER = ROOT / "tests" / "fakes" / "model_server.py"
-_LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py")
+_LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py", "dask_worker")
 _OUTSIDE = ("AWS_", "OBS_", "THRESHER_", "PREFECT_")
 
 # Prefect reads its settings when it is first imported, which may be while tests are collected.
@@ -51,14 +51,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def _processes_of(folder: Path) -> dict[int, str]:
-    """Command lines of the processes, but for this one, that inherited TMPDIR from this session, by id."""
-    mark = f"TMPDIR={folder}".encode()
+    """Command lines of the processes, but for this one, whose TMPDIR is the folder, or one below it, by id."""
+    mark = f"TMPDIR={folder}/".encode()
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
+            if any((one + b"/").startswith(mark) for one in (entry / "environ").read_bytes().split(b"\0")):
                 found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     return found
 

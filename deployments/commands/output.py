@@ -21,6 +21,10 @@ Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative=(), help="Override a field: field=value. May be given several times."),
 ]
+Merge = Annotated[
+    bool,
+    Parameter(negative=(), help="With the SUCCESSFUL lines of the earlier run: the new output manifest is complete."),
+]
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deployments.commands.output import AsJson, Overrides, print_json, print_text, say, talk
+from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
 
 
 def run(
@@ -15,12 +15,20 @@ def run(
     /,
     *,
     overrides: Overrides = (),
+    retry_failed: Annotated[
+        str | None, Parameter(help="Output manifest of an earlier run: only its FAILED items are processed.")
+    ] = None,
+    merge: Merge = False,
     as_json: AsJson = False,
     verbose: Annotated[bool, Parameter(negative=(), help="Show Prefect's log too.")] = False,
+    resume: Annotated[
+        str | None, Parameter(help="Id of a run of this command that was stopped or killed: it goes on where it was.")
+    ] = None,
 ) -> int:
     """Run one service now, in this process. Prints the address of the output manifest.
 
-    Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names.
+    Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names. A run that is resumed repeats
+    nothing that was finished; it is refused if model, mapping, input or output have changed since it began.
 
     Parameters
     ----------
@@ -28,10 +36,18 @@ def run(
         The service specification, a YAML file.
     """
     from deployments.run_command import exit_code, run_service, talk_of
-    from deployments.specification import read_specification
+    from deployments.specification import absolute, read_specification
 
     console = talk()
-    result = run_service(read_specification(spec, overrides), console, verbose=verbose)
+    command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
+    fields = read_specification(spec, overrides)
+    if retry_failed is not None:
+        fields |= absolute({"failed_of": retry_failed}, Path.cwd())
+        command += ["--retry-failed", retry_failed]
+    if merge:
+        fields["merge"] = True
+        command += ["--merge"]
+    result = run_service(fields, console, verbose=verbose, resume=resume, command=command)
     talk_of(result, console)
     if as_json:
         print_json(result.model_dump(mode="json"))

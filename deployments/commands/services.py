@@ -1,4 +1,4 @@
-"""``thresher deploy | list | show | edit | start | stop | delete | logs | schedule``: the life of a service."""
+"""``thresher deploy | list | show | edit | start | retry-failed | stop | delete | logs | schedule``: services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from deployments.commands.output import AsJson, Overrides, print_json, print_rows, print_text, quietly, say
+from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_rows, print_text, quietly, say
 from tasks.domain.errors import Problem, SpecificationError
 
 if TYPE_CHECKING:
@@ -75,8 +75,13 @@ def show(
     return 0
 
 
-def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
-    """Start a service again. --set changes fields for this run only.
+def start(
+    name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False,
+    resume: Annotated[
+        str | None, Parameter(help="Id of a run that ended before it was complete: it goes on where it was.")
+    ] = None,
+) -> int:  # fmt: skip
+    """Start a service again, or resume one of its runs. --set changes fields for this run only.
 
     Parameters
     ----------
@@ -85,9 +90,41 @@ def start(name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_jso
     """
     from deployments import lifecycle, overview
 
-    begun = lifecycle.start(name, overrides)
-    say(f"Started {name}: {begun.page}")
+    if resume is None:
+        begun = lifecycle.start(name, overrides)
+        say(f"Started {name}: {begun.page}")
+    else:
+        begun = lifecycle.resume(name, resume, overrides)
+        say(f"Resumed {begun.id} of {name}: {begun.page}")
     return _ended(overview.show(name), begun, wait=wait, as_json=as_json)
+
+
+def retry_failed(
+    run: str,
+    /,
+    *,
+    merge: Merge = False,
+    output: Annotated[
+        str | None, Parameter(help="Another output folder; default: that of the earlier run, where nothing is changed.")
+    ] = None,
+    overrides: Overrides = (),
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> int:
+    """Start a run of exactly the FAILED items of an earlier run, with its fields.
+
+    Parameters
+    ----------
+    run
+        The earlier run's id; `thresher show NAME --runs` shows it.
+    """
+    from deployments import lifecycle, overview
+    from deployments.specification import absolute
+
+    folder = absolute({} if output is None else {"output_path": output}, Path.cwd())
+    begun = lifecycle.retry_failed(run, overrides, merge=merge, **folder)
+    say(f"Started {begun.service}: {begun.page}")
+    return _ended(overview.show(begun.service), begun, wait=wait, as_json=as_json)
 
 
 def stop(
@@ -208,7 +245,7 @@ def logs(
 
 def register(app: App) -> None:
     """Add these commands to the command line."""
-    for command in (deploy, show, start, stop, edit, schedule, delete, logs):
+    for command in (deploy, show, start, retry_failed, stop, edit, schedule, delete, logs):
         app.command(quietly(command))
     app.command(quietly(list_services), name="list")
 

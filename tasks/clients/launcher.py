@@ -108,7 +108,7 @@ class Server:
         start = loop.time()
         period = _FIRST_PERIOD_SECONDS
         while self.running:
-            said = await asyncio.to_thread(_ask, f"{self.url}{health.url}", health.timeout_seconds)
+            said = await asyncio.to_thread(ask_health, f"{self.url}{health.url}", health.timeout_seconds)
             if not said:
                 if not await self._port_is_taken():
                     return True
@@ -171,7 +171,7 @@ async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     )
 
 
-def _ask(url: str, timeout_seconds: float) -> str:
+def ask_health(url: str, timeout_seconds: float) -> str:
     """Ask for health; empty if healthy, else what was wrong."""
     try:
         with requests.Session() as session:
@@ -194,7 +194,7 @@ async def check_running(url: str, health: Health, timeout_seconds: float) -> Non
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     pause = min(1.0, health.period_seconds)
     while True:
-        said = await asyncio.to_thread(_ask, f"{url.rstrip('/')}{health.url}", health.timeout_seconds)
+        said = await asyncio.to_thread(ask_health, f"{url.rstrip('/')}{health.url}", health.timeout_seconds)
         if said in ("", "HTTP 404", "HTTP 405"):
             return
         if asyncio.get_running_loop().time() + pause > deadline:

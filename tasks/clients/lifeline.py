@@ -63,13 +63,16 @@ class GuardedProcess:
         environment: Mapping[str, str],
         log: Path,
         limits: Limits | None = None,
+        scratch: Path | None = None,
     ) -> GuardedProcess:
         """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
 
         It and everything it starts are held to ``limits`` together; if they exceed them, the last line of ``log`` says
-        so (limits.py tells what that means on which machine).
+        so (limits.py tells what that means on which machine). The folder ``scratch`` is removed, with all that is in
+        it, if this process is killed.
         """
         held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
+        held += [] if scratch is None else ["--scratch", str(scratch)]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-I", "-S", str(WARDEN), *held, str(log), "--", *command,
             cwd=folder, env=dict(environment), stdin=asyncio.subprocess.PIPE,

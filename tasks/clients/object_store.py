@@ -40,9 +40,9 @@ def explain(error: BaseException) -> ObjectError:
     if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
         return ObjectError(f"No permission ({said}).")
     if "Connect" in text or "error sending request" in text:
-        return ObjectError("The storage cannot be reached.")
+        return ObjectError("The storage cannot be reached.", unreachable=True)
     if "timed out" in text.lower() or "Timeout" in text:
-        return ObjectError("The storage did not answer in time.")
+        return ObjectError("The storage did not answer in time.", unreachable=True)
     return ObjectError(said or text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])
 
 
@@ -271,9 +271,9 @@ def _explain_odd(error: BaseException) -> ObjectError:
     if isinstance(error, PermissionError) or status in (401, 403):
         return ObjectError(f"No permission (HTTP {status or 403}).")
     if isinstance(error, TimeoutError):
-        return ObjectError("The storage did not answer in time.")
+        return ObjectError("The storage did not answer in time.", unreachable=True)
     if isinstance(error, (ConnectionError, NotConnected, HTTPClientError)):
-        return ObjectError("The storage cannot be reached.")
+        return ObjectError("The storage cannot be reached.", unreachable=True)
     return ObjectError(f"The storage failed: {f'HTTP {status}' if status else type(error).__name__}.")
 
 

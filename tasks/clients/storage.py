@@ -59,6 +59,18 @@ class Storage:
             async for chunk in self.bucket(address).stream(address.path):
                 yield chunk
 
+    async def lines(self, address: Address) -> AsyncIterator[bytes]:
+        """The lines of a file or object, without their ends; memory is bounded by the longest line."""
+        rest = b""
+        async for chunk in self.stream(address):
+            first, *others = chunk.split(b"\n")
+            rest += first
+            for other in others:
+                yield rest
+                rest = other
+        if rest:
+            yield rest
+
     async def is_file(self, address: Address) -> bool:
         """Whether a file or object is at this very address."""
         if address.scheme == "local":

@@ -126,9 +126,13 @@ def plan_bytes(items: Sequence[Item]) -> bytes:
     return _parquet(_columns(items, _PLAN), _PLAN)
 
 
-def read_plan(data: bytes) -> list[Item]:
-    """The items of one shard's part of the plan."""
+def read_plan(data: bytes, first: int = 0, behind: int | None = None) -> list[Item]:
+    """The items of one shard's part of the plan; only those from number ``first`` on and before ``behind``."""
     table = _table(data, _PLAN)
+    if table.num_rows:
+        start = table.column("number")[0].as_py()  # they are numbered without gaps
+        skipped = max(0, first - start)
+        table = table.slice(skipped, None if behind is None else max(0, behind - start - skipped))
     return [Item(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 
@@ -140,14 +144,23 @@ def report_bytes(outcomes: Sequence[Outcome], tally: Tally) -> bytes:
 def read_report(data: bytes) -> tuple[list[Outcome], Tally]:
     """The outcomes of a report, in the order they were written, and their tally."""
     table = _table(data, _REPORT)
-    tally = Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
     columns = (column.to_pylist() for column in table.select(_REPORT.names).columns)
-    return [Outcome(*row) for row in zip(*columns, strict=True)], tally
+    return [Outcome(*row) for row in zip(*columns, strict=True)], _tally(table)
 
 
-def _table(data: bytes, schema: pa.Schema) -> pa.Table:
+def read_numbers(data: bytes) -> tuple[list[int], Tally]:
+    """The numbers of the items of a report, in the order they were written, and its tally: a tenth of the time."""
+    table = _table(data, _REPORT, ["number"])
+    return table.column("number").to_pylist(), _tally(table)
+
+
+def _tally(table: pa.Table) -> Tally:
+    return Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
+
+
+def _table(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     # Not read_table: that imports pyarrow's compute and dataset modules, which takes a quarter of a second.
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=schema.names)
+    return pq.ParquetFile(pa.BufferReader(data)).read(columns=[*(columns or schema.names)])
 
 
 def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[Any]:

@@ -1,15 +1,15 @@
 """Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
 
-Run as ``python -I -S warden.py [--memory BYTES] [--cpu CORES] LOG -- COMMAND...`` with a pipe as standard input (the
-lifeline), or as
-``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG.
+Run as ``python -I -S warden.py [--memory BYTES] [--cpu CORES] [--scratch FOLDER] LOG -- COMMAND...`` with a pipe as
+standard input (the lifeline), or as ``python -I -S warden.py --adopt PID...`` for processes that run already. The
+command's output goes to the file LOG.
 When the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process
 below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or
 into sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the
 warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
 
 An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
-is removed together with its folder, if that is empty then.
+is removed together with its folder, if that is empty then; FOLDER is removed with all that is in it.
 
 With ``--memory`` or ``--cpu`` the command and everything below it are held to that (see limits.py). If they use more
 memory together, they are killed at once, and the last line of LOG says so.
@@ -209,7 +209,9 @@ def _exceeded(bounds: Bounds) -> bool:
     return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
 
 
-def guard(log: str, command: list[str], memory_bytes: int | None = None, cpu: float | None = None) -> int:
+def guard(
+    log: str, command: list[str], memory_bytes: int | None = None, cpu: float | None = None, scratch: str | None = None
+) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
     _close_inherited()
     woken, wake = os.pipe()
@@ -244,6 +246,10 @@ def guard(log: str, command: list[str], memory_bytes: int | None = None, cpu: fl
         bounds.remove()
     if status is None and orphaned:
         _remove(log)
+        if scratch:
+            import shutil  # takes time to import
+
+            shutil.rmtree(scratch, ignore_errors=True)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
 
@@ -284,11 +290,12 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--adopt":
         return adopt([int(pid) for pid in arguments[1:]])
     given: dict[str, str] = {}
-    while arguments[0] in ("--memory", "--cpu"):
+    while arguments[0] in ("--memory", "--cpu", "--scratch"):
         given[arguments[0]] = arguments[1]
         arguments = arguments[2:]
     memory, cpu = given.get("--memory"), given.get("--cpu")
-    return guard(arguments[0], arguments[2:], int(memory) if memory else None, float(cpu) if cpu else None)
+    bounds = (int(memory) if memory else None, float(cpu) if cpu else None)
+    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"))
 
 
 if __name__ == "__main__":

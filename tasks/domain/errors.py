@@ -10,6 +10,7 @@
     │   ├── AccountError         planned items and reported items do not agree
     │   ├── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
     │   ├── RunStopped           somebody stopped the run before anything was sent (tasks.domain.run)
+    │   ├── DeadlinePassed       the run's time was over before anything was sent (tasks.domain.run)
     │   └── ServerError          the Prefect server cannot be reached, or refuses
     └── ItemError            one item (or one row) ends FAILED, the others go on
         ├── DownloadError        the item's bytes could not be read

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 MANIFEST_SUFFIX = ".manifest"
 SHOWN = 2000
 """Characters of an unreadable line that its FAILED line keeps as its source."""
+
+NAME_NOT_UTF8 = "The file's name is not UTF-8."
+_NO_SOURCE = re.compile(rf"Line \d+ of the input manifest cannot be read: |Download file failed\. {NAME_NOT_UTF8}")
 
 # A whole number of thousands of digits in a field that nobody reads must not stop the line: int() would refuse it.
 _decoder = json.JSONDecoder(parse_int=float)
@@ -82,6 +86,38 @@ def successful_line(source: str, location: str) -> str:
 def failed_line(source: str, message: str) -> str:
     """The output manifest's line of an item that failed, with its line end."""
     return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}}}\n'
+
+
+class OutputLine(NamedTuple):
+    """One line of an output manifest. ``message`` is empty if its item was SUCCESSFUL."""
+
+    source: str
+    message: str
+
+    @property
+    def has_source(self) -> bool:
+        """Whether its item can be looked for again: else ``source`` shows what could not be read."""
+        return _NO_SOURCE.match(self.message) is None
+
+
+def read_output_line(raw: bytes) -> OutputLine:
+    """A line of an output manifest. Raises ValueError, saying why, if it is none."""
+    try:
+        value = json.loads(raw.decode())
+    except (ValueError, RecursionError):
+        raise ValueError("it is not JSON in UTF-8") from None
+    if not isinstance(value, dict) or not isinstance(source := value.get("source"), str):
+        raise ValueError("it has no source that is a text")
+    try:
+        source.encode()
+    except UnicodeEncodeError:
+        raise ValueError("its source has half a surrogate pair") from None
+    result, message = value.get("result"), value.get("error_message")
+    if result == "SUCCESSFUL" and isinstance(value.get("inference-loc"), str):
+        return OutputLine(source, "")
+    if result == "FAILED" and isinstance(message, str) and message:
+        return OutputLine(source, message)
+    raise ValueError("it is neither SUCCESSFUL with an inference-loc nor FAILED with an error_message")
 
 
 def _text(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping as MappingType
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
@@ -27,9 +28,11 @@ CONFIG_NAMES = ("config.json", "model/config.json")
 CUSTOM_SERVICE = "customize_service.py"
 BOOT_FILE = "run.sh"
 REQUIREMENTS = "requirements.txt"
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*\Z")
 
-Serving = Literal["built-in", "boot-file", "running"]
-"""How the model answers: by the built-in model server, by the package's run.sh, or by a server that already runs."""
+Serving = Literal["built-in", "boot-file", "sidecar", "running"]
+"""How the model answers: by the built-in model server, by the package's run.sh, by the image in its swr_location beside
+the instance's process in one pod, or by a server that already runs."""
 
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
 
@@ -190,8 +193,8 @@ class PackageConfig(_Part):
         return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
 
 
-def serving_of(config: PackageConfig, files: AbstractSet[str], where: str) -> Serving:
-    """How a package with these files at its top is served on this machine.
+def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False) -> Serving:
+    """How a package with these files at its top is served: on a machine as processes, or ``in_pods`` of a cluster.
 
     Raises SpecificationError if nothing says how, or if it cannot be.
     """
@@ -200,12 +203,27 @@ def serving_of(config: PackageConfig, files: AbstractSet[str], where: str) -> Se
         raise SpecificationError([Problem("model", where, expected)])
     if CUSTOM_SERVICE in files and config.model_type != IMAGE:
         return "built-in"
+    if in_pods and config.model_type == IMAGE and config.swr_location:
+        if not _IMAGE.match(config.swr_location):
+            field = "swr_location of the model's config.json"
+            expected = "should be the address of an image, as in registry.example.com/team/model:1.0"
+            raise SpecificationError([Problem(field, config.swr_location, expected)])
+        return "sidecar"
     if BOOT_FILE in files:
         return "boot-file"
-    wanted = BOOT_FILE if config.model_type == IMAGE else f"{CUSTOM_SERVICE} or {BOOT_FILE}"
-    raise SpecificationError(
-        [Problem("model", where, f"the package has no {wanted}, so nothing says how it is served")]
-    )
+    if config.model_type == IMAGE:
+        raise SpecificationError([Problem("model", where, _no_boot_file(config, in_pods))])
+    expected = f"the package has no {CUSTOM_SERVICE} or {BOOT_FILE}, so nothing says how it is served"
+    raise SpecificationError([Problem("model", where, expected)])
+
+
+def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
+    said = f"the package has no {BOOT_FILE}, so nothing says how it is served"
+    if in_pods:
+        return f"{said}; nor does its config.json name an image in swr_location"
+    if config.swr_location:
+        return f"{said}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
+    return said
 
 
 def parse_config(raw: bytes, where: str) -> PackageConfig:

@@ -191,14 +191,32 @@ class OutputNames:
         """Name of the output manifest's part 0, 1, 2 ..."""
         return f"infer-result-{self.task_id}{f'_{part}' if part else ''}.manifest"
 
+    def is_of_this_run(self, name: str) -> bool:
+        """Whether a name at the top of the output folder is one that this run writes."""
+        return name == self.result_folder or (self.task_id in name and is_earlier_run(name))
+
 
 _TASK_ID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_SCRATCH = re.compile(rf"\.infer-result-({_TASK_ID})")
+_FIRST_PART = re.compile(rf"infer-result-({_TASK_ID})\.manifest")
 _EARLIER_RUN = re.compile(rf"\.?infer-result-{_TASK_ID}(|_\d+\.manifest|\.manifest|\.summary\.json|\.logs)")
 
 
 def is_earlier_run(name: str) -> bool:
     """Whether a name at the top of an output folder was written by an earlier (or another) run of Thresher."""
     return _EARLIER_RUN.fullmatch(name.rstrip("/")) is not None
+
+
+def scratch_of(name: str) -> str:
+    """The id of the run whose scratch folder has this name at the top of an output folder; empty if it is none."""
+    found = _SCRATCH.fullmatch(name.rstrip("/"))
+    return found[1] if found else ""
+
+
+def run_of_manifest(address: str) -> str | None:
+    """Id of the run whose output manifest's first part has this address, by its name; None for another file."""
+    found = _FIRST_PART.fullmatch(address.rpartition("/")[2])
+    return None if found is None else found[1]
 
 
 def unknown_words(template: str) -> list[str]:

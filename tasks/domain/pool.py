@@ -92,11 +92,28 @@ class Pool(_Part):
     def _fields_of_the_kind(self) -> Pool:
         if self.kind != "process" and not self.image:
             raise ValueError(f"image is needed: a run of a {self.kind} pool is a container")
+        if self.cluster.kind == "kubernetes":
+            if self.kind != "kubernetes":
+                expected = f"is for kubernetes pools only, this one's kind is {self.kind}"
+                raise ValueError(f"cluster.kind kubernetes {expected}")
+            if not self.service_account:
+                expected = "a run makes the pods of its instances itself, and needs a service account that may"
+                raise ValueError(f"service_account is needed with cluster.kind kubernetes: {expected}")
         for kind, names in _OF_KINDS.items():
             for name in names:
                 if self.kind not in kind and getattr(self, name):
                     raise ValueError(f"{name} is for {' and '.join(kind)} pools only, this one's kind is {self.kind}")
         return self
+
+    @property
+    def makes_pods(self) -> bool:
+        """Whether every instance is a pod of its own, be it the only one."""
+        return self.cluster.kind == "kubernetes"
+
+    @property
+    def resource_of_accelerators(self) -> str:
+        """What the cluster calls an accelerator."""
+        return self.accelerator_resource or "nvidia.com/gpu"
 
     def flavor(self, name: str) -> Flavor | None:
         """The flavor called ``name``, or None."""

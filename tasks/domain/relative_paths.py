@@ -8,7 +8,7 @@ from typing import Any
 from tasks.domain.errors import Problem
 from tasks.domain.service import is_package_address
 
-_PATHS = ("input_path", "output_path", "model", "model_config")
+_PATHS = ("input_path", "output_path", "model", "model_config", "failed_of")
 
 
 def is_relative_path(field: str, value: object) -> bool:

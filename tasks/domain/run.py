@@ -34,11 +34,13 @@ class Run(BaseModel):
         default_factory=lambda: uuid.uuid4().hex[:8], description="tells the tries of a run apart that is tried again"
     )
     warnings: tuple[str, ...] = ()
+    deadline_at: float | None = Field(default=None, description="when this try stops early, in seconds since 1970")
 
     @property
     def is_distributed(self) -> bool:
-        """Whether it has several instances, each a process of its own: distributed computing mode."""
-        return self.service.instances > 1 and self.serving != "running"
+        """Whether its instances are processes or pods of their own: several (distributed computing mode), or pods."""
+        pods = self.pool is not None and self.pool.makes_pods
+        return (self.service.instances > 1 or pods) and self.serving != "running"
 
     @property
     def api(self) -> Api:
@@ -61,9 +63,21 @@ class Run(BaseModel):
         """The output folder."""
         return parse_address(self.output)
 
+    @property
+    def failed_of(self) -> Address | None:
+        """The output manifest whose FAILED items are tried again, if that is what the run is for."""
+        given = self.service.failed_of
+        return None if given is None else parse_address(given)
+
 
 STOPPED_BY_HAND = "somebody stopped it"
 """Why a run was stopped early, if it was not for a reason of its own."""
+
+
+def deadline_passed(minutes: float | None) -> str:
+    """Why a run was stopped early that had so many minutes."""
+    minutes = minutes or 0
+    return f"its deadline ({minutes:g} minute{'' if minutes == 1 else 's'}) had passed"
 
 
 class ShardRef(BaseModel):
@@ -108,6 +122,12 @@ class ShardRef(BaseModel):
         """The part of it before item ``behind``; its bytes are in proportion, since the items are not known here."""
         items = behind - self.first_item
         return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
+
+    def from_(self, first: int) -> ShardRef:
+        """The part of it from item ``first`` on; its bytes are in proportion, too."""
+        items = self.behind - first
+        size = self.bytes * items // max(1, self.items)
+        return self.model_copy(update={"first_item": first, "items": items, "bytes": size})
 
 
 SHARDS = "shards"
@@ -174,17 +194,24 @@ class RunStopped(RunError):
     """Somebody stopped the run before anything was sent, so there is nothing to account for."""
 
 
+class DeadlinePassed(RunError):
+    """The run's time was over before anything was sent, so there is nothing to account for."""
+
+
 class Plan(BaseModel):
     """What a run will read, by reference: the totals and the shards."""
 
     model_config = ConfigDict(frozen=True)
 
     items: int
+    kept: int = Field(default=0, description="SUCCESSFUL lines of an earlier run's manifest that are merged in")
     bytes: int
     unknown_sizes: int = Field(description="items whose size no listing told; they are not in `bytes`")
     shards: tuple[ShardRef, ...]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    fingerprint: dict[str, str] = Field(default_factory=dict, description="see tasks.domain.fingerprint")
+    published: RunResult | None = Field(default=None, description="of a run that is tried again after its end")
 
 
 PLAN_NAME = "plan.json"

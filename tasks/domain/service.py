@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from tasks.domain import paths
+from tasks.domain.environment import as_text, environment_texts
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
 from tasks.domain.schedule import Schedule
@@ -27,21 +28,11 @@ from tasks.domain.secret_words import SECRET_WORDS
 NAME = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 FORBIDDEN_IN_DESCRIPTION = "!<>=&\"'"
 _ROWS = re.compile(r"[0-9]{1,9}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def default_name() -> str:
     """``service-`` and four random hex digits."""
     return f"service-{secrets.token_hex(2)}"
-
-
-def _as_text(value: Any) -> Any:
-    """YAML reads numbers wherever it can. A whole one is taken as its text; 1.10 has lost its zero already."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, (bool, float)):
-        raise ValueError("should be text: write it in quotes")
-    return value
 
 
 class BatchService(BaseModel):
@@ -182,6 +173,30 @@ class BatchService(BaseModel):
             description="Share (below 1) or number of failed items above which the run stops; default: never",
         ),
     ] = None
+    deadline_minutes: Annotated[
+        float | None,
+        Field(
+            title="Deadline (minutes)",
+            description="For the whole run, from its start; then it stops early with a complete manifest; "
+            "default: none",
+            gt=0,
+        ),
+    ] = None
+    failed_of: Annotated[
+        str | None,
+        Field(
+            title="Failed items of",
+            description="Output manifest of an earlier run: only its FAILED items are processed; default: the whole "
+            "input path",
+        ),
+    ] = None
+    merge: Annotated[
+        bool,
+        Field(
+            title="Merge",
+            description="With failed items of an earlier run: the new manifest is complete, with its SUCCESSFUL lines",
+        ),
+    ] = False
     result_folder: Annotated[
         Literal["infer-result-{task_id}", "infer-result"],
         Field(
@@ -225,9 +240,9 @@ class BatchService(BaseModel):
     @field_validator("name", "description", "resource_pool", "model", "model_version", "flavor", mode="before")
     @classmethod
     def _text(cls, value: Any) -> Any:
-        return _as_text(value)
+        return as_text(value)
 
-    @field_validator("model_version", "request_path", "flavor", "mapping", "running_config", mode="before")
+    @field_validator("model_version", "request_path", "flavor", "mapping", "failed_of", "running_config", mode="before")
     @classmethod
     def _left_empty(cls, value: Any) -> Any:
         # As forms give it.
@@ -236,26 +251,7 @@ class BatchService(BaseModel):
     @field_validator("environment", mode="before")
     @classmethod
     def _texts(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        wrong = [
-            f"{name!r} is not a variable's name: letters, digits and '_', no digit first"
-            for name in value
-            if _VARIABLE.fullmatch(str(name)) is None
-        ]
-        texts: dict[Any, Any] = {}
-        for name, held in value.items():
-            try:
-                texts[name] = _as_text(held)
-                if not isinstance(texts[name], str):
-                    raise ValueError("should be text")
-                if "\0" in texts[name]:
-                    raise ValueError("should have no NUL character")
-            except ValueError as error:
-                wrong.append(f"the value of {name} {error}")
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return texts
+        return environment_texts(value)
 
     @field_validator("description")
     @classmethod
@@ -298,6 +294,20 @@ class BatchService(BaseModel):
     def _count(cls, value: float | None) -> float | None:
         if value is not None and value > 1 and value != int(value):
             raise ValueError("should be a share below 1 or a whole number of items")
+        return value
+
+    @field_validator("failed_of")
+    @classmethod
+    def _earlier_manifest(cls, value: str | None) -> str | None:
+        if value is not None and paths.run_of_manifest(cls._storage(value)) is None:
+            raise ValueError("should be the first part of an output manifest: .../infer-result-<task id>.manifest")
+        return value
+
+    @field_validator("merge")
+    @classmethod
+    def _of_an_earlier_run(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("failed_of", "") is None:
+            raise ValueError("needs failed_of, the output manifest of the earlier run")
         return value
 
     @field_validator("running_config", mode="before")

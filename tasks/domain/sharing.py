@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tasks.domain.run import ShardDone, ShardRef
 
@@ -26,12 +26,16 @@ RATE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ShardLoad:
-    """How far an instance is with one shard: items (and their weight) that it has not begun, outcomes so far."""
+    """How far an instance is with one shard: items (and their weight) that it has not begun, outcomes so far.
+
+    ``behind`` is the number of the first item that is not its business any more; 0 if it does not say.
+    """
 
     left: int
     weight: int
     done: int
     failed: int
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class InstanceReport:
     shards: Mapping[str, ShardLoad] = field(default_factory=dict)
     error: str = ""
     """Why it was given up; empty while it is not."""
-    never_ready: bool = False
-    """It was given up before it had ever been ready."""
+    cut_off: bool = False
+    """It does not reach the storage for now; then ``error`` says so."""
     finished: int = 0
     """Weight of all items that it has finished so far."""
     sick: int = 0
@@ -124,9 +128,12 @@ class Sharing:
         self._waiting = deque(shards)
         self._given: dict[str, ShardRef] = {}
         self._instances: dict[str, _Instance] = {}
+        self._holders: dict[str, str] = {}
+        """Who was given each shard, or was last heard of to work on it."""
         self._asked: dict[str, tuple[str, int]] = {}
         """Shards of which a part was asked back: from whom, and for how many."""
         self._done: list[ShardDone] = []
+        self._done_items = self._done_failed = 0
 
     @property
     def finished(self) -> bool:
@@ -142,42 +149,61 @@ class Sharing:
     def counts(self) -> tuple[int, int]:
         """Items that have their outcome, and those of them that failed, as far as is known."""
         loads = [load for one in self._instances.values() for load in one.loads.values()]
-        failed = sum(one.failed for one in self._done) + sum(load.failed for load in loads)
-        return sum(one.shard.items for one in self._done) + sum(load.done for load in loads), failed
+        done = self._done_items + sum(load.done for load in loads)
+        return done, self._done_failed + sum(load.failed for load in loads)
 
     def heard(self, instance: str, report: InstanceReport) -> None:
         """What an instance says of itself. One that is heard of for the first time is taken in."""
         one = self._instances.setdefault(instance, _Instance())
         one.heard(report)
-        for key in [key for key in one.loads if key not in self._given]:
-            one.forget(key)  # done meanwhile
-        for key in one.loads:  # it may have come to it from one that was lost
-            for other in self._instances.values():
-                if other is not one:
-                    other.forget(key)
+        for key in report.shards:
+            if key not in self._given:
+                one.forget(key)  # done meanwhile
+            elif (holder := self._holders[key]) != instance:  # it came from one that was lost
+                if holder in self._instances:
+                    self._instances[holder].forget(key)
+                self._holders[key] = instance
+            if key in self._given and key not in self._asked and report.shards[key].behind:
+                self._ends_at(key, report.shards[key].behind)
 
     def lost(self, instance: str) -> None:
-        """An instance's process is gone. Its shards come to another one by themselves."""
+        """An instance's process is gone. For each of its shards :meth:`failed` is called, too."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]
 
     def handed_back(self, key: str, pieces: Sequence[ShardRef]) -> None:
-        """The answer to a TakeBack: parts of the shard, which wait from now on; none if it gave up nothing."""
+        """The answer to a TakeBack: parts of the shard, which wait from now on; none if it gave up nothing.
+
+        Or if it was not heard: then the instance's next report tells where its shard ends, or the shard's own end.
+        """
         self._asked.pop(key, None)
-        if not pieces or key not in self._given:  # done meanwhile; what it did is told with that
+        given = self._given.get(key)
+        if not pieces and given is not None:
+            holder = self._instances.get(self._holders[key])
+            if holder is not None and (load := holder.loads.get(key)) is not None:
+                holder.loads[key] = replace(load, left=0)  # not asked again before its next report
+        if not pieces or given is None or pieces[0].first_item >= given.behind:  # done, or told, meanwhile
             return
-        self._given[key] = self._given[key].until(pieces[0].first_item)
+        self._ends_at(key, pieces[-1].behind)
+        self._given[key] = given.until(pieces[0].first_item)
         self._waiting.extend(pieces)
 
     def ended(self, key: str, done: ShardDone) -> None:
         """A shard is done, up to the item that its report says; what it has handed back unheard waits again."""
-        given = self._given.pop(key)
+        self._ends_at(key, done.shard.behind)
+        del self._given[key]
         self._forget(key)
         self._done.append(done)
-        if done.shard.behind < given.behind:
-            first = done.shard.behind
-            self._waiting.append(given.model_copy(update={"first_item": first, "items": given.behind - first}))
+        self._done_items += done.shard.items
+        self._done_failed += done.failed
+
+    def _ends_at(self, key: str, behind: int) -> None:
+        """A shard ends before item ``behind``; if that is earlier than was known, what follows waits."""
+        given = self._given[key]
+        if behind < given.behind:
+            self._given[key] = given.until(behind)
+            self._waiting.append(given.from_(behind))
 
     def failed(self, key: str) -> None:
         """An instance could not go on with a shard; it waits for another."""
@@ -187,8 +213,8 @@ class Sharing:
 
     def _forget(self, key: str) -> None:
         self._asked.pop(key, None)
-        for one in self._instances.values():
-            one.forget(key)
+        if (holder := self._holders.pop(key, "")) in self._instances:
+            self._instances[holder].forget(key)
 
     def moves(self) -> list[Give | TakeBack]:
         """What is to be done now; each is said once."""
@@ -196,49 +222,51 @@ class Sharing:
 
     def _gives(self) -> list[Give]:
         gives: list[Give] = []
-        usual = self._usual_rate
-        while self._waiting:
-            free = [
+        if self._waiting:
+            for name in self._hungry(self._usual_rate)[: len(self._waiting)]:
+                shard = self._waiting.popleft()
+                self._given[shard.key] = shard
+                self._holders[shard.key] = name
+                self._instances[name].given.add(shard.key)
+                gives.append(Give(name, shard))
+        return gives
+
+    def _hungry(self, usual: float) -> list[str]:
+        """Instances that are about to have nothing to do, and are not given anything yet; the neediest first."""
+        return [
+            name
+            for *_, name in sorted(
                 (one.busy, one.seconds(usual), name)
                 for name, one in self._instances.items()
                 if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds(usual) < HUNGRY_SECONDS
-            ]
-            if not free:
-                break
-            name = min(free)[2]
-            shard = self._waiting.popleft()
-            self._given[shard.key] = shard
-            self._instances[name].given.add(shard.key)
-            gives.append(Give(name, shard))
-        return gives
+            )
+        ]
 
     def _take_backs(self) -> list[TakeBack]:
         if self._waiting:
             return []
         usual = self._usual_rate
-        hungry = [
-            one
-            for one in self._instances.values()
-            if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds(usual) < HUNGRY_SECONDS
-        ]
-        hungry = hungry[sum(takers for _, takers in self._asked.values()) :]
+        takers_left = len(self._hungry(usual)) - sum(takers for _, takers in self._asked.values())
+        if takers_left <= 0:
+            return []
         givers = {name for name, _ in self._asked.values()}
         donors = sorted(
-            (one.seconds(usual), name)
-            for name, one in self._instances.items()
-            if name not in givers
-            and one.seconds(usual) > HUNGRY_SECONDS + WORTH_SECONDS
-            and any(load.left > 1 for load in one.loads.values())
+            (
+                (one.seconds(usual), name)
+                for name, one in self._instances.items()
+                if name not in givers
+                and one.seconds(usual) > HUNGRY_SECONDS + WORTH_SECONDS
+                and any(load.left > 1 for load in one.loads.values())
+            ),
+            reverse=True,
         )
         backs = []
-        for position, (_, name) in enumerate(reversed(donors)):
-            takers = len(hungry[position :: len(donors)])
-            if not takers:
-                break
+        for position, (_, name) in enumerate(donors[:takers_left]):
+            takers = len(range(position, takers_left, len(donors)))
             one = self._instances[name]
             key, load = max(one.loads.items(), key=lambda found: (found[1].left > 1, found[1].weight))
             self._asked[key] = (name, takers)
-            share = self._share(one, takers) * one.weight / max(1, load.weight)
+            share = _share(one, takers, usual) * one.weight / max(1, load.weight)
             backs.append(TakeBack(name, key, min(1.0, share), takers))
         return backs
 
@@ -248,9 +276,9 @@ class Sharing:
         known = [one.rate for one in self._instances.values() if one.rate]
         return sum(known) / len(known) if known else 0.0
 
-    def _share(self, donor: _Instance, takers: int) -> float:
-        """What part of its weight it gives up, so that all are busy for the same time."""
-        if not donor.ready:
-            return 1.0
-        usual = self._usual_rate
-        return takers / (takers + (donor.rate / usual if donor.rate and usual else 1.0))
+
+def _share(donor: _Instance, takers: int, usual: float) -> float:
+    """What part of its weight it gives up to so many takers of the usual rate, so that all are busy equally long."""
+    if not donor.ready:
+        return 1.0
+    return takers / (takers + (donor.rate / usual if donor.rate and usual else 1.0))

@@ -21,6 +21,8 @@ _ENDED: Mapping[str, Status] = {
     "CRASHED": "Failed",
 }
 _PREFIX = "thresher."
+PROCESS_LABEL = f"{_PREFIX}process"
+"""Label that says which process does the run (tasks.clients.process_identity)."""
 
 
 class RunReport(BaseModel):

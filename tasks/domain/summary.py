@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from tasks.domain.paths import redact
 from tasks.domain.run import Run, RunResult
 
 LINES_SHOWN = 5
@@ -27,6 +28,9 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
         ("Pool", f"{run.service.resource_pool}: {run.service.instances} x {run.flavor.name}"),
         ("Seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())),
     ]
+    if run.service.failed_of is not None:
+        how = "merged" if run.service.merge else "these items only"
+        rows.append(("FAILED items of", f"{_code(redact(run.service.failed_of))} ({how})"))
     chart = _chart(result.successful, result.failed)
     lines = [f"# {_plain(run.service.name)}: {_plain(_outcome(result))}", "", chart, ""]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows)]

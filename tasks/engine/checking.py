@@ -6,9 +6,10 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
@@ -26,6 +27,7 @@ from tasks.domain.paths import Address, parse_address
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
+from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
 from tasks.settings import Settings
 
@@ -109,6 +111,12 @@ class _Found:
                 f"environment.{name} looks like a secret in plain text; better "
                 f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
             )
+        if self._serving == "sidecar":
+            nor = "beside the results" + (" nor in the log store" if service.runtime_log_output else "")
+            self._warnings.append(
+                "what the model's image prints is in the log of the container `model` of each pod, not in the Logs tab "
+                f"nor {nor}"
+            )
         return Run(
             task_id=task_id, service=service, serving=self._serving,
             package=None if self._package is None else str(self._package), model_version=self._version,
@@ -146,7 +154,19 @@ class _Found:
             version = await asyncio.to_thread(self._version_of, model)
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
-        self._serving = serving_of(self._config, await files_of(storage, self._package), str(self._package))
+        files = await files_of(storage, self._package)
+        self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
+
+    @cached_property
+    def _there(self) -> Mapping[str, Pool]:
+        return read_pools(self._settings.pools) if self._pools is None else self._pools
+
+    @property
+    def _in_pods(self) -> bool:
+        with suppress(SpecificationError):  # it is told once, where the pool is checked
+            pool = self._there.get(str(self._right.get("resource_pool")))
+            return pool is not None and pool.makes_pods
+        return False
 
     def _version_of(self, model: str) -> ModelVersion:
         store = ModelStore(self._settings.model_store, self._credentials)
@@ -200,7 +220,7 @@ class _Found:
 
     async def pool(self) -> None:
         name = self._right.get("resource_pool")
-        pools = read_pools(self._settings.pools) if self._pools is None else self._pools
+        pools = self._there
         if not isinstance(name, str):
             return
         if name not in pools:
@@ -231,6 +251,13 @@ class _Found:
         return f", but {'; '.join(said)}" if said else ""
 
     async def input(self, storage: Storage) -> None:
+        failed_of = self._right.get("failed_of")
+        if isinstance(failed_of, str) and failed_of:
+            try:
+                await EarlierManifest(storage, parse_address(failed_of)).check()
+            except ObjectError as error:
+                raise SpecificationError([Problem("failed_of", failed_of, error.cause)]) from None
+            return  # the items are those of the manifest
         given = self._right.get("input_path")
         if not isinstance(given, str):
             return
@@ -251,9 +278,17 @@ class _Found:
                 expected = "should not lie inside the input folder: the next run would read these results"
                 raise SpecificationError([Problem("output_path", given, expected)])
         try:
-            names = [found for found in await storage.top(output) if found != paths.OutputNames(task_id).scratch]
+            own = paths.OutputNames(task_id, str(self._right.get("result_folder")))
+            names = [found.rstrip("/") for found in await storage.top(output)]
+            again = own.scratch in names or own.manifest(0) in names
             strict = self._right.get("result_folder") == "infer-result"
-            foreign = [found for found in names if strict or not paths.is_earlier_run(found)]
+            foreign = [
+                found
+                for found in names
+                if found != own.scratch
+                and not (again and own.is_of_this_run(found))
+                and (strict or not paths.is_earlier_run(found))
+            ]
             if foreign:
                 more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
                 expected = f"should be an empty folder; it holds {foreign[0]!r}{more}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from tasks.clients.devices import DeviceLease, device_kind
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
+from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths, Launch, device_variables
@@ -37,7 +38,7 @@ class Instance:
         self.suspects = 0
         self.generation = 0
         self.client: ModelClient | None = None
-        self.server: Server | None = None
+        self.server: Server | Sidecar | None = None
         self.devices: DeviceLease | None = None
         self.ready = asyncio.Event()
         self.alone = asyncio.Lock()
@@ -67,6 +68,7 @@ class InstanceGroup:
     """All instances of one process; hands them out by load.
 
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
+    ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
     gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
     the file that its output is appended to. Instances are numbered from ``first``.
@@ -83,6 +85,7 @@ class InstanceGroup:
         folder: Callable[[], Path],
         max_concurrency: int | None,
         running_url: str | None = None,
+        sidecar_port: int | None = None,
         on_health: Callable[[int], None] = lambda sick: None,
         lease: Lease | None = None,
         on_log: Callable[[int, Path], None] = lambda number, log: None,
@@ -98,6 +101,7 @@ class InstanceGroup:
         self._timeout_seconds = timeout_seconds
         self._folder = folder
         self._running_url = running_url
+        self._sidecar_port = sidecar_port
         self._on_health = on_health
         self._lease = lease
         self._on_log = on_log
@@ -163,12 +167,13 @@ class InstanceGroup:
     async def _keep(self, instance: Instance) -> None:
         """Start an instance, and again whenever it dies, until it is given up."""
         failures = 0
+        seconds = self._timeout_seconds
         while True:
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with asyncio.timeout(seconds):
                     await self._start(instance)
             except TimeoutError:
-                minutes = self._timeout_seconds / 60
+                minutes = seconds / 60
                 said = f"; health: {instance.server.health_said}.{instance.server.tail()}" if instance.server else "."
                 error = ModelServerError(f"The instance was not ready within {minutes:g} minutes{said}")
                 await self._stop(instance)
@@ -184,6 +189,8 @@ class InstanceGroup:
                 await asyncio.sleep(failures)
                 continue
             failures = 0
+            if self._sidecar_port is not None:
+                seconds = max(seconds, BACK_SECONDS)
             server = instance.server
             assert server is not None
             await server.command_ended()
@@ -207,6 +214,11 @@ class InstanceGroup:
             self._give_up(instance, _as_server_error(error))
 
     async def _start(self, instance: Instance) -> None:
+        if self._sidecar_port is not None:
+            instance.server = Sidecar(self._sidecar_port)
+            await instance.server.ready(self._health)
+            self._take_in(instance, self._connect(instance.server.url))
+            return
         launch = await self._prepare()
         if self._lease is not None:
             if instance.devices is None:

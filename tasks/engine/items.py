@@ -80,6 +80,8 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
     except TooLarge as larger:
         raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:
+        if failed.unreachable:
+            session.does_not_reach(address)
         raise DownloadError(failed.cause) from None
     if wrong := size_error(address.name, len(data), limit):
         raise ContentError(wrong)
@@ -97,6 +99,8 @@ async def _write(session: Session, item: Item, data: bytes) -> None:
     except ObjectError as error:
         if session.output.is_gone():
             session.stop(f"the output folder {session.output.root} is gone")
+        if error.unreachable:
+            session.does_not_reach(session.output.root.child(name))
         raise UploadError(error.cause) from None
 
 

@@ -9,18 +9,25 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+from pydantic import ValidationError
+
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import plan_bytes
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
+from tasks.domain.fingerprint import Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
-from tasks.domain.manifest import MANIFEST_SUFFIX, Entry, read_line
+from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped
 from tasks.domain.shard import Bounds, Cutter
+from tasks.engine.earlier import EarlierManifest
+from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
+from tasks.engine.published import published_result
 from tasks.settings import Settings
 
+GIVE_UP_SECONDS = 10.0
 _SUCCESS = "_SUCCESS"
 _HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
 
@@ -39,7 +46,7 @@ def is_passed_over(relative: str) -> bool:
 
 async def first_file(storage: Storage, source: Address) -> None:
     """Check that an input path can be read and has an item. Raises ObjectError saying what would be right."""
-    if source.path.endswith(MANIFEST_SUFFIX) and (source.scheme != "local" or not os.path.isdir(source.path)):
+    if is_manifest(source):
         if not await storage.is_file(source):
             raise ObjectError("there is no such input manifest", missing=True)
         async for _ in storage.stream(source):
@@ -59,18 +66,26 @@ async def first_file(storage: Storage, source: Address) -> None:
 
 
 class Planner:
-    """Turns an input path into items, in order. ``warnings`` grows while :meth:`items` runs."""
+    """Turns an input path into items, in order; with ``failed_of`` those that are FAILED in that output manifest.
 
-    def __init__(self, storage: Storage, source: Address) -> None:
+    ``warnings``, and ``passed`` (the lines of that manifest that are not FAILED), grow while :meth:`items` runs.
+    """
+
+    def __init__(self, storage: Storage, source: Address, failed_of: Address | None = None) -> None:
         self._storage = storage
         self._source = source
+        self._failed_of = failed_of
+        self.passed = 0
         self.warnings: list[str] = []
 
     async def items(self) -> AsyncIterator[Item]:
         """Every item of the input, in input order. Raises ObjectError if the input cannot be read."""
         source = self._source
-        is_folder = source.scheme == "local" and os.path.isdir(source.path)
-        if source.path.endswith(MANIFEST_SUFFIX) and not is_folder:
+        if self._failed_of is not None:
+            earlier = EarlierManifest(self._storage, self._failed_of)
+            async for item in self._of_earlier_run(earlier, is_manifest(source)):
+                yield item
+        elif is_manifest(source):
             async for item in self._of_manifest():
                 yield item
         elif await self._storage.is_file(source):
@@ -92,7 +107,7 @@ class Planner:
                 address.encode()
             except UnicodeEncodeError:
                 shown = address.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                error = str(DownloadError("The file's name is not UTF-8."))
+                error = str(DownloadError(NAME_NOT_UTF8))
                 yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
             else:
                 yield Item(number, address, address, size, result_name(relative), "")
@@ -108,20 +123,35 @@ class Planner:
         base = os.path.dirname(self._source.path) if local else None
         used: set[int] = set()  # hashes of all result names so far: some 100 bytes an item
         number = line = 0
-        async for raw in _lines(self._storage.stream(self._source)):
+        async for raw in self._storage.lines(self._source):
             line += 1
             for entry in read_line(raw, line):
                 yield _item(entry, number, base, used)
                 number += 1
 
+    async def _of_earlier_run(self, earlier: EarlierManifest, named: bool) -> AsyncIterator[Item]:
+        local = self._source.scheme == "local"
+        base = (os.path.dirname(self._source.path) if named else self._source.path) if local else None
+        used: set[int] = set()
+        number = 0
+        async for _, line in earlier.lines():
+            if not line.message:
+                self.passed += 1
+                continue
+            # What could not be read then is not read as a name now.
+            entry = Entry(line.source, "" if line.has_source else line.message)
+            yield _item(entry, number, base, used, None if named else self._source)
+            number += 1
 
-def _item(entry: Entry, number: int, base: str | None, used: set[int]) -> Item:
+
+def _item(entry: Entry, number: int, base: str | None, used: set[int], folder: Address | None = None) -> Item:
+    """The item of an entry; its result file keeps the sub-folders that it has below ``folder``."""
     error, address, size = entry.error, "", UNKNOWN_SIZE
     name = ""
     if not error:
         try:
             found = parse_address(entry.source, base)
-            name = found.name
+            name = _below(folder, found) or found.name
             # (A share link ends in its signature, which may well end in a slash.)
             if not name or (found.scheme != "http" and entry.source.endswith("/")):
                 raise ValueError("it is a folder; a manifest names files")
@@ -145,40 +175,54 @@ def _item(entry: Entry, number: int, base: str | None, used: set[int]) -> Item:
     return Item(number, entry.source, address, size, result, error)
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Cut a stream into lines, without their ends; memory is bounded by the longest line."""
-    rest = b""
-    async for chunk in chunks:
-        first, *others = chunk.split(b"\n")
-        rest += first
-        for other in others:
-            yield rest
-            rest = other
-    if rest:
-        yield rest
+def _below(folder: Address | None, found: Address) -> str:
+    """The path below ``folder``, or an empty text for what does not lie there."""
+    if folder is None or not folder.contains(found):
+        return ""
+    above = folder.path.rstrip("/")
+    return found.path[len(above) + 1 :] if above or folder.scheme == "local" else found.path
 
 
 async def _give_up(output: OutputFolder) -> None:
-    """Half a plan is of no use to anybody."""
-    with suppress(ObjectError):
-        await output.remove_scratch()
+    """Half a plan is of no use to anybody, nor one whose run has published; but nobody waits long for a storage."""
+    with suppress(ObjectError, TimeoutError):
+        async with asyncio.timeout(GIVE_UP_SECONDS):
+            await output.remove_scratch()
+
+
+async def stored_plan(output: OutputFolder) -> Plan | None:
+    """The plan of a run that is tried again, if it came so far. Raises StorageError."""
+    name = f"{output.scratch.name}/{PLAN_NAME}"
+    try:
+        return Plan.model_validate_json(await output.read(name))
+    except ObjectError as error:
+        if error.missing:
+            return None
+        raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    except ValidationError:
+        raise StorageError(f"{output.root.child(name)} is no plan: remove {output.scratch} to begin again.") from None
 
 
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
-    """Plan a run: list the input, cut it into shards, store them. A run that has a plan already keeps it.
+    """Plan a run: list the input, cut it into shards, store them. A run that is tried again keeps its plan.
 
-    Raises SpecificationError if there is no item, StorageError if the input cannot be read or the plan not be written,
-    RunStopped if somebody stops the run meanwhile.
+    One that has published has nothing left to do: the plan says so. Raises SpecificationError if there is no item, or
+    if something has changed since the run began that its results depend on; StorageError if the input cannot be read or
+    the plan not be written; RunStopped if somebody stops the run meanwhile. A plan that is complete stays.
     """
     scratch = output.scratch.name
     progress = progress_of(run.task_id)
-    try:
-        return Plan.model_validate_json(await output.read(f"{scratch}/{PLAN_NAME}"))
-    except ObjectError as error:
-        if not error.missing:
-            raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    if (published := await published_result(run, storage, output)) is not None:
+        await _give_up(output)
+        return Plan(items=published.items, bytes=0, unknown_sizes=0, shards=(), published=published)
+    now = await fingerprint_of(run, storage)
+    if (stored := await stored_plan(output)) is not None:
+        if changed := Fingerprint(fields=stored.fingerprint).changes(now, run.task_id):
+            raise SpecificationError(changed)
+        return stored
     started = time.monotonic()
-    planner = Planner(storage, parse_address(run.service.input_path))
+    planner = Planner(storage, parse_address(run.service.input_path), run.failed_of)
+    source = run.service.failed_of or run.service.input_path
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
     try:
         await output.make()
@@ -191,15 +235,21 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
                 await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
         if (last := cutter.end()) is not None:
             await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
+    except asyncio.CancelledError:
+        await _give_up(output)
+        raise
     except ObjectError as error:
         await _give_up(output)
-        raise StorageError(f"Planning {redact(run.service.input_path)} failed: {error.cause}") from None
+        raise StorageError(f"Planning {redact(source)} failed: {error.cause}") from None
     if not cutter.items:
         await _give_up(output)
-        raise SpecificationError([Problem("input_path", run.service.input_path, "there is no item in it")])
+        field = "input_path" if run.failed_of is None else "failed_of"
+        raise SpecificationError([Problem(field, source, "there is no item in it")])
     plan = Plan(
-        items=cutter.items, bytes=cutter.bytes, unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
+        items=cutter.items, bytes=cutter.bytes, kept=planner.passed if run.service.merge else 0,
+        unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
         warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
+        fingerprint=now.fields,
     )  # fmt: skip
     try:
         await output.write(f"{scratch}/{PLAN_NAME}", plan.model_dump_json().encode())

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 import orjson
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.clients.tables import read_report
+from tasks.clients.tables import read_numbers, read_report
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
+from tasks.engine.earlier import EarlierManifest
 from tasks.settings import Settings
 
 FLUSH_BYTES = 1 << 20
@@ -26,25 +30,35 @@ _log = logging.getLogger(__name__)
 
 
 async def publish_run(
-    run: Run, plan: Plan, done: Sequence[ShardDone], settings: Settings, output: OutputFolder
+    run: Run,
+    plan: Plan,
+    done: Sequence[ShardDone],
+    settings: Settings,
+    output: OutputFolder,
+    earlier: EarlierManifest | None = None,
 ) -> RunResult:
     """Check the sum, write the output manifest and the summary, remove the scratch folder.
+
+    With ``earlier`` the manifest is that one's, with what came of its FAILED items now.
 
     Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
     be read or manifests not be written; nothing is published then, and the reports stay.
     """
     started = time.time()
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
+    reports = _Reports(done, output)
     try:
-        tally = await _account(plan, done, output)
-        parts = range(-(-plan.items // settings.manifest_lines))
-        for part in parts[1:]:
-            await _write_part(run, plan, done, output, part, settings.manifest_lines)
+        tally = await _account(plan, reports)
+        if earlier is not None:
+            await _account_for_whole(run, plan, reports, output, earlier)
+        lines = settings.manifest_lines
+        parts = range(-(-(plan.kept + plan.items) // lines))
+        await _write_parts(run, output, parts[1:], lines, _lines(run, plan, reports, output, earlier, lines))
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         # The first part is written last: who sees it sees all of them.
-        await _write_part(run, plan, done, output, 0, settings.manifest_lines)
+        await _write_parts(run, output, parts[:1], lines, _lines(run, plan, reports, output, earlier))
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
     try:
@@ -54,31 +68,56 @@ async def publish_run(
     return result
 
 
-async def _reports(done: Sequence[ShardDone], output: OutputFolder) -> AsyncIterator[tuple[list[Outcome], Tally]]:
-    for one in done:
+class _Reports:
+    """The reports of a run, read one by one; the last one is kept, since parts of the manifest end within reports."""
+
+    def __init__(self, done: Sequence[ShardDone], output: OutputFolder) -> None:
+        self._done = done
+        self._output = output
+        self._kept: tuple[str, list[Outcome]] = ("", [])
+
+    async def numbers(self) -> AsyncIterator[tuple[list[int], Tally]]:
+        """The numbers of the items of each, and its tally."""
+        for one in self._done:
+            yield read_numbers(await self._read(one))
+
+    async def outcomes(self, first: int, behind: int) -> AsyncIterator[list[Outcome]]:
+        """The outcomes of these items, once it is sure that all reports fit together."""
+        start = bisect_right(self._done, first, key=lambda one: one.shard.behind)
+        for one in islice(self._done, start, None):
+            shard = one.shard
+            if shard.first_item >= behind:
+                return
+            if self._kept[0] != one.report:
+                self._kept = ("", [])  # one at a time: it may be large
+                self._kept = (one.report, read_report(await self._read(one))[0])
+            yield self._kept[1][max(0, first - shard.first_item) : behind - shard.first_item]
+
+    async def _read(self, one: ShardDone) -> bytes:
+        scratch = self._output.scratch
         try:
-            yield read_report(await output.read(f"{output.scratch.name}/{one.report}"))
+            return await self._output.read(f"{scratch.name}/{one.report}")
         except ObjectError as error:
             if error.missing:
                 raise AccountError(
-                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {output.scratch}, "
+                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {scratch}, "
                     "so the output manifest is not published."
                 ) from None
             raise
 
 
-async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) -> Tally:
+async def _account(plan: Plan, reports: _Reports) -> Tally:
     """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order."""
     tally = Tally()
     expected = 0
-    async for outcomes, part in _reports(done, output):
-        for outcome in outcomes:
-            if outcome.number != expected:
-                raise AccountError(
-                    f"Item {expected} was planned next, but item {outcome.number} was reported, so the output manifest "
-                    "is not published."
-                )
-            expected += 1
+    async for numbers, part in reports.numbers():
+        if numbers != [*range(expected, expected + len(numbers))]:
+            wrong, number = next((wanted, found) for wanted, found in enumerate(numbers, expected) if wanted != found)
+            raise AccountError(
+                f"Item {wrong} was planned next, but item {number} was reported, so the output manifest "
+                "is not published."
+            )
+        expected += len(numbers)
         tally.merge([part])
     if expected != plan.items or tally.successful + tally.failed != plan.items:
         raise AccountError(
@@ -88,29 +127,72 @@ async def _account(plan: Plan, done: Sequence[ShardDone], output: OutputFolder) 
     return tally
 
 
-async def _write_part(
-    run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, part: int, lines: int
+async def _account_for_whole(
+    run: Run, plan: Plan, reports: _Reports, output: OutputFolder, earlier: EarlierManifest
 ) -> None:
-    first, behind = part * lines, min((part + 1) * lines, plan.items)
-    within = [one for one in done if one.shard.first_item < behind and one.shard.behind > first]
+    """Make sure, before anything is published, that the merged manifest has every line of the earlier one."""
+    found = 0
+    async with aclosing(_lines(run, plan, reports, output, earlier)) as lines:
+        async for _ in lines:
+            found += 1
+    if found != plan.kept + plan.items:
+        raise AccountError(
+            f"{plan.kept} SUCCESSFUL lines were to be kept and {plan.items} items were planned, but there are {found} "
+            "lines, so the output manifest is not published."
+        )
+
+
+async def _lines(
+    run: Run, plan: Plan, reports: _Reports, output: OutputFolder, earlier: EarlierManifest | None, first: int = 0
+) -> AsyncGenerator[str]:
+    """The lines of the output manifest, in order, from line number ``first`` on."""
+    if earlier is None:
+        async with aclosing(_outcomes(run, plan, reports, output, first)) as outcomes:
+            async for _, line in outcomes:
+                yield line
+        return
+    passed = 0
+    async with (
+        aclosing(_outcomes(run, plan, reports, output)) as outcomes,
+        aclosing(earlier.merged(outcomes)) as merged,
+    ):
+        async for line in merged:
+            passed += 1
+            if passed > first:
+                yield line
+
+
+async def _outcomes(
+    run: Run, plan: Plan, reports: _Reports, output: OutputFolder, first: int = 0
+) -> AsyncGenerator[tuple[Outcome, str]]:
+    """What came of each item of this run from number ``first`` on, with its line."""
     results = str(output.root.child(run.names.result_folder))
-    async with output.stream(run.names.manifest(part)) as writer:
-        text: list[str] = []
-        size = 0
-        async for outcomes, _ in _reports(within, output):
-            for outcome in outcomes:
-                if first <= outcome.number < behind:
-                    line = (
-                        failed_line(outcome.source, outcome.message)
-                        if outcome.message
-                        else successful_line(outcome.source, f"{results}/{outcome.result_name}")
-                    )
+    async for outcomes in reports.outcomes(first, plan.items):
+        for outcome in outcomes:
+            if outcome.message:
+                yield outcome, failed_line(outcome.source, outcome.message)
+            else:
+                yield outcome, successful_line(outcome.source, f"{results}/{outcome.result_name}")
+
+
+async def _write_parts(
+    run: Run, output: OutputFolder, parts: range, lines_of_a_part: int, lines: AsyncGenerator[str]
+) -> None:
+    """Write some parts of the output manifest, one after the other, from their lines."""
+    async with aclosing(lines):
+        for part in parts:
+            async with output.stream(run.names.manifest(part)) as writer:
+                text: list[str] = []
+                size = 0
+                for _ in range(lines_of_a_part):
+                    if not (line := await anext(lines, "")):
+                        break
                     text.append(line)
                     size += len(line)
                     if size >= FLUSH_BYTES:
                         await writer.write("".join(text).encode())
                         text, size = [], 0
-        await writer.write("".join(text).encode())
+                await writer.write("".join(text).encode())
 
 
 def _result(
@@ -121,15 +203,15 @@ def _result(
     by_hand = stopped == STOPPED_BY_HAND
     failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
     if not failure and not by_hand and not tally.successful:
-        failure = f"No item succeeded: all {plan.items} failed."
+        failure = f"No item succeeded: all {plan.items} {'failed' if run.failed_of is None else 'failed again'}."
     return RunResult(
         task_id=run.task_id,
         name=run.service.name,
         manifest=manifests[0],
         manifests=manifests,
         summary=str(output.root.child(run.names.summary)),
-        items=plan.items,
-        successful=tally.successful,
+        items=plan.kept + plan.items,
+        successful=plan.kept + tally.successful,
         failed=tally.failed,
         seconds=_seconds(plan, done, started),
         top_causes=tuple(tally.top_causes()),
@@ -163,7 +245,8 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "name": run.service.name,
         "model": {"name": run.service.model if run.serving != "running" else None, "version": run.model_version,
                   "type": run.config.model_type, "serving": run.serving},
-        "items": {"planned": plan.items, "successful": tally.successful, "failed": tally.failed},
+        "items": {"planned": result.items, "successful": result.successful, "failed": result.failed},
+        **_of_earlier(run, plan),
         "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
         "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},
         "requests": tally.requests,
@@ -180,6 +263,12 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "failure": result.failure,
         "stopped": result.stopped,
     }  # fmt: skip
+
+
+def _of_earlier(run: Run, plan: Plan) -> dict[str, Any]:
+    if run.service.failed_of is None:
+        return {}
+    return {"failed_of": redact(run.service.failed_of), "merged_lines": plan.kept}
 
 
 def _deaths(done: Sequence[ShardDone]) -> int:

@@ -4,7 +4,8 @@ All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose
 or part of it, and the try of the run:
 
 ``report-<first>-<attempt>.parquet``
-    every outcome of a shard that is done;
+    every outcome of a shard that is done. In distributed mode the name holds who wrote it as well: a process that was
+    given up for lost may still write, when another one has done the shard;
 ``part-<first>-<attempt>-<milliseconds>.parquet``
     the outcomes of some seconds, until there is the report;
 ``cut-<first>-<attempt>-<behind>``
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -22,9 +24,10 @@ from contextlib import suppress
 from tasks.clients.failures import ObjectError
 from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import PLANNED, ShardRef
+from tasks.domain.run import ShardRef
 from tasks.engine.session import Session
 
+_REPORTED = re.compile(r"(?:report|part)-(\d+)-([0-9a-f]+)(?:-\d+)?\.parquet\Z")
 _CUT = re.compile(r"cut-(\d+)-([0-9a-f]+)-(\d+)\Z")
 
 
@@ -39,6 +42,7 @@ class Reporter:
         self._fresh: list[Outcome] = []
         self._parts: list[str] = []
         self._whole = ""
+        self._writer = secrets.token_hex(4)
         self._flushing: asyncio.Future[None] | None = None
         self.sent = Tally()
         """Requests only."""
@@ -49,7 +53,8 @@ class Reporter:
     @property
     def report_name(self) -> str:
         """Name of the shard's report, below the scratch folder."""
-        return self.shard.report_name(self._session.run.attempt)
+        attempt = self._session.run.attempt
+        return self.shard.report_name(attempt if self._session.number is None else f"{attempt}-{self._writer}")
 
     def _name(self, kind: str) -> str:
         return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"
@@ -62,7 +67,8 @@ class Reporter:
             if (cut := _CUT.match(name)) and f"{self.shard.folder}/{name}".startswith(f"{self._name('cut')}-"):
                 self.shard = self.shard.until(min(self.shard.behind, int(cut[3])))
         for name in names:
-            if name == PLANNED or not name.endswith(".parquet"):
+            reported = _REPORTED.match(name)
+            if reported is None or self._is_of_others(int(reported[1]), reported[2]):
                 continue
             try:
                 outcomes, tally = read_report(await self._session.output.read(f"{folder}/{name}"))
@@ -71,6 +77,12 @@ class Reporter:
                     continue
                 raise
             self._take_in(name, outcomes, tally)
+
+    def _is_of_others(self, first: int, attempt: str) -> bool:
+        """Whether a report or a part of one can have no item of this shard: there may be hundreds of them."""
+        if first >= self.shard.behind:
+            return True
+        return attempt == self._session.run.attempt and first != self.shard.first_item
 
     def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> None:
         own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]

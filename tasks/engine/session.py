@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import launcher
 from tasks.clients.devices import DeviceLease, devices, lease
-from tasks.clients.failures import ObjectError
+from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
+from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
-from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run
+from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RUNNING_TIMEOUT_SECONDS = 60.0
+REACH_SECONDS = 2.0
+"""Between two looks at a storage that did not answer."""
 REMOTE_AT_ONCE = 64
 """Reads and writes of remote objects under way at once, in one process."""
 
@@ -78,8 +81,12 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self.cut_off = ""
+        """Why this process cannot do its part, though others may; empty while it can."""
         self.halted = False
-        """Set once somebody has stopped the run by hand: what is under way is dropped, too."""
+        """Set once what is under way is dropped, too: somebody has stopped the run by hand, or its time is over."""
+        self._by_hand = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._halted = asyncio.Event()
         self.shards: dict[str, ShardWork] = {}
@@ -109,11 +116,20 @@ class Session:
             folder=self._log_folder,
             max_concurrency=service.max_concurrency,
             running_url=service.model if run.serving == "running" else None,
+            sidecar_port=settings.sidecar_port if run.serving == "sidecar" else None,
             on_health=self._note_health,
             lease=self._devices,
             on_log=lambda instance, log: self._outputs.follow(instance, log, self._secrets),
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
+        if run.deadline_at is not None:
+            self._set_alarm(run.deadline_at - time.time(), deadline_passed(service.deadline_minutes))
+
+    def _set_alarm(self, seconds: float, reason: str) -> None:
+        if seconds <= 0:  # at once: a timer's turn comes after the first items
+            self.halt(reason)
+        else:
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self.halt, reason)
 
     async def start(self) -> None:
         """Prepare and start the instances, once for all shards; returns early if the run is halted.
@@ -157,7 +173,7 @@ class Session:
         async with self._preparing:
             if self._launch is None:
                 assert self.run.package is not None
-                assert self.run.serving != "running"
+                assert self.run.serving in ("built-in", "boot-file")
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
                 launch = await launcher.prepare(
@@ -196,6 +212,37 @@ class Session:
             task.cancel()
             self._work.discard(task)
 
+    @property
+    def lost(self) -> bool:
+        """Whether other processes are to go on with what this one has not done."""
+        return self.number is not None and not self.stopped and (self.group.lost or bool(self.cut_off))
+
+    def does_not_reach(self, address: Address) -> None:
+        """Told of a file or object on a storage that does not answer this process, however often it was asked.
+
+        If it is where the run's input or output is, and other processes have instances of the run, they go on, until
+        the storage answers again.
+        """
+        own = [(one.scheme, one.bucket) for one in (self.output.root, parse_address(self.run.service.input_path))]
+        if self.number is not None and not self.cut_off and (address.scheme, address.bucket) in own:
+            self.cut_off = f"it does not reach {address.scheme}://{address.bucket}."
+            looking = asyncio.create_task(self._until_reached(address))
+            self._work.add(looking)
+            looking.add_done_callback(self._work.discard)
+
+    async def _until_reached(self, address: Address) -> None:
+        while True:
+            await asyncio.sleep(REACH_SECONDS)
+            try:
+                await self.storage.read(address, self.settings.max_item_bytes)
+            except ObjectError as error:
+                if error.unreachable:
+                    continue
+            except TooLarge:
+                pass
+            self.cut_off = ""
+            return
+
     def count_failure(self) -> None:
         """Count a failed item; stops the run early if the service's threshold is passed."""
         self.failed_items += 1
@@ -211,11 +258,12 @@ class Session:
         self.stopped = self.stopped or reason
         self._stopping.set()
 
-    def halt(self) -> None:
-        """Stop by hand: also what is under way is dropped, and ends FAILED as stopped."""
+    def halt(self, reason: str = STOPPED_BY_HAND) -> None:
+        """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
         if not self.halted:
             self.halted = True
-            self.stop(STOPPED_BY_HAND)
+            self._by_hand = reason == STOPPED_BY_HAND
+            self.stop(reason)
             self._halted.set()
             for worker in self.workers:
                 worker.cancel()
@@ -235,7 +283,7 @@ class Session:
     @property
     def not_processed(self) -> str:
         """Message of an item that was not sent any more; empty while all is well."""
-        if self.halted:
+        if self._by_hand:
             return "The run was stopped before it was processed."
         return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
 
@@ -252,6 +300,8 @@ class Session:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _close(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         under_way = [*self._work, *([self._starting] if self._starting else [])]
         for task in under_way:
             task.cancel()
@@ -268,83 +318,3 @@ async def forget_unused_plan(output: OutputFolder) -> None:
     with suppress(ObjectError):
         if all(name.rpartition("/")[2] == PLANNED for name in await output.list(f"{output.scratch.name}/{SHARDS}")):
             await output.remove_scratch()
-
-
-class Sessions:
-    """The sessions of this process, by task id. Lives on the engine's loop."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Session] = {}
-        self._closing: dict[str, asyncio.Task[None]] = {}
-        self._ended: set[str] = set()
-        self._opening = asyncio.Lock()
-        self._opened = asyncio.Condition()
-
-    async def begin(self, task_id: str) -> None:
-        """From now on a run may open its session; only one that has ended before needs to say so."""
-        self._ended.discard(task_id)
-
-    async def open(self, task_id: str, make: Callable[[], Awaitable[Session]]) -> Session:
-        """The session of a run, made on first use. Raises CancelledError once the run has ended: nobody would close it.
-
-        While a session is being closed, its run's shards that are still waiting for their turn come here.
-        """
-        async with self._opening:
-            if task_id in self._ended:
-                raise asyncio.CancelledError
-            if task_id not in self._held:
-                session = await make()
-                if task_id in self._ended:
-                    await session.close()
-                    raise asyncio.CancelledError
-                self._held[task_id] = session
-                async with self._opened:
-                    self._opened.notify_all()
-                if progress_of(task_id).stop_requested:
-                    session.halt()
-            return self._held[task_id]
-
-    async def opened(self, task_id: str) -> Session:
-        """The session of a run, once somebody has opened it. Raises CancelledError once the run has ended."""
-        async with self._opened:
-            await self._opened.wait_for(lambda: task_id in self._held or task_id in self._ended)
-        if task_id not in self._held:
-            raise asyncio.CancelledError
-        return self._held[task_id]
-
-    def held(self, task_id: str) -> Session | None:
-        """The session of a run, if it is open."""
-        return self._held.get(task_id)
-
-    def others(self, task_id: str) -> bool:
-        """Whether a session of another run is open, or being closed."""
-        return any(other != task_id for other in (*self._held, *self._closing))
-
-    async def halt(self, task_id: str) -> None:
-        """Stop a run by hand; its shards end soon, with a report of what was done, and of the rest as stopped."""
-        progress_of(task_id).stop_requested = True
-        if (session := self._held.get(task_id)) is not None:
-            session.halt()
-
-    async def close(self, task_id: str) -> None:
-        """Close the session of a run, if there is one; none is opened any more.
-
-        Cancelled, it goes on behind the caller's back: whoever presses Ctrl-C twice wants nothing left over, either.
-        """
-        self._ended.add(task_id)
-        session = self._held.pop(task_id, None)
-        async with self._opened:
-            self._opened.notify_all()
-        if session is not None:
-            closing = self._closing[task_id] = asyncio.create_task(session.close())
-            closing.add_done_callback(lambda _: self._closing.pop(task_id, None))
-        if task_id in self._closing:
-            await asyncio.shield(self._closing[task_id])
-
-    async def close_all(self) -> None:
-        """Close every session of this process; returns when all are closed."""
-        for task_id in [*self._held, *self._closing]:
-            await self.close(task_id)
-
-
-sessions = Sessions()

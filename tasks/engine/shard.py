@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import suppress
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.tables import read_plan
@@ -28,8 +29,8 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
 
     What it has become (shorter, if a part was handed back), the name of its report, and the tally. Every few seconds a
     partial report is written, so that a run that is resumed repeats little. Raises ModelServerError if no instance can
-    be started, or if the only one of this process is lost while others may go on; StorageError if plan or report cannot
-    be read or written.
+    be started, or if the only one of this process is lost, or cut off from the storage, while others may go on;
+    StorageError if plan or report cannot be read or written.
     """
     try:
         plan = await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
@@ -39,7 +40,7 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
             session.count_failure()
         if (found := reporter.whole()) is not None:
             return reporter.shard, *found
-        items = [item for item in read_plan(plan) if shard.first_item <= item.number < reporter.shard.behind]
+        items = read_plan(plan, shard.first_item, reporter.shard.behind)
         if any(not item.error for item in items):
             await session.start()
         work = ShardWork(session, reporter, [item for item in items if item.number not in reporter.seen])
@@ -47,9 +48,17 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
         tally = await reporter.finish()
         return reporter.shard, reporter.report_name, tally
     except ObjectError as error:
+        if error.unreachable:
+            session.does_not_reach(session.output.scratch.child(shard.plan_name))
+        if session.lost:
+            raise _loss(session) from None
         raise StorageError(
             f"Plan or report of shard {shard.number} in {session.output.scratch}: {error.cause}"
         ) from None
+
+
+def _loss(session: Session) -> ModelServerError:
+    return ModelServerError(f"Instance {session.number} is lost: {session.cut_off or session.group.loss}")
 
 
 class ShardWork:
@@ -81,8 +90,9 @@ class ShardWork:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         if self._lost:
-            await self.reporter.flush()
-            raise ModelServerError(f"Instance {self._session.number} is lost: {self._session.group.loss}")
+            with suppress(ObjectError):  # others do it again
+                await self.reporter.flush()
+            raise _loss(self._session)
 
     @property
     def _at_once(self) -> int:
@@ -96,7 +106,7 @@ class ShardWork:
 
     def _fill(self) -> None:
         assert self._group is not None
-        while self._working < min(self._at_once, self._working + self.supply.left):
+        while not self._lost and self._working < min(self._at_once, self._working + self.supply.left):
             self._working += 1
             self._group.create_task(self._work())
 
@@ -108,7 +118,7 @@ class ShardWork:
         worker.add_done_callback(session.workers.discard)
         dropped = False
         try:
-            while self._working <= self._at_once and (item := self.supply.take()) is not None:
+            while not self._lost and self._working <= self._at_once and (item := self.supply.take()) is not None:
                 try:
                     outcome = await self._outcome(item)
                 except asyncio.CancelledError:
@@ -117,7 +127,7 @@ class ShardWork:
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
                     outcome = self._not_processed(item)
-                if outcome.message and session.number is not None and session.group.lost and not session.stopped:
+                if outcome.message and session.lost:
                     self._lost = True  # others may do better
                     return
                 self.reporter.add(outcome)
@@ -131,7 +141,7 @@ class ShardWork:
         if session.stopped and not item.error:
             return self._not_processed(item)
         outcome = await process(session, item, self.reporter.sent)
-        if outcome.message:
+        if outcome.message and not session.lost:
             session.count_failure()
         return outcome
 

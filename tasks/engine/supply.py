@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 
 from tasks.domain.item import Item
 from tasks.domain.run import ShardRef
@@ -20,13 +23,18 @@ class Supply:
         self._items = items
         self._next = 0
         self._end = len(items)
-        self.weight = sum(map(weight, items))
-        """Of the items that nobody has begun yet."""
+        self._before = array("q", accumulate(map(weight, items), initial=0))
+        """Weight of all items before each: a shard of some 100,000 items is cut while others wait for their answers."""
 
     @property
     def left(self) -> int:
         """How many items nobody has begun yet."""
         return self._end - self._next
+
+    @property
+    def weight(self) -> int:
+        """Of the items that nobody has begun yet."""
+        return self._before[self._end] - self._before[self._next]
 
     def take(self) -> Item | None:
         """Begin the next item; None if there is none."""
@@ -34,7 +42,6 @@ class Supply:
             return None
         item = self._items[self._next]
         self._next += 1
-        self.weight -= weight(item)
         return item
 
     def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
@@ -42,36 +49,39 @@ class Supply:
 
         The pieces are of about the same weight each; there are fewer if there are not enough items.
         """
-        wanted = share * self.weight
         # Something stays, so that no piece begins where this shard does, which names its report.
-        stays = self._next < self._end and self._items[self._next].number == self.shard.first_item
-        start, given = self._end, 0
-        while start > self._next + stays and given < wanted:
-            start -= 1
-            given += weight(self._items[start])
-        if start == self._end:
+        stays = self.left > 0 and self._items[self._next].number == self.shard.first_item
+        first, end = self._next + stays, self._end
+        if first >= end or share <= 0:
             return []
-        behind = self.shard.behind
-        cuts = [start]
-        sofar = 0
-        for index in range(start, self._end):
-            if len(cuts) < pieces and index > cuts[-1] and sofar >= given * len(cuts) / pieces:
-                cuts.append(index)
-            sofar += weight(self._items[index])
-        firsts = [self._items[index].number for index in cuts]
-        refs = []
-        for place, (first, after) in enumerate(zip(firsts, [*firsts[1:], behind], strict=True)):
-            last = cuts[place + 1] if place + 1 < len(cuts) else self._end
-            size = sum(weight(item) for item in self._items[cuts[place] : last])
-            refs.append(ShardRef(number=self.shard.number, first_item=first, items=after - first, bytes=size))
-        self.shard = self.shard.until(firsts[0])
-        self._end = start
-        self.weight -= given
+        cuts = [self._cut(self._before[end] - share * self.weight, first, end - 1)]
+        while cuts[-1] < end:
+            there = self._before[cuts[-1]]
+            each = (self._before[end] - there) / max(1, pieces + 1 - len(cuts))
+            cuts.append(self._cut(there + each, cuts[-1] + 1, end))
+        numbers = [*(self._items[cut].number for cut in cuts[:-1]), self.shard.behind]
+        refs = [
+            ShardRef(
+                number=self.shard.number,
+                first_item=numbers[place],
+                items=numbers[place + 1] - numbers[place],
+                bytes=self._before[cuts[place + 1]] - self._before[cuts[place]],
+            )
+            for place in range(len(cuts) - 1)
+        ]
+        self.shard = self.shard.until(numbers[0])
+        self._end = cuts[0]
         return refs
+
+    def _cut(self, bound: float, first: int, last: int) -> int:
+        """The index, from ``first`` to ``last``, before which there is about the weight ``bound``."""
+        index = bisect_left(self._before, bound, first, last)
+        if index > first and bound - self._before[index - 1] < self._before[index] - bound:
+            index -= 1
+        return index
 
     def take_again(self, refs: Sequence[ShardRef], shard: ShardRef) -> None:
         """Undo :meth:`hand_back`, whose result was ``refs`` and before which ``shard`` was what was left."""
         while self._end < len(self._items) and self._items[self._end].number < refs[-1].behind:
-            self.weight += weight(self._items[self._end])
             self._end += 1
         self.shard = shard

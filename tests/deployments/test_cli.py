@@ -143,6 +143,29 @@ def test_run__on_a_terminal_shows_one_live_line(
     assert "Completed. 3 of 3 items SUCCESSFUL, 0 FAILED." in text
 
 
+def test_run__retries_the_failed_items_of_a_manifest_and_merges(
+    thresher: Any, spec: Any, against_server: dict[str, str], tmp_path: Path, write_files: Any
+) -> None:
+    write_files(tmp_path / "in", {"1.jpg": "one", "2.jpg": "FAIL:404"})
+    first = thresher("run", spec(), env=against_server)
+    assert first.returncode == 1, first.stderr
+    manifest = first.stdout.strip()
+    write_files(tmp_path / "in", {"2.jpg": "two"})
+    relative = os.path.relpath(manifest, tmp_path)  # taken from the working directory, like every path of a call
+    again = thresher("run", spec(), "--retry-failed", relative, "--merge", "--json", env=against_server)
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert (told["items"], told["successful"], told["failed"]) == (2, 2, 0)
+    lines = Path(told["manifest"]).read_text().splitlines()
+    assert lines[0] == Path(manifest).read_text().splitlines()[0]
+    nothing = thresher("run", spec(), "--retry-failed", told["manifest"], env=against_server)
+    assert (nothing.returncode, nothing.stdout) == (2, "") and "nothing to try again" in nothing.stderr
+    alone = thresher("run", spec(), "--merge", env=against_server)
+    assert (alone.returncode, alone.stdout) == (2, "") and "merge" in alone.stderr and "failed_of" in alone.stderr
+    seen = thresher("validate", spec(), "--set", f"failed_of={manifest}", "--json", env=against_server)
+    assert json.loads(seen.stdout)["plan"]["items"] == 1, seen.stderr
+
+
 # -- stopped --------------------------------------------------------------------------------------------------------
 
 

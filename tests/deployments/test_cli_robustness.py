@@ -85,6 +85,10 @@ def test_run__that_is_stopped_twice_says_so_once_and_leaves_nothing(
     assert (process.returncode, stdout) == (1, ""), stderr
     assert "Traceback" not in stderr and "Error" not in stderr, stderr
     assert stderr.splitlines()[-1].startswith(STOPPED), stderr
+    (scratch,) = (tmp.parent / "out").glob(".infer-result-*")
+    task_id = scratch.name.removeprefix(".infer-result-")
+    command = f"`thresher run {tmp.parent / 'spec.yaml'} --resume {task_id}`"
+    assert stderr.endswith(f" It was run {task_id}: {command} goes on with it.\n")
     poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
     assert list(tmp.glob("thresher-*")) == []
 

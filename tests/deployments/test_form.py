@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 import jsonschema
 import pytest
@@ -56,6 +57,7 @@ def test_form__has_a_title_and_a_description_for_each_field_and_no_tab_for_an_em
         {},
         {"description": "words", "flavor": "cpu-1", "instances": 3, "environment": {"A": "b"}, "priority": 3},
         {"schedule": {"cron": "0 2 * * *"}, "error_threshold": 0.5, "rows_per_request": "auto"},
+        {"failed_of": f"/out/infer-result-{UUID(int=1)}.manifest", "merge": True, "deadline_minutes": 0.5},
         {"schedule": {"interval_minutes": 5}, "mapping": {"type": "object"}, "runtime_log_output": True},
     ],
 )  # fmt: skip

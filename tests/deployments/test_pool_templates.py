@@ -17,6 +17,8 @@ from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from deployments.pool_templates import (
+    APART_CPU,
+    APART_MEMORY_MIB,
     FLOW_ENVIRONMENT,
     FLOW_MEMORY_MIB,
     base_job_template,
@@ -106,6 +108,31 @@ def test_flavor__ends_up_in_the_job(pool: Pool, flavor: Flavor, instances: int) 
             expected["nvidia.com/gpu"] = str(flavor.accelerators * instances)
         assert resources == {"requests": expected, "limits": expected}
         assert job.namespace == pool.namespace
+
+
+@pytest.mark.parametrize("kind", ["docker", "kubernetes"])
+@pytest.mark.parametrize("cluster", [{"kind": "scheduler", "address": "tcp://dask:8786"}, {"kind": "kubernetes"}])
+def test_flavor__of_instances_that_are_elsewhere_is_not_in_the_job(kind: str, cluster: dict[str, str]) -> None:
+    (pool,) = [pool for pool in pools() if pool.kind == kind]
+    if cluster["kind"] == "kubernetes":
+        if kind == "docker":
+            return  # there is no such pool: see tests/domain/test_pool.py
+        pool = pool.model_copy(update={"service_account": "thresher-run"})
+    fields = pool.model_dump() | {"cluster": cluster}
+    apart = Pool.model_validate(fields)
+    flavor = next(flavor for flavor in apart.flavors if flavor.accelerators)
+    job = rendered(apart, flavor, 7)
+    if kind == "docker":
+        assert (job.mem_limit, job.container_create_kwargs["nano_cpus"]) == (f"{APART_MEMORY_MIB}m", APART_CPU * 1e9)
+        assert job.container_create_kwargs["device_requests"] == []
+    else:
+        spec = job.job_manifest["spec"]["template"]["spec"]
+        expected = {"cpu": f"{int(APART_CPU * 1000)}m", "memory": f"{APART_MEMORY_MIB}Mi"}
+        assert spec["containers"][0]["resources"] == {"requests": expected, "limits": expected}
+        assert spec.get("serviceAccountName") == apart.service_account
+    # The only instance is in the run's own process, unless instances are pods.
+    alone = job_variables(apart, flavor, 1)
+    assert (alone == job_variables(apart, flavor, 7)) == apart.makes_pods
 
 
 @pytest.mark.parametrize(("pool", "flavor", "instances"), [case for case in CASES if "dedicated" in str(case.id)])

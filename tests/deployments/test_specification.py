@@ -58,6 +58,7 @@ def test_specification__may_hold_any_script_and_a_byte_order_mark(folder: Path) 
         ("input_path", "in", "{folder}/in"), ("input_path", "./in/", "{folder}/in"),
         ("input_path", "../in", "{above}/in"),
         ("input_path", "/in", "/in"), ("input_path", "~/in", "~/in"), ("input_path", "s3://b/in", "s3://b/in"),
+        ("failed_of", "out/x.manifest", "{folder}/out/x.manifest"), ("failed_of", "s3://b/x.manifest", "s3://b/x.manifest"),
         ("input_path", "file:///in", "file:///in"), ("input_path", "x.manifest", "{folder}/x.manifest"),
         ("output_path", "out/{task_id}", "{folder}/out/{task_id}"), ("output_path", "{task_id}", "{folder}/{task_id}"),
         ("output_path", "{name}/out", "{folder}/{name}/out"), ("output_path", "obs://b/{task_id}", "obs://b/{task_id}"),

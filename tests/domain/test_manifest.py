@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.manifest import SHOWN, Entry, failed_line, read_line, successful_line
+from tasks.domain.manifest import (
+    SHOWN,
+    Entry,
+    OutputLine,
+    failed_line,
+    read_line,
+    read_output_line,
+    successful_line,
+)
 
 # The input manifest of the original's document, as printed there.
 SHARE_LINK = (
@@ -220,3 +228,34 @@ def test_manifest__any_json_values_on_a_line_give_one_entry_each(values: list[ob
     for entry, value in zip(entries, values, strict=True):
         if not isinstance(value, dict):
             assert "not a JSON object" in entry.error
+
+
+@given(st.text(), st.text(min_size=1), st.booleans())
+def test_output_line__is_read_as_it_was_written(source: str, text: str, good: bool) -> None:
+    line = successful_line(source, text) if good else failed_line(source, text)
+    assert read_output_line(line.rstrip("\n").encode()) == OutputLine(source, "" if good else text)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"", b"no JSON", b"[]", b'"text"', b"{}", b'{"source": 5,"result":"SUCCESSFUL","inference-loc": "x"}',
+        b'{"source": "a"}', b'{"source": "a","result":"SUCCESSFUL"}', b'{"source": "a","result":"FAILED"}',
+        b'{"source": "a","result":"FAILED","error_message": ""}', b'{"source": "a","result":"MAYBE"}',
+        b'{"source": "\xff","result":"FAILED","error_message": "x"}', b'{"source": "a","result":"FAILED","err',
+        b'{"source": "\\ud800","result":"FAILED","error_message": "x"}', b"[" * 100_000,
+        '{"source": "a","result":"FAILED","error_message": "x"}'.encode("utf-16"),
+    ],
+)  # fmt: skip
+def test_output_line__that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^it(s source)? (has|is) "):
+        read_output_line(raw)
+
+
+@given(st.binary(max_size=200), st.integers(1, 10**6))
+def test_output_line__of_what_could_not_be_read_has_no_source(raw: bytes, number: int) -> None:
+    for entry in read_line(raw, number):
+        if entry.error:
+            assert not OutputLine(entry.source, entry.error).has_source
+    assert OutputLine("/in/1.jpg", "Download file failed. There is no such file.").has_source
+    assert not OutputLine("/in/\\xff", "Download file failed. The file's name is not UTF-8.").has_source

@@ -19,6 +19,7 @@ from tasks.domain.paths import (
     parse_address,
     redact,
     result_name,
+    run_of_manifest,
     safe_relative,
     unknown_words,
 )
@@ -370,3 +371,11 @@ def test_result_name__different_items_of_a_folder_have_different_results(names: 
 def test_result_name__of_a_name_that_is_not_utf8_does_not_fail() -> None:
     check_name(result_name(os.fsdecode(b"caf\xe9.jpg")))
     check_name(result_name(os.fsdecode(b"\xe9" * 255)))
+
+
+def test_output_names__the_first_part_of_a_manifest_tells_its_run() -> None:
+    names = OutputNames("0b1e4ab0-6f0c-4a1c-9a53-3a2b5c7d9e11")
+    for folder in ("", "/out/", "s3://bucket/", "file:///a b/"):
+        assert run_of_manifest(folder + names.manifest(0)) == names.task_id
+    for other in (names.manifest(1), names.summary, names.result_folder, f"{names.manifest(0)}/", "input.manifest", ""):
+        assert run_of_manifest(other) is None

@@ -76,6 +76,12 @@ def test_pool__json_and_back_is_the_same_pool() -> None:
 
 
 CONTAINER = {"name": "p", "image": "thresher:1", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}]}
+PODS = {"kind": "kubernetes", "service_account": "a", "cluster": {"kind": "kubernetes"}}
+
+
+def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
+    assert Pool.model_validate(CONTAINER | PODS).makes_pods
+    assert not Pool.model_validate(CONTAINER | {"kind": "kubernetes"}).makes_pods and not POOL.makes_pods
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,11 @@ CONTAINER = {"name": "p", "image": "thresher:1", "flavors": [{"name": "f", "cpu"
         ({"kind": "kubernetes", "volumes": ["a:b"]}, "volumes is for docker pools only"),
         ({"kind": "docker", "environment": {"MY_TOKEN": "x"}}, "should hold no secret (MY_TOKEN)"),
         ({"environment": {"THRESHER_S3_CREDENTIALS": "x"}}, "should hold no secret (THRESHER_S3_CREDENTIALS)"),
+        ({**PODS, "image": None}, "image is needed: a run of a kubernetes pool is a container"),
+        ({**PODS, "kind": "docker"}, "cluster.kind kubernetes is for kubernetes pools only, this one's kind is docker"),
+        ({**PODS, "kind": "process"}, "kubernetes is for kubernetes pools only, this one's kind is process"),
+        ({**PODS, "service_account": None}, "service_account is needed with cluster.kind kubernetes"),
+        ({**PODS, "cluster": {"kind": "kubernetes", "address": "tcp://a:1"}}, "address is needed for kind scheduler"),
         (
             {"kind": "docker", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}] * 2},
             "should have different names (f stands there more than once)",

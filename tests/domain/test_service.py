@@ -19,6 +19,7 @@ from tasks.domain.service import (
     require,
 )
 
+MANIFEST = "/out/infer-result-0b1e4ab0-6f0c-4a1c-9a53-3a2b5c7d9e11.manifest"
 LEAST = {"model": "iris", "input_path": "/in", "output_path": "/out"}
 
 
@@ -39,7 +40,8 @@ def test_service__needs_a_model_an_input_and_an_output_and_nothing_else() -> Non
         "description": "", "resource_pool": "public-cpu", "model_source": "my-models", "model": "iris",
         "model_version": None, "input_path": "/in", "request_path": None, "mapping": None, "output_path": "/out",
         "flavor": None, "instances": 1, "environment": {}, "timeout_minutes": 20, "runtime_log_output": False,
-        "schedule": None, "error_threshold": None, "result_folder": "infer-result-{task_id}", "max_concurrency": None,
+        "schedule": None, "error_threshold": None, "deadline_minutes": None, "failed_of": None, "merge": False,
+        "result_folder": "infer-result-{task_id}", "max_concurrency": None,
         "rows_per_request": 1, "csv_header": "absent", "priority": 1, "model_config": None,
     }  # fmt: skip
 
@@ -73,7 +75,8 @@ GOOD = [
     ("timeout_minutes", 3), ("timeout_minutes", 120), ("timeout_minutes", 4.5),
     ("runtime_log_output", True), ("runtime_log_output", False),
     ("error_threshold", None), ("error_threshold", 0), ("error_threshold", 0.05), ("error_threshold", 1),
-    ("error_threshold", 1000),
+    ("error_threshold", 1000), ("deadline_minutes", None), ("deadline_minutes", 0.5), ("deadline_minutes", 1440),
+    ("failed_of", None), ("failed_of", MANIFEST), ("failed_of", f"s3://bucket{MANIFEST}"), ("merge", False),
     ("result_folder", "infer-result"), ("result_folder", "infer-result-{task_id}"),
     ("max_concurrency", 1), ("max_concurrency", 1024), ("max_concurrency", None),
     ("rows_per_request", 1), ("rows_per_request", 10_000), ("rows_per_request", "auto"),
@@ -107,6 +110,10 @@ BAD = [
     ("timeout_minutes", 2.99, "greater than or equal to 3"), ("timeout_minutes", 121, "less than or equal to 120"),
     ("timeout_minutes", float("nan"), ""), ("timeout_minutes", float("inf"), ""),
     ("runtime_log_output", "perhaps", "boolean"),
+    ("failed_of", "/out/input.manifest", "first part of an output manifest"), ("failed_of", 5, "valid string"),
+    ("failed_of", MANIFEST.replace(".manifest", "_1.manifest"), "first part of an output manifest"),
+    ("failed_of", f"https://host{MANIFEST}", "share links stand in a manifest"), ("merge", True, "needs failed_of"),
+    ("deadline_minutes", 0, "greater than 0"), ("deadline_minutes", float("inf"), "finite"),
     ("error_threshold", -0.1, "greater than or equal to 0"), ("error_threshold", 1.5, "whole number of items"),
     ("error_threshold", float("inf"), "finite"), ("error_threshold", float("nan"), ""),
     ("result_folder", "results", "'infer-result-{task_id}' or 'infer-result'"),
@@ -239,8 +246,8 @@ def test_service__every_field_has_a_title_and_a_help_for_the_form() -> None:
     assert list(schema["properties"]) == [
         "name", "description", "resource_pool", "model_source", "model", "model_version", "input_path", "request_path",
         "mapping", "output_path", "flavor", "instances", "environment", "timeout_minutes", "runtime_log_output",
-        "schedule", "error_threshold", "result_folder", "max_concurrency", "rows_per_request", "csv_header", "priority",
-        "model_config",
+        "schedule", "error_threshold", "deadline_minutes", "failed_of", "merge", "result_folder", "max_concurrency",
+        "rows_per_request", "csv_header", "priority", "model_config",
     ]  # fmt: skip
     for field in schema["properties"].values():
         assert field["title"]
@@ -364,3 +371,9 @@ def test_environment__tells_all_that_is_wrong_with_its_names_and_values() -> Non
     for part in ("'1x' is not a variable's name", "the value of A", "the value of B", "the value of C"):
         assert part in problem.expected
     assert "D" not in problem.expected.replace("Digits", "")
+
+
+def test_service__may_be_of_the_failed_items_of_an_earlier_run() -> None:
+    service = require({**LEAST, "failed_of": MANIFEST, "merge": True})
+    assert (service.failed_of, service.merge) == (MANIFEST, True)
+    assert require({**LEAST, "failed_of": ""}).failed_of is None  # as forms give it

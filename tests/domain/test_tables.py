@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.clients.tables import csv_rows, csv_text, plan_bytes, read_plan, read_report, report_bytes
+from tasks.clients.tables import csv_rows, csv_text, plan_bytes, read_numbers, read_plan, read_report, report_bytes
 from tasks.domain.errors import ContentError, RowError
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.mapping import Mapping
@@ -194,6 +194,16 @@ def test_plan__of_many_items_is_small() -> None:
     assert len(data) < 512 << 10
 
 
+@pytest.mark.parametrize(
+    ("first", "behind"), [(100, 110), (0, 200), (103, 107), (109, 110), (103, None), (110, 120), (0, 100), (107, 103)]
+)
+def test_plan__of_a_shard_is_read_in_part(first: int, behind: int | None) -> None:
+    planned = [Item(number, "s", "a", 1, "r", "") for number in range(100, 110)]
+    expected = [item for item in planned if first <= item.number < (behind or 1000)]
+    assert read_plan(plan_bytes(planned), first, behind) == expected
+    assert read_plan(plan_bytes([]), first, behind) == []
+
+
 @given(st.lists(outcomes, max_size=8), st.lists(st.floats(0, 100), max_size=5))
 def test_report__is_read_back_as_it_was_written(reported: list[Outcome], latencies: list[float]) -> None:
     tally = Tally()
@@ -203,6 +213,9 @@ def test_report__is_read_back_as_it_was_written(reported: list[Outcome], latenci
         tally.request(seconds)
     back, counted = read_report(report_bytes(reported, tally))
     assert back == reported
+    assert vars(counted) == vars(tally)
+    numbers, counted = read_numbers(report_bytes(reported, tally))
+    assert numbers == [outcome.number for outcome in reported]
     assert vars(counted) == vars(tally)
 
 

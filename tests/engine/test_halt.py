@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
+import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,11 +18,20 @@ from engine.runs import ROWS, Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.engine.session import Session, Sessions
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped, deadline_passed
+from tasks.engine.ending import unless_stopped
+from tasks.engine.planning import make_plan
+from tasks.engine.progress import progress_of
+from tasks.engine.session import Session
+from tasks.engine.sessions import Sessions
 from tasks.engine.shard import infer_shard
+from tasks.settings import Settings
 
 STOPPED = "The run was stopped before it was processed."
 DONE = 20
+TOO_LATE = "Not processed: the run was stopped early because its deadline (0.1 minutes) had passed."
 
 
 def halted_when(shard: Shard, ready: Callable[[Session], bool]) -> Session:
@@ -106,3 +119,81 @@ def test_halt__of_a_run_by_its_id_before_or_after_its_session_is_open(
     run(work())
     assert set(shard.messages.values()) == {STOPPED}
     assert "/" not in fake.stats()["requests"]
+
+
+def ending_in(seconds: float, run_: Run) -> Run:
+    """The same run with a deadline."""
+    service = run_.service.model_copy(update={"deadline_minutes": 0.1})
+    return run_.model_copy(update={"deadline_at": time.time() + seconds, "service": service})
+
+
+def test_deadline__drops_what_hangs_and_accounts_for_every_item(tmp_path: Path, fake: FakeModelServer) -> None:
+    contents = {f"{number:02}": b"x" if number < DONE else b"FAIL:hang %d" % number for number in range(60)}
+    run_ = ending_in(2, make_run(fake.url, str(tmp_path / "out")))
+    shard = Shard(run_, local_items(tmp_path / "in", contents)).infer()
+    assert shard.stopped == "its deadline (0.1 minutes) had passed"
+    # How many were done in time depends on the machine.
+    assert set(list(shard.messages.values())[:DONE]) <= {"", TOO_LATE}
+    assert set(list(shard.messages.values())[DONE:]) == {TOO_LATE}
+
+
+def test_deadline__that_has_passed_already_lets_nothing_be_sent(tmp_path: Path, fake: FakeModelServer) -> None:
+    run_ = ending_in(-1, make_run(fake.url, str(tmp_path / "out")))
+    shard = Shard(run_, local_items(tmp_path / "in", {"1": b"x", "2": b"x"})).infer()
+    assert set(shard.messages.values()) == {TOO_LATE}
+    assert "/" not in fake.stats()["requests"]
+
+
+def test_deadline__that_is_not_reached_changes_nothing(tmp_path: Path, fake: FakeModelServer) -> None:
+    run_ = ending_in(3600, make_run(fake.url, str(tmp_path / "out")))
+    shard = Shard(run_, local_items(tmp_path / "in", {"1": b"x", "2": b"x"})).infer()
+    assert (shard.stopped, set(shard.messages.values())) == ("", {""})
+
+
+def test_deadline__while_the_instances_start_leaves_no_process(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    mark = f"--health-when={tmp_path}/never"
+    (package / "run.sh").write_text(f"exec {sys.executable} {FAKE_MODEL_SERVER} {mark}\n")
+    run_ = ending_in(1, make_run(str(package), str(tmp_path / "out"), package=str(package)))
+    shard = Shard(run_, local_items(tmp_path / "in", {"1": b"x", "2": b"x"})).infer()
+    assert set(shard.messages.values()) == {TOO_LATE}
+    assert not processes_with(mark)
+
+
+def test_deadline__of_one_minute_is_said_so() -> None:
+    assert deadline_passed(1) == "its deadline (1 minute) had passed"
+    assert deadline_passed(90) == "its deadline (90 minutes) had passed"
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_planning__of_a_storage_that_does_not_answer_ends_with_the_run_and_leaves_nothing(
+    tmp_path: Path, by_hand: bool
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # it listens, and that is all
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        keys = {"s3": Credentials(endpoint_url=endpoint, access_key_id="a", secret_access_key="b")}
+        run_ = make_run("http://127.0.0.1:9", str(tmp_path / "out"))
+        service = run_.service.model_copy(update={"input_path": "s3://bucket/in"})
+        run_ = ending_in(3600 if by_hand else 2, run_.model_copy(update={"service": service}))
+
+        async def work() -> Plan:
+            storage = Storage(Settings(), keys)
+            output = OutputFolder(storage, run_.output_address, run_.names.scratch)
+            try:
+                planning = make_plan(run_, Settings(), storage, output)
+                asyncio.get_running_loop().call_later(1, halt)
+                return await asyncio.wait_for(
+                    unless_stopped(planning, run_.task_id, run_.deadline_at, 0.1, while_="its input was being listed"),
+                    DEADLINE_SECONDS,
+                )
+            finally:
+                await storage.close()
+
+        def halt() -> None:
+            progress_of(run_.task_id).stop_requested = by_hand
+
+        with pytest.raises(RunStopped if by_hand else DeadlinePassed) as ended:
+            run(work())
+    assert "while its input was being listed" in str(ended.value) and "nothing was sent" in str(ended.value)
+    assert not os.listdir(tmp_path / "out")

@@ -150,6 +150,28 @@ def test_manifest__of_many_lines_is_written_in_pieces(tmp_path: Path) -> None:
     assert Path(result.manifest).read_bytes().count(b"\n") == 20_001
 
 
+def test_manifest__in_many_parts_reads_no_report_more_than_three_times(tmp_path: Path) -> None:
+    outcomes = [outcome(number) for number in range(40)]
+    published = Published(local_run(tmp_path), [outcomes[:5], outcomes[5:35], outcomes[35:]])
+    read: list[str] = []
+
+    class Noting(OutputFolder):
+        async def read(self, relative: str) -> bytes:
+            read.append(relative)
+            return await super().read(relative)
+
+    async def work() -> RunResult:
+        output = Noting(Storage(Settings()), published.run.output_address, published.run.names.scratch)
+        return await published.publish(Storage(Settings()), output, lines=3)
+
+    result = run(work())
+    assert len(result.manifests) == 14
+    texts = [json.loads(line)["source"] for name in result.manifests for line in Path(name).read_text().splitlines()]
+    assert texts == [one.source for one in outcomes]
+    # Once to check the sum, once for the parts in a row, and those of the first part, which is written last.
+    assert {name.rpartition("/")[2].split("-")[1]: read.count(name) for name in read} == {"0": 3, "5": 2, "35": 2}
+
+
 @pytest.mark.parametrize("fault", ["missing", "twice", "order", "foreign", "more", "report", "tally"])
 def test_account__that_does_not_agree_publishes_nothing(tmp_path: Path, fault: str) -> None:
     good = [[outcome(0), outcome(1)], [outcome(2), outcome(3)]]

@@ -12,7 +12,8 @@ from engine.runs import Shard, local_items, make_run, partial_reports
 from fakes.model_server import FakeModelServer
 
 from tasks.domain.errors import ModelServerError
-from tasks.engine.session import Session, Sessions
+from tasks.engine.session import Session
+from tasks.engine.sessions import Sessions
 from tasks.engine.shard import infer_shard
 
 

@@ -77,12 +77,12 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def sqlite_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
+def sqlite_server(folder: Path, *, auth_string: str = "", address: str = "127.0.0.1") -> Iterator[PrefectServer]:
     """A Prefect server in one process, with its database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "prefect.db"
     own = {"PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database)}
-    with _web_server(folder, own, auth_string, database=database) as server:
+    with _web_server(folder, own, auth_string, database=database, address=address) as server:
         yield server
 
 
@@ -158,11 +158,11 @@ class WorkerProcess:
 class WebServer:
     """The process of a Prefect server, which can be ended and started again on the same port."""
 
-    def __init__(self, port: int, log: Path, options: Sequence[str]) -> None:
+    def __init__(self, address: str, port: int, log: Path, options: Sequence[str]) -> None:
         self.environment: Mapping[str, str] = {}
-        self._port = port
+        self._health = f"http://{address}:{port}/api/health"
         self._log = log
-        self._command = _prefect("server", "start", "--host", "127.0.0.1", "--port", str(port), *options)
+        self._command = _prefect("server", "start", "--host", address, "--port", str(port), *options)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -177,7 +177,7 @@ class WebServer:
 
     def _answers(self) -> bool:
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"http://127.0.0.1:{self._port}/api/health", timeout=2).status_code in (200, 401)
+            return requests.get(self._health, timeout=2).status_code in (200, 401)
         return False
 
 
@@ -194,11 +194,12 @@ def _environment(server: PrefectServer) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _web_server(
-    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None
-) -> Iterator[PrefectServer]:
+    folder: Path, own: Mapping[str, str], auth_string: str, *options: str, database: Path | None = None,
+    address: str = "127.0.0.1",
+) -> Iterator[PrefectServer]:  # fmt: skip
     port = processes.free_port()
-    web = WebServer(port, folder / "server.log", options)
-    server = PrefectServer(f"http://127.0.0.1:{port}/api", folder, auth_string, database, web)
+    web = WebServer(address, port, folder / "server.log", options)
+    server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database, web)
     web.environment = _environment(server) | {
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,

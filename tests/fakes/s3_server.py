@@ -48,9 +48,11 @@ class S3Server:
     """
 
     def __init__(
-        self, folder: Path, *, dir_cache: str = "10ms", timeout_seconds: float = processes.DEADLINE_SECONDS
-    ) -> None:
+        self, folder: Path, *, dir_cache: str = "10ms", timeout_seconds: float = processes.DEADLINE_SECONDS,
+        address: str = "127.0.0.1",
+    ) -> None:  # fmt: skip
         self.folder = Path(folder)
+        self._host = address
         self.access_key = "TESTACCESSKEY"
         self.secret_key = secrets.token_hex(20)
         self.endpoint = ""
@@ -75,7 +77,7 @@ class S3Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder.with_name(self.folder.name + ".rclone.conf")
         config.write_text("")
-        self._address = self._address or f"127.0.0.1:{processes.free_port()}"
+        self._address = self._address or f"{self._host}:{processes.free_port()}"
         self.endpoint = f"http://{self._address}"
         command = [
             *(str(rclone_binary()), "serve", "s3", str(self.folder)),

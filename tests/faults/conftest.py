@@ -12,7 +12,7 @@ from fakes.s3_server import S3Server
 from faults.scenario import FlowRun, S3Scenario, Scenario
 
 
-@pytest.fixture(params=[1], ids=lambda number: f"instances-{number}")
+@pytest.fixture(params=[1, 2], ids=lambda number: f"instances-{number}")
 def instances(request: pytest.FixtureRequest) -> int:
     """How many instances the service has: more than one is distributed computing mode."""
     number: int = request.param

@@ -13,7 +13,7 @@ COUNT = 520
 MAX_ITEM_BYTES = 20_000
 """What THRESHER_MAX_ITEM_BYTES is set to."""
 FOLDERS = 4
-REFUSED = r"The model answered HTTP 404: .*as asked.*"
+REFUSED = r"The model answered HTTP 404.*as asked.*"
 TOO_LARGE = rf"The file has {MAX_ITEM_BYTES + 1} bytes; it should be not larger than {MAX_ITEM_BYTES} bytes .*"
 UNREADABLE = r"Download file failed\. There is no such file\."
 

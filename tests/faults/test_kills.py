@@ -29,7 +29,7 @@ def test_run__goes_on_after_its_model_server_is_killed(scenario: Scenario, begin
     run.until(lambda: scenario.starts() > scenario.instances, "another model server")
     scenario.gate.touch()
     summary = assert_nothing_lost(run.wait())
-    assert summary["model_server_deaths"] == 1
+    assert summary["model_server_deaths"] == scenario.instances
 
 
 @pytest.mark.parametrize("group", [False, True], ids=["process", "process-group"])
@@ -42,6 +42,17 @@ def test_run__is_resumed_after_its_process_is_killed(scenario: Scenario, begin: 
     scenario.gate.touch()
     assert before < 500
     assert_nothing_lost(run.resume().wait())
+
+
+@pytest.mark.parametrize("instances", [2], indirect=True)
+def test_run__goes_on_after_a_dask_worker_is_killed(scenario: Scenario, begin: Begin) -> None:
+    run = begin(scenario.prepare())
+    run.until(scenario.is_in_the_middle)
+    run.until(lambda: scenario.starts() >= 2, "both instances")
+    os.kill(scenario.pids("dask_worker", "!warden.py")[0], signal.SIGKILL)
+    run.until(lambda: scenario.starts() >= 3, "an instance in its place")
+    scenario.gate.touch()
+    assert_nothing_lost(run.wait())
 
 
 def test_run__goes_on_after_its_warden_is_killed(scenario: Scenario, begin: Begin) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from fakes.processes import die_with_parent, meanwhile
 from prefect.blocks.system import Secret
 
 from tasks.domain.errors import ModelServerError, SpecificationError, StorageError
-from tasks.domain.run import RunFailed
+from tasks.domain.run import DeadlinePassed, RunFailed
 from tasks.engine.session import Session
 
 pytestmark = pytest.mark.prefect
@@ -95,6 +97,48 @@ def test_error_threshold__stops_the_run_and_every_item_has_its_line(
     assert len(unsent) == 40 - sent and unsent
     assert len(refused) in (4, 5)  # one more may have been under way
     assert len(ran.files) == said.count("SUCCESSFUL")
+
+
+def test_deadline__ends_a_run_whose_model_hangs_and_every_item_has_its_line(
+    run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THRESHER_SHARD_ITEMS", "2")  # the later shards have not begun when the time is over
+    source = write_files(tmp_path / "in", {f"{number:02d}.jpg": f"late FAIL:hang {number}" for number in range(20)})
+    ran = run_service(input_path=str(source), deadline_minutes=0.2, **running)
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
+    reason = "the run was stopped early because its deadline (0.2 minutes) had passed."
+    assert f"T{reason[1:]}" in str(ran.error) and ran.summary["failure"] == f"T{reason[1:]}"
+    assert list(ran.messages.values()) == [f"Not processed: {reason}"] * 20
+    assert ran.ask(f"/flow_runs/{ran.task_id}")["state_type"] == "FAILED"
+    assert not [line for line in ran.logs if "Traceback" in line]
+
+
+def test_deadline__while_the_model_is_being_prepared_publishes_a_manifest(
+    run_service: Any, package: Callable[..., Path], tmp_path: Path, write_files: Any
+) -> None:
+    source = write_files(tmp_path / "in", {"1.jpg": "a", "2.jpg": "b"})
+    model = str(package(f"--health-when={tmp_path}/never"))
+    ran = run_service(input_path=str(source), model=model, request_path="/", deadline_minutes=0.2)
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
+    assert [message[:13] for message in ran.messages.values()] == ["Not processed"] * 2
+    assert "its deadline (0.2 minutes) had passed" in ran.summary["failure"]
+
+
+def test_deadline__while_the_storage_does_not_answer_ends_the_run_with_nothing_to_account_for(
+    run_service: Any, running: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:  # it listens, and that is all
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for name, value in (("ENDPOINT_URL", endpoint), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+            monkeypatch.setenv(f"AWS_{name}", value)
+        ran = run_service(
+            input_path="s3://bucket/in", output_path=str(tmp_path / "out"), deadline_minutes=0.05, **running
+        )
+    assert (ran.state, type(ran.error)) == ("Failed", DeadlinePassed)
+    assert "while it was being checked, because its deadline (0.05 minutes) had passed; nothing was sent." in str(
+        ran.error
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_output__that_is_gone_ends_the_run_soon(

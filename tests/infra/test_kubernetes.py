@@ -294,6 +294,21 @@ def test_manifests__have_what_the_pools_on_the_cluster_ask_for(pool: dict[str, A
     assert {"THRESHER_MODEL_STORE", "AWS_ENDPOINT_URL"} <= set(told)
 
 
+def test_manifests__let_runs_make_the_pods_of_their_instances_and_nothing_else() -> None:
+    text = (POOLS / "dedicated-example.yaml").read_text()
+    pods, count = re.subn(r"^# (service_account|cluster): ", r"\1: ", text, flags=re.MULTILINE)
+    pool = Pool.model_validate(yaml.safe_load(pods))
+    assert count == 2 and pool.makes_pods
+    binding = named("RoleBinding", str(pool.service_account), OBJECTS)
+    assert [one["name"] for one in binding["subjects"]] == [pool.service_account]
+    rules = named("Role", binding["roleRef"]["name"], OBJECTS)["rules"]
+    allowed = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert {("daskclusters", "create"), ("daskclusters", "delete"), ("secrets", "create")} <= allowed
+    # Secrets are made, never read; only what the run has made itself is deleted.
+    assert {verb for resource, verb in allowed if resource == "secrets"} == {"create"}
+    assert {resource for resource, verb in allowed if verb not in ("get", "list")} == {"daskclusters", "secrets"}
+
+
 def test_manifests__apply_the_pool_files_of_the_config_map_and_serve_each_of_them() -> None:
     pod = named("Job", "pools", OBJECTS)["spec"]["template"]["spec"]
     (mount,) = pod["containers"][0]["volumeMounts"]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import requests
 from fakes import processes
+from lifecycle.support import vanished
 
 from deployments import lifecycle, overview
 from deployments.commands.services import delete
@@ -226,20 +226,6 @@ def impatient(stack, monkeypatch) -> Iterator[None]:
         apply_pools(stack.pools)
 
 
-@contextmanager
-def vanished(stack, task_id: str) -> Iterator[None]:
-    """A run of one-at-a-time and its worker are killed; the worker is there again afterwards."""
-    worker = stack.workers["one-at-a-time"]
-    try:
-        worker.process.kill()
-        worker.process.wait()
-        for pid in _processes_of_run(task_id):
-            _kill(pid)
-        yield
-    finally:
-        worker.start()
-
-
 def begun(stack, flow: str, worker: str = "") -> str:
     """A flow run that the server takes for running, and that no process runs."""
     flow_id = stack.server.ask("/flows/", {"name": flow})["id"]
@@ -260,24 +246,3 @@ def beat(stack, task_id: str, flow: str) -> None:
         ],
     }
     stack.server.ask("/events", [event])
-
-
-def _processes_of_run(task_id: str) -> list[int]:
-    """The processes in whose environment the worker has put this flow run's id."""
-    mark, found = f"={task_id}".encode(), []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and any(
-                one.startswith(b"PREFECT__FLOW_RUN_ID=") and one.endswith(mark)
-                for one in (entry / "environ").read_bytes().split(b"\0")
-            ):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    assert found
-    return found
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 9)

@@ -1,0 +1,39 @@
+"""Runs that have not ended, by what they have left in an output folder."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from deployments.storage_keys import storage_keys
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import Storage
+from tasks.domain.errors import ThresherError
+from tasks.domain.paths import expand_words, parse_address, scratch_of
+from tasks.domain.run import PLAN_NAME
+from tasks.domain.service import BatchService
+from tasks.engine.loop import engine_loop
+from tasks.settings import read_settings
+
+
+def unfinished_runs(service: BatchService) -> list[str]:
+    """Ids of the runs that have planned into a service's output folder and have not published.
+
+    None if the folder cannot be listed: the run that is about to begin will say so.
+    """
+    with suppress(ThresherError, ObjectError, ValueError):
+        return engine_loop().run_blocking(_unfinished(service))
+    return []
+
+
+async def _unfinished(service: BatchService) -> list[str]:
+    settings = read_settings()
+    storage = Storage(settings, await storage_keys(settings))
+    now = datetime.now(UTC)
+    folder = parse_address(expand_words(service.output_path, task_id="", name=service.name, scheduled_time=now))
+    try:
+        found = [task_id for name in await storage.top(folder) if (task_id := scratch_of(name))]
+        planned = [folder.child(f".infer-result-{task_id}/{PLAN_NAME}") for task_id in found]
+        return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
+    finally:
+        await storage.close()

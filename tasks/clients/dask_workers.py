@@ -1,0 +1,70 @@
+"""Dask workers as processes of this machine, each under a warden; one that ends by itself is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.clients.lifeline import GuardedProcess
+
+HOST = "127.0.0.1"
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_SAID_CHARACTERS = 2_000
+
+
+class LocalWorkers:
+    """So many workers of a scheduler, each with so many threads and exactly ``environment``."""
+
+    def __init__(self, scheduler: str, count: int, threads: int, environment: Mapping[str, str]) -> None:
+        self._command = (
+            *(sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"),
+            *("--nthreads", str(threads), "--nworkers", "1", "--memory-limit", "0", "--host", HOST),
+        )
+        self._count = count
+        self._environment = dict(environment)
+        self._keepers: list[asyncio.Task[None]] = []
+        self.said = ""
+        """What the last one that ended by itself has printed last."""
+
+    def start(self) -> None:
+        """Start them; they become workers of the cluster one by one."""
+        self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
+
+    async def _keep(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            started = loop.time()
+            await self._run(number)
+            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause) if loop.time() - started < 60 else _FIRST_PAUSE_SECONDS
+            await asyncio.sleep(pause)
+
+    async def _run(self, number: int) -> None:
+        """One worker from its start to its end. All that it and its model server store for a while is in one folder."""
+        scratch = Path(tempfile.mkdtemp(prefix="thresher-"))
+        log = scratch / f"worker-{number}.log"
+        try:
+            process = await GuardedProcess.start(
+                self._command, folder=Path.cwd(), environment=self._environment | {"TMPDIR": str(scratch)}, log=log,
+                scratch=scratch,
+            )  # fmt: skip
+            try:
+                await process.command_ended()
+                with suppress(OSError):
+                    self.said = log.read_text(errors="replace")[-_SAID_CHARACTERS:]
+            finally:
+                await process.stop()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    async def close(self) -> None:
+        """End them all."""
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)

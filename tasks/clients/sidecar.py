@@ -1,0 +1,83 @@
+"""A model server that somebody else starts, on this machine's own port: the model's image beside us in one pod."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from tasks.clients.launcher import ask_health
+from tasks.clients.ports import HOST
+from tasks.domain.package import Health
+
+BACK_SECONDS = 900.0
+"""One that has died is waited for at least so long: the kubelet pauses up to five minutes between two starts."""
+_FIRST_PERIOD_SECONDS = 0.05
+_LOOK_SECONDS = 1.0
+_CONNECT_SECONDS = 5.0
+
+
+class Sidecar:
+    """One life of the model server at a port, as :class:`tasks.clients.launcher.Server` is one of a process of ours.
+
+    It has ended when nothing listens at its port any more. Only a refused connection says so: a server that is busy, or
+    that closes connections, is there.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._over = asyncio.Event()
+        self.health_said = "not asked yet"
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self._port}"
+
+    async def ready(self, health: Health) -> None:
+        """Wait until the server is healthy. Its image may be downloaded first, so only the caller bounds the time."""
+        period = _FIRST_PERIOD_SECONDS
+        while self.health_said:
+            await asyncio.sleep(period)
+            self.health_said = await asyncio.to_thread(ask_health, f"{self.url}{health.url}", health.timeout_seconds)
+            period = min(period * 1.3, health.period_seconds)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was there when it was last looked for."""
+        return not self._over.is_set()
+
+    async def command_ended(self) -> None:
+        """Wait until it has ended; looked for at once and then more and more seldom, down to every second."""
+        period = _FIRST_PERIOD_SECONDS
+        while not self._over.is_set():
+            if await self._refused():
+                self._over.set()
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), period)
+            period = min(period * 1.3, _LOOK_SECONDS)
+
+    async def _refused(self) -> bool:
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                _, writer = await asyncio.open_connection(HOST, self._port)
+        except ConnectionRefusedError:
+            return True
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        return False
+
+    async def ended(self) -> str:
+        """Wait until it has ended; its exit status, as a message calls it."""
+        await self.command_ended()
+        return "unknown, see the container"
+
+    async def stop(self) -> None:
+        """Nothing: it is not ours, and goes with its pod."""
+
+    def tail(self) -> str:
+        """Where what it printed is, as the end of a message."""
+        return " What it printed is in the log of the container `model` of its pod."

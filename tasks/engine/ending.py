@@ -1,0 +1,41 @@
+"""Work of a run before anything is sent: it ends when the run is to stop, whatever it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from tasks.domain.run import DeadlinePassed, RunStopped, deadline_passed
+from tasks.engine.progress import progress_of
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.2
+"""Between two looks whether the run is to stop."""
+
+
+async def unless_stopped(
+    work: Coroutine[Any, Any, T], task_id: str, deadline_at: float | None, minutes: float | None, *, while_: str
+) -> T:
+    """The result of ``work``, which is cancelled once somebody stops the run or its deadline passes.
+
+    ``while_`` says in the error what was being done. Raises RunStopped, DeadlinePassed, and what ``work`` raises.
+    """
+    doing = asyncio.ensure_future(work)
+    try:
+        while True:
+            left = LOOK_SECONDS if deadline_at is None else min(LOOK_SECONDS, deadline_at - time.time())
+            await asyncio.wait([doing], timeout=max(0.0, left))
+            if doing.done():
+                return doing.result()
+            if progress_of(task_id).stop_requested:
+                raise RunStopped(f"The run was stopped while {while_}; nothing was sent.")
+            if deadline_at is not None and time.time() >= deadline_at:
+                reason = deadline_passed(minutes)
+                raise DeadlinePassed(f"The run was stopped early, while {while_}, because {reason}; nothing was sent.")
+    finally:
+        if not doing.done():
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)

@@ -1,0 +1,58 @@
+"""A run that is tried again although it has published: it ends as it ended, and nothing is sent or written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.errors import StorageError
+from tasks.domain.run import Run, RunResult
+
+
+async def published_result(run: Run, storage: Storage, output: OutputFolder) -> RunResult | None:
+    """What came of a run whose output manifest is there, from its summary file; None if it has not published.
+
+    The manifest's first part is written last of all, so the rest is there too, and the scratch folder, if it still
+    exists, is of no use any more. Raises StorageError.
+    """
+    manifest = output.root.child(run.names.manifest(0))
+    summary = output.root.child(run.names.summary)
+    try:
+        if not await storage.is_file(manifest):
+            return None
+    except ObjectError as error:
+        raise StorageError(f"Whether there is {manifest} cannot be told: {error.cause}") from None
+    try:
+        result = _result(run, str(summary), orjson.loads(await output.read(run.names.summary)))
+    except ObjectError as error:
+        cause = error.cause
+    except (ValueError, KeyError, TypeError, IndexError):
+        cause = "it is not what Thresher has written."
+    else:
+        return result
+    raise StorageError(
+        f"This run has published {manifest} already, and is not done again; what came of it cannot be told, since "
+        f"{summary} cannot be read: {cause}"
+    )
+
+
+def _result(run: Run, summary: str, told: dict[str, Any]) -> RunResult:
+    items = told["items"]
+    return RunResult(
+        task_id=run.task_id,
+        name=told["name"],
+        manifest=told["manifests"][0],
+        manifests=tuple(told["manifests"]),
+        summary=summary,
+        items=items["planned"],
+        successful=items["successful"],
+        failed=items["failed"],
+        seconds=told["seconds"],
+        top_causes=tuple(told["top_causes"]),
+        warnings=tuple(told["warnings"]),
+        failure=told["failure"],
+        stopped=told["stopped"],
+    )

@@ -1,0 +1,106 @@
+"""The cluster of a run: what its pool says, from before the inference until after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from contextvars import copy_context
+from typing import Any, NamedTuple, TypeVar
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.context import get_settings_context
+
+from tasks.blocks import resolved_environment
+from tasks.clients.cluster import DaskCluster, start_cluster
+from tasks.clients.pod_cluster import Pods
+from tasks.clients.pods import PodGroup
+from tasks.domain.instance import GivenEnvironment
+from tasks.domain.pool import Cluster
+from tasks.domain.run import Run, RunStopped
+from tasks.domain.sharing import SHARDS_AT_ONCE
+from tasks.engine.loop import engine_loop
+from tasks.engine.progress import progress_of
+from tasks.settings import ROOT, read_settings
+
+STOP_LOOK_SECONDS = 0.25
+IDLE_SECONDS = 600.0
+"""Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
+    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
+    where = run.pool.cluster if run.pool is not None else Cluster()
+    loop = engine_loop()
+    async with get_client() as client:
+        environment = {
+            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
+            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
+        }
+    folder = read_settings().cache / "dask"
+    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
+    if where.kind == "kubernetes":
+        pods = Pods(await _pods_of(run, threads, environment), _told())
+        starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
+        cluster = await _unless_stopped(run, loop.run(starting))
+    else:
+        environment["PYTHONPATH"] = str(ROOT)
+        cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
+    _opened[run.task_id] = Opened(cluster, get_run_logger())
+    try:
+        yield cluster
+    finally:
+        del _opened[run.task_id]
+        await loop.run(cluster.close())
+
+
+async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
+    """What the pods of a run are to be. Only here, and in the Secret made of it, are the service's secrets resolved."""
+    assert run.pool is not None
+    image = run.config.swr_location if run.serving == "sidecar" else None
+    given = await resolved_environment(run.service) if image is not None else GivenEnvironment()
+    return PodGroup(
+        task_id=run.task_id, attempt=run.attempt, service=run.service.name, pool=run.pool, flavor=run.flavor,
+        count=run.service.instances, threads=threads, own=own, model_image=image,
+        model_port=read_settings().sidecar_port, given=given.values,
+        idle_seconds=round(run.service.timeout_minutes * 60 + IDLE_SECONDS),
+    )  # fmt: skip
+
+
+def _told() -> Callable[[str], None]:
+    """Takes what keeps pods from running to the run's Logs tab, from the engine's thread."""
+    logger, context = get_run_logger(), copy_context()
+    return lambda said: context.run(logger.warning, "pods: %s", said)
+
+
+async def _unless_stopped(run: Run, starting: Coroutine[Any, Any, T]) -> T:
+    """What ``starting`` gives, if nobody stops the run before. Raises RunStopped if somebody does."""
+    task = asyncio.create_task(starting)
+    try:
+        while not (await asyncio.wait([task], timeout=STOP_LOOK_SECONDS))[0]:
+            if progress_of(run.task_id).stop_requested:
+                raise RunStopped("Stopped while the pods of its instances were made: nothing was sent.")
+        return await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+class Opened(NamedTuple):
+    """A cluster, and the log of the run itself, not of its nested flow."""
+
+    cluster: DaskCluster
+    logger: Any
+
+
+_opened: dict[str, Opened] = {}
+"""By task id, since a flow's parameters are data."""
+
+
+def opened_cluster(task_id: str) -> Opened:
+    """The cluster of a run, for its nested flow."""
+    return _opened[task_id]

@@ -1,0 +1,56 @@
+"""How a package is served: by its files, its type, and where instances are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tasks.domain.errors import SpecificationError
+from tasks.domain.package import PackageConfig, serving_of
+
+IMAGE = {"model_type": "Image", "swr_location": "registry.example.com/team/model:1.0"}
+PODS = "runs on pools whose instances are pods (cluster.kind kubernetes)"
+
+
+def served(config: dict[str, Any], *files: str, in_pods: bool) -> str:
+    return serving_of(PackageConfig.model_validate(config), set(files), "/package", in_pods=in_pods)
+
+
+@pytest.mark.parametrize(
+    ("config", "files", "on_machines", "in_pods"),
+    [
+        ({"model_type": "PyTorch"}, ["customize_service.py", "run.sh"], "built-in", "built-in"),
+        ({"model_type": "PyTorch"}, ["run.sh"], "boot-file", "boot-file"),
+        ({"model_type": "Image"}, ["run.sh", "customize_service.py"], "boot-file", "boot-file"),
+        (IMAGE, ["run.sh"], "boot-file", "sidecar"),
+    ],
+)
+def test_serving__is_decided_by_type_files_and_place(
+    config: dict[str, Any], files: list[str], on_machines: str, in_pods: str
+) -> None:
+    assert served(config, *files, in_pods=False) == on_machines
+    assert served(config, *files, in_pods=True) == in_pods
+
+
+@pytest.mark.parametrize(
+    ("config", "in_pods", "said"),
+    [
+        (IMAGE, False, PODS),
+        ({"model_type": "Image"}, False, "the package has no run.sh, so nothing says how it is served"),
+        ({"model_type": "Image"}, True, "nor does its config.json name an image in swr_location"),
+        ({"model_type": "PyTorch"}, True, "the package has no customize_service.py or run.sh"),
+        ({**IMAGE, "swr_location": "https:// x"}, True, "swr_location of the model's config.json = 'https:// x'"),
+        ({**IMAGE, "health": {"protocol": "HTTPS"}}, True, "should be HTTP: instances are asked at 127.0.0.1"),
+    ],
+)
+def test_serving__that_cannot_be_says_what_is_missing(config: dict[str, Any], in_pods: bool, said: str) -> None:
+    with pytest.raises(SpecificationError) as refused:
+        served(config, in_pods=in_pods)
+    assert said in str(refused.value)
+
+
+def test_serving__of_an_image_without_pods_says_no_more_than_is_true() -> None:
+    with pytest.raises(SpecificationError) as refused:
+        served({"model_type": "Image"}, in_pods=False)
+    assert "swr_location" not in str(refused.value)

@@ -1,0 +1,375 @@
+"""The same flow run tried again: it goes on where it was, ends as it ended, or says why it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.model_behaviour import item_key
+from fakes.model_server import FakeModelServer
+from fakes.processes import die_with_parent, meanwhile, poll
+
+from tasks.domain.errors import SpecificationError, StorageError
+from tasks.domain.run import RunFailed
+
+pytestmark = pytest.mark.prefect
+
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+NOT_RESUMED = "cannot be resumed: what follows has changed. Put it back and resume again, or start a new run"
+
+
+@contextmanager
+def full_disk(part: str) -> Iterator[None]:
+    """While it lasts, files whose path ends like this cannot be written."""
+    real = os.replace
+
+    def replace(old: Any, new: Any, *rest: Any, **named: Any) -> None:
+        if str(new).endswith(part):
+            raise OSError(28, "No space left on device")
+        real(old, new, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        yield
+
+
+def sent(model: FakeModelServer) -> int:
+    return int(model.stats()["requests"].get("/", 0))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# -- what has changed -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unpublished(
+    run_service: Any, package: Any, tmp_path: Path, write_files: Any
+) -> tuple[Any, dict[str, Any], Callable[..., Any]]:
+    """A run of a package over a manifest that has done everything but publish, its fields, and how to try it again."""
+    folder = write_files(tmp_path / "in", {f"{number}.jpg": f"unpublished {number}" for number in range(4)})
+    manifest = tmp_path / "some.manifest"
+    manifest.write_text("".join(json.dumps({"source": str(path)}) + "\n" for path in sorted(folder.iterdir())))
+    fields = {"name": "tested", "model": str(package()), "input_path": str(manifest), "request_path": "/"}
+    with full_disk(".summary.json"):
+        first = run_service(**fields)
+    assert (first.state, type(first.error)) == ("Failed", StorageError)
+    return first, fields, lambda **others: run_service(again=first.task_id, **{**fields, **others})
+
+
+@pytest.mark.parametrize("what", ["input manifest", "package files", "package code", "config.json"])
+def test_resume__is_refused_when_a_file_has_changed_and_goes_on_once_it_is_put_back(
+    unpublished: Any, tmp_path: Path, what: str
+) -> None:
+    first, fields, again = unpublished
+    package = Path(fields["model"])
+    path = {
+        "input manifest": tmp_path / "some.manifest", "package files": package / "weights.bin",
+        "package code": package / "run.sh", "config.json": package / "config.json",
+    }[what]  # fmt: skip
+    before = path.read_bytes() if path.exists() else None
+    other = {
+        "input manifest": b'{"source": "/other"}\n', "package files": b"other", "config.json": b"",
+        "package code": (before or b"").replace(b"exec ", b"exec\t"),
+    }[what]  # fmt: skip
+    if what == "config.json":
+        other = json.dumps({**json.loads(before or b""), "metrics": "others"}).encode()
+    path.write_bytes(other)
+    scratch = tree(tmp_path / "out")
+    refused = again()
+    assert (refused.state, type(refused.error)) == ("Failed", SpecificationError)
+    message = str(refused.error)
+    assert f"run {first.task_id}: {NOT_RESUMED}" in message
+    # The configuration is one of the package's files.
+    assert {one.field for one in refused.error.problems[1:]} == {what} | (
+        {"package files"} if what == "config.json" else set()
+    )
+    assert re.search(rf"{what} = '.+': was '.+' when run {first.task_id} began", message)
+    assert tree(tmp_path / "out") == scratch
+
+    if before is None:
+        path.unlink()
+    else:
+        path.write_bytes(before)
+    second = again(environment={"A": "1"}, max_concurrency=3, timeout_minutes=5, error_threshold=0.5)
+    assert (second.state, second.task_id) == ("Completed", first.task_id), second.error
+    assert len(second.lines) == 4
+
+
+def test_resume__is_refused_when_the_request_path_and_the_mapping_have_changed(unpublished: Any) -> None:
+    _, _, again = unpublished
+    refused = again(request_path="/echo", csv_header="present")
+    assert (refused.state, type(refused.error)) == ("Failed", SpecificationError)
+    assert [one.field for one in refused.error.problems[1:]] == ["request_path", "mapping", "csv_header"]
+    assert again().state == "Completed"
+
+
+def test_resume__is_refused_when_there_is_a_newer_version_of_the_model(
+    run_service: Any, package: Any, tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployments.models_command import register
+
+    monkeypatch.setenv("THRESHER_MODEL_STORE", str(tmp_path / "store"))
+    home = package()
+    source = write_files(tmp_path / "in", {"1.jpg": "version"})
+
+    assert register(home, "package", "0.0.1").state == "Normal"
+    fields = {"name": "tested", "model": "package", "input_path": str(source), "request_path": "/"}
+    with full_disk(".summary.json"):
+        first = run_service(**fields)
+    assert first.state == "Failed"
+    assert register(home, "package", "0.0.2").state == "Normal"
+    refused = run_service(again=first.task_id, **fields)
+    assert "model_version = '0.0.2': was '0.0.1' when" in str(refused.error)
+    assert run_service(again=first.task_id, **fields, model_version="0.0.1").state == "Completed"
+
+
+def test_plan__that_is_none_is_told_without_a_trace(unpublished: Any, tmp_path: Path) -> None:
+    first, _, again = unpublished
+    (tmp_path / "out" / f".infer-result-{first.task_id}" / "plan.json").write_text("{")
+    second = again()
+    assert (second.state, type(second.error)) == ("Failed", StorageError)
+    assert "plan.json is no plan: remove" in str(second.error) and "Traceback" not in "".join(second.logs)
+
+
+# -- published already ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["infer-result-{task_id}", "infer-result"])
+def test_run__that_is_complete_and_tried_again_ends_as_it_ended(
+    run_service: Any, running: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any, layout: str
+) -> None:
+    items = {"1.jpg": "published", "2.jpg": "published FAIL:404"}
+    fields = {"input_path": str(write_files(tmp_path / "in", items)), "name": "tested", **running}
+    first = run_service(**fields, result_folder=layout)
+    assert first.state == "Completed"
+    before, written = sent(model), tree(tmp_path / "out")
+    (tmp_path / "in" / "3.jpg").write_text("came later")
+    second = run_service(again=first.task_id, **fields, result_folder=layout)
+    assert (second.state, second.result) == ("Completed", first.result)
+    assert sent(model) == before and tree(tmp_path / "out") == written
+    labels = second.ask(f"/flow_runs/{first.task_id}")["labels"]
+    assert [labels[f"thresher.{name}"] for name in ("phase", "items", "done", "failed")] == ["done", 2, 2, 1]
+    assert labels["thresher.manifest"] == first.result.manifest
+
+
+def test_run__that_is_failed_as_a_whole_and_tried_again_fails_again(
+    run_service: Any, running: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any
+) -> None:
+    source = write_files(tmp_path / "in", {"1.jpg": "all bad FAIL:404"})
+    first = run_service(input_path=str(source), name="tested", **running)
+    before, written = sent(model), tree(tmp_path / "out")
+    second = run_service(again=first.task_id, input_path=str(source), name="tested", **running)
+    assert (second.state, type(second.error), str(second.error)) == ("Failed", RunFailed, str(first.error))
+    assert second.result == first.result
+    assert sent(model) == before and tree(tmp_path / "out") == written
+
+
+def test_run__that_was_stopped_and_tried_again_is_stopped(
+    run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any
+) -> None:
+    source = write_files(tmp_path / "in", {"1.jpg": "x", "2.jpg": "y"})
+    first = run_service(input_path=str(source), name="tested", **running)
+    path = Path(first.result.summary)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "stopped": True}))
+    second = run_service(again=first.task_id, input_path=str(source), name="tested", **running)
+    assert second.state == "Cancelled"
+    path.unlink()
+    third = run_service(again=first.task_id, input_path=str(source), name="tested", **running)
+    assert type(third.error) is StorageError and "has published" in str(third.error)
+
+
+def test_run__that_died_between_its_manifest_and_its_end_ends_as_published(
+    run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.clients.storage import OutputFolder
+
+    async def die(folder: OutputFolder) -> None:
+        raise RuntimeError("the machine goes down")
+
+    source = write_files(tmp_path / "in", {"1.jpg": "x"})
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "remove_scratch", die)
+        first = run_service(input_path=str(source), name="tested", **running)
+    assert first.state == "Failed" and ".infer-result-{id}" in first.top
+    written = first.manifest
+    second = run_service(again=first.task_id, input_path=str(source), name="tested", **running)
+    assert (second.state, second.manifest) == ("Completed", written)
+    assert second.top == ["infer-result-{id}", "infer-result-{id}.manifest", "infer-result-{id}.summary.json"]
+
+
+# -- retries of Prefect ---------------------------------------------------------------------------------------------
+
+
+def test_retry__by_prefect_in_the_same_process_repeats_nothing_that_was_finished(
+    prefect_server: str, running: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import asyncio
+
+    from flows.batch_service import batch_service
+    from tasks.clients.storage import OutputFolder
+    from tasks.domain.service import BatchService
+
+    source = write_files(tmp_path / "in", {f"{number}.jpg": f"retried {number}" for number in range(5)})
+    service = BatchService(name="tested", input_path=str(source), output_path=str(tmp_path / "out"), **running)
+    before = sent(model)
+    real = OutputFolder.write
+    tries = []
+
+    async def write(folder: OutputFolder, relative: str, data: bytes) -> None:
+        if relative.endswith(".summary.json"):
+            tries.append(relative)
+            if len(tries) == 1:
+                raise OSError(28, "No space left on device")
+        await real(folder, relative, data)
+
+    monkeypatch.setattr(OutputFolder, "write", write)
+    state = batch_service.with_options(retries=1)(service, return_state=True)
+    result = asyncio.run(state.aresult())
+    assert (state.name, len(tries), len(set(tries))) == ("Completed", 2, 1)
+    assert (result.items, result.successful) == (5, 5)
+    assert sent(model) == before + 5
+
+
+# -- killed, and gone on with by command ----------------------------------------------------------------------------
+
+ITEMS = 60
+GOOD = 30
+
+
+@pytest.fixture
+def killed(
+    thresher: Any, model: FakeModelServer, running: dict[str, str], tmp_path: Path, write_files: Any,
+    prefect_server: str,
+) -> Callable[[bool], Any]:  # fmt: skip
+    """Starts a real `thresher run`, kills it with signal 9 when a part of its items is reported; its id and more."""
+    gate = tmp_path / "gate"
+    texts = {
+        f"{number:03}.jpg": f"{tmp_path.name} {number}" + (f" FAIL:until:{gate} " if number >= GOOD else "")
+        for number in range(ITEMS)
+    }
+    write_files(tmp_path / "in", texts)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps({"name": "cli", **running, "input_path": "in", "output_path": "out"}))
+    keys = {name: item_key(text.encode()) for name, text in texts.items()}
+
+    def kill(embedded: bool) -> Any:
+        env = {"THRESHER_REPORT_SECONDS": "0.2", **({} if embedded else {"PREFECT_API_URL": prefect_server})}
+        process = subprocess.Popen(
+            thresher.command(["run", spec]), cwd=tmp_path, env=thresher.environment(env), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent,
+        )  # fmt: skip
+
+        def reported() -> bool:
+            from tasks.clients.tables import read_report
+
+            assert process.poll() is None, process.communicate()
+            names = [
+                outcome.number
+                for path in tmp_path.glob("out/.infer-result-*/**/*.parquet")
+                if "plan" not in str(path.relative_to(tmp_path))
+                for outcome in read_report(path.read_bytes())[0]
+            ]
+            return len(names) == GOOD
+
+        try:
+            poll(reported, "the partial reports", seconds=180)
+        finally:
+            process.kill()
+            process.communicate()
+        (scratch,) = (tmp_path / "out").glob(".infer-result-*")
+        task_id = scratch.name.removeprefix(".infer-result-")
+        gate.touch()
+        return task_id, env, keys, spec
+
+    return kill
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("embedded", [True, False], ids=["embedded server", "a server"])
+def test_run__that_was_killed_is_resumed_and_ends_like_one_that_was_not(
+    killed: Any, thresher: Any, model: FakeModelServer, tmp_path: Path, embedded: bool
+) -> None:
+    task_id, env, keys, spec = killed(embedded)
+    seen = model.stats()["items"]
+    assert [seen[keys[f"{number:03}.jpg"]] for number in range(GOOD)] == [1] * GOOD
+    ran = thresher("run", spec, "--resume", task_id, "--json", env=env)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["task_id"], told["items"], told["successful"]) == (task_id, ITEMS, ITEMS)
+    seen = model.stats()["items"]
+    assert {name for name, key in keys.items() if seen[key] > 1} <= {f"{n:03}.jpg" for n in range(GOOD, ITEMS)}
+
+    undisturbed = thresher("run", spec, "--set", "output_path=undisturbed", "--json", env=env)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    other = json.loads(undisturbed.stdout)["task_id"]
+    plain = {
+        name.replace(other, task_id): data.replace(other.encode(), task_id.encode()).replace(b"undisturbed", b"out")
+        for name, data in tree(tmp_path / "undisturbed").items()
+        if not name.endswith(".summary.json")
+    }
+    assert {name: data for name, data in tree(tmp_path / "out").items() if not name.endswith(".summary.json")} == plain
+
+    again = thresher("run", spec, "--resume", task_id, env=env)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "there is nothing to resume; `thresher retry-failed" in again.stderr
+
+
+@pytest.mark.slow
+def test_run__that_was_killed_is_named_and_resumed_only_by_what_fits_it(
+    killed: Any, thresher: Any, tmp_path: Path
+) -> None:
+    task_id, env, _, spec = killed(False)
+    before = tree(tmp_path / "out")
+    for arguments, said in (
+        (("--resume", "nonsense"), "should be the id of a run"),
+        (("--resume", UNKNOWN), "there is no such run on this Prefect server"),
+        (("--resume", task_id, "--set", "output_path=elsewhere"), "what it has done is found by that"),
+        (("--resume", task_id, "--set", "request_path=/echo"), NOT_RESUMED),
+    ):
+        ran = thresher("run", spec, *arguments, env=env)
+        assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+        assert said in ran.stderr and "Traceback" not in ran.stderr
+    assert tree(tmp_path / "out") == before and not (tmp_path / "elsewhere").exists()
+
+    fresh = thresher("run", spec, env=env)
+    assert fresh.returncode == 0, fresh.stderr
+    assert f"`thresher run {spec} --resume {task_id}` goes on with it" in fresh.stderr
+    ran = thresher("run", spec, "--resume", task_id, "--set", "max_concurrency=4", env=env)
+    assert ran.returncode == 0 and task_id in ran.stdout, ran.stderr
+
+
+@pytest.mark.slow
+def test_run__that_is_alive_is_not_resumed(
+    thresher: Any, running: dict[str, str], tmp_path: Path, write_files: Any, prefect_server: str
+) -> None:
+    gate = tmp_path / "gate"
+    write_files(tmp_path / "in", {"1.jpg": f"alive {tmp_path.name} FAIL:until:{gate} "})
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(json.dumps({"name": "cli", **running, "input_path": "in", "output_path": "out"}))
+    env = {"PREFECT_API_URL": prefect_server}
+
+    def try_meanwhile() -> None:
+        try:
+            poll(lambda: list(tmp_path.glob("out/.infer-result-*/plan.json")), "the plan", seconds=180)
+            (scratch,) = (tmp_path / "out").glob(".infer-result-*")
+            task_id = scratch.name.removeprefix(".infer-result-")
+            ran = thresher("run", spec, "--resume", task_id, env=env)
+            assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
+            assert "is active" in ran.stderr
+        finally:
+            gate.touch()
+
+    with meanwhile(try_meanwhile):
+        first = thresher("run", spec, env=env)
+    assert first.returncode == 0, first.stderr

@@ -1,0 +1,116 @@
+"""Resuming runs of services: those whose process has vanished, and those that ended before they had published."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+from fakes import processes
+from fakes.model_behaviour import item_key
+from lifecycle.support import vanished
+
+from deployments import lifecycle, overview
+from tasks.clients.tables import read_report
+from tasks.domain.errors import SpecificationError
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_resume__a_run_whose_process_has_vanished_goes_on_under_its_id(
+    sqlite_stack, fields, name, tmp_path, model, manifest
+):
+    gate = tmp_path / "gate"
+    good = {f"{number}.bin": f"{tmp_path.name} {number}" for number in range(3)}
+    items = {**good, "9.bin": f"FAIL:until:{gate} {tmp_path.name}"}
+    task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
+    sqlite_stack.until(name, "Running")
+
+    def reported() -> bool:
+        files = [
+            path for path in (tmp_path / "out" / f".infer-result-{task_id}").rglob("*.parquet")
+            if "plan" not in str(path.relative_to(tmp_path))
+        ]  # fmt: skip
+        return sum(len(read_report(path.read_bytes())[0]) for path in files) == len(good)
+
+    processes.poll(reported, lambda: sqlite_stack.told(name), 120)
+    with pytest.raises(SpecificationError, match="is active, its process is alive on this machine"):
+        lifecycle.resume(name, task_id)
+    with vanished(sqlite_stack, task_id):
+        gate.touch()
+        assert lifecycle.resume(name, task_id).id == task_id
+        with pytest.raises(SpecificationError, match="waits to be begun"):
+            lifecycle.resume(name, task_id)
+    ended = sqlite_stack.ended(task_id)
+    assert ended["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
+    (run,) = overview.runs(name)
+    assert (run.id, run.items, run.done, run.failed) == (task_id, 4, 4, 0)
+    assert [one["result"] for one in manifest(run.manifest)] == ["SUCCESSFUL"] * 4
+    seen = model.stats()["items"]
+    assert [seen[item_key(text.encode())] for text in good.values()] == [1, 1, 1]
+
+    with pytest.raises(SpecificationError, match=f"nothing to resume; `thresher retry-failed {task_id}`"):
+        lifecycle.resume(name, task_id)
+
+
+def test_resume__runs_that_ended_without_a_manifest_and_their_refusals(stack, fields, name, tmp_path, thresher):
+    lifecycle.deploy(fields(description="resumed"))
+    first = stack.completed(name).last_run.id
+    other = f"{name[:50]}-other"
+    lifecycle.deploy(fields(name=other))
+    foreign = stack.completed(other).last_run.id
+    deployment = stack.deployment(name)
+    cancelled, crashed = (
+        str(stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": state}})["id"])
+        for state in ("CANCELLED", "CRASHED")
+    )
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        ran = thresher("start", *arguments, env=stack.environment)
+        assert "Traceback" not in ran.stderr
+        return ran.returncode, ran.stdout, ran.stderr
+
+    refusals = {
+        "nonsense": "should be the id of a run",
+        str(uuid.uuid4()): f"there is no such run of {name}; `thresher show {name} --runs`",
+        foreign: f"is not a run of {name}",
+        first: "there is nothing to resume",
+    }
+    for run, said in refusals.items():
+        code, out, err = command(name, "--resume", run)
+        assert (code, out) == (2, "") and said in err, err
+    code, out, err = command(name, "--resume", cancelled, "--set", f"output_path={tmp_path}/elsewhere")
+    assert (code, out) == (2, "") and "what it has done is found by that" in err, err
+
+    code, out, err = command(name, "--resume", cancelled, "--wait", "--set", "max_concurrency=3")
+    assert (code, Path(out.strip()).name) == (0, f"infer-result-{cancelled}.manifest"), err
+    assert f"Resumed {cancelled} of {name}" in err
+    parameters = stack.server.ask(f"/flow_runs/{cancelled}")["parameters"]["service"]
+    assert (parameters["max_concurrency"], parameters["description"]) == (3, "resumed")
+    code, out, err = command(name, "--resume", crashed, "--wait", "--json")
+    assert code == 0 and json.loads(out)["status"] == "Completed", err
+    assert (tmp_path / "out" / f"infer-result-{crashed}.manifest").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.prefect
+@pytest.mark.xdist_group("lifecycle-sqlite")
+def test_resume__a_run_on_another_machine_is_active_until_it_was_not_heard_of_for_long(
+    sqlite_stack, fields, name, monkeypatch
+):
+    from tasks.domain.status import PROCESS_LABEL
+
+    lifecycle.deploy(fields())
+    sqlite_stack.completed(name)
+    deployment = sqlite_stack.deployment(name)
+    body = {"state": {"type": "RUNNING"}}
+    run = str(sqlite_stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    sqlite_stack.server.ask(f"/flow_runs/{run}/labels", {PROCESS_LABEL: "elsewhere:pid/1/1"}, "PATCH")
+    monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "3600")
+    with pytest.raises(SpecificationError, match=r"is active: it was heard of \d+ s ago.*not heard of for 3600 s"):
+        lifecycle.resume(name, run)
+    monkeypatch.setattr("deployments.resuming.silence_seconds", lambda: 0)
+    assert lifecycle.resume(name, run).id == run
+    assert sqlite_stack.ended(run)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
