@@ -1,4 +1,4 @@
-# make install | demo | up | test | test-quick | check | bench | bench-quick | simulate | lock | clean
+# make install | demo | up | test | test-quick | chaos | check | bench | bench-quick | simulate | lock | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test system-packages test-quick check format bench bench-quick simulate lock clean
+.PHONY: install demo up test system-packages test-quick chaos check format bench bench-quick simulate lock clean
 
 install: $(VENV)/.installed
 
@@ -37,6 +37,12 @@ test: install system-packages
 
 test-quick: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect" tests/domain tests/engine tests/deployments/test_specification.py
+
+# Random faults at random moments: each round prints the seed that repeats it.
+SEED ?= $(shell date +%s)
+ROUNDS ?= 20
+chaos: install
+	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -s tests/faults/test_chaos.py
 
 check: install
 	$(BIN)/ruff check .

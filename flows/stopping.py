@@ -83,22 +83,35 @@ async def _stop_if_told(client: PrefectClient, task_id: str) -> bool:
 def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
     """While it lasts, SIGTERM asks ``stop`` first; only if that says no, it does what it did before.
 
-    In a thread other than the main one nothing is changed: signals are not heard there.
+    What the handler from before raises (Prefect's does) is raised in the caller's task, once what it waits for has
+    ended in order: the task that asks would keep it to itself. In a thread other than the main one nothing is changed:
+    signals are not heard there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
     before = signal.getsignal(signal.SIGTERM)
+    waiting = asyncio.current_task()
+    assert waiting is not None
     answering: set[asyncio.Task[None]] = set()
+    raised: list[BaseException] = []
 
     async def ask() -> None:
         stopped = False
         with suppress(Exception):  # a server that does not answer does not say that the run is to be stopped
             stopped = await asyncio.wait_for(stop(), ASK_SECONDS)
-        if not stopped:
+        if stopped:
+            return
+        if not callable(before):
             signal.signal(signal.SIGTERM, before)
             os.kill(os.getpid(), signal.SIGTERM)
+            return
+        try:
+            before(signal.SIGTERM, None)
+        except BaseException as error:
+            raised.append(error)
+            waiting.cancel()
 
     def answer() -> None:
         if not answering:
@@ -107,5 +120,10 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
     signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(answer))
     try:
         yield
+    except asyncio.CancelledError:
+        if not raised:
+            raise
+        waiting.uncancel()
+        raise raised[0] from None
     finally:
         signal.signal(signal.SIGTERM, before)

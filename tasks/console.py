@@ -1,8 +1,11 @@
-"""What Prefect's logs say of expected failures: the message, without a stack trace."""
+"""Prefect's logs in this process: expected failures without a stack trace, and a reader that goes away does no harm."""
 
 from __future__ import annotations
 
 import logging
+
+from prefect.logging.handlers import PrefectConsoleHandler
+from rich.console import Console
 
 from tasks.domain.errors import ThresherError
 
@@ -23,3 +26,20 @@ def plain_errors() -> None:
         logger = logging.getLogger(name)
         if not any(isinstance(one, _Plain) for one in logger.filters):
             logger.addFilter(_Plain())
+
+
+def outlive_reader() -> None:
+    """Go on when whoever reads this process's output has gone, such as a worker that was killed.
+
+    Rich raises SystemExit then, in whichever thread has something to say: the run would be aborted, or wait for ever
+    for a thread that is gone.
+    """
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    for handler in {one for logger in loggers for one in logger.handlers}:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.console.__class__ = _Unread
+
+
+class _Unread(Console):
+    def on_broken_pipe(self) -> None:
+        self.quiet = True

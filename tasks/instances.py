@@ -20,7 +20,7 @@ from typing import Any
 from prefect import runtime
 
 from tasks.blocks import resolved_environment, storage_credentials
-from tasks.console import plain_errors
+from tasks.console import outlive_reader, plain_errors
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.sharing import InstanceReport, ShardLoad
 from tasks.embedded_server import guard_server
@@ -62,6 +62,7 @@ def _close_at_exit() -> None:
 async def instances() -> AsyncIterator[None]:
     """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
     plain_errors()
+    outlive_reader()
     guard_server()
     task_id = str(runtime.flow_run.id)
     _close_at_exit()

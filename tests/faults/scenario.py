@@ -144,9 +144,11 @@ class Scenario:
         answer.raise_for_status()
         return answer.json()
 
-    def assert_nothing_left(self) -> None:
-        """No process of the runs is there, and none of their folders."""
+    def assert_nothing_left(self, *, folders: bool = True) -> None:
+        """No process of the runs is there, and none of their `folders`."""
         processes.poll(lambda: not self.processes, lambda: self.processes)
+        if not folders:
+            return
         processes.poll(lambda: not list(self.tmp.glob("thresher-*")), lambda: list(self.tmp.glob("thresher-*")))
 
 
@@ -229,11 +231,11 @@ class FlowRun:
         body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
         self.scenario.ask(f"/flow_runs/{self.task_id}/set_state", body)
 
-    def until(self, condition: Callable[[], Any], what: object = "the moment") -> Any:
-        """Wait for a moment of the run."""
+    def until(self, condition: Callable[[], Any], what: object = "the moment", *, dead: bool = False) -> Any:
+        """Wait for a moment of the run; unless it may be `dead` then, its process must not end before."""
 
         def reached() -> Any:
-            assert self.process is None or self.process.poll() is None, self.told()
+            assert dead or self.process is None or self.process.poll() is None, self.told()
             return condition()
 
         return processes.poll(reached, lambda: f"{what}; {self.told()}", RUN_SECONDS)
@@ -270,17 +272,19 @@ class FlowRun:
 
 
 def assert_nothing_lost(
-    run: FlowRun, *, state: str = "COMPLETED", may_fail: str = "", others: tuple[str, ...] = ()
+    run: FlowRun, *, state: str = "COMPLETED", may_fail: str = "", others: tuple[str, ...] = (), folders: bool = True
 ) -> dict[str, Any]:
     """Check all of what has to hold of a run that has ended, whatever has happened to it; its summary.
 
     Each item has exactly one line, in order; each SUCCESSFUL one the result file that a run without faults gives; no
     process and no scratch is left; the flow run's state is `state`. `may_fail`: see Corpus.check; `others` are the ids
-    of runs with the same output folder.
+    of runs with the same output folder; without `folders` temporary ones may be left.
     """
     scenario = run.scenario
     final = processes.poll(
-        lambda: found if (found := run.state())["type"] in FINAL else None, lambda: f"the end of {run.told()}", 120
+        lambda: found if (found := run.state())["type"] in FINAL else None,
+        lambda: f"the end of {run.told()}",
+        RUN_SECONDS,
     )
     assert final["type"] == state, f"{final}\n{run.told()}"
     manifest, summary, files, top = scenario.files(run.task_id)
@@ -291,7 +295,7 @@ def assert_nothing_lost(
     counts: dict[str, Any] = json.loads(summary)
     assert counts["items"] == {"planned": successful + failed, "successful": successful, "failed": failed}
     if not others:
-        scenario.assert_nothing_left()
+        scenario.assert_nothing_left(folders=folders)
     return counts
 
 

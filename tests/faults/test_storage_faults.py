@@ -77,6 +77,7 @@ def fill(path: Path) -> None:
             with contextlib.suppress(OSError):
                 while True:
                     file.write(b"x" * size)
+    assert os.statvfs(path.parent).f_bfree == 0
 
 
 def test_disk__too_small_for_some_results_costs_those_items_only(scenario: Scenario, begin: Begin, disk: Path) -> None:
