@@ -8,6 +8,7 @@ from typing import Any
 from prefect import flow
 from prefect_dask.task_runners import DaskTaskRunner
 
+from flows.stopping import sigterm_of_the_run
 from tasks.distributed import share_out
 from tasks.domain.run import Run, ShardDone
 from tasks.infer import infer
@@ -18,7 +19,8 @@ from tasks.run_cluster import cluster_of
 @flow(name="inference", flow_run_name="inference", persist_result=False)
 async def inference(run: Run) -> list[ShardDone]:
     """Every shard of a run, processed; shards, and parts of them, go to the instance that has nothing to do."""
-    return await share_out(run, await stored_plan(run), infer.submit)
+    with sigterm_of_the_run():
+        return await share_out(run, await stored_plan(run), infer.submit)
 
 
 async def distributed(run: Run) -> list[ShardDone]:

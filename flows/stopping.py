@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import ParamSpec
+from uuid import UUID
 
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient, get_client
@@ -72,7 +73,7 @@ async def _stop_if_told(client: PrefectClient, task_id: str) -> bool:
     """Stop the run if its state is Cancelling; whether it is."""
     if progress_of(task_id).stop_requested:
         return True
-    flow_run = await client.read_flow_run(runtime.flow_run.id)
+    flow_run = await client.read_flow_run(UUID(task_id))  # a signal may find the process in the nested flow
     if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:
         return False
     await engine_loop().run(sessions.halt(task_id))
@@ -117,7 +118,11 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
         if not answering:
             answering.add(asyncio.create_task(ask()))
 
-    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(answer))
+    def hear(*_: object) -> None:
+        loop.call_soon_threadsafe(answer)
+
+    signal.signal(signal.SIGTERM, hear)
+    _heard.append(hear)
     try:
         yield
     except asyncio.CancelledError:
@@ -125,5 +130,23 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
             raise
         waiting.uncancel()
         raise raised[0] from None
+    finally:
+        _heard.remove(hear)
+        signal.signal(signal.SIGTERM, before)
+
+
+_heard: list[Callable[..., None]] = []
+"""What the runs of this process have SIGTERM do, the last one last."""
+
+
+@contextmanager
+def sigterm_of_the_run() -> Iterator[None]:
+    """For a nested flow: SIGTERM does what it does for the run. Prefect gives each nested flow a handler of its own."""
+    if not _heard or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _heard[-1])
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -148,7 +148,8 @@ class Reporter:
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])
         await self._session.output.write(f"{self._scratch}/{self.report_name}", report_bytes(outcomes, tally))
-        await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
+        with suppress(ObjectError):  # they go with the scratch folder
+            await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
         return tally
 
     def whole(self) -> tuple[str, Tally] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
@@ -72,12 +73,18 @@ class Tries:
         (self.scratch / name).write_bytes(report_bytes(found, counted(found)))
 
     def report(self, name: str) -> tuple[list[int], Tally]:
-        found, tally = read_report((self.scratch / name).read_bytes())
+        """Of this name, whoever wrote it."""
+        (path,) = [path for path in self.scratch.iterdir() if _without_writer(path.name) == name]
+        found, tally = read_report(path.read_bytes())
         return [one.number for one in found], tally
 
     @property
     def names(self) -> list[str]:
-        return sorted(path.name for path in self.scratch.iterdir())
+        return sorted(_without_writer(path.name) for path in self.scratch.iterdir())
+
+
+def _without_writer(name: str) -> str:
+    return re.sub(r"(report-\d+-[0-9a-f]+)-[0-9a-f]{8}\.", r"\1.", name)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -26,6 +26,12 @@ def scenario(tmp_path: Path, prefect_server: str, processes_of: Any, package: An
 
 
 @pytest.fixture
+def scenario_of_two(tmp_path: Path, prefect_server: str, processes_of: Any, package: Any) -> Scenario:
+    """A service on local disks with two instances."""
+    return Scenario(tmp_path, prefect_server, processes_of, package, 2)
+
+
+@pytest.fixture
 def s3(tmp_path: Path) -> Iterator[S3Server]:
     """An S3 server of this test's own, with an empty bucket `data`."""
     with S3Server(tmp_path / "s3") as server:

@@ -13,7 +13,7 @@ import pytest
 from fakes import processes
 from fakes.s3_proxy import Rule, S3Proxy
 from faults.corpus import Corpus
-from faults.scenario import RUN_SECONDS, FlowRun, S3Scenario, assert_nothing_lost
+from faults.scenario import RUN_SECONDS, FlowRun, S3Scenario, Scenario, assert_nothing_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect]
 
@@ -101,3 +101,22 @@ def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     (found,) = s3_scenario.ask("/flow_runs/filter", body)
     stands.let_go()
     assert_nothing_lost(begin(s3_scenario, found["id"]).resume().wait())
+
+
+@pytest.mark.parametrize("told_to_stop", [False, True], ids=["machine-goes-down", "stopped-by-hand"])
+def test_run__with_several_instances_whose_process_got_sigterm_ends_in_order(
+    scenario_of_two: Scenario, begin: Begin, told_to_stop: bool
+) -> None:
+    run = begin(scenario_of_two.prepare())
+    run.until(lambda: scenario_of_two.is_in_the_middle() and scenario_of_two.starts() >= 2)
+    if told_to_stop:
+        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+        scenario_of_two.ask(f"/flow_runs/{run.task_id}/set_state", body)
+    run.signal(signal.SIGTERM)
+    if told_to_stop:
+        assert_nothing_lost(run, state="CANCELLED", may_fail="The run was stopped before it was processed.")
+        return
+    assert run.state()["type"] == "CRASHED", run.told()
+    scenario_of_two.assert_nothing_left()
+    scenario_of_two.gate.touch()
+    assert_nothing_lost(run.resume().wait())
