@@ -222,6 +222,22 @@ def test_error_threshold__stops_all_instances_and_every_item_has_its_line(
     assert ran.messages["0599.jpg"].startswith("Not processed: the run was stopped early")
 
 
+def test_deadline__ends_all_instances_soon_and_every_item_has_its_line(
+    run_service: Any, model: Any, items: Any, tmp_path: Path
+) -> None:
+    # Both are asked, and never answer again.
+    served = model(each=f"{BOTH}; wait(lambda: name < '0010')")
+    ran = run_service(
+        model=served.home, input_path=items(200), request_path="/", instances=2, max_concurrency=2, deadline_minutes=0.5
+    )  # fmt: skip
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
+    reason = "the run was stopped early because its deadline (0.5 minutes) had passed."
+    assert f"T{reason[1:]}" in str(ran.error)
+    assert [line["source"].rpartition("/")[2] for line in ran.lines] == [f"{number:04d}.bin" for number in range(200)]
+    assert set(ran.messages.values()) <= {"SUCCESSFUL", f"Not processed: {reason}"}
+    assert ran.messages["0199.bin"] == f"Not processed: {reason}"
+
+
 CALLER = """
 import sys
 from flows.batch_service import batch_service
