@@ -20,7 +20,7 @@ from prefect.states import Crashed
 from tasks import instances
 from tasks.blocks import storage_credentials
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.domain.errors import ModelServerError, StorageError
+from tasks.domain.errors import ModelServerError, StorageError, ThresherError
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
@@ -40,6 +40,8 @@ END_SECONDS = 20.0
 """Instances have so long to stop their model servers in order; then their processes end anyway."""
 STOP_SECONDS = 30.0
 """Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
+SERVER_SECONDS = 10.0
+"""After Prefect could not run a task, its shard is given to an instance again so much later."""
 MOST_LOSSES = 10
 """A shard that so many instances could not go on with is not given to another one."""
 
@@ -242,7 +244,7 @@ class _Coordinator:
             self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
             self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
-        elif len({*self._given_up, *self._cut_off}) == self._run.service.instances:
+        elif self._cut_off and len({*self._given_up, *self._cut_off}) == self._run.service.instances:
             since = max(self._cut_off.values())
             if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:
                 self._failure = StorageError(
@@ -308,8 +310,16 @@ class _Coordinator:
                     f"The processes of {self._losses[key]} instances died while they worked on shard {key}."
                 )  # fmt: skip
             self._sharing.failed(key)
-        except Exception as error:
+        except ThresherError as error:
             self._failure = error
+        except Exception as error:
+            # Prefect could not begin or end the task: its server may be back soon.
+            self._losses[key] = self._losses.get(key, 0) + 1
+            if self._losses[key] > MOST_LOSSES:
+                self._failure = error
+            else:
+                await asyncio.sleep(SERVER_SECONDS)
+            self._sharing.failed(key)
         self._wake.set()
 
     @staticmethod

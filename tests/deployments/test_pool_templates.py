@@ -40,7 +40,8 @@ CLASSES: dict[str, type[BaseJobConfiguration]] = {
 
 
 def pools() -> list[Pool]:
-    (example,) = re.findall(r"^```yaml\n(.*?)^```", (FOLDER / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    examples = re.findall(r"^```yaml\n(.*?)^```", (FOLDER / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    example = next(one for one in examples if "kind: docker" in one)
     return [*read_pools(FOLDER).values(), Pool.model_validate(yaml.safe_load(example))]
 
 

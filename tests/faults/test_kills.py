@@ -24,9 +24,11 @@ def test_run__without_faults_gives_what_the_corpus_says(scenario: Scenario, begi
 def test_run__goes_on_after_its_model_server_is_killed(scenario: Scenario, begin: Begin) -> None:
     run = begin(scenario.prepare())
     run.until(scenario.is_in_the_middle)
-    for pid in scenario.model_servers:
+    run.until(lambda: len(scenario.model_servers) == scenario.instances, "every instance")
+    killed = scenario.model_servers
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    run.until(lambda: scenario.starts() > scenario.instances, "another model server")
+    run.until(lambda: len({*scenario.model_servers} - {*killed}) == scenario.instances, "other model servers")
     scenario.gate.touch()
     summary = assert_nothing_lost(run.wait())
     assert summary["model_server_deaths"] == scenario.instances
@@ -48,9 +50,10 @@ def test_run__is_resumed_after_its_process_is_killed(scenario: Scenario, begin: 
 def test_run__goes_on_after_a_dask_worker_is_killed(scenario: Scenario, begin: Begin) -> None:
     run = begin(scenario.prepare())
     run.until(scenario.is_in_the_middle)
-    run.until(lambda: scenario.starts() >= 2, "both instances")
+    run.until(lambda: len(scenario.model_servers) == 2, "both instances")
+    before = scenario.model_servers
     os.kill(scenario.pids("dask_worker", "!warden.py")[0], signal.SIGKILL)
-    run.until(lambda: scenario.starts() >= 3, "an instance in its place")
+    run.until(lambda: {*scenario.model_servers} - {*before}, "an instance in its place")
     scenario.gate.touch()
     assert_nothing_lost(run.wait())
 

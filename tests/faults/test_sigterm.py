@@ -98,8 +98,12 @@ def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     assert "Traceback" not in log.read_text()
     s3_scenario.assert_nothing_left()
     body = {"flow_runs": {"name": {"any_": [s3_scenario.fields["name"]]}}}
-    (found,) = s3_scenario.ask("/flow_runs/filter", body)
+    begun = s3_scenario.ask("/flow_runs/filter", body)
     stands.let_go()
+    if phase == "validating" and not begun:  # the command looks at the output folder before there is a run
+        assert_nothing_lost(begin(s3_scenario).wait())
+        return
+    (found,) = begun
     assert_nothing_lost(begin(s3_scenario, found["id"]).resume().wait())
 
 
@@ -108,7 +112,7 @@ def test_run__with_several_instances_whose_process_got_sigterm_ends_in_order(
     scenario_of_two: Scenario, begin: Begin, told_to_stop: bool
 ) -> None:
     run = begin(scenario_of_two.prepare())
-    run.until(lambda: scenario_of_two.is_in_the_middle() and scenario_of_two.starts() >= 2)
+    run.until(lambda: scenario_of_two.is_in_the_middle() and len(scenario_of_two.model_servers) == 2)
     if told_to_stop:
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
         scenario_of_two.ask(f"/flow_runs/{run.task_id}/set_state", body)

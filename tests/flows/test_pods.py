@@ -20,7 +20,7 @@ from kr8s._api import Api
 
 from tasks.domain.errors import ModelServerError, SpecificationError
 from tasks.engine.loop import engine_loop
-from tasks.engine.session import sessions
+from tasks.engine.sessions import sessions
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
 

@@ -302,7 +302,7 @@ def test_hosts__go_on_without_one_that_does_not_reach_the_storage(site: Site, ru
     site.instances[1].cut_off_from(site.storage)
     running.open_the_gate()
     running.check()
-    assert "instance-1 given up" in running.log.read_text()
+    assert "instance-1 cut off" in running.log.read_text()
     site.instances[1].reach(site.storage)
     nothing_runs_on(site, *site.instances)
 
