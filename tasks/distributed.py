@@ -21,7 +21,7 @@ from tasks import instances
 from tasks.blocks import storage_credentials
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
-from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
@@ -239,9 +239,8 @@ class _Coordinator:
         if self._stopped is not None:
             return
         _, failed = self._sharing.counts
-        threshold = self._run.service.error_threshold
-        if threshold is not None and failed > (threshold * self._planned.items if threshold < 1 else threshold):
-            self._stopped = f"{failed} items had failed (error_threshold {threshold:g})"
+        if reason := threshold_passed(self._run.service.error_threshold, failed, self._planned.items):
+            self._stopped = reason
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
             self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
         elif self._cut_off and len({*self._given_up, *self._cut_off}) == self._run.service.instances:
@@ -294,6 +293,8 @@ class _Coordinator:
         pieces: list[ShardRef] = []
         with suppress(Exception):  # what was handed back unheard is known when the shard is done
             pieces = await self._ask(question)
+        if self._futures.get(move.key, ("",))[0] != move.instance:  # lost meanwhile, and begun again by another
+            return
         self._sharing.handed_back(move.key, pieces)
         self._wake.set()
 

@@ -42,7 +42,7 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
             "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
         }
     folder = read_settings().cache / "dask"
-    threads = SHARDS_AT_ONCE + 1  # one more, for a shard that comes back from an instance that was lost
+    threads = SHARDS_AT_ONCE + 1  # one more, for a shard whose report is being written
     if where.kind == "kubernetes":
         pods = Pods(await _pods_of(run, threads, environment), _told())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)

@@ -20,9 +20,6 @@ from tasks.domain.pool import Cluster
 CONNECT_SECONDS = 60.0
 ASK_SECONDS = 30.0
 """A worker that does not answer for so long is asked again later."""
-logging.getLogger("distributed").setLevel(logging.ERROR)  # it tells of every connection, and of each that ends
-MOST_FAILURES = 20
-"""A shard that was on so many workers that died is not given to another one by Dask itself."""
 
 
 class DaskCluster:
@@ -41,6 +38,7 @@ class DaskCluster:
     @classmethod
     async def connect(cls, address: str) -> DaskCluster:
         """An existing scheduler. Raises ModelServerError if it does not answer."""
+        _quiet_dask()
         try:
             return cls(
                 await Client(  # type: ignore[no-untyped-call]
@@ -58,9 +56,9 @@ class DaskCluster:
 
         Each has so many threads and exactly ``environment``; ``folder`` is for what Dask's scheduler wants to store.
         """
+        _quiet_dask()
         scheduler = await Scheduler(
-            host=HOST, port=0, dashboard=False, dashboard_address=f"{HOST}:0", local_directory=str(folder),
-            allowed_failures=MOST_FAILURES,
+            host=HOST, port=0, dashboard=False, dashboard_address=f"{HOST}:0", local_directory=str(folder)
         )  # fmt: skip
         own = LocalWorkers(scheduler.address, count, threads, environment)
         try:
@@ -124,6 +122,11 @@ class DaskCluster:
             await self._client.close(timeout=5)
         if self._scheduler is not None:
             await self._scheduler.close()
+
+
+def _quiet_dask() -> None:
+    """Its log tells of every connection, and of each that ends."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 async def start_cluster(

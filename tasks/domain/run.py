@@ -80,6 +80,16 @@ def deadline_passed(minutes: float | None) -> str:
     return f"its deadline ({minutes:g} minute{'' if minutes == 1 else 's'}) had passed"
 
 
+def threshold_passed(threshold: float | None, failed: int, items: int) -> str:
+    """Why a run is stopped early of whose items so many have failed; empty while it is not for that.
+
+    A ``threshold`` below 1 is a share of all items, else a number of them.
+    """
+    if threshold is None or failed <= (threshold * items if threshold < 1 else threshold):
+        return ""
+    return f"{failed} items had failed (error_threshold {threshold:g})"
+
+
 class ShardRef(BaseModel):
     """One shard, by reference: its items are in the plan.
 

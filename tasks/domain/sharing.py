@@ -129,7 +129,7 @@ class Sharing:
         self._given: dict[str, ShardRef] = {}
         self._instances: dict[str, _Instance] = {}
         self._holders: dict[str, str] = {}
-        """Who was given each shard, or was last heard of to work on it."""
+        """Who was given each shard."""
         self._asked: dict[str, tuple[str, int]] = {}
         """Shards of which a part was asked back: from whom, and for how many."""
         self._done: list[ShardDone] = []
@@ -157,13 +157,9 @@ class Sharing:
         one = self._instances.setdefault(instance, _Instance())
         one.heard(report)
         for key in report.shards:
-            if key not in self._given:
-                one.forget(key)  # done meanwhile
-            elif (holder := self._holders[key]) != instance:  # it came from one that was lost
-                if holder in self._instances:
-                    self._instances[holder].forget(key)
-                self._holders[key] = instance
-            if key in self._given and key not in self._asked and report.shards[key].behind:
+            if self._holders.get(key) != instance:
+                one.forget(key)  # done meanwhile; or another's, since this one was lost for a while
+            elif key not in self._asked and report.shards[key].behind:
                 self._ends_at(key, report.shards[key].behind)
 
     def lost(self, instance: str) -> None:

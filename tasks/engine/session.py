@@ -23,7 +23,7 @@ from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
-from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed
+from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.progress import progress_of
@@ -246,12 +246,8 @@ class Session:
     def count_failure(self) -> None:
         """Count a failed item; stops the run early if the service's threshold is passed."""
         self.failed_items += 1
-        threshold = self.run.service.error_threshold
-        if threshold is None or self.stopped:
-            return
-        bound = threshold * self.planned_items if threshold < 1 else threshold
-        if self.failed_items > bound:
-            self.stop(f"{self.failed_items} items had failed (error_threshold {threshold:g})")
+        if reason := threshold_passed(self.run.service.error_threshold, self.failed_items, self.planned_items):
+            self.stop(reason)
 
     def stop(self, reason: str) -> None:
         """Send no further request; what is left is FAILED, and the run is Failed, for this reason."""

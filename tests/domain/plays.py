@@ -186,12 +186,8 @@ class Play:
         self.sharing.lost(name)
         refs = [*(supply.shard for supply in one.work.values()), *(ref for _, ref in one.arriving)]
         self._drop(one)
-        others = [other for other in self.instances.values() if other.ready_at <= self.now < other.unready_at]
-        for ref in refs:  # as Dask does
-            if others:
-                min(others, key=lambda other: len(other.work)).arriving.append((self.now, ref))
-            else:
-                self.sharing.failed(ref.key)
+        for ref in refs:  # as the coordinator does
+            self.sharing.failed(ref.key)
 
     def _give_up(self, one: Played) -> None:
         keys = [*one.work, *(ref.key for _, ref in one.arriving)]

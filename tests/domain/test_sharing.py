@@ -251,8 +251,14 @@ def test_shard__that_comes_from_a_lost_instance_is_counted_once() -> None:
     sharing = asked()
     load = ShardLoad(left=80, weight=80, done=20, failed=1)
     sharing.lost("a")
-    sharing.heard("b", InstanceReport(seconds=2, ready=True, shards={"00000-0": load}))
+    sharing.failed("00000-0")
+    sharing.heard("b", InstanceReport(seconds=2, ready=True))
+    assert sharing.moves() == [Give("b", ref(0, 100))]
+    sharing.heard("b", InstanceReport(seconds=3, ready=True, shards={"00000-0": load}))
     assert sharing.counts == (20, 1)
+    # The lost one is back and still has it, further than the other: it is not its business any more.
+    further = ShardLoad(left=10, weight=10, done=90, failed=5, behind=50)
+    sharing.heard("a", InstanceReport(seconds=3, ready=True, shards={"00000-0": further}))
     sharing.heard("c", InstanceReport(seconds=2, ready=True, shards={"00000-0": load}))
     assert sharing.counts == (20, 1)
     sharing.ended("00000-0", done(0, 100))
