@@ -19,7 +19,7 @@ from prefect.states import Crashed
 
 from tasks import instances
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import open_output
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
@@ -67,11 +67,9 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
 
 async def _forget_unused_plan(run: Run) -> None:
     settings = read_settings()
-    storage = Storage(settings, await storage_credentials(settings))
-    try:
-        await forget_unused_plan(OutputFolder(storage, run.output_address, run.names.scratch))
-    finally:
-        await storage.close()
+    credentials = await storage_credentials(settings)
+    async with open_output(settings, credentials, run.output_address, run.names.scratch) as (_, output):
+        await forget_unused_plan(output)
 
 
 class _Coordinator:

@@ -6,7 +6,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run
@@ -42,11 +42,8 @@ async def plan(run: Run) -> Plan:
 
 
 async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials]) -> Plan:
-    storage = Storage(settings, credentials)
-    try:
-        return await make_plan(run, settings, storage, OutputFolder(storage, run.output_address, run.names.scratch))
-    finally:
-        await storage.close()
+    async with open_output(settings, credentials, run.output_address, run.names.scratch) as (storage, output):
+        return await make_plan(run, settings, storage, output)
 
 
 async def stored_plan(run: Run) -> Plan:
@@ -59,8 +56,5 @@ async def stored_plan(run: Run) -> Plan:
 
 
 async def _stored_plan(run: Run, settings: Settings, credentials: dict[str, Credentials]) -> Plan | None:
-    storage = Storage(settings, credentials)
-    try:
-        return await planning.stored_plan(OutputFolder(storage, run.output_address, run.names.scratch))
-    finally:
-        await storage.close()
+    async with open_output(settings, credentials, run.output_address, run.names.scratch) as (_, output):
+        return await planning.stored_plan(output)

@@ -9,7 +9,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone
@@ -54,12 +54,8 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
 async def _publish(
     run: Run, planned: Plan, done: Sequence[ShardDone], settings: Settings, credentials: dict[str, Credentials]
 ) -> tuple[RunResult, list[str]]:
-    storage = Storage(settings, credentials)
-    output = OutputFolder(storage, run.output_address, run.names.scratch)
-    try:
+    async with open_output(settings, credentials, run.output_address, run.names.scratch) as (storage, output):
         merge = run.failed_of if run.service.merge else None
         earlier = None if merge is None else EarlierManifest(storage, merge)
         result = await publish_run(run, planned, done, settings, output, earlier)
         return result, await first_lines(storage, parse_address(result.manifest), LINES_SHOWN)
-    finally:
-        await storage.close()

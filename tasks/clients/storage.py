@@ -242,6 +242,18 @@ class OutputFolder:
             local_files.remove_empty(self._temporary, self.scratch.path)
 
 
+@asynccontextmanager
+async def open_output(
+    settings: Settings, credentials: Mapping[str, Credentials], root: Address, scratch: str
+) -> AsyncIterator[tuple[Storage, OutputFolder]]:
+    """A storage, and a run's output folder on it, while the block lasts."""
+    storage = Storage(settings, credentials)
+    try:
+        yield storage, OutputFolder(storage, root, scratch)
+    finally:
+        await storage.close()
+
+
 class _LocalWriter:
     def __init__(self, file: Any) -> None:
         self._file = file
