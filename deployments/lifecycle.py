@@ -147,8 +147,7 @@ async def retry_failed(
 
 async def _start(client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]) -> Execution:
     """Start a run of a service with these fields. Raises SpecificationError with every problem."""
-    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
-    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    problems = await _not_its_own(client, deployment, fields)
     pools = await server_pools(client)
     run = await _checked(client, fields, pools, problems)
     service = run.service
@@ -194,9 +193,7 @@ async def _resumed_with(
     """
     before = dict((flow_run.parameters or {}).get("service") or {})
     fields = _changed(before, overrides)
-    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
-    problems += await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
-    problems += where_it_was(before, fields)
+    problems = await _not_its_own(client, deployment, fields) + where_it_was(before, fields)
     pools = await server_pools(client)
     made = await _checked(client, fields, pools, problems, flow_run)
     variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
@@ -281,6 +278,14 @@ async def wait_for(task_id: str) -> Execution:
             if flow_run.state is not None and flow_run.state.is_final():
                 return Execution.of(flow_run.model_dump(mode="json"))
             await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _not_its_own(
+    client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]
+) -> list[Problem]:
+    """Problems of fields that are the service's, not its runs'."""
+    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
+    return problems + await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
 
 
 def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
 from tasks.domain.errors import ThresherError
-from tasks.domain.paths import expand_words, parse_address, scratch_of
+from tasks.domain.paths import OutputNames, expand_words, parse_address, scratch_of
 from tasks.domain.run import PLAN_NAME
 from tasks.domain.service import BatchService
 from tasks.engine.loop import engine_loop
@@ -33,7 +33,7 @@ async def _unfinished(service: BatchService) -> list[str]:
     folder = parse_address(expand_words(service.output_path, task_id="", name=service.name, scheduled_time=now))
     try:
         found = [task_id for name in await storage.top(folder) if (task_id := scratch_of(name))]
-        planned = [folder.child(f".infer-result-{task_id}/{PLAN_NAME}") for task_id in found]
+        planned = [folder.child(f"{OutputNames(task_id).scratch}/{PLAN_NAME}") for task_id in found]
         return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
     finally:
         await storage.close()

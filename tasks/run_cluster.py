@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import copy_context
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
@@ -18,17 +17,14 @@ from tasks.clients.pod_cluster import Pods
 from tasks.clients.pods import PodGroup
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.pool import Cluster
-from tasks.domain.run import Run, RunStopped
+from tasks.domain.run import Run
 from tasks.domain.sharing import SHARDS_AT_ONCE
+from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
-from tasks.engine.progress import progress_of
 from tasks.settings import ROOT, read_settings
 
-STOP_LOOK_SECONDS = 0.25
 IDLE_SECONDS = 600.0
 """Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
-
-T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -46,7 +42,8 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
     if where.kind == "kubernetes":
         pods = Pods(await _pods_of(run, threads, environment), _told())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
-        cluster = await _unless_stopped(run, loop.run(starting))
+        making = "the pods of its instances were made"
+        cluster = await unless_stopped(loop.run(starting), run.task_id, None, None, while_=making)
     else:
         environment["PYTHONPATH"] = str(ROOT)
         cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
@@ -75,19 +72,6 @@ def _told() -> Callable[[str], None]:
     """Takes what keeps pods from running to the run's Logs tab, from the engine's thread."""
     logger, context = get_run_logger(), copy_context()
     return lambda said: context.run(logger.warning, "pods: %s", said)
-
-
-async def _unless_stopped(run: Run, starting: Coroutine[Any, Any, T]) -> T:
-    """What ``starting`` gives, if nobody stops the run before. Raises RunStopped if somebody does."""
-    task = asyncio.create_task(starting)
-    try:
-        while not (await asyncio.wait([task], timeout=STOP_LOOK_SECONDS))[0]:
-            if progress_of(run.task_id).stop_requested:
-                raise RunStopped("Stopped while the pods of its instances were made: nothing was sent.")
-        return await task
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 class Opened(NamedTuple):

@@ -6,12 +6,14 @@ import os
 from functools import cache
 from pathlib import Path
 
+from tasks.clients.lifeline import started
+
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_process() -> str:
     """This process: the machine and its start, the name space of its process ids, its id, and when it began."""
-    return f"{_place()}/{os.getpid()}/{_began(os.getpid())}"
+    return f"{_place()}/{os.getpid()}/{started(os.getpid())}"
 
 
 def is_there(process: str) -> bool | None:
@@ -23,18 +25,9 @@ def is_there(process: str) -> bool | None:
     pid, _, began = rest.partition("/")
     if place != _place() or not pid.isdigit():
         return None
-    return _began(int(pid)) == began
+    return str(started(int(pid))) == began
 
 
 @cache
 def _place() -> str:
     return f"{_BOOT.read_text().strip()}:{os.readlink('/proc/self/ns/pid')}"
-
-
-def _began(pid: int) -> str:
-    """When a process began, in ticks since the machine's start; empty if there is none, or only its zombie."""
-    try:
-        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):  # the latter when it vanishes between open and read
-        return ""
-    return "" if state in "ZX" else rest[18]
