@@ -43,7 +43,8 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
         pods = Pods(await _pods_of(run, threads, environment), _told())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
         making = "the pods of its instances were made"
-        cluster = await unless_stopped(loop.run(starting), run.task_id, None, None, while_=making)
+        # On the engine's loop, where whoever stops it waits until the pods are told to go.
+        cluster = await loop.run(unless_stopped(starting, run.task_id, None, None, while_=making))
     else:
         environment["PYTHONPATH"] = str(ROOT)
         cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
