@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import ssl
 import sys
 from dataclasses import dataclass
 
-import aiohttp
+from yarl import URL
 
+from tasks.clients.http_connection import ConnectionBroken, HttpConnection, Reply, ReplyLate, ReplyTooLarge
 from tasks.clients.http_headers import retry_after
 from tasks.domain.request import Body
 from tasks.domain.retry import Failure
+
+CONNECT_SECONDS = 30.0
+HEADS_KEPT = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,62 +38,108 @@ class RequestFailed(Exception):
 
 
 class ModelClient:
-    """Sends requests to one model server. Belongs to one event loop; ``close`` when done."""
+    """Sends requests to one model server. Belongs to one event loop; ``close`` when done.
+
+    There are as many connections as there were requests at once, and they are kept; the one used last is used next.
+    Proxies are not asked, redirects not followed, and answers are taken as they are: a result file is the answer, byte
+    for byte. A user name in the address is sent (basic authentication).
+    """
 
     def __init__(
         self, url: str, method: str, request_path: str, timeout_seconds: float, max_answer_bytes: int = sys.maxsize
     ) -> None:
-        self._url = url.rstrip("/") + request_path
-        self._method = method
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30, force_close=False),
-            timeout=aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=min(30.0, timeout_seconds)),
-            headers={"Accept-Encoding": "identity"},  # result files are the answer, byte for byte
-            auto_decompress=False,
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._url = URL(url.rstrip("/") + request_path)
+        self._start = _head(self._url, method)
+        self._heads: dict[str, bytes] = {}
+        self._ssl = ssl.create_default_context() if self._url.scheme == "https" else None
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
+        self._idle: list[HttpConnection] = []
+        self._open: set[HttpConnection] = set()
+        self._closed = False
 
     async def predict(self, body: Body) -> Answer:
         """Send one request; its answer if the status is a success (2xx). Raises RequestFailed."""
+        first, *others = body.parts
+        parts = (b"%b%d\r\n\r\n%b" % (self._head_of(body.content_type), body.size, first), *others)
         try:
-            async with self._session.request(
-                self._method, self._url, data=body.data, headers={"Content-Type": body.content_type},
-                allow_redirects=False,
-            ) as response:  # fmt: skip
-                size = response.content_length
-                known = size is not None and size <= self._max_answer_bytes
-                answer = Answer(response.status, await response.read() if known else await self._body(response, size))
-                if 200 <= answer.status < 300:
-                    return answer
-                asked = retry_after(response.headers.get("Retry-After"))
-        except TimeoutError:
+            if self._idle:
+                reply = await self._ask(self._idle.pop(), parts, self._timeout_seconds)
+            else:
+                reply = await self._ask_anew(parts)
+        except ReplyLate:
             cause = f"no answer within {self._timeout_seconds:g} s"
             raise RequestFailed(Failure("timeout"), cause) from None
-        except aiohttp.ClientConnectorError as error:
-            cause = f"no connection ({error.os_error.strerror or 'unknown'})"
-            raise RequestFailed(Failure("connection"), cause) from None
-        except (aiohttp.ClientError, OSError) as error:
-            closed = isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionError))
-            cause = "the connection was closed without an answer" if closed else "the answer broke off or is not HTTP"
-            raise RequestFailed(Failure("connection"), cause) from None
-        raise RequestFailed(Failure("status", answer.status, asked), f"HTTP {answer.status}", answer)
-
-    async def _body(self, response: aiohttp.ClientResponse, announced: int | None) -> bytes:
-        """A body of unknown size, piece by piece, or one that is refused. Raises RequestFailed."""
-        limit = self._max_answer_bytes
-        parts: list[bytes] = []
-        size = announced or 0
-        while size <= limit and (part := await response.content.readany()):
-            parts.append(part)
-            size += len(part)
-        if size > limit:
+        except ReplyTooLarge:
+            limit = self._max_answer_bytes
             cause = f"The model's answer has more than {limit} bytes ({limit / (1 << 20):g} MiB)."
-            raise RequestFailed(Failure("size"), cause)
-        return b"".join(parts)
+            raise RequestFailed(Failure("size"), cause) from None
+        except ConnectionBroken as broken:
+            raise RequestFailed(Failure("connection"), str(broken)) from None
+        if 200 <= reply.status < 300:
+            return Answer(reply.status, reply.data)
+        failure = Failure("status", reply.status, retry_after(reply.retry_after))
+        raise RequestFailed(failure, f"HTTP {reply.status}", Answer(reply.status, reply.data))
+
+    def _head_of(self, content_type: str) -> bytes:
+        head = self._heads.get(content_type)
+        if head is None:
+            head = b"%bContent-Type: %b\r\nContent-Length: " % (self._start, content_type.encode("latin-1"))
+            if len(self._heads) < HEADS_KEPT:
+                self._heads[content_type] = head
+        return head
+
+    async def _ask(self, connection: HttpConnection, parts: tuple[bytes, ...], seconds: float) -> Reply:
+        reply = await connection.ask(parts, seconds)
+        if connection.usable:
+            self._idle.append(connection)
+        return reply
+
+    async def _ask_anew(self, parts: tuple[bytes, ...]) -> Reply:
+        """As :meth:`_ask`, on a new connection; opening it counts to the time. Raises what that raises."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        connection = await self._connect()
+        return await self._ask(connection, parts, self._timeout_seconds - (loop.time() - started))
+
+    async def _connect(self) -> HttpConnection:
+        loop = asyncio.get_running_loop()
+        connection = HttpConnection(self._max_answer_bytes, self._forget)
+        try:
+            async with asyncio.timeout(min(CONNECT_SECONDS, self._timeout_seconds)):
+                await loop.create_connection(lambda: connection, self._url.host, self._url.port, ssl=self._ssl)
+        except TimeoutError:
+            raise ReplyLate from None
+        except OSError as error:
+            reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "unknown"
+            raise ConnectionBroken(f"no connection ({reason})") from None
+        if self._closed:
+            connection.abort()
+        else:
+            self._open.add(connection)
+        return connection
+
+    def _forget(self, connection: HttpConnection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._session.close()
+        """Close every connection; requests that are under way get no answer."""
+        self._closed = True
+        for connection in [*self._open]:
+            connection.abort()
+        await asyncio.sleep(0)  # the event loop closes them
+
+
+def _head(url: URL, method: str) -> bytes:
+    """The first lines of every request, up to what its body decides."""
+    default = {"http": 80, "https": 443}.get(url.scheme)
+    host = f"[{url.raw_host}]" if ":" in (url.raw_host or "") else url.raw_host
+    where = host if url.port == default else f"{host}:{url.port}"
+    lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"Host: {where}", "Accept: */*", "Accept-Encoding: identity"]
+    lines.append("User-Agent: thresher")
+    if url.user is not None:
+        named = f"{url.user}:{url.password or ''}"
+        lines.append(f"Authorization: Basic {base64.b64encode(named.encode()).decode()}")
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

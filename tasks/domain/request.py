@@ -11,10 +11,23 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body of one request and its Content-Type."""
+    """The body of one request and its Content-Type.
+
+    The body is ``parts``, one behind the other: what is large, an item's bytes, is never copied into it.
+    """
 
     content_type: str
-    data: bytes
+    parts: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return sum(map(len, self.parts))
+
+    @property
+    def data(self) -> bytes:
+        """The whole body in one piece, a copy."""
+        return b"".join(self.parts)
 
 
 class FileForm:
@@ -43,7 +56,7 @@ class FileForm:
             if len(self._types) < 1000:  # names may end in anything
                 self._types[extension] = kind
         name = _quoted(file_name).encode("utf-8", "surrogateescape")
-        return Body(self.content_type, b"".join((self._start, name, kind, data, self._end)))
+        return Body(self.content_type, (b"".join((self._start, name, kind)), data, self._end))
 
 
 def _quoted(name: str) -> str:
@@ -52,4 +65,4 @@ def _quoted(name: str) -> str:
 
 def row_body(data: bytes) -> Body:
     """The body of a JSON request."""
-    return Body(JSON, data)
+    return Body(JSON, (data,))

@@ -110,7 +110,7 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     size = len(data)
     held.shrink(size)
     body = session.form.body(address.name, data)
-    del data  # the body has its own copy
+    del data  # the body has it now
     answer = await session.sender.send(body, tally)
     del body
     held.change(len(answer))

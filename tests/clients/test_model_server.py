@@ -25,7 +25,7 @@ def predict(url: str, data: bytes, *, path: str = "/echo", timeout_seconds: floa
     async def work() -> Answer:
         client = ModelClient(url, "POST", path, timeout_seconds)
         try:
-            return await client.predict(Body("application/json", data))
+            return await client.predict(Body("application/json", (data,)))
         finally:
             await client.close()
 
@@ -112,7 +112,7 @@ def test_failure__of_something_that_is_not_http() -> None:
             port = server.sockets[0].getsockname()[1]
             client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", DEADLINE_SECONDS)
             with pytest.raises(RequestFailed) as raised:
-                await client.predict(Body("a/b", b"x"))
+                await client.predict(Body("a/b", (b"x",)))
             await client.close()
             return raised.value
 
@@ -132,7 +132,7 @@ def test_failure__of_an_answer_that_breaks_off() -> None:
             port = server.sockets[0].getsockname()[1]
             client = ModelClient(f"http://127.0.0.1:{port}", "POST", "/", DEADLINE_SECONDS)
             with pytest.raises(RequestFailed) as raised:
-                await client.predict(Body("a/b", b"x"))
+                await client.predict(Body("a/b", (b"x",)))
             await client.close()
             return raised.value
 
@@ -145,7 +145,7 @@ def test_client__keeps_its_connections(model: FakeModelServer) -> None:
     async def work() -> None:
         client = ModelClient(model.url, "POST", "/", DEADLINE_SECONDS)
         for _ in range(20):
-            await client.predict(Body("a/b", b"x"))
+            await client.predict(Body("a/b", (b"x",)))
         await client.close()
 
     run(work())
@@ -156,7 +156,7 @@ def test_client__asks_at_the_path_below_the_address_and_by_the_given_method(mode
     async def work() -> None:
         client = ModelClient(f"{model.url}/", "PUT", "/v1/my-path", DEADLINE_SECONDS)
         with pytest.raises(RequestFailed) as raised:
-            await client.predict(Body("a/b", b"x"))
+            await client.predict(Body("a/b", (b"x",)))
         assert raised.value.failure.status == 404  # the fake answers POST only
         await client.close()
 

@@ -125,4 +125,4 @@ def test_file_form__a_boundary_is_short_enough_and_of_allowed_signs() -> None:
 
 
 def test_row_body__is_json_as_it_is() -> None:
-    assert row_body(b'{"a":1}') == Body("application/json", b'{"a":1}')
+    assert row_body(b'{"a":1}') == Body("application/json", (b'{"a":1}',))
