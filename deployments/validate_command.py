@@ -10,12 +10,13 @@ from typing import Any
 from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
-from tasks.clients.tables import csv_rows, csv_text
+from tasks.clients.tables import count_rows, csv_rows, csv_text
 from tasks.domain.errors import ContentError, ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import parse_address, redact
 from tasks.domain.request import Body, FileForm, row_body
+from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.run import Run
 from tasks.domain.shard import Bounds, Cutter
 from tasks.engine.checking import check
@@ -66,7 +67,7 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
             try:
                 name, data = await _read(item, settings, storage, table=run.rule is not None)
                 if rows is not None:
-                    rows += sum(1 for _ in csv_rows(csv_text(data), header=run.service.csv_header == "present"))
+                    rows += count_rows(csv_text(data), header=run.service.csv_header == "present")
                 if example is None:
                     example = (item, _first_request(run, name, data))
             except (ObjectError, ItemError):
@@ -105,7 +106,8 @@ def _first_request(run: Run, name: str, data: bytes) -> Body:
         return FileForm(run.api.file_leaf or "file").body(name, data)
     mapping = Mapping(run.rule)
     rows = csv_rows(csv_text(data), header=run.service.csv_header == "present")
-    bodies = [mapping.body(row.cells, row.line) for row in islice(rows, rows_of_a_request(run.service, mapping))]
+    at_once = rows_of_a_request(run.service, mapping, AutoRows())
+    bodies = [mapping.body(row.cells, row.line) for row in islice(rows, at_once)]
     if not bodies:
         raise ObjectError("no row")
     return row_body(mapping.join_bodies(bodies) if len(bodies) > 1 else bodies[0])

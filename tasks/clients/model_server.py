@@ -49,6 +49,7 @@ class ModelClient:
         self, url: str, method: str, request_path: str, timeout_seconds: float, max_answer_bytes: int = sys.maxsize
     ) -> None:
         self._url = URL(url.rstrip("/") + request_path)
+        self._host, self._port = self._url.host or "", self._url.port or 80
         self._start = _head(self._url, method)
         self._heads: dict[str, bytes] = {}
         self._ssl = ssl.create_default_context() if self._url.scheme == "https" else None
@@ -107,7 +108,7 @@ class ModelClient:
         connection = HttpConnection(self._max_answer_bytes, self._forget)
         try:
             async with asyncio.timeout(min(CONNECT_SECONDS, self._timeout_seconds)):
-                await loop.create_connection(lambda: connection, self._url.host, self._url.port, ssl=self._ssl)
+                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._ssl)
         except TimeoutError:
             raise ReplyLate from None
         except OSError as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tasks.domain.errors import AnswerError
+from tasks.domain.mapping import properties, schema_type
 
 _OUTSIDE_TEXT = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
-_STRUCTURE = re.compile(rb'(?:"(?:[^"\\]|\\.)*")|[\[\]{},]', re.DOTALL)
+_STRUCTURE = re.compile(rb'(?:"(?:[^"\\]|\\.)*")|[\[\]{},:]', re.DOTALL)
 _BLANK = re.compile(rb"[ \t\r\n]")
 SHOWN = 200
 
@@ -17,6 +20,10 @@ def compact(answer: bytes) -> bytes:
     """JSON without the blanks between its parts; numbers, texts and key order stay to the letter."""
     if _BLANK.search(answer) is None:
         return answer
+    if b"\\" not in answer:  # so every other piece between quotes is a text
+        pieces = answer.split(b'"')
+        pieces[::2] = [piece.translate(None, b" \t\r\n") for piece in pieces[::2]]
+        return b'"'.join(pieces)
     return _OUTSIDE_TEXT.sub(lambda m: m[1] or b"", answer)
 
 
@@ -38,36 +45,146 @@ def status_error(status: int, answer: bytes, attempts: int) -> AnswerError:
     return AnswerError(f"The model answered HTTP {status}{times}{said}")
 
 
-def split(answer: bytes, rows: int) -> list[bytes] | None:
+def array_path(response: Any) -> tuple[str, ...] | None:
+    """Where the answer has its array, by the ``response`` of an API in ``config.json``; None if that does not tell.
+
+    It tells if its schema has exactly one array that is not in another one.
+    """
+    found: list[tuple[str, ...]] = []
+
+    def look(schema: Any, path: tuple[str, ...]) -> None:
+        kind = schema_type(schema)
+        if kind == "array":
+            found.append(path)
+        elif kind == "object":
+            for name, child in properties(schema).items():
+                look(child, (*path, name))
+
+    look(response.get("data") if isinstance(response, dict) else None, ())
+    return found[0] if len(found) == 1 else None
+
+
+Loads = Callable[[bytes], Any]
+
+
+def split(
+    answer: bytes, rows: int, path: Sequence[str] | None = None, quick_loads: Loads | None = None
+) -> list[bytes] | None:
     """The answers for ``rows`` rows out of the answer (JSON) to one request that carried them all, compact.
 
-    The answer is taken apart where it has exactly one outermost array, and that array has as many elements as there
-    were rows: each row's answer is the whole answer with that one element in the array, to the letter. None if it
-    cannot be split so.
+    The answer is taken apart where ``path``, the names of the fields down from the whole answer, leads to an array; or
+    without one, where it has exactly one outermost array. That array must have as many elements as there were rows:
+    each row's answer is the whole answer with that one element in the array, to the letter. None if it cannot be split
+    so, or is not JSON. ``quick_loads`` reads JSON as :func:`loads` does, but may refuse (ValueError) what that takes.
     """
     text = compact(answer)
-    depth = arrays = start = end = element = 0
+    found = _quick_split(text, path, quick_loads or loads)
+    if found is None:
+        found = _split(text, path)
+    if found is None or len(found[1]) != rows:
+        return None
+    before, elements, behind = found
+    return [before + element + behind for element in elements]
+
+
+Parts = tuple[bytes, list[bytes], bytes]
+"""The text before the elements of the array, the elements, and the text behind them."""
+
+_BETWEEN: dict[frozenset[type], tuple[bytes, bytes, bytes]] = {
+    frozenset({dict}): (b"{", b"},{", b"}"),
+    frozenset({list}): (b"[", b"],[", b"]"),
+    frozenset({int}): (b"", b",", b""),
+    frozenset({float}): (b"", b",", b""),
+    frozenset({int, float}): (b"", b",", b""),
+}
+"""How elements of one kind begin, what stands between two of them, and how they end."""
+
+
+def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts | None:
+    """As :func:`_split`, for what most answers look like; None says nothing.
+
+    Between the first opening and the last closing bracket lies the one outermost array, if what lies there is JSON, and
+    what is around it too. If the array has n elements of one kind, and the signs that stand between two elements of
+    that kind occur n - 1 times in it, then they occur nowhere else.
+    """
+    start, end = text.find(b"[") + 1, text.rfind(b"]")
+    before, inner, behind = text[:start], text[start:end], text[end:]
+    if not 0 < start <= end or any(b"\\" in side or side.count(b'"') % 2 for side in (before, behind)):
+        return None  # a bracket may be a part of a text
+    try:
+        around, elements = loads(before + behind), loads(text[start - 1 : end + 1])
+    except (ValueError, RecursionError):
+        return None
+    if path is not None and _at(around, path) != []:
+        return None
+    signs = _BETWEEN.get(frozenset(map(type, elements)))
+    if signs is None or inner.count(signs[1]) != len(elements) - 1:
+        return None
+    opening, between, closing = signs
+    pieces = inner[len(opening) : len(inner) - len(closing)].split(between)
+    return before + opening, pieces, closing + behind
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _split(text: bytes, path: Sequence[str] | None) -> Parts | None:
+    """The array at ``path``, or the one outermost array, of any compact JSON text."""
+    try:
+        loads(text)
+    except (ValueError, RecursionError):
+        return None
+    names: list[str] = []
+    depth = start = end = element = 0
     elements: list[bytes] = []
+    inside = False
+    name = ""
     for match in _STRUCTURE.finditer(text):
         sign = match[0]
-        if sign in b"[{":
-            if sign == b"[" and not arrays:
-                if start:
-                    return None  # a second array outside of the first
-                start = element = match.end()
-                arrays, depth = 1, 0
-            elif arrays:
+        if inside:
+            if sign in b"[{":
                 depth += 1
-        elif arrays and sign in b"]}":
-            if depth:
+            elif sign in b"]}":
                 depth -= 1
-                continue
-            if match.start() > element or elements:
-                elements.append(text[element : match.start()])
-            end, arrays = match.start(), 0
-        elif arrays and sign == b"," and not depth:
-            elements.append(text[element : match.start()])
-            element = match.end()
-    if not start or len(elements) != rows:
-        return None
-    return [text[:start] + one + text[end:] for one in elements]
+            if depth < 0 or (depth == 0 and sign == b","):
+                if match.start() > element or elements:
+                    elements.append(text[element : match.start()])
+                element = match.end()
+            if depth < 0:
+                inside, depth, end = False, 0, match.start()
+        elif sign == b"[" and not depth and (path is None or names == [*path]):
+            if start:
+                return None  # a second one
+            start = element = match.end()
+            inside = True
+        elif sign == b"[":
+            depth += 1
+        elif sign == b"]":
+            depth -= 1
+        elif depth:  # in an array that is another one
+            continue
+        elif sign == b"{":
+            names.append("")
+        elif sign == b"}":
+            names.pop()
+        elif sign == b":":
+            names[-1] = name
+        elif sign != b",":
+            name = json.loads(sign)
+    return (text[:start], elements, text[end:]) if start else None
+
+
+def loads(text: bytes) -> Any:
+    """JSON as RFC 8259 has it: numbers of any size, but no NaN. Raises ValueError, RecursionError."""
+    return json.loads(text.decode(), parse_constant=_no_number, parse_int=_number, parse_float=_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _number(text: str) -> float:
+    return 0.0 if len(text) > 300 else float(text)  # its value does not matter, and no double may hold it

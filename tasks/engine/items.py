@@ -111,7 +111,7 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     held.shrink(size)
     body = session.form.body(address.name, data)
     del data  # the body has it now
-    answer = await session.sender.send(body, tally)
+    answer = (await session.sender.send(body, tally)).data
     del body
     held.change(len(answer))
     await _write(session, item, answer)

@@ -12,40 +12,41 @@ from typing import Any
 
 import orjson
 
-from tasks.clients.tables import Row, csv_rows, csv_text
-from tasks.domain.answer import compact, error_line, shown, split
+from tasks.clients.tables import Row, count_rows, csv_rows, csv_text
+from tasks.domain.answer import compact, error_line, loads, shown, split
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.mapping import Mapping
 from tasks.domain.request import row_body
 from tasks.domain.result import Tally
+from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.service import BatchService
 from tasks.engine.session import Session
 
-AUTO_ROWS = 64
 TRIED_ROWS = 4
 """Rows that are sent both ways before answers to joined rows are trusted."""
 ALIKE = 1e-4
 """How far numbers of a joined answer may be, relatively, from those of single answers: models round differently."""
+SINGLES_AT_ONCE = 16
+"""Rows of one failed joined request that are sent at once, each for itself."""
 
 Ready = Sequence[tuple[Row, bytes]]
 
 
-def rows_of_a_request(service: BatchService, mapping: Mapping) -> int:
+def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -> int:
     """Rows that go into one request, as long as the model shows that it takes them."""
     if not mapping.takes_many_rows:
         return 1
-    return AUTO_ROWS if service.rows_per_request == "auto" else service.rows_per_request
+    return auto.size if service.rows_per_request == "auto" else service.rows_per_request
 
 
 async def answer_rows(session: Session, mapping: Mapping, data: bytes, tally: Tally) -> Answers:
     """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is broken."""
     text = csv_text(data)
     header = session.run.service.csv_header == "present"
-    rows = sum(1 for _ in csv_rows(text, header=header))
-    if not rows:
+    if not count_rows(text, header=header):
         raise ContentError("The CSV file has no rows.")
     work = _Rows(session, mapping, csv_rows(text, header=header), tally)
-    await _together([work.run() for _ in range(min(-(-rows // work.size), session.group.capacity))])
+    await work.all()
     return work.answers
 
 
@@ -65,6 +66,23 @@ class Answers:
     def add(self, row: Row, line: bytes) -> None:
         """Take the answer to a row."""
         self._early[row.number] = line
+        self._in_order()
+
+    def add_all(self, rows: Sequence[Row], lines: Sequence[bytes]) -> None:
+        """Take the answers to rows that follow each other."""
+        first, last = rows[0].number, rows[-1].number
+        if first == self._next and last - first == len(rows) - 1:
+            self._text += b"\n".join(lines)
+            self._text += b"\n"
+            self._next = last + 1
+            if not self._early:
+                return
+            rows, lines = (), ()
+        for row, line in zip(rows, lines, strict=True):
+            self._early[row.number] = line
+        self._in_order()
+
+    def _in_order(self) -> None:
         while (ready := self._early.pop(self._next, None)) is not None:
             self._text += ready
             self._text += b"\n"
@@ -93,7 +111,7 @@ class Answers:
 
 
 class _Rows:
-    """Sends the rows of one item; several :meth:`run` at once share the supply."""
+    """Sends the rows of one item, as many requests at once as the instances take, and some that wait."""
 
     def __init__(self, session: Session, mapping: Mapping, supply: Iterator[Row], tally: Tally) -> None:
         self._session = session
@@ -101,32 +119,62 @@ class _Rows:
         self._supply = supply
         self._tally = tally
         self.answers = Answers()
+        self._working = 0
+        self._group: asyncio.TaskGroup | None = None
+
+    async def all(self) -> None:
+        """Send the rows; returns when each has its line."""
+        async with asyncio.TaskGroup() as self._group:
+            self._fill()
+
+    def _fill(self) -> None:
+        """Start as many workers as there is use for: no more, so that what they learn counts for the next rows."""
+        assert self._group is not None
+        while self._working < 2 * self._session.group.limit and (taken := self._take()):
+            self._working += 1
+            self._group.create_task(self._work(taken))
+
+    def _take(self) -> list[Row]:
+        return list(itertools.islice(self._supply, self.size))
 
     @property
     def size(self) -> int:
         """Rows that go into one request."""
-        return 1 if self._session.one_row_only else rows_of_a_request(self._session.run.service, self._mapping)
+        session = self._session
+        return 1 if session.one_row_only else rows_of_a_request(session.run.service, self._mapping, session.auto_rows)
 
-    async def run(self) -> None:
-        """Take rows and send them, until there are no more."""
-        while taken := list(itertools.islice(self._supply, self.size)):
-            ready: list[tuple[Row, bytes]] = []
-            for row in taken:
-                try:
-                    ready.append((row, self._mapping.body(row.cells, row.line)))
-                except RowError as error:
-                    self.answers.fail(row, str(error))
-            await self._send(ready)
+    async def _work(self, taken: list[Row]) -> None:
+        try:
+            while taken:
+                await self._send(self._ready(taken))
+                self._fill()
+                taken = self._take()
+        finally:
+            self._working -= 1
 
-    async def _single(self, row: Row, body: bytes) -> None:
+    def _ready(self, taken: Sequence[Row]) -> Ready:
+        """The rows with their bodies; those that have none have failed."""
+        if len(taken) > 1 and (bodies := self._mapping.bodies([row.cells for row in taken])) is not None:
+            return [*zip(taken, bodies, strict=True)]
+        ready: list[tuple[Row, bytes]] = []
+        for row in taken:
+            try:
+                ready.append((row, self._mapping.body(row.cells, row.line)))
+            except RowError as error:
+                self.answers.fail(row, str(error))
+        return ready
+
+    async def _single(self, row: Row, body: bytes) -> bool:
         try:
             self.answers.add(row, await self._answer(body))
         except AnswerError as error:
             self.answers.fail(row, str(error))
+            return False
+        return True
 
     async def _answer(self, body: bytes) -> bytes:
         """One answer as one line. Raises AnswerError."""
-        answer = (await self._session.sender.send(row_body(body), self._tally)).removeprefix(BOM_UTF8)
+        answer = (await self._session.sender.send(row_body(body), self._tally)).data.removeprefix(BOM_UTF8)
         if error := _json_error(answer):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
@@ -136,27 +184,48 @@ class _Rows:
     async def _send(self, ready: Ready) -> None:
         """Send rows in one request, if the model takes several; each for itself if it does not, or did not now."""
         session = self._session
-        if len(ready) > 1 and not session.one_row_only:
+        if len(ready) > 1 and not session.one_row_only and not session.joined_is_right:
             async with session.joining:  # the others wait until it is known
                 if not session.joined_is_right and not session.one_row_only:
                     await self._try_joined(ready[:TRIED_ROWS])
                     ready = ready[TRIED_ROWS:]
-            if len(ready) > 1 and not session.one_row_only and (parts := await self._parts(ready)) is not None:
-                for (row, _), part in zip(ready, parts, strict=True):
-                    self.answers.add(row, part)
-                return
-        for row, body in ready:
-            await self._single(row, body)
+        if len(ready) < 2 or session.one_row_only:
+            for row, body in ready:
+                await self._single(row, body)
+            return
+        if (parts := await self._parts(ready)) is not None:
+            self.answers.add_all([row for row, _ in ready], parts)
+        elif await self._each(ready) and not session.one_row_only:
+            session.auto_rows.too_many(len(ready))
+
+    async def _each(self, ready: Ready) -> bool:
+        """Send rows one by one that failed together; whether all of them were answered."""
+        supply = iter(ready)
+        good = True
+
+        async def some() -> None:
+            nonlocal good
+            for row, body in supply:
+                good = await self._single(row, body) and good
+
+        await _together([some() for _ in range(min(SINGLES_AT_ONCE, len(ready)))])
+        return good
 
     async def _parts(self, ready: Ready) -> list[bytes] | None:
-        body = self._mapping.join_bodies([body for _, body in ready])
+        """The answers to rows in one request; None if it failed, or its answer is not one for each row."""
+        session = self._session
+        body = row_body(self._mapping.join_bodies([body for _, body in ready]))
         try:
-            answer = (await self._session.sender.send(row_body(body), self._tally)).removeprefix(BOM_UTF8)
+            answered = await session.sender.send(body, self._tally)
         except AnswerError:
             return None
-        parts = None if _json_error(answer) else split(answer, len(ready))
+        session.auto_rows.answered(len(ready), body.size, answered.seconds, answered.in_flight)
+        answer = answered.data.removeprefix(BOM_UTF8)
+        parts = split(answer, len(ready), session.array_path, orjson.loads)
+        if parts is None and session.array_path is not None:
+            parts = split(answer, len(ready), None, orjson.loads)
         if parts is None:
-            self._session.one_row_only = True
+            session.one_row_only = True
         return parts
 
     async def _try_joined(self, ready: Ready) -> None:
@@ -200,14 +269,10 @@ def _json_error(answer: bytes) -> str:
     except orjson.JSONDecodeError as error:
         said = str(error)
     try:  # orjson refuses numbers that no double can hold, which JSON allows
-        json.loads(answer.decode(), parse_constant=_no_number, parse_int=str, parse_float=str)
+        loads(answer)
         return ""
     except (ValueError, RecursionError):
         return said
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(name)
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from tasks.clients.model_server import RequestFailed
 from tasks.domain.answer import status_error
@@ -17,6 +18,14 @@ from tasks.domain.retry import decide
 from tasks.engine.instances import Instance, InstanceGroup
 
 OVERLOAD = (429, 503)
+
+
+class Answered(NamedTuple):
+    """The model's answer, the seconds it took, and how many requests its instance had at that moment."""
+
+    data: bytes
+    seconds: float
+    in_flight: int
 
 
 class Sender:
@@ -35,7 +44,7 @@ class Sender:
         self._stopped = stopped
         self._pause = pause
 
-    async def send(self, body: Body, tally: Tally) -> bytes:
+    async def send(self, body: Body, tally: Tally) -> Answered:
         """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
         group = self._group
         attempt = deaths = 0
@@ -76,7 +85,7 @@ class Sender:
                     tally.request(ended - started)
                     instance.limit.answered(ended, instance.in_flight)
                     instance.deaths.answered()
-                    return answer.data
+                    return Answered(answer.data, ended - started, instance.in_flight)
                 tally.requests += 1
                 connection = failure.failure.kind == "connection"
                 if connection and instance.server is not None and await instance.died_since(generation):

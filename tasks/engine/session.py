@@ -18,11 +18,13 @@ from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.answer import array_path
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
+from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
@@ -77,6 +79,8 @@ class Session:
         self.joined_is_right = False
         """Set once it was."""
         self.joining = asyncio.Lock()
+        self.auto_rows = AutoRows()
+        self.array_path = array_path(run.api.response)
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""

@@ -13,6 +13,7 @@ from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
 from tasks.domain.shard import weight
+from tasks.engine.collector import rare_collections
 from tasks.engine.items import process
 from tasks.engine.reports import Reporter
 from tasks.engine.session import Session
@@ -32,6 +33,11 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
     be started, or if the only one of this process is lost, or cut off from the storage, while others may go on;
     StorageError if plan or report cannot be read or written.
     """
+    with rare_collections():
+        return await _infer_shard(session, shard)
+
+
+async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
     try:
         plan = await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
         reporter = Reporter(session, shard)

@@ -66,7 +66,7 @@ async def send_all(
         from tasks.domain.errors import AnswerError
 
         try:
-            return await sender.send(Body("application/json", (item,)), tally)
+            return (await sender.send(Body("application/json", (item,)), tally)).data
         except AnswerError as error:
             return str(error)
 

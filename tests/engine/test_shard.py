@@ -17,6 +17,7 @@ from fakes.processes import closed_port
 
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.item import Item
+from tasks.domain.rows_per_request import FIRST
 from tasks.engine.shard import infer_shard
 
 
@@ -201,7 +202,7 @@ def test_rows_per_request__gives_the_answers_of_single_rows(
         assert joined.result(name) == single.result(name)
     assert joined.messages == single.messages
     requests = fake.stats()["requests"]["/iris"] - before
-    rows = 64 if size == "auto" else int(size)
+    rows = FIRST if size == "auto" else int(size)
     tried = 4 + 1  # the first rows are sent both ways
     assert requests <= -(-97 // rows) + 2 + 1 + (1 if rows == 2 else 0) + tried
     assert before == 100
