@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
-from tasks.clients.tables import count_rows, csv_rows, csv_text
+from tasks.clients.tables import RowReader, csv_text
 from tasks.domain.errors import ContentError, ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
@@ -67,7 +66,7 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
             try:
                 name, data = await _read(item, settings, storage, table=run.rule is not None)
                 if rows is not None:
-                    rows += count_rows(csv_text(data), header=run.service.csv_header == "present")
+                    rows += RowReader(csv_text(data), header=run.service.csv_header == "present").count()
                 if example is None:
                     example = (item, _first_request(run, name, data))
             except (ObjectError, ItemError):
@@ -105,12 +104,11 @@ def _first_request(run: Run, name: str, data: bytes) -> Body:
     if run.rule is None:
         return FileForm(run.api.file_leaf or "file").body(name, data)
     mapping = Mapping(run.rule)
-    rows = csv_rows(csv_text(data), header=run.service.csv_header == "present")
-    at_once = rows_of_a_request(run.service, mapping, AutoRows())
-    bodies = [mapping.body(row.cells, row.line) for row in islice(rows, at_once)]
-    if not bodies:
+    rows = RowReader(csv_text(data), header=run.service.csv_header == "present")
+    batch = rows.take(rows_of_a_request(run.service, mapping, AutoRows()))
+    if batch is None:
         raise ObjectError("no row")
-    return row_body(mapping.join_bodies(bodies) if len(bodies) > 1 else bodies[0])
+    return row_body(mapping.request([*map(mapping.row_text, batch.cells, batch.lines)]))
 
 
 def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:

@@ -77,7 +77,8 @@ class HttpConnection(asyncio.Protocol):
         if self._closed or self._transport is None:
             raise ConnectionBroken(CLOSED)
         assert self._waiting is None, "one request at a time"
-        waiting = self._waiting = self._loop.create_future()
+        waiting: asyncio.Future[Reply] = self._loop.create_future()
+        self._waiting = waiting
         self._deadline = self._loop.time() + timeout_seconds
         if self._alarm is None:  # one for many requests: most are answered long before
             self._alarm = self._loop.call_at(self._deadline, self._look_at_the_clock)

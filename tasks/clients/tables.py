@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -85,13 +86,42 @@ def _position(text: str, offset: int) -> tuple[int, int]:
     return len(lines), len(lines[-1]) + 1
 
 
-def count_rows(text: str, *, header: bool) -> int:
-    """How many rows :func:`csv_rows` gives, in half the time. Raises ContentError as that does."""
-    try:
-        rows = sum(map(bool, _reader(text)))
-    except csv.Error:
-        return sum(1 for _ in csv_rows(text, header=header))
-    return max(0, rows - header)
+class RowBatch(NamedTuple):
+    """Rows that follow each other: the number of the first, the line of each in the file, the cells of each."""
+
+    first: int
+    lines: Sequence[int]
+    cells: Sequence[Sequence[str]]
+
+
+class RowReader:
+    """The rows of a CSV text, many at a time; as :func:`csv_rows`, in a third of the time where every row is a line."""
+
+    def __init__(self, text: str, *, header: bool) -> None:
+        self._plain = not ('"' in text or "\r" in text or "\n\n" in text or text.startswith("\n"))
+        self._text = text
+        self._header = header
+        self._next = 1
+        self._reader: Iterator[Any] = _reader(text) if self._plain else csv_rows(text, header=header)
+        if self._plain and header:
+            next(self._reader, None)
+
+    def count(self) -> int:
+        """How many rows there are. Raises ContentError if the text is broken."""
+        if self._plain:
+            lines = self._text.count("\n") + (not self._text.endswith("\n")) if self._text else 0
+            return max(0, lines - self._header)
+        return sum(1 for _ in csv_rows(self._text, header=self._header))
+
+    def take(self, most: int) -> RowBatch | None:
+        """The next rows; None if there are no more."""
+        taken = list(islice(self._reader, most))
+        if not taken:
+            return None
+        first, self._next = self._next, self._next + len(taken)
+        if self._plain:
+            return RowBatch(first, range(first + self._header, self._next + self._header), taken)
+        return RowBatch(first, [row.line for row in taken], [row.cells for row in taken])
 
 
 def _reader(text: str) -> Any:

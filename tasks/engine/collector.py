@@ -18,7 +18,7 @@ def rare_collections() -> Iterator[None]:
     """While the block lasts, wherever in the process, the collector starts rarely.
 
     Rows, items and outcomes are freed by reference counting. Looking through them for cycles, with all that Prefect
-    has loaded, takes two thirds of the time of a CSV item (tests/benchmarks). A collector that is switched off stays so.
+    has loaded, takes two thirds of the time of a CSV item (tests/benchmarks). Where it is switched off it stays so.
     """
     global _busy, _before
     if not _busy:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 from codecs import BOM_UTF8
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 
-from tasks.clients.tables import Row, count_rows, csv_rows, csv_text
+from tasks.clients.tables import RowBatch, RowReader, csv_text
 from tasks.domain.answer import compact, error_line, loads, shown, split
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.mapping import Mapping
@@ -29,7 +28,8 @@ ALIKE = 1e-4
 SINGLES_AT_ONCE = 16
 """Rows of one failed joined request that are sent at once, each for itself."""
 
-Ready = Sequence[tuple[Row, bytes]]
+Ready = Sequence[tuple[int, str]]
+"""Numbers of rows, and what each brings into a request."""
 
 
 def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -> int:
@@ -41,11 +41,10 @@ def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -
 
 async def answer_rows(session: Session, mapping: Mapping, data: bytes, tally: Tally) -> Answers:
     """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is broken."""
-    text = csv_text(data)
-    header = session.run.service.csv_header == "present"
-    if not count_rows(text, header=header):
+    rows = RowReader(csv_text(data), header=session.run.service.csv_header == "present")
+    if not rows.count():
         raise ContentError("The CSV file has no rows.")
-    work = _Rows(session, mapping, csv_rows(text, header=header), tally)
+    work = _Rows(session, mapping, rows, tally)
     await work.all()
     return work.answers
 
@@ -63,23 +62,19 @@ class Answers:
         self._first_failure: tuple[int, str] | None = None
         self.failed = 0
 
-    def add(self, row: Row, line: bytes) -> None:
-        """Take the answer to a row."""
-        self._early[row.number] = line
+    def add(self, row: int, line: bytes) -> None:
+        """Take the answer to a row, by its number."""
+        self._early[row] = line
         self._in_order()
 
-    def add_all(self, rows: Sequence[Row], lines: Sequence[bytes]) -> None:
-        """Take the answers to rows that follow each other."""
-        first, last = rows[0].number, rows[-1].number
-        if first == self._next and last - first == len(rows) - 1:
+    def add_all(self, rows: Sequence[int], lines: Sequence[bytes]) -> None:
+        """Take the answers to some rows, in order."""
+        if rows[0] == self._next and rows[-1] - rows[0] == len(rows) - 1:
             self._text += b"\n".join(lines)
             self._text += b"\n"
-            self._next = last + 1
-            if not self._early:
-                return
-            rows, lines = (), ()
-        for row, line in zip(rows, lines, strict=True):
-            self._early[row.number] = line
+            self._next = rows[-1] + 1
+        else:
+            self._early.update(zip(rows, lines, strict=True))
         self._in_order()
 
     def _in_order(self) -> None:
@@ -88,11 +83,11 @@ class Answers:
             self._text += b"\n"
             self._next += 1
 
-    def fail(self, row: Row, message: str) -> None:
+    def fail(self, row: int, message: str) -> None:
         """Take a row's failure."""
         self.failed += 1
-        if self._first_failure is None or row.number < self._first_failure[0]:
-            self._first_failure = (row.number, message)
+        if self._first_failure is None or row < self._first_failure[0]:
+            self._first_failure = (row, message)
         self.add(row, error_line(message))
 
     @property
@@ -113,10 +108,10 @@ class Answers:
 class _Rows:
     """Sends the rows of one item, as many requests at once as the instances take, and some that wait."""
 
-    def __init__(self, session: Session, mapping: Mapping, supply: Iterator[Row], tally: Tally) -> None:
+    def __init__(self, session: Session, mapping: Mapping, rows: RowReader, tally: Tally) -> None:
         self._session = session
         self._mapping = mapping
-        self._supply = supply
+        self._rows = rows
         self._tally = tally
         self.answers = Answers()
         self._working = 0
@@ -130,51 +125,50 @@ class _Rows:
     def _fill(self) -> None:
         """Start as many workers as there is use for: no more, so that what they learn counts for the next rows."""
         assert self._group is not None
-        while self._working < 2 * self._session.group.limit and (taken := self._take()):
+        while self._working < 2 * self._session.group.limit and (taken := self._rows.take(self._size)):
             self._working += 1
             self._group.create_task(self._work(taken))
 
-    def _take(self) -> list[Row]:
-        return list(itertools.islice(self._supply, self.size))
-
     @property
-    def size(self) -> int:
+    def _size(self) -> int:
         """Rows that go into one request."""
         session = self._session
         return 1 if session.one_row_only else rows_of_a_request(session.run.service, self._mapping, session.auto_rows)
 
-    async def _work(self, taken: list[Row]) -> None:
+    async def _work(self, taken: RowBatch | None) -> None:
         try:
             while taken:
                 await self._send(self._ready(taken))
                 self._fill()
-                taken = self._take()
+                taken = self._rows.take(self._size)
         finally:
             self._working -= 1
 
-    def _ready(self, taken: Sequence[Row]) -> Ready:
-        """The rows with their bodies; those that have none have failed."""
-        if len(taken) > 1 and (bodies := self._mapping.bodies([row.cells for row in taken])) is not None:
-            return [*zip(taken, bodies, strict=True)]
-        ready: list[tuple[Row, bytes]] = []
-        for row in taken:
+    def _ready(self, taken: RowBatch) -> Ready:
+        """What the rows bring into requests; those that bring nothing have failed."""
+        if len(taken.cells) > 1 and (texts := self._mapping.row_texts(taken.cells)) is not None:
+            return [*enumerate(texts, taken.first)]
+        ready: list[tuple[int, str]] = []
+        for number, (cells, line) in enumerate(zip(taken.cells, taken.lines, strict=True), taken.first):
             try:
-                ready.append((row, self._mapping.body(row.cells, row.line)))
+                ready.append((number, self._mapping.row_text(cells, line)))
             except RowError as error:
-                self.answers.fail(row, str(error))
+                self.answers.fail(number, str(error))
         return ready
 
-    async def _single(self, row: Row, body: bytes) -> bool:
+    async def _single(self, row: int, text: str) -> bool:
+        """Send a row for itself; whether it was answered."""
         try:
-            self.answers.add(row, await self._answer(body))
+            self.answers.add(row, await self._answer(text))
         except AnswerError as error:
             self.answers.fail(row, str(error))
             return False
         return True
 
-    async def _answer(self, body: bytes) -> bytes:
+    async def _answer(self, text: str) -> bytes:
         """One answer as one line. Raises AnswerError."""
-        answer = (await self._session.sender.send(row_body(body), self._tally)).data.removeprefix(BOM_UTF8)
+        body = row_body(self._mapping.request([text]))
+        answer = (await self._session.sender.send(body, self._tally)).data.removeprefix(BOM_UTF8)
         if error := _json_error(answer):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
@@ -190,31 +184,33 @@ class _Rows:
                     await self._try_joined(ready[:TRIED_ROWS])
                     ready = ready[TRIED_ROWS:]
         if len(ready) < 2 or session.one_row_only:
-            for row, body in ready:
-                await self._single(row, body)
-            return
-        if (parts := await self._parts(ready)) is not None:
+            await self._each(ready)
+        elif (parts := await self._parts(ready)) is not None:
             self.answers.add_all([row for row, _ in ready], parts)
         elif await self._each(ready) and not session.one_row_only:
             session.auto_rows.too_many(len(ready))
 
     async def _each(self, ready: Ready) -> bool:
-        """Send rows one by one that failed together; whether all of them were answered."""
+        """Send rows one by one; whether all of them were answered."""
+        if len(ready) == 1:
+            return await self._single(*ready[0])
         supply = iter(ready)
         good = True
 
         async def some() -> None:
             nonlocal good
-            for row, body in supply:
-                good = await self._single(row, body) and good
+            for row, text in supply:
+                good = await self._single(row, text) and good
 
-        await _together([some() for _ in range(min(SINGLES_AT_ONCE, len(ready)))])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(SINGLES_AT_ONCE, len(ready))):
+                group.create_task(some())
         return good
 
     async def _parts(self, ready: Ready) -> list[bytes] | None:
         """The answers to rows in one request; None if it failed, or its answer is not one for each row."""
         session = self._session
-        body = row_body(self._mapping.join_bodies([body for _, body in ready]))
+        body = row_body(self._mapping.request([text for _, text in ready]))
         try:
             answered = await session.sender.send(body, self._tally)
         except AnswerError:
@@ -233,9 +229,9 @@ class _Rows:
         session = self._session
         parts = await self._parts(ready)
         session.one_row_only = parts is None
-        for number, (row, body) in enumerate(ready):
+        for number, (row, text) in enumerate(ready):
             try:
-                single = await self._answer(body)
+                single = await self._answer(text)
             except AnswerError as error:
                 self.answers.fail(row, str(error))
                 session.one_row_only = True
@@ -273,12 +269,3 @@ def _json_error(answer: bytes) -> str:
         return ""
     except (ValueError, RecursionError):
         return said
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    if len(work) == 1:
-        await work[0]
-        return
-    async with asyncio.TaskGroup() as group:
-        for one in work:
-            group.create_task(one)

@@ -279,12 +279,12 @@ def test_mapping__names_the_first_wrong_field_in_request_order() -> None:
 
 def test_mapping__joins_rows_in_the_array_of_the_request() -> None:
     mapping = Mapping(json.loads(IRIS_RULE))
-    bodies = [mapping.body(row.split(","), 1) for row in IRIS_ROWS]
+    texts = [mapping.row_text(row.split(","), 1) for row in IRIS_ROWS]
     assert mapping.takes_many_rows
-    assert json.loads(mapping.join_bodies(bodies)) == {
+    assert json.loads(mapping.request(texts)) == {
         "data": {"req_data": [json.loads(text)["data"]["req_data"][0] for text in IRIS_REQUEST]}
     }
-    assert mapping.join_bodies(bodies[:1]) == bodies[0]
+    assert mapping.request(texts[:1]) == mapping.body(IRIS_ROWS[0].split(","), 1)
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_mapping__does_not_join_rows_where_the_request_has_no_single_array_of_ro
     mapping = Mapping(rule)
     assert not mapping.takes_many_rows
     with pytest.raises(ValueError, match="no array of rows"):
-        mapping.join_bodies([b"{}"])
+        mapping.request(["{}", "{}"])
 
 
 # Properties
@@ -383,6 +383,7 @@ def test_mapping__joined_bodies_are_the_concatenated_lists_of_single_bodies(
         schema = {"type": "object", "properties": {name: schema}}
     mapping = Mapping(generate(schema))
     bodies = [mapping.body(cells, 1) for _, cells in rows]
+    joined = mapping.request([mapping.row_text(cells, 1) for _, cells in rows])
 
     def array_of(body: bytes) -> list[Any]:
         document = parsed(body)
@@ -390,8 +391,41 @@ def test_mapping__joined_bodies_are_the_concatenated_lists_of_single_bodies(
             ((_, document),) = document
         return list(document)
 
-    assert array_of(mapping.join_bodies(bodies)) == [row for body in bodies for row in array_of(body)]
-    assert len(array_of(mapping.join_bodies(bodies))) == len(rows)
+    assert array_of(joined) == [row for body in bodies for row in array_of(body)]
+    assert len(array_of(joined)) == len(rows)
+
+
+CELLS = st.one_of(
+    st.text(max_size=6), st.floats().map(str), st.integers().map(str),
+    st.sampled_from(["true", "false", "1", "0", "-0", "+1", "007", " 1", "1 ", "1e5", "1.0", "", "1\n2", "\n", "1\n",
+                     "%s", "NaN", "TRUE", "-1", "1.", "\u0661"]),
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(sorted(LEAVES)), min_size=0, max_size=3), st.data())
+def test_mapping__of_many_rows_at_once_is_that_of_each(kinds: list[str], data: st.DataObject) -> None:
+    fields = {f"f%{number}": {**leaf(kind), "index": number} for number, kind in enumerate(kinds)}
+    mapping = Mapping({"type": "object", "properties": {"%d": {"type": "array", "items": objects(**fields)}}})
+    rows = data.draw(st.lists(st.lists(CELLS, min_size=len(kinds), max_size=len(kinds) + 1), min_size=1, max_size=5))
+    many = mapping.row_texts(rows)
+    if many is not None:
+        assert many == [mapping.row_text(cells, 1) for cells in rows]
+    elif len(set(map(len, rows))) == 1:  # then a cell is not as JSON writes it
+        assert any(
+            kind != "string" and not as_json_writes_it(cells[number], kind)
+            for cells in rows
+            for number, kind in enumerate(kinds)
+        )
+
+
+def as_json_writes_it(cell: str, kind: str) -> bool:
+    try:
+        value = json.loads(cell, parse_int=str, parse_float=str)
+    except ValueError:
+        return False
+    if kind == "boolean":
+        return value in (True, False)
+    return value == cell and value not in ("-0", "NaN") and (kind == "number" or cell.lstrip("-").isdigit())
 
 
 @given(st.text(), st.sampled_from(sorted(LEAVES)))

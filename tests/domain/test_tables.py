@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.clients.tables import csv_rows, csv_text, plan_bytes, read_numbers, read_plan, read_report, report_bytes
+from tasks.clients.tables import (
+    Row,
+    RowReader,
+    csv_rows,
+    csv_text,
+    plan_bytes,
+    read_numbers,
+    read_plan,
+    read_report,
+    report_bytes,
+)
 from tasks.domain.errors import ContentError, RowError
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.mapping import Mapping
@@ -223,3 +234,29 @@ def test_report__without_outcomes_is_a_report() -> None:
     back, counted = read_report(report_bytes([], Tally()))
     assert back == []
     assert vars(counted) == vars(Tally())
+
+
+def batches(text: str, size: int, *, header: bool) -> list[Row]:
+    """All rows, read many at a time, as :func:`csv_rows` gives them."""
+    reader = RowReader(text, header=header)
+    found: list[Row] = []
+    while (batch := reader.take(size)) is not None:
+        assert 1 <= len(batch.cells) == len(batch.lines) <= size
+        numbers = range(batch.first, batch.first + len(batch.cells))
+        found += map(Row, numbers, batch.lines, batch.cells)
+    return found
+
+
+@given(
+    st.text(alphabet="a1 ,\"\r\n\u2028\x00\x0b", max_size=40) | st.text(alphabet="a1 ,\n", max_size=60),
+    st.integers(1, 5), st.booleans(),
+)  # fmt: skip
+def test_rows__read_many_at_a_time_are_the_same(text: str, size: int, header: bool) -> None:
+    try:
+        expected = list(csv_rows(text, header=header))
+    except ContentError as error:
+        with pytest.raises(ContentError, match=re.escape(str(error))):
+            RowReader(text, header=header).count()
+        return
+    assert RowReader(text, header=header).count() == len(expected)
+    assert batches(text, size, header=header) == expected

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from engine.runs import ROWS, Shard, local_items, make_run
 
-from tasks.clients.tables import Row
 from tasks.domain.rows_per_request import FIRST
 from tasks.engine.rows import TRIED_ROWS, Answers
 
@@ -199,18 +198,14 @@ def test_rows__whose_server_fails_the_joined_request_keep_their_single_answers(t
 # --- the lines of one item
 
 
-def row(number: int) -> Row:
-    return Row(number=number, line=number, cells=[])
-
-
 def test_answers__that_come_in_any_order_give_lines_in_row_order() -> None:
     answers = Answers()
     for number in (3, 1, 5, 2):
-        answers.add(row(number), b"%d" % number)
+        answers.add(number, b"%d" % number)
     assert answers.rows == 4
-    answers.fail(row(7), "seven")
-    answers.fail(row(4), "four")
-    answers.add(row(6), b"6")
+    answers.fail(7, "seven")
+    answers.fail(4, "four")
+    answers.add(6, b"6")
     assert answers.result() == b'1\n2\n3\n{"error": "four"}\n5\n6\n{"error": "seven"}\n'
     assert (answers.rows, answers.failed, answers.first_failure()) == (7, 2, "row 4: four")
 
@@ -224,7 +219,7 @@ def test_answers__without_any_row_are_empty() -> None:
 def test_answers__of_many_rows_are_each_there_once(step: int) -> None:
     answers = Answers()
     for number in range(100):
-        answers.add(row(number * step % 100 + 1), b"%d" % (number * step % 100 + 1))
+        answers.add(number * step % 100 + 1, b"%d" % (number * step % 100 + 1))
     assert answers.result().split() == [b"%d" % number for number in range(1, 101)]
 
 
