@@ -162,7 +162,7 @@ def _names(folder: str) -> Iterator[bytes]:
 
 
 def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
-    """The same names in order. A list of a million names would take 80 MB: sorted parts of it are packed, and merged."""
+    """The same names in order. A list of a million would take 80 MB: sorted parts of it are packed, and merged."""
     parts: list[list[bytes]] = []
     while part := [*itertools.islice(names, PART_NAMES)]:
         part.sort()

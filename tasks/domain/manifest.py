@@ -120,4 +120,3 @@ def read_output_line(raw: bytes) -> OutputLine:
     if result == "FAILED" and isinstance(message, str) and message:
         return OutputLine(source, message)
     raise ValueError("it is neither SUCCESSFUL with an inference-loc nor FAILED with an error_message")
-
