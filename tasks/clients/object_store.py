@@ -135,7 +135,8 @@ class Bucket:
     async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """An object in parts, visible only once it is complete; if ``chunks`` raises, the upload is given up."""
         try:
-            await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20)
+            # A slow storage must not have more of it waiting here than four parts.
+            await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20, max_concurrency=4)
         except (BaseError, OSError, ValueError) as error:
             raise explain(error) from None
 
