@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from obstore.store import S3Store
 
 from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.listing import PAGE_KEYS, Listing, Page, StartAfterIgnored
 from tasks.domain.credentials import Credentials
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
@@ -111,7 +113,7 @@ class Bucket:
         except (BaseError, OSError) as error:
             raise explain(error) from None
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def stream(self, key: str) -> AsyncGenerator[bytes]:
         """An object in chunks of some MiB."""
         if is_odd(key):
             yield await self._read_odd(key, None)
@@ -133,7 +135,8 @@ class Bucket:
     async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """An object in parts, visible only once it is complete; if ``chunks`` raises, the upload is given up."""
         try:
-            await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20)
+            # A slow storage must not have more of it waiting here than four parts.
+            await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20, max_concurrency=4)
         except (BaseError, OSError, ValueError) as error:
             raise explain(error) from None
 
@@ -151,42 +154,64 @@ class Bucket:
             return None
         raise explained
 
-    async def list(self, prefix: str) -> AsyncIterator[tuple[str, int]]:
+    async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int]]:
         """Key and size of every object below the folder ``prefix`` (all of the bucket for ""), sub-folders included.
 
-        Without folder placeholders (empty objects whose key ends in a slash), in name order.
+        Without folder placeholders (empty objects whose key ends in a slash), in name order. Big sub-folders are listed
+        at the same time, see :mod:`tasks.clients.listing`.
         """
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
-        last = None
-        empty: set[str] = set()
+        last = ""
+        empty: list[str] = []
         if self.name.endswith(_DIRECTORY_BUCKET):
             found = [one async for one in self._list_odd(folder, after=None)]
             for one in sorted(found):
                 yield one
             return
-        try:
-            async for chunk in obstore.list(self._store, folder or None, chunk_size=1000):
-                for meta in chunk:
-                    key, size = meta["path"], meta["size"]
-                    if not key.startswith(folder):
-                        continue
-                    if size == 0:
-                        # obstore drops the slash of a placeholder, so that it looks like an empty object, which may be
-                        # there besides, not always next to it.
-                        if key in empty or await self.size(key) != 0:
-                            continue
-                        empty.add(key)
-                    last = key
-                    yield key, size
-        except InvalidPathError:
-            odd = True
-        except (BaseError, OSError) as error:
-            raise explain(error) from None
-        else:
-            odd = False
-        if odd:
-            async for key, size in self._list_odd(folder, after=last):
-                yield key, size
+        fault: Exception | None = None
+        for pages in (Listing(self._pages, folder).pages(), self._one_by_one(folder)):
+            try:
+                async with aclosing(pages):
+                    async for page in pages:
+                        for key, size in page:
+                            if key <= last and fault is not None:
+                                continue
+                            if size == 0 and not await self._is_empty(key, empty):
+                                continue
+                            last = key
+                            yield key, size
+                return
+            except (InvalidPathError, StartAfterIgnored) as error:
+                fault = error
+            except (BaseError, OSError) as error:
+                raise explain(error) from None
+            if isinstance(fault, InvalidPathError):
+                break
+        async for key, size in self._list_odd(folder, after=last):
+            yield key, size
+
+    async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
+        """The pages of a folder, each asked for when it is wanted."""
+        async for found in obstore.list(self._store, folder or None, offset=after, chunk_size=PAGE_KEYS):
+            yield [one["path"] for one in found], [one["size"] for one in found]
+
+    async def _one_by_one(self, folder: str) -> AsyncGenerator[Sequence[tuple[str, int]]]:
+        async for keys, sizes in self._pages(folder, None):
+            yield [one for one in zip(keys, sizes, strict=True) if one[0].startswith(folder)]
+
+    async def _is_empty(self, key: str, empty: MutableSequence[str]) -> bool:
+        """Whether a key of size 0 is an object that was not told yet, and no placeholder.
+
+        obstore drops the slash of a placeholder, so that it looks like an empty object, which may be there besides, not
+        always next to it: but before any key that sorts behind the folder. ``empty`` are the empty objects whose
+        placeholder may still come.
+        """
+        while empty and not key.startswith(empty[-1]):
+            empty.pop()
+        if (empty and empty[-1] == key) or await self.size(key) != 0:
+            return False
+        empty.append(key)
+        return True
 
     async def top(self, prefix: str) -> Sequence[str]:
         """Names of the objects and folders directly below the folder ``prefix``."""

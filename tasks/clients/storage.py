@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from tasks.clients import local_files
@@ -46,7 +46,7 @@ class Storage:
             return await self._links.read(address.path, max_bytes)
         return await self.bucket(address).read(address.path, max_bytes)
 
-    async def stream(self, address: Address) -> AsyncIterator[bytes]:
+    async def stream(self, address: Address) -> AsyncGenerator[bytes]:
         """The bytes at an address in chunks of about one MiB."""
         if address.scheme == "local":
             try:
@@ -56,20 +56,30 @@ class Storage:
             except OSError as error:
                 raise local_files.explain(error) from None
         else:
-            async for chunk in self.bucket(address).stream(address.path):
-                yield chunk
+            async with aclosing(self.bucket(address).stream(address.path)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
-    async def lines(self, address: Address) -> AsyncIterator[bytes]:
-        """The lines of a file or object, without their ends; memory is bounded by the longest line."""
-        rest = b""
-        async for chunk in self.stream(address):
-            first, *others = chunk.split(b"\n")
-            rest += first
-            for other in others:
-                yield rest
-                rest = other
-        if rest:
-            yield rest
+    async def lines(self, address: Address, see: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes]:
+        """The lines of a file or object, without their ends; memory is bounded by the longest line.
+
+        ``see`` is shown every byte that was read, chunk by chunk: whoever digests a file needs no second reading.
+        """
+        begun: list[bytes] = []  # the pieces of a line that goes on in the next chunk
+        async with aclosing(self.stream(address)) as chunks:
+            async for chunk in chunks:
+                if see is not None:
+                    see(chunk)
+                *lines, rest = chunk.split(b"\n")
+                if lines and begun:
+                    lines[0] = b"".join((*begun, lines[0]))
+                    begun = []
+                for line in lines:
+                    yield line
+                if rest:
+                    begun.append(rest)
+        if begun:
+            yield b"".join(begun)
 
     async def is_file(self, address: Address) -> bool:
         """Whether a file or object is at this very address."""
@@ -91,7 +101,7 @@ class Storage:
             raise ObjectError("There is no such object.", missing=True)
         return size
 
-    async def list(self, folder: Address) -> AsyncIterator[tuple[str, int]]:
+    async def list(self, folder: Address) -> AsyncGenerator[tuple[str, int]]:
         """Path relative to ``folder``, and size, of every file below it, in name order (by the whole relative path)."""
         if folder.scheme == "local":
             try:
@@ -103,8 +113,9 @@ class Storage:
                 raise local_files.explain(error) from None
         else:
             start = len(f"{folder.path.rstrip('/')}/") if folder.path else 0
-            async for key, size in self.bucket(folder).list(folder.path):
-                yield key[start:], size
+            async with aclosing(self.bucket(folder).list(folder.path)) as found_keys:
+                async for key, size in found_keys:
+                    yield key[start:], size
 
     async def top(self, folder: Address) -> Sequence[str]:
         """Names directly below a folder; none if it does not exist."""

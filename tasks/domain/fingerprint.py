@@ -14,6 +14,7 @@ from tasks.domain.run import Run
 
 TEXT_SHOWN = 200
 """A longer text is kept as its beginning and its digest."""
+_INPUT_MANIFEST = "input manifest"
 WRITTEN_BY_SERVERS = (".pyc", ".log", ".pid")
 """Endings of files that a model server may write into its own package."""
 
@@ -44,6 +45,10 @@ class Fingerprint(BaseModel):
         expected = "cannot be resumed: what follows has changed. Put it back and resume again, or start a new run"
         return [Problem(f"run {task_id}", None, expected), *changed]
 
+    def with_manifest(self, described: str) -> Fingerprint:
+        """The same with an input manifest, described as below."""
+        return Fingerprint(fields={**self.fields, _INPUT_MANIFEST: described})
+
 
 def fingerprint(run: Run, package_files: str, package_code: str, input_manifest: str) -> Fingerprint:
     """The fingerprint of a validated run and of the files that it reads, each described by the functions below.
@@ -63,7 +68,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
         "mapping": "" if run.rule is None else shortened(json.dumps(run.rule, ensure_ascii=False)),
         "csv_header": service.csv_header,
         "input_path": service.input_path,
-        "input manifest": input_manifest,
+        _INPUT_MANIFEST: input_manifest,
         "output_path": run.output,
         "result_folder": service.result_folder,
     }
@@ -78,6 +83,22 @@ def described(data: bytes) -> str:
 def described_by(size: int, digest: str) -> str:
     """As :func:`described`, of bytes that were counted and digested piece by piece."""
     return f"{size:,} bytes, sha256 {digest[:16]}"
+
+
+class Digest:
+    """Bytes that are counted and digested piece by piece while somebody reads them; ``str`` describes them."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._digest = hashlib.sha256()
+
+    def add(self, piece: bytes) -> None:
+        """The next bytes."""
+        self._size += len(piece)
+        self._digest.update(piece)
+
+    def __str__(self) -> str:
+        return described_by(self._size, self._digest.hexdigest())
 
 
 def listed(files: Iterable[tuple[str, int]]) -> str:

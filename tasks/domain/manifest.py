@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from json.encoder import encode_basestring as _text  # what json.dumps(ensure_ascii=False) does with a text
 from typing import Any, NamedTuple
 
 MANIFEST_SUFFIX = ".manifest"
@@ -66,7 +67,8 @@ def _entry(value: Any, text: str, number: int) -> Entry:
     if not isinstance(source, str) or not source.strip():
         return _unreadable(text, number, "it has no source that is a text")
     try:
-        source.encode()
+        if not source.isascii():
+            source.encode()
     except UnicodeEncodeError:
         return _unreadable(text, number, "its source has half a surrogate pair")
     return Entry(source, "")
@@ -118,7 +120,3 @@ def read_output_line(raw: bytes) -> OutputLine:
     if result == "FAILED" and isinstance(message, str) and message:
         return OutputLine(source, message)
     raise ValueError("it is neither SUCCESSFUL with an inference-loc nor FAILED with an error_message")
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
 from tasks.domain.errors import StorageError
-from tasks.domain.fingerprint import Fingerprint, described_by, fingerprint, listed, together
+from tasks.domain.fingerprint import Digest, Fingerprint, fingerprint, listed, together
 from tasks.domain.manifest import MANIFEST_SUFFIX
 from tasks.domain.package import BOOT_FILE, CUSTOM_SERVICE, REQUIREMENTS
 from tasks.domain.paths import Address, parse_address, redact
@@ -18,8 +17,11 @@ _CODE = (CUSTOM_SERVICE, BOOT_FILE, REQUIREMENTS)
 _MAX_CODE_BYTES = 4 << 20
 
 
-async def fingerprint_of(run: Run, storage: Storage) -> Fingerprint:
-    """The fingerprint of a run as everything is now. Raises StorageError if package or manifest cannot be read."""
+async def fingerprint_of(run: Run, storage: Storage, *, with_manifest: bool = True) -> Fingerprint:
+    """The fingerprint of a run as everything is now. Raises StorageError if package or manifest cannot be read.
+
+    Without the input manifest for whoever reads that anyhow, and describes it by :meth:`Fingerprint.with_manifest`.
+    """
     source = parse_address(run.service.input_path)
     try:
         files = code = ""
@@ -27,7 +29,7 @@ async def fingerprint_of(run: Run, storage: Storage) -> Fingerprint:
             folder = parse_address(run.package)
             files = listed([one async for one in storage.list(folder)])
             code = together(await _code(storage, folder))
-        manifest = await _digest(storage, source) if is_manifest(source) else ""
+        manifest = await _digest(storage, source) if with_manifest and is_manifest(source) else ""
     except ObjectError as error:
         shown = redact(f"{run.package or ''} or {run.service.input_path}".removeprefix(" or "))
         raise StorageError(f"{shown} cannot be read: {error.cause}") from None
@@ -54,8 +56,7 @@ async def _code(storage: Storage, folder: Address) -> dict[str, bytes]:
 
 
 async def _digest(storage: Storage, source: Address) -> str:
-    size, digest = 0, hashlib.sha256()
+    digest = Digest()
     async for chunk in storage.stream(source):
-        size += len(chunk)
-        digest.update(chunk)
-    return described_by(size, digest.hexdigest())
+        digest.add(chunk)
+    return str(digest)

@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 
 from pydantic import ValidationError
 
@@ -15,12 +15,13 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import plan_bytes
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
-from tasks.domain.fingerprint import Fingerprint
+from tasks.domain.fingerprint import Digest, Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped
 from tasks.domain.shard import Bounds, Cutter
+from tasks.domain.used_names import UsedNames
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
@@ -49,18 +50,20 @@ async def first_file(storage: Storage, source: Address) -> None:
     if is_manifest(source):
         if not await storage.is_file(source):
             raise ObjectError("there is no such input manifest", missing=True)
-        async for _ in storage.stream(source):
-            return
+        async with aclosing(storage.stream(source)) as chunks:
+            async for _ in chunks:
+                return
         raise ObjectError("the input manifest is empty")
     if await storage.is_file(source):
         return
     if source.scheme == "local" and not os.path.isdir(source.path):
         raise ObjectError("there is no such folder or file", missing=True)
     skipped = 0
-    async for relative, _ in storage.list(source):
-        if not is_passed_over(relative):
-            return
-        skipped += 1
+    async with aclosing(storage.list(source)) as files:
+        async for relative, _ in files:
+            if not is_passed_over(relative):
+                return
+            skipped += 1
     hidden = f" ({skipped} hidden files, _SUCCESS and manifests do not count)" if skipped else ""
     raise ObjectError(f"there is no file in this folder{hidden}")
 
@@ -69,6 +72,8 @@ class Planner:
     """Turns an input path into items, in order; with ``failed_of`` those that are FAILED in that output manifest.
 
     ``warnings``, and ``passed`` (the lines of that manifest that are not FAILED), grow while :meth:`items` runs.
+    ``manifest`` describes, once it has ended, the input manifest that it has read (else it is empty): those very bytes,
+    whatever becomes of the file meanwhile.
     """
 
     def __init__(self, storage: Storage, source: Address, failed_of: Address | None = None) -> None:
@@ -76,75 +81,75 @@ class Planner:
         self._source = source
         self._failed_of = failed_of
         self.passed = 0
+        self.manifest = ""
         self.warnings: list[str] = []
 
-    async def items(self) -> AsyncIterator[Item]:
+    def items(self) -> AsyncGenerator[Item]:
         """Every item of the input, in input order. Raises ObjectError if the input cannot be read."""
-        source = self._source
+        named = is_manifest(self._source)
         if self._failed_of is not None:
-            earlier = EarlierManifest(self._storage, self._failed_of)
-            async for item in self._of_earlier_run(earlier, is_manifest(source)):
-                yield item
-        elif is_manifest(source):
-            async for item in self._of_manifest():
-                yield item
-        elif await self._storage.is_file(source):
+            return self._of_earlier_run(EarlierManifest(self._storage, self._failed_of), named)
+        return self._of_manifest() if named else self._of_file_or_folder()
+
+    async def _of_file_or_folder(self) -> AsyncGenerator[Item]:
+        source = self._source
+        if await self._storage.is_file(source):
             size = await self._storage.size(source)
             yield Item(0, str(source), str(source), size, result_name(source.name), "")
-        else:
-            async for item in self._of_folder():
-                yield item
-
-    async def _of_folder(self) -> AsyncIterator[Item]:
-        base = f"{str(self._source).rstrip('/')}/" if self._source.path else str(self._source)
+            return
+        base = f"{str(source).rstrip('/')}/" if source.path else str(source)
         number = manifests = 0
-        async for relative, size in self._storage.list(self._source):
-            if is_passed_over(relative):
-                manifests += relative.endswith(MANIFEST_SUFFIX)
-                continue
-            address = base + relative
-            try:
-                address.encode()
-            except UnicodeEncodeError:
-                shown = address.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-                error = str(DownloadError(NAME_NOT_UTF8))
-                yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
-            else:
-                yield Item(number, address, address, size, result_name(relative), "")
-            number += 1
+        async with aclosing(self._storage.list(source)) as files:
+            async for relative, size in files:
+                if is_passed_over(relative):
+                    manifests += relative.endswith(MANIFEST_SUFFIX)
+                    continue
+                address = base + relative
+                try:
+                    address.encode()
+                except UnicodeEncodeError:
+                    shown = address.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+                    error = str(DownloadError(NAME_NOT_UTF8))
+                    yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
+                else:
+                    yield Item(number, address, address, size, result_name(relative), "")
+                number += 1
         if manifests:
             self.warnings.append(
                 f"{manifests} manifest{'s' if manifests > 1 else ''} inside the input folder passed over; "
                 "to use one, give it as the input path"
             )
 
-    async def _of_manifest(self) -> AsyncIterator[Item]:
+    async def _of_manifest(self) -> AsyncGenerator[Item]:
         local = self._source.scheme == "local"
         base = os.path.dirname(self._source.path) if local else None
-        used: set[int] = set()  # hashes of all result names so far: some 100 bytes an item
+        used, digest = UsedNames(), Digest()
         number = line = 0
-        async for raw in self._storage.lines(self._source):
-            line += 1
-            for entry in read_line(raw, line):
-                yield _item(entry, number, base, used)
-                number += 1
+        async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
+            async for raw in lines:
+                line += 1
+                for entry in read_line(raw, line):
+                    yield _item(entry, number, base, used)
+                    number += 1
+        self.manifest = str(digest)
 
-    async def _of_earlier_run(self, earlier: EarlierManifest, named: bool) -> AsyncIterator[Item]:
+    async def _of_earlier_run(self, earlier: EarlierManifest, named: bool) -> AsyncGenerator[Item]:
         local = self._source.scheme == "local"
         base = (os.path.dirname(self._source.path) if named else self._source.path) if local else None
-        used: set[int] = set()
+        used = UsedNames()
         number = 0
-        async for _, line in earlier.lines():
-            if not line.message:
-                self.passed += 1
-                continue
-            # What could not be read then is not read as a name now.
-            entry = Entry(line.source, "" if line.has_source else line.message)
-            yield _item(entry, number, base, used, None if named else self._source)
-            number += 1
+        async with aclosing(earlier.lines()) as lines:
+            async for _, line in lines:
+                if not line.message:
+                    self.passed += 1
+                    continue
+                # What could not be read then is not read as a name now.
+                entry = Entry(line.source, "" if line.has_source else line.message)
+                yield _item(entry, number, base, used, None if named else self._source)
+                number += 1
 
 
-def _item(entry: Entry, number: int, base: str | None, used: set[int], folder: Address | None = None) -> Item:
+def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: Address | None = None) -> Item:
     """The item of an entry; its result file keeps the sub-folders that it has below ``folder``."""
     error, address, size = entry.error, "", UNKNOWN_SIZE
     name = ""
@@ -168,10 +173,9 @@ def _item(entry: Entry, number: int, base: str | None, used: set[int], folder: A
             error = str(DownloadError(f"{said[:1].upper()}{said[1:]}."))
     name = name or f"item-{number}"
     result = result_name(name)
-    while hash(result) in used:  # also the changed name may be somebody's
+    while not used.take(result):  # also the changed name may be somebody's
         result = result_name(name, number)
         name = f"{name}~{number}"
-    used.add(hash(result))
     return Item(number, entry.source, address, size, result, error)
 
 
@@ -215,24 +219,28 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     if (published := await published_result(run, storage, output)) is not None:
         await _give_up(output)
         return Plan(items=published.items, bytes=0, unknown_sizes=0, shards=(), published=published)
-    now = await fingerprint_of(run, storage)
     if (stored := await stored_plan(output)) is not None:
+        now = await fingerprint_of(run, storage)
         if changed := Fingerprint(fields=stored.fingerprint).changes(now, run.task_id):
             raise SpecificationError(changed)
         return stored
+    # The input manifest is read once, and what is kept of it describes what was planned. (That of a run that tries
+    # FAILED items again is not read for its items.)
+    now = await fingerprint_of(run, storage, with_manifest=run.failed_of is not None)
     started = time.monotonic()
     planner = Planner(storage, parse_address(run.service.input_path), run.failed_of)
     source = run.service.failed_of or run.service.input_path
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
     try:
         await output.make()
-        async for item in planner.items():
-            if progress.stop_requested:
-                await _give_up(output)
-                raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
-            if (full := cutter.add(item)) is not None:
-                await output.write(f"{scratch}/{full[0].plan_name}", plan_bytes(full[1]))
-                await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
+        async with aclosing(planner.items()) as items:
+            async for item in items:
+                if progress.stop_requested:
+                    await _give_up(output)
+                    raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
+                if (full := cutter.add(item)) is not None:
+                    await output.write(f"{scratch}/{full[0].plan_name}", plan_bytes(full[1]))
+                    await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
         if (last := cutter.end()) is not None:
             await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
     except asyncio.CancelledError:
@@ -249,7 +257,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
         items=cutter.items, bytes=cutter.bytes, kept=planner.passed if run.service.merge else 0,
         unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
         warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
-        fingerprint=now.fields,
+        fingerprint=(now.with_manifest(planner.manifest) if planner.manifest else now).fields,
     )  # fmt: skip
     try:
         await output.write(f"{scratch}/{PLAN_NAME}", plan.model_dump_json().encode())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tasks.domain.fingerprint import Fingerprint, fingerprint, listed, shortened, together
+from tasks.domain.fingerprint import Digest, Fingerprint, described, fingerprint, listed, shortened, together
 from tasks.domain.package import PackageConfig
 from tasks.domain.pool import Flavor
 from tasks.domain.run import Run
@@ -97,3 +99,15 @@ def test_text__that_is_long_is_its_beginning_and_its_digest() -> None:
     assert shortened("short") == "short"
     assert len(shortened("x" * 10_000)) < 200
     assert shortened("x" * 10_000 + "a") != shortened("x" * 10_000 + "b")
+
+
+@given(st.lists(st.binary()))
+def test_digest__of_pieces_describes_the_whole(pieces: list[bytes]) -> None:
+    digest = Digest()
+    for piece in pieces:
+        digest.add(piece)
+    assert str(digest) == described(b"".join(pieces))
+
+
+def test_fingerprint__takes_the_manifest_that_was_planned() -> None:
+    assert made(manifest="").with_manifest("9 bytes") == made(manifest="9 bytes")

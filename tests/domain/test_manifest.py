@@ -170,6 +170,13 @@ def test_manifest__writes_the_documents_own_lines_to_the_letter() -> None:
     )
 
 
+@given(st.text(), st.text())
+def test_manifest__writes_text_as_json_does(source: str, other: str) -> None:
+    first, second = (json.dumps(text, ensure_ascii=False) for text in (source, other))
+    assert successful_line(source, other) == f'{{"source": {first},"result":"SUCCESSFUL","inference-loc": {second}}}\n'
+    assert failed_line(source, other) == f'{{"source": {first},"result":"FAILED","error_message": {second}}}\n'
+
+
 def test_manifest__writes_text_of_any_script_as_it_is_and_escapes_what_json_must() -> None:
     assert failed_line("s3://b/größe 日本.jpg", 'say "no"\nagain') == (
         '{"source": "s3://b/größe 日本.jpg","result":"FAILED","error_message": "say \\"no\\"\\nagain"}\n'

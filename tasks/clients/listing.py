@@ -1,0 +1,162 @@
+"""Listing a big folder of an object storage: several sub-folders at once, in name order all the same.
+
+A storage tells one page of names after the other, and each page costs a round trip. What can be asked for at the same
+time are names below other prefixes: once a whole page lies in one sub-folder, that one is big. Its lister goes on in
+it, and another one begins right behind it. A folder without sub-folders is listed page by page: there is no other way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+PAGE_KEYS = 1000
+"""Keys of a page, as every S3 server has them at most."""
+PAGES_AHEAD = 128
+"""Pages that wait for their turn, of the next part; half as many of the one behind it, and so on: some 10 MB in all."""
+PARTS_AT_ONCE = 16
+LEVELS_AT_ONCE = 4
+"""Folders within folders that get a part of their own because of one page."""
+
+_LAST = "\U0010ffff"  # no name is likely to begin with it, and none sorts behind those that do
+
+Page = tuple[Sequence[str], Sequence[int]]
+"""Keys, and their sizes in bytes."""
+
+
+class StartAfterIgnored(Exception):
+    """The storage does not begin behind the folder that it is told, so all can only be listed from its beginning."""
+
+
+@dataclass(eq=False, slots=True)
+class _Part:
+    """The keys below ``folder`` behind those below ``passed``, until they leave ``within``."""
+
+    folder: str
+    within: str
+    passed: str = ""
+    pages: deque[tuple[str, array[int]]] = field(default_factory=deque)
+    task: asyncio.Task[None] | None = None
+    error: Exception | None = None
+    ended: bool = False
+
+
+class Listing:
+    """One listing of a folder: ``folder`` is empty or ends in a slash.
+
+    ``ask(folder, after)`` has the pages of a folder from behind the key ``after`` on (None: from its beginning), keys
+    in name order, and asks for one only when it is wanted. Of a folder of one page, one page is asked for; and nothing
+    is asked for ahead before the first page has been used up.
+    """
+
+    def __init__(
+        self, ask: Callable[[str, str | None], AsyncGenerator[Page]], folder: str, page_keys: int = PAGE_KEYS
+    ) -> None:
+        self._ask = ask
+        self._page_keys = page_keys
+        self._parts = [_Part(folder, folder)]  # in name order; the first is being used up
+        self._moved = asyncio.Condition()
+        self._goes_on = False
+
+    async def pages(self) -> AsyncGenerator[Sequence[tuple[str, int]]]:
+        """Every key, with its size, page by page. Raises what ``ask`` raises, in its turn, and StartAfterIgnored."""
+        try:
+            while self._parts:
+                first = self._parts[0]
+                self._start()
+                await self._wait(lambda: bool(self._parts[0].pages) or self._parts[0].ended)
+                if first.pages:
+                    keys, sizes = first.pages[0]
+                    yield [*zip(keys.split("\0"), sizes, strict=True)]
+                    first.pages.popleft()
+                    self._goes_on = True
+                elif first.error is not None:
+                    raise first.error
+                else:
+                    del self._parts[0]
+                await self._has_moved()
+        finally:
+            tasks = [part.task for part in self._parts if part.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self) -> None:
+        """Start the listers that are next; that of the first part in any case, since all others wait for it."""
+        running = sum(part.task is not None for part in self._parts)
+        for at, part in enumerate(self._parts):
+            if part.task is None and (at == 0 or (self._goes_on and running < PARTS_AT_ONCE)):
+                part.task = asyncio.create_task(self._list(part))
+                running += 1
+
+    async def _wait(self, condition: Callable[[], bool]) -> None:
+        async with self._moved:
+            await self._moved.wait_for(condition)
+
+    async def _has_moved(self) -> None:
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def _list(self, part: _Part) -> None:
+        after = part.passed + _LAST if part.passed else None
+        try:
+            async with aclosing(self._ask(part.folder, after)) as pages:
+                begun = False
+                async for keys, sizes in pages:
+                    if (
+                        not begun
+                        and keys
+                        and part.passed
+                        and (keys[0] <= part.passed or keys[0].startswith(part.passed))
+                    ):
+                        raise StartAfterIgnored
+                    begun = True
+                    if self._take(part, keys, sizes):
+                        break
+                    await self._has_moved()
+                    await self._wait(lambda: self._may_go_on(part))
+        except Exception as error:
+            part.error = error
+        part.ended = True
+        await self._has_moved()
+
+    def _may_go_on(self, part: _Part) -> bool:
+        return self._goes_on and len(part.pages) < max(2, PAGES_AHEAD >> min(30, self._parts.index(part)))
+
+    def _take(self, part: _Part, keys: Sequence[str], sizes: Sequence[int]) -> bool:
+        """Keep a page until it is its turn; whether the part has ended with it."""
+        if not keys:
+            return False
+        within = part.within
+        ended = keys[-1] > within and not keys[-1].startswith(within)
+        if ended or not keys[0].startswith(within):
+            kept = [(key, size) for key, size in zip(keys, sizes, strict=True) if key.startswith(within)]
+            own_keys, own_sizes = [key for key, _ in kept], [size for _, size in kept]
+        else:
+            own_keys, own_sizes = [*keys], [*sizes]
+        if own_keys:
+            # (A key with a NUL cannot be: no XML has one.) Packed, a page takes a third.
+            part.pages.append(("\0".join(own_keys), array("q", own_sizes)))
+        if not ended and 2 < self._page_keys <= len(keys):
+            self._split(part, keys[1], keys[-1])  # the first key may be the folder's own placeholder
+        return ended
+
+    def _split(self, part: _Part, first: str, last: str) -> None:
+        """Go on only in the folder that these keys share, which is big, and have what is behind it listed by others."""
+        levels = [part.within]
+        while len(levels) <= LEVELS_AT_ONCE and (end := first.find("/", len(levels[-1])) + 1):
+            if not last.startswith(first[:end]):
+                break
+            levels.append(first[:end])
+        if len(levels) == 1:
+            return
+        part.within = levels[-1]
+        at = self._parts.index(part) + 1
+        self._parts[at:at] = [_Part(folder, folder, passed) for folder, passed in reversed([*pairwise(levels)])]
+        if self._goes_on:
+            self._start()

@@ -1,0 +1,55 @@
+"""The names that are taken already, in 12 to 24 bytes a name, however long it is."""
+
+from __future__ import annotations
+
+from array import array
+
+_SLOTS = 1 << 10
+_WORD = (1 << 64) - 1
+
+
+class UsedNames:
+    """Tells for each name whether it was taken before.
+
+    Only hashes of 64 bits are kept, in a table with open addressing: a set of them would take some 70 bytes a name. A
+    name that was taken is never called free. Two names of one hash are one for it, so that the second is called taken:
+    once in ten million runs of a million items. Nobody can provoke it, since Python's hashes differ by process.
+    """
+
+    def __init__(self) -> None:
+        self._table = array("Q", [0]) * _SLOTS  # 0: nothing is here
+        self._names = 0
+
+    def __len__(self) -> int:
+        return self._names
+
+    def take(self, name: str) -> bool:
+        """Take a name; False if it was taken."""
+        return self.take_hash(hash(name))
+
+    def take_hash(self, number: int) -> bool:
+        """As :meth:`take`, of a name's hash: of any number its last 64 bits, and 0 counts as 1."""
+        word = number & _WORD or 1
+        table = self._table
+        mask = len(table) - 1
+        slot = word & mask
+        while held := table[slot]:
+            if held == word:
+                return False
+            slot = (slot + 1) & mask
+        table[slot] = word
+        self._names += 1
+        if self._names * 3 > mask * 2:
+            self._grow()
+        return True
+
+    def _grow(self) -> None:
+        grown = array("Q", [0]) * (2 * len(self._table))
+        mask = len(grown) - 1
+        for word in self._table:
+            if word:
+                slot = word & mask
+                while grown[slot]:
+                    slot = (slot + 1) & mask
+                grown[slot] = word
+        self._table = grown
