@@ -10,8 +10,8 @@ A file `case_*.py` holds the cases of one subject, and the hand-written floors t
     if __name__ == "__main__":
         program(CASES, FLOORS)
 
-`python case_files.py [options of bench.py]` runs its cases; `python case_files.py floor local ARGUMENTS` runs a floor in
-this process and prints its figures, so that floors are measured as bare as they are: what this module imports is all
+`python case_files.py [options of bench.py]` runs its cases; `python case_files.py floor local ARGUMENTS` runs a floor
+in this process and prints its figures, so that floors are measured as bare as they are: what this module imports is all
 that is imported beside them. `peers.py` may have the same `CASES`, or a function `cases()` that returns them; bench.py
 takes them in if the file is there.
 """
