@@ -148,10 +148,13 @@ class Room:
 
     # -- contestants --------------------------------------------------------------------------------------------------
 
+    def client(self, file: str, name: str, *arguments: str) -> Figures:
+        """The figures of a function of a file of cases that stands in its FLOORS."""
+        return self.run([sys.executable, str(Path(file).resolve()), "floor", name, *arguments])
+
     def floor(self, file: str, name: str, source: str, output: str, *more: str) -> Figures:
-        """The figures of a hand-written floor of a file of cases, with the number of its result files."""
-        figures = self.run([sys.executable, str(HERE / Path(file).name), "floor", name, source, output, *more])
-        return figures | {"results": self.results(output)}
+        """The figures of a hand-written floor, with the number of its result files."""
+        return self.client(file, name, source, output, *more) | {"results": self.results(output)}
 
     def thresher(self, source: str, output: str, model: str, **fields: Any) -> Figures:
         """The figures of one run of the product on the running Prefect server: those of the inference phase.
