@@ -11,7 +11,7 @@ from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
-from tasks.as_deployed import not_as_deployed
+from tasks.as_deployed import not_as_deployed, own_flow_run
 from tasks.blocks import check_references, storage_credentials
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
@@ -59,7 +59,8 @@ async def validate(service: BatchService) -> Run:
 
 async def _pools() -> dict[str, Pool] | None:
     """The pools of the server for the run of a deployed service; None, the administrator's files, for others."""
-    if runtime.deployment.id is None:
+    own = own_flow_run()
+    if own is None or own.deployment_id is None:
         return None
     async with get_client() as client:
         return await server_pools(client)
