@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from deployments.live import LiveProgress
+from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import validate_service
@@ -46,7 +47,8 @@ def run_service(
         try:
             for name in ("prefect", "EventsWorker"):
                 logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
-            start_server()
+            with importing():
+                start_server()
             # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
             result = LoopThread("thresher-flow").run_blocking(_run(service, fields, resume))
         except KeyboardInterrupt:
@@ -116,13 +118,14 @@ async def _resumed(
 
 async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
     # Importing Prefect takes a second: only those commands pay it that need it.
-    import httpx
-    from prefect.context import AsyncClientContext, SyncClientContext
-    from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
-    from prefect.flow_engine import run_flow_async
-    from prefect.settings import PREFECT_API_URL
+    with importing():
+        import httpx
+        from prefect.context import AsyncClientContext, SyncClientContext
+        from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
+        from prefect.flow_engine import run_flow_async
+        from prefect.settings import PREFECT_API_URL
 
-    from flows.batch_service import batch_service
+        from flows.batch_service import batch_service
 
     try:
         async with AsyncExitStack() as stack:
