@@ -16,6 +16,7 @@ from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import validate_service
+from tasks.clients.process_identity import own_start
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
@@ -126,6 +127,7 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         from prefect.settings import PREFECT_API_URL
 
         from flows.batch_service import batch_service
+        from tasks.starting import begin_command
 
     try:
         async with AsyncExitStack() as stack:
@@ -135,6 +137,7 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
                 client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
             except RuntimeError as error:
                 raise RunError(f"The Prefect server is of no use: {redact(str(error))}") from None
+            begin_command(own_start())
             if resume is None:
                 result: Any = await batch_service(service)
             else:

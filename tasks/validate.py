@@ -54,7 +54,8 @@ async def validate(service: BatchService) -> Run:
     await check_references(service.environment)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
-    return run.model_copy(update={"deadline_at": deadline_at})
+    times = {"start_seconds": progress.start_seconds, "validate_seconds": time.time() - progress.flow_began_at}
+    return run.model_copy(update={"deadline_at": deadline_at, **times})
 
 
 async def _pools() -> dict[str, Pool] | None:
