@@ -13,7 +13,8 @@ from tasks.engine.progress import Progress
 
 
 def test_start__is_counted_from_the_command_for_its_first_run_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    state: Any = SimpleNamespace(timestamp=SimpleNamespace(timestamp=lambda: time.time() - 5))
+    began = time.time() - 5
+    state: Any = SimpleNamespace(timestamp=SimpleNamespace(timestamp=lambda: began))
     monkeypatch.setattr(starting, "own_flow_run", lambda: SimpleNamespace(state=state))
     starting.begin_command(time.time() - 100)
     first, again = Progress(), Progress()
