@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from prefect import unmapped
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -24,7 +22,6 @@ from tasks.validate import validate
     flow_run_name="{service.name}",
     task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE),
     persist_result=False,
-    result_storage=Path(),  # nothing is kept there: without one, Prefect would ask its server for one, twice
 )
 @stoppable
 async def batch_service(service: BatchService) -> RunResult:

@@ -27,6 +27,7 @@ OF_A_RUN = {
     ("PATCH", "/flow_runs/{id}"): 1,  # its name
     ("POST", "/flow_runs/{id}/set_state"): 2,  # Running, and how it ended
     ("POST", "/artifacts/"): 2,  # progress and summary
+    ("GET", "/admin/storage"): 2,  # where results would be kept: Prefect asks, though none are
 }
 OF_A_CLIENT = {("GET", "/admin/version"), ("GET", "/csrf-token"), ("GET", "/flows/{id}"), ("GET", "/events/in")}
 """What Prefect's clients ask when they connect: that of the command, and that of the worker that sends its events."""
