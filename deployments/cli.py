@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 
-from cyclopts import App, CycloptsError
+from deployments.startup import end_without_searching, importing
 
-from deployments.commands import models, pools, running, services, stack
-from deployments.commands.output import say
-from deployments.stopping import stop_on_signals
-from tasks.domain.errors import SpecificationError, ThresherError
+with importing():
+    from cyclopts import App, CycloptsError
+
+    from deployments.commands import models, pools, running, services, stack
+    from deployments.commands.output import say
+    from deployments.stopping import stop_on_signals
+    from tasks.domain.errors import SpecificationError, ThresherError
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("thresher")
+
 
 app = App(
     name="thresher",
+    help_format="plaintext",  # a reader of Markdown takes a while to import; only commands have longer texts
     help="Batch inference services on Prefect: every input file gets one result file and one manifest line.",
-    version=lambda: version("thresher"),
+    version=_version,
     suppress_keyboard_interrupt=False,  # main() says what a stopped run has left behind
     help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
     "2 the specification or the call is wrong.",
 )
-app.command(running.run)
-app.command(running.validate)
-app.command(stack.up)
+app.command(running.run, help_format="markdown")
+app.command(running.validate, help_format="markdown")
+app.command(stack.up, help_format="markdown")
 services.register(app)
 app.command(pools.app)
 app.command(models.app)
@@ -41,4 +51,5 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as stopped:
         say(str(stopped) or "Stopped before the end.")
         code = 1
+    end_without_searching()
     sys.exit(code if isinstance(code, int) else 0)

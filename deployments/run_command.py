@@ -6,14 +6,17 @@ import logging
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from deployments.live import LiveProgress
+from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import validate_service
+from tasks.clients.process_identity import own_start
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.run import RunFailed, RunResult
@@ -45,7 +48,8 @@ def run_service(
         try:
             for name in ("prefect", "EventsWorker"):
                 logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
-            start_server()
+            with importing():
+                start_server()
             # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
             result = LoopThread("thresher-flow").run_blocking(_run(service, fields, resume))
         except KeyboardInterrupt:
@@ -115,29 +119,32 @@ async def _resumed(
 
 async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
     # Importing Prefect takes a second: only those commands pay it that need it.
-    import httpx
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
-    from prefect.flow_engine import run_flow_async
-    from prefect.settings import PREFECT_API_URL
+    with importing():
+        import httpx
+        from prefect.context import AsyncClientContext, SyncClientContext
+        from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
+        from prefect.flow_engine import run_flow_async
+        from prefect.settings import PREFECT_API_URL
 
-    from flows.batch_service import batch_service
+        from flows.batch_service import batch_service
+        from tasks.starting import begin_command
 
     try:
-        async with get_client() as client:
+        async with AsyncExitStack() as stack:
+            # One client of each kind for all of the run: each costs 30 ms, and connections of its own.
             try:
-                await client.raise_for_api_version_mismatch()
+                stack.enter_context(SyncClientContext.get_or_create())
+                client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
             except RuntimeError as error:
                 raise RunError(f"The Prefect server is of no use: {redact(str(error))}") from None
-            flow_run = None
-            if resume is not None:
+            begin_command(own_start())
+            if resume is None:
+                result: Any = await batch_service(service)
+            else:
                 flow_run, service = await _resumed(client, resume, fields, service)
-        if flow_run is None:
-            result: Any = await batch_service(service)
-        else:
-            result = await run_flow_async(batch_service, flow_run, {"service": service})
-        assert isinstance(result, RunResult)
-        return result
+                result = await run_flow_async(batch_service, flow_run, {"service": service})
+            assert isinstance(result, RunResult)
+            return result
     except RunFailed as failed:
         return failed.result
     except CancelledRun as stopped:

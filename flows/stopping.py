@@ -23,6 +23,7 @@ from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
 from tasks.reporting import Reporter
+from tasks.starting import note_start
 
 P = ParamSpec("P")
 
@@ -42,6 +43,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
     async def stopped_in_order(*arguments: P.args, **named: P.kwargs) -> RunResult | State[RunResult]:
         task_id = str(runtime.flow_run.id)
         forget(task_id)  # a run that Prefect tries again in the same process counts from the beginning
+        note_start(progress_of(task_id))
         async with get_client() as client:
             stop = partial(_stop_if_told, client, task_id)
             reporter = Reporter(client, task_id)

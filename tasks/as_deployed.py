@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
-from prefect import runtime
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
 
 from tasks.domain.errors import Problem
 from tasks.domain.relative_paths import relative_paths
@@ -52,6 +53,15 @@ async def log_output_kept(
     return [Problem("runtime_log_output", False, expected)]
 
 
+def own_flow_run() -> FlowRun | None:
+    """The flow run of the code that asks, as it was when it began; None outside of one.
+
+    Prefect's ``runtime.deployment`` asks its server, in another thread, about each run that has no deployment.
+    """
+    context = FlowRunContext.get()
+    return None if context is None else context.flow_run
+
+
 async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> list[Problem]:
     """Every problem of this process's run with the service that it is a run of; none for a run without one.
 
@@ -59,12 +69,14 @@ async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> li
 
     The user interface and Prefect's own clients start runs without asking Thresher, and change what they like.
     """
-    if (deployment_id := runtime.deployment.id) is None:
+    own = own_flow_run()
+    if own is None or own.deployment_id is None:
         return []
     fields = service.model_dump(by_alias=True)
     async with get_client() as client:
-        deployment = await client.read_deployment(deployment_id)
-        flow_run = await client.read_flow_run(UUID(runtime.flow_run.id))
+        deployment, flow_run = await asyncio.gather(
+            client.read_deployment(own.deployment_id), client.read_flow_run(own.id)
+        )
         deployed = dict((deployment.parameters or {}).get("service") or {})
         problems = fixed_fields(deployment.name, deployment.work_pool_name, fields) + relative_paths(fields)
         if not in_pods:

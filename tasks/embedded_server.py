@@ -26,11 +26,15 @@ def start_server() -> None:
 
     Before there is an event loop, which would hear Ctrl-C only once the server is up. Raises RunError.
     """
-    from prefect.client.orchestration import get_client
-
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     spare_loopback()
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    from prefect.client.orchestration import get_client
+
     up = threading.Event()
 
     def guard() -> None:

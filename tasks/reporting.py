@@ -51,9 +51,9 @@ class Reporter:
         """Tell the server, and ``look`` what the server says, every few seconds until cancelled."""
         while True:
             await asyncio.shield(self.tell())  # a word that is cut off would be said twice
+            await asyncio.sleep(REPORT_SECONDS)
             with suppress(httpx.HTTPError, PrefectException):
                 await look()
-            await asyncio.sleep(REPORT_SECONDS)
 
     async def tell(self) -> None:
         """Tell the server what has changed since it was told last."""

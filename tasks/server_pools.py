@@ -27,7 +27,9 @@ async def server_pools(client: PrefectClient) -> dict[str, Pool]:
     """The resource pools of a server, by name."""
     found: dict[str, Pool] = {}
     offset = 0
-    while page := await client.read_work_pools(limit=_PAGE, offset=offset):
+    page = None
+    while page is None or len(page) == _PAGE:
+        page = await client.read_work_pools(limit=_PAGE, offset=offset)
         offset += len(page)
         for work_pool in page:
             if (pool := pool_of(work_pool.base_job_template)) is not None:

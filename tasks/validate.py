@@ -11,7 +11,7 @@ from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
-from tasks.as_deployed import not_as_deployed
+from tasks.as_deployed import not_as_deployed, own_flow_run
 from tasks.blocks import check_references, storage_credentials
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
@@ -54,12 +54,14 @@ async def validate(service: BatchService) -> Run:
     await check_references(service.environment)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
-    return run.model_copy(update={"deadline_at": deadline_at})
+    times = {"start_seconds": progress.start_seconds, "validate_seconds": time.time() - progress.flow_began_at}
+    return run.model_copy(update={"deadline_at": deadline_at, **times})
 
 
 async def _pools() -> dict[str, Pool] | None:
     """The pools of the server for the run of a deployed service; None, the administrator's files, for others."""
-    if runtime.deployment.id is None:
+    own = own_flow_run()
+    if own is None or own.deployment_id is None:
         return None
     async with get_client() as client:
         return await server_pools(client)

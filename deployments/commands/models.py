@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from deployments.commands.output import AsJson, print_json, print_rows, print_text, say
 
-app = App(name="models", help="The model store: register versions of models, and list them.")
+app = App(name="models", help_format="markdown", help="The model store: register versions of models, and list them.")
 
 
 @app.command

@@ -8,7 +8,11 @@ from cyclopts import App
 
 from deployments.commands.output import AsJson, print_json, print_rows, print_text, quietly
 
-app = App(name="pools", help="Resource pools: apply their files to the Prefect server, list them, show one.")
+app = App(
+    name="pools",
+    help_format="markdown",
+    help="Resource pools: apply their files to the Prefect server, list them, show one.",
+)
 
 
 @app.command

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
+from deployments.startup import importing
 
 
 def run(
@@ -35,8 +36,9 @@ def run(
     spec
         The service specification, a YAML file.
     """
-    from deployments.run_command import exit_code, run_service, talk_of
-    from deployments.specification import absolute, read_specification
+    with importing():
+        from deployments.run_command import exit_code, run_service, talk_of
+        from deployments.specification import absolute, read_specification
 
     console = talk()
     command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
@@ -64,9 +66,10 @@ def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = Fals
     spec
         The service specification, a YAML file.
     """
-    from deployments.preview import preview_text
-    from deployments.specification import read_specification
-    from deployments.validate_command import validate_service
+    with importing():
+        from deployments.preview import preview_text
+        from deployments.specification import read_specification
+        from deployments.validate_command import validate_service
 
     found = validate_service(read_specification(spec, overrides))
     for warning in found["warnings"]:

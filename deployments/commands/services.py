@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +25,8 @@ def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_j
     spec
         The service specification, a YAML file.
     """
+    import asyncio
+
     from deployments.lifecycle import create
     from deployments.specification import read_specification
 
@@ -228,6 +229,8 @@ def logs(
     name
         The service's name.
     """
+    import asyncio
+
     from deployments import service_logs
 
     if store and follow:
@@ -246,11 +249,13 @@ def logs(
 def register(app: App) -> None:
     """Add these commands to the command line."""
     for command in (deploy, show, start, retry_failed, stop, edit, schedule, delete, logs):
-        app.command(quietly(command))
-    app.command(quietly(list_services), name="list")
+        app.command(quietly(command), help_format="markdown")
+    app.command(quietly(list_services), name="list", help_format="markdown")
 
 
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:
+    import asyncio
+
     from deployments.lifecycle import wait_for
     from deployments.overview import show as read
     from deployments.pools import show_pool

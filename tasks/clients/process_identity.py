@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +27,14 @@ def is_there(process: str) -> bool | None:
     if place != _place() or not pid.isdigit():
         return None
     return str(started(int(pid))) == began
+
+
+def own_start() -> float:
+    """When this process began, in seconds since 1970; now, if nobody tells."""
+    ticks = started(os.getpid())
+    if ticks is None:
+        return time.time()
+    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 @cache

@@ -34,6 +34,8 @@ class Run(BaseModel):
         default_factory=lambda: uuid.uuid4().hex[:8], description="tells the tries of a run apart that is tried again"
     )
     warnings: tuple[str, ...] = ()
+    start_seconds: float = Field(default=0, description="of this try, before the flow's first line")
+    validate_seconds: float = Field(default=0, description="of this try, from the flow's first line on")
     deadline_at: float | None = Field(default=None, description="when this try stops early, in seconds since 1970")
 
     @property

@@ -25,6 +25,10 @@ class Progress:
     summary: str = ""
     inferring_since: float | None = None
     inferred_at: float | None = None
+    flow_began_at: float = 0.0
+    """When the flow's first line was reached, in this try of the run; seconds since 1970."""
+    start_seconds: float = 0.0
+    """What passed before, since the command or, without one, this try of the flow run began."""
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase; never back to an earlier one, whichever shard reports first."""

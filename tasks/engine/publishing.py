@@ -213,7 +213,7 @@ def _result(
         items=plan.kept + plan.items,
         successful=plan.kept + tally.successful,
         failed=tally.failed,
-        seconds=_seconds(plan, done, started),
+        seconds=_seconds(run, plan, done, started),
         top_causes=tuple(tally.top_causes()),
         warnings=(*run.warnings, *plan.warnings),
         failure=failure,
@@ -221,8 +221,11 @@ def _result(
     )
 
 
-def _seconds(plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:
-    """Seconds per phase: preparing lasts until the first instance is ready, inferring until the last shard is done."""
+def _seconds(run: Run, plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:
+    """Seconds per phase: preparing lasts until the first instance is ready, inferring until the last shard is done.
+
+    Of this try of the run, but for the plan, which is made once.
+    """
     prepared = [shard for shard in done if shard.preparing_since]
     ended = max((shard.ended_at for shard in done), default=started)
     prepare = infer = 0.0
@@ -231,6 +234,8 @@ def _seconds(plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str,
         prepare = ready - min(shard.preparing_since for shard in prepared)
         infer = max(0.0, ended - max(ready, min(shard.started_at for shard in prepared)))
     return {
+        "start": round(run.start_seconds, 3),
+        "validate": round(run.validate_seconds, 3),
         "plan": round(plan.seconds, 3),
         "prepare": round(prepare, 3),
         "infer": round(infer, 3),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 from fakes.processes import die_with_parent
 
@@ -31,3 +32,12 @@ def test_process__of_another_beginning_or_place_is_another() -> None:
     assert is_there(f"{place}/{pid}/{int(began) + 1}") is False
     for unknown in ("", "nonsense", f"elsewhere:{place}/{pid}/{began}", f"{place}/x/{began}"):
         assert is_there(unknown) is None
+
+
+def test_process__tells_when_it_began() -> None:
+    before = time.time()
+    begun = subprocess.run(
+        [sys.executable, "-c", "from tasks.clients.process_identity import own_start\nprint(own_start())"],
+        text=True, capture_output=True, check=True, preexec_fn=die_with_parent,
+    )  # fmt: skip
+    assert before - 0.1 <= float(begun.stdout) <= time.time()  # the kernel counts in hundredths of a second

@@ -215,7 +215,7 @@ def test_run__that_was_stopped_early_is_failed(tmp_path: Path) -> None:
 
 
 def test_summary__counts(tmp_path: Path) -> None:
-    run_ = local_run(tmp_path, instances=2)
+    run_ = local_run(tmp_path, instances=2).model_copy(update={"start_seconds": 1.2, "validate_seconds": 0.3})
     shards = [[outcome(0), outcome(1, "item 17 is bad")], [outcome(2, "item 18 is bad"), outcome(3)]]
     published = Published(run_, shards)
     first = tally_of(shards[0])
@@ -229,7 +229,9 @@ def test_summary__counts(tmp_path: Path) -> None:
     assert summary["bytes"] == {"read": 40, "written": 12}
     assert (summary["requests"], summary["retries"], summary["shards"]) == (4, 3, 2)
     assert summary["top_causes"] == [{"cause": "item N is bad", "items": 2}] == list(result.top_causes)
-    assert summary["seconds"] | {"publish": 0} == {"plan": 0.5, "prepare": 12.0, "infer": 9.0, "publish": 0}
+    assert summary["seconds"] | {"publish": 0} == {
+        "start": 1.2, "validate": 0.3, "plan": 0.5, "prepare": 12.0, "infer": 9.0, "publish": 0
+    }  # fmt: skip
     assert summary["instance_seconds"] == {"test": 42.0}
     assert 9.5 <= summary["latency_ms"]["p50"] <= 10.5
     assert summary["task_id"] == run_.task_id

@@ -1,0 +1,32 @@
+"""How long a run took to start: what passed before the first line of its flow."""
+
+from __future__ import annotations
+
+import time
+
+from tasks.as_deployed import own_flow_run
+from tasks.engine.progress import Progress
+
+_command_began: list[float] = []
+
+
+def begin_command(at: float) -> None:
+    """Called by a command that is there for one run: its next run began ``at`` (seconds since 1970)."""
+    _command_began[:] = [at]
+
+
+def note_start(progress: Progress) -> None:
+    """Called on the first line of a flow: what passed since the command began, or since this try was set to Running.
+
+    A run that is tried again in the same process has begun anew.
+    """
+    now = time.time()
+    own = own_flow_run()
+    if _command_began:
+        began = _command_began.pop()
+    elif own is not None and own.state is not None:
+        began = own.state.timestamp.timestamp()
+    else:
+        began = now
+    progress.flow_began_at = now
+    progress.start_seconds = max(0.0, now - began)
