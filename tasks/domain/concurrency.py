@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 START = 4
@@ -12,11 +13,13 @@ HEADROOM = 1.15
 """The limit is so many times what the server works on at once, and one more: what covers the way of a request."""
 WORTH = 0.4
 """A higher limit is kept if the throughput grows by this share of what the limit grew by."""
-USELESS = 0.96
-"""A lower limit is kept if it has this share of the throughput."""
+USELESS = 0.2
+"""A lower limit is kept if the throughput falls by less than this share of what the limit fell by."""
 LARGER = (HEADROOM, 1.5, 2.0)
-SMALLER = (1.27, 1.15, 1.15, 1.33, 2.0)
 """Factors of the first step, the second one, ..., the last of which is repeated, while each step shows to be right."""
+SMALLER = (1.27, 1.15, 1.15, 1.33)
+"""The same downwards; then as far as latency says that requests wait, to the half at most."""
+MOST_LARGER = 3.0
 FEW = 3
 """Limits up to this are not tried to be lowered: one request fewer would cost a large part of the throughput."""
 FASTER, SLOWER = 1.1, 0.85
@@ -28,8 +31,11 @@ UNEVEN = 0.15
 WAITING = 1.6
 """A latency of so many times that of requests that did not wait says that now they do."""
 BACKOFF = 0.7
-CEILING_SECONDS = 30.0
-"""How long a limit that was too much for the server is not tried again."""
+FLAKY = 0.02
+"""Such a share of requests may be refused, one by one, without the limit being lowered."""
+CREDIT = 3.0
+CEILING_SECONDS = (2.0, 32.0)
+"""How long a limit that was too much for the server is not tried again: at first, and if it is so again and again."""
 HOLD_SECONDS = 1.0
 """At least so long a found limit is held before another one is tried."""
 MOST_HOLDS = 16
@@ -51,15 +57,15 @@ class AdaptiveLimit:
     * smaller: the throughput falls with the limit, which tells how many requests the server works on at once; or it
       does not, the requests were waiting in the server, and an even lower limit is tried.
 
-    429, 503 and time-outs take the limit back at once. ``cap`` is the largest limit (default 256, at most 1024).
-    Times are seconds of one clock that only rises.
+    429, 503 and time-outs take the limit back at once, unless they are few among many answers. ``cap`` is the largest
+    limit (default 256, at most 1024). Times are seconds of one clock that only rises.
     """
 
     __slots__ = (
-        "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_until", "_count", "_decreased",
-        "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since", "_holds", "_last", "_latencies", "_needed", "_noise",
-        "_pause", "_phase", "_since", "_squares", "_step", "_unloaded", "_wait", "cap", "latency", "limit",
-        "throughput",
+        "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds", "_ceiling_until", "_count",
+        "_credit", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since", "_holds", "_last",
+        "_latencies", "_needed", "_noise", "_pause", "_phase", "_since", "_squares", "_step", "_unloaded", "_wait",
+        "cap", "latency", "limit", "throughput",
     )  # fmt: skip
 
     def __init__(self, cap: int | None = None) -> None:
@@ -70,17 +76,27 @@ class AdaptiveLimit:
         self.latency = 0.0
         """Mean seconds from sending a request to its answer, in that round."""
         self._phase: Phase = "larger" if self.limit > 1 else "hold"
-        self._step = 2  # from one request, for which the first answer stands, to START
+        # What a round is compared with. At the start that is one request alone, for which the first answer stands.
         self._base = self._held = 1
         self._base_rate = self._base_latency = 0.0
-        self._unloaded = float("inf")  # latency when last no request had to wait in the server
+        self._step = 2
+        self._unloaded = math.inf  # latency when last no request had to wait in the server
         self._noise = 0.0  # variance of latencies, relative to the square of their mean
-        self._holds = 0
-        self._wait = self._down_in = 1
+        self._holds = 0  # rounds at the limit held
         self._hold_since = 0.0
+        self._wait, self._down_in = 1, 3  # after how many holds a lower limit is tried
+        self._credit = 0.0
         self._ceiling = self.cap + 1
-        self._ceiling_until = self._decreased = -float("inf")
-        self._set(self.limit, -float("inf"), ratio=START)
+        self._ceiling_seconds = CEILING_SECONDS[0]
+        self._ceiling_until = self._decreased = -math.inf
+        # The round: answers count from the first one to a request sent after ``_since``.
+        self._since = -math.inf
+        self._begun: float | None = None
+        self._last = self._latencies = self._squares = 0.0
+        self._count = self._fresh = self._full = 0
+        self._needed = self._early = 0
+        self._pause = math.inf
+        self._set(self.limit, self._since, ratio=START)
 
     def answered(self, started: float, now: float, in_flight: int) -> None:
         """Count the answer, at ``now``, to a request sent at ``started``; ``in_flight`` counts it, too."""
@@ -95,8 +111,8 @@ class AdaptiveLimit:
             return
         gap, self._last = now - self._last, now
         if gap > self._pause:  # the whole server stood still, which says nothing about the limit; not twice, though
-            self._set(self.limit, now)
-            self._pause = float("inf")
+            self._since, self._begun, self._pause = now, None, math.inf
+            self._clear()
             return
         self._count = count = self._count + 1
         if started >= self._since:
@@ -129,7 +145,8 @@ class AdaptiveLimit:
             self._end_round(now, self.limit / latency)
 
     def _end_round(self, now: float, rate: float) -> None:
-        latency = self._latencies / self._fresh
+        latency = max(self._latencies / self._fresh, 1e-9)
+        self._credit = min(CREDIT, self._credit + FLAKY * self._count)
         if self._full < 0.8 * self._count:  # the work, not the limit, is what bounds the throughput
             if self._phase == "hold":
                 self._restart(now)
@@ -157,6 +174,7 @@ class AdaptiveLimit:
         self._base_latency += share * (latency - self._base_latency)
         if slower and self._holds > 1:
             self._down_in = self._wait = 1
+            self._holds = 0
             self._restart(now)  # the round lies in both times: only the next one can be compared with
         elif self.limit > FEW and latency > (WAITING + self._noise) * self._unloaded:
             self._wait = 1
@@ -174,7 +192,7 @@ class AdaptiveLimit:
         if self._phase != "larger":
             self._phase, self._step, self._base = "larger", 0, self.limit
         # Among very different answers a large step is seen sooner, and costs nothing but some waiting.
-        factor = min(LARGER[-1], max(LARGER[min(self._step, len(LARGER) - 1)], HEADROOM + self._noise))
+        factor = max(LARGER[min(self._step, len(LARGER) - 1)], min(MOST_LARGER, HEADROOM + 2 * self._noise))
         larger = max(_with_headroom(self.limit), round(self.limit * factor))
         if self._ceiling <= self.cap:  # half the way to what was too much
             larger = min(larger, self._ceiling - 1, max(self.limit + 1, (self.limit + self._ceiling) // 2))
@@ -189,39 +207,37 @@ class AdaptiveLimit:
         gain, ratio = rate / self._base_rate, self.limit / self._base
         if gain >= 1 + WORTH * (ratio - 1):
             self._base, self._base_rate, self._base_latency = self.limit, rate, latency
-            self._wait = 1
-            self._unloaded = latency
+            self._unloaded, self._wait = latency, 1
+            self._ceiling_seconds = max(self._ceiling_seconds / 2, CEILING_SECONDS[0])
             self._try_larger(now)
         elif self._step > 1:  # up to the step before the throughput grew with the limit
             at_once = self._base * gain
-            first = not self._unloaded < float("inf")
-            self._unloaded = latency * min(1.0, at_once / self.limit)
-            if first and self._noise > UNEVEN:  # then one answer is no measure to compare with
-                self._unloaded = latency
-                self._hold(self.limit, now)
-            else:
-                self._hold(max(min(2, self.limit), min(self.limit, _with_headroom(at_once))), now)
+            first = self._unloaded == math.inf
+            uneven = first and self._noise > UNEVEN  # then one answer is no measure to compare with
+            self._unloaded = latency if uneven else latency * min(1.0, at_once / self.limit)
+            self._hold(self.limit if uneven else min(self.limit, max(2, _with_headroom(at_once))), now)
             if first:
                 self._hold_since = now - HOLD_SECONDS
         else:
-            self._hold(max(min(2, self.limit), self._base), now)
+            self._hold(max(2, self._base), now)  # one on its way while another one is worked on, where it may be
 
     def _try_smaller(self, now: float, *, quickly: bool = False) -> None:
         if self._phase != "smaller":
             self._phase, self._step, self._held = "smaller", 0, self.limit
         if quickly:
-            self._step = len(SMALLER) - 1
-            working = self.limit * self._unloaded / self.latency  # the others wait, if the model is as fast as before
-            smaller = max(self.limit / SMALLER[-1], min(working, self.limit / SMALLER[0]))
+            self._step = len(SMALLER)
+        if self._step < len(SMALLER):
+            smaller = (self.limit - (self._step == 0)) / SMALLER[self._step]
         else:
-            smaller = (self.limit - (self._step == 0)) / SMALLER[min(self._step, len(SMALLER) - 1)]
+            working = self.limit * self._unloaded / self.latency  # the others wait, if the model is as fast as before
+            smaller = max(self.limit / 2, min(working, self.limit / HEADROOM))
         self._step += 1
         lower = max(1, min(self.limit - 1, round(smaller)))
         self._set(lower, now, ratio=min(1.8, self._held / lower))
 
     def _judge_smaller(self, now: float, rate: float) -> None:
         share = rate / self._base_rate
-        if share >= USELESS:
+        if 1 - share <= USELESS * (1 - self.limit / self._held):
             self._wait = 1
             self._base_rate = max(rate, self._base_rate)
             if self.limit > FEW:
@@ -244,7 +260,7 @@ class AdaptiveLimit:
     def _set(self, limit: int, since: float, *, ratio: float = 0.0) -> None:
         """Begin with a limit; ``ratio`` is how far it is from the one that it is compared with (0: the next one)."""
         self.limit, self._since, self._begun = limit, since, None
-        self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else float("inf")
+        self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else math.inf
         self._clear()
         ratio = ratio or max(_with_headroom(limit) / limit, min(1.5, HEADROOM + self._noise))
         # A small difference takes many answers to be seen, more so among very different ones.
@@ -268,10 +284,14 @@ class AdaptiveLimit:
         """A request sent at ``started`` was refused, or timed out, at ``now``: the instance has too much."""
         if started < self._decreased:
             return  # it was on its way already when the limit was lowered
+        if self._credit >= 1:  # few among many answers; a server that has too much refuses more
+            self._credit -= 1
+            return
         self._decreased = now
-        self._ceiling_until = now + CEILING_SECONDS
+        self._ceiling_until = now + self._ceiling_seconds
         if self._phase == "larger":  # what was tried was too much, what was before it was not
             self._ceiling = self.limit
+            self._ceiling_seconds = min(2 * self._ceiling_seconds, CEILING_SECONDS[1])
             limit = max(self._base, self.limit // 2)
         else:
             self._ceiling = self.limit + 1

@@ -57,6 +57,7 @@ class Counts:
     items: Counter[str] = field(default_factory=Counter)
     seen: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
+    served: int = 0
     max_in_flight: int = 0
     connections: int = 0
     starts: int = 1

@@ -27,6 +27,46 @@ def head(status: int, length: int, headers: bytes = b"") -> bytes:
     )
 
 
+class Slots:
+    """So many requests at once, the others in the order in which they came; the number may change meanwhile."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        if self.taken < self.size and not self.waiting:
+            self.taken += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self.waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.taken -= 1
+                self.hand_out()
+            raise
+
+    async def __aexit__(self, *error: object) -> None:
+        self.taken -= 1
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        """Give free slots to those that wait."""
+        while self.waiting and self.taken < self.size:
+            turn = self.waiting.popleft()
+            if not turn.done():
+                self.taken += 1
+                turn.set_result(None)
+
+    def resize(self, size: int) -> None:
+        """So many slots from now on; what is at work goes on."""
+        self.size = size
+        self.hand_out()
+
+
 class Server:
     """What the connections share: options, counts and the slots of the model."""
 
@@ -36,7 +76,16 @@ class Server:
         self.never_healthy: bool = options.health == "never"
         self.healthy_file: str = options.health_when
         self.service_seconds: float = options.service_time / 1000
-        self.slots = asyncio.Semaphore(options.parallelism) if self.service_seconds else None
+        self.slots = Slots(options.parallelism) if self.service_seconds else None
+        self.later: list[tuple[int, float, int]] = sorted(options.then)
+
+    def served(self) -> None:
+        """Count a request that had its slot; the speed changes after as many as `--then` says."""
+        self.counts.served += 1
+        while self.slots and self.later and self.counts.served >= self.later[0][0]:
+            _, milliseconds, parallelism = self.later.pop(0)
+            self.service_seconds = milliseconds / 1000
+            self.slots.resize(parallelism)
 
     @property
     def healthy(self) -> bool:
@@ -131,6 +180,7 @@ class Connection(asyncio.Protocol):
         try:
             async with self.server.slots or contextlib.nullcontext():
                 await asyncio.sleep(self.server.service_seconds + answer.delay_seconds)
+                self.server.served()
             while answer.gate and not answer.gate.exists():
                 await asyncio.sleep(0.01)
             if answer.action == "die":
