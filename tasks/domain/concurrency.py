@@ -250,6 +250,9 @@ class AdaptiveLimit:
         at_once = min(self._held, self.limit / share)
         self._unloaded = self._base_latency * at_once / self._held
         self._hold(min(self._held, _with_headroom(at_once)), now)
+        if at_once > 0.93 * self._held:  # nothing waited at the limit held: the server may take more
+            self._hold_since = now - HOLD_SECONDS
+            self._down_in = max(2, self._down_in)
 
     def _hold(self, limit: int, now: float) -> None:
         if self._phase == "smaller":
