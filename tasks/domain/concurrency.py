@@ -64,8 +64,8 @@ class AdaptiveLimit:
     __slots__ = (
         "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds", "_ceiling_until", "_count",
         "_credit", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since", "_holds", "_last",
-        "_latencies", "_needed", "_noise", "_pause", "_phase", "_since", "_squares", "_step", "_unloaded", "_wait",
-        "cap", "latency", "limit", "throughput",
+        "_latencies", "_needed", "_noise", "_patience", "_pause", "_phase", "_since", "_squares", "_step",
+        "_unloaded", "_wait", "cap", "latency", "limit", "throughput",
     )  # fmt: skip
 
     def __init__(self, cap: int | None = None) -> None:
@@ -95,7 +95,8 @@ class AdaptiveLimit:
         self._last = self._latencies = self._squares = 0.0
         self._count = self._fresh = self._full = 0
         self._needed = self._early = 0
-        self._pause = math.inf
+        self._pause = math.inf  # a gap between answers that is none of the usual ones
+        self._patience = math.inf  # a round that takes longer is over: the server is slower now
         self._set(self.limit, self._since, ratio=START)
 
     def answered(self, started: float, now: float, in_flight: int) -> None:
@@ -122,11 +123,11 @@ class AdaptiveLimit:
             self._squares += latency * latency
         if in_flight >= self.limit:
             self._full += 1
-        if self._fresh < self._early:
-            return
         elapsed = now - begun
-        if count < self._needed or elapsed < ROUND_SECONDS:
-            if self._phase == "larger":
+        if count < self._needed or self._fresh < self._early or elapsed < ROUND_SECONDS:
+            if elapsed > self._patience and count >= 8:
+                self._end_round(now, count / elapsed)
+            elif self._phase == "larger" and self._fresh >= self._early:
                 self._judge_early(now)
             return
         # Servers answer in bursts: a round lasts from the first answer of one to the first answer of another.
@@ -176,6 +177,8 @@ class AdaptiveLimit:
             self._down_in = self._wait = 1
             self._holds = 0
             self._restart(now)  # the round lies in both times: only the next one can be compared with
+            self._needed = self._early = max(self.limit // 2, 8)
+            self._patience = math.inf
         elif self.limit > FEW and latency > (WAITING + self._noise) * self._unloaded:
             self._wait = 1
             self._try_smaller(now, quickly=True)
@@ -264,6 +267,7 @@ class AdaptiveLimit:
         """Begin with a limit; ``ratio`` is how far it is from the one that it is compared with (0: the next one)."""
         self.limit, self._since, self._begun = limit, since, None
         self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else math.inf
+        self._patience = math.inf
         self._clear()
         ratio = ratio or max(_with_headroom(limit) / limit, min(1.5, HEADROOM + self._noise))
         # A small difference takes many answers to be seen, more so among very different ones.
@@ -278,6 +282,7 @@ class AdaptiveLimit:
         self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS)
         self._begun = self._last = now
         self._clear()
+        self._patience = 2 * self._needed / self._base_rate if self._base_rate else math.inf
 
     def _clear(self) -> None:
         self._count = self._fresh = self._full = 0
