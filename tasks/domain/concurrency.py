@@ -2,72 +2,311 @@
 
 from __future__ import annotations
 
-START = 8
+import math
+from typing import Literal
+
+START = 4
+"""Requests before anything is known: few, since each may take a model of one request at a time half a minute."""
 LARGEST = 256
-WINDOW_SECONDS = 0.25
-GAIN = 1.05
-"""Throughput must grow by 5 % for a higher limit to be worth it."""
-PROBE_WINDOWS = 20
-"""Windows at the found limit before a higher one is tried again."""
+LARGEST_CAP = 1024
+HEADROOM = 1.15
+"""The limit is so many times what the server works on at once, and one more: what covers the way of a request."""
+WORTH = 0.4
+"""A higher limit is kept if the throughput grows by this share of what the limit grew by."""
+USELESS = 0.2
+"""A lower limit is kept if the throughput falls by less than this share of what the limit fell by."""
+LARGER = (HEADROOM, 1.5, 2.0)
+"""Factors of the first step, the second one, ..., the last of which is repeated, while each step shows to be right."""
+SMALLER = (1.27, 1.15, 1.15, 1.33)
+"""The same downwards; then as far as latency says that requests wait, to the half at most."""
+MOST_LARGER = 3.0
+FEW = 3
+"""Limits up to this are not tried to be lowered: one request fewer would cost a large part of the throughput."""
+FASTER, SLOWER = 1.1, 0.85
+"""Throughput under the same limit that has changed by more than this says that the server has."""
+NOISE = 12
+"""How many more answers a round takes for each time that the variance of latencies is the square of their mean."""
+UNEVEN = 0.15
+"""Latencies that differ by more, in relation to their mean and squared, than those of a queue that fills."""
+WAITING = 1.6
+"""A latency of so many times that of requests that did not wait says that now they do."""
+BACKOFF = 0.7
+FLAKY = 0.02
+"""Such a share of requests may be refused, one by one, without the limit being lowered."""
+CREDIT = 3.0
+CEILING_SECONDS = (2.0, 32.0)
+"""How long a limit that was too much for the server is not tried again: at first, and if it is so again and again."""
+HOLD_SECONDS = 1.0
+"""At least so long a found limit is held before another one is tried."""
+MOST_HOLDS = 16
+"""A lower limit is tried after 1, 2, 4, ... holds, and this many at most, as long as it shows to be wrong."""
+ROUND_SECONDS = 0.05
+"""Shorter measurements say more about the event loop than about the server."""
+
+Phase = Literal["hold", "larger", "smaller"]
 
 
 class AdaptiveLimit:
-    """Additive-increase, multiplicative-decrease limit of requests in flight.
+    """The limit of requests in flight at one instance: as many as bring throughput, and a few more.
 
-    Starts at 8 and doubles as long as the throughput grows by 5 % at least; then stays one step back and tries a little
-    more from time to time. Halves on an overload answer (429, 503, a time-out). ``cap`` is the largest limit.
+    Throughput is measured in rounds: only answers to requests that were sent under the limit of the round count, and
+    only while there was work for all of it. A round at another limit tells what the server does:
+
+    * larger: the throughput grows with the limit, so the step was right and the next one is larger (at the start from
+      4 to 8, 16, ...); or it does not, what grows is the latency, and the limit goes back;
+    * smaller: the throughput falls with the limit, which tells how many requests the server works on at once; or it
+      does not, the requests were waiting in the server, and an even lower limit is tried.
+
+    429, 503 and time-outs take the limit back at once, unless they are few among many answers. ``cap`` is the largest
+    limit (default 256, at most 1024). Times are seconds of one clock that only rises.
     """
 
+    __slots__ = (
+        "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds", "_ceiling_until", "_count",
+        "_credit", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since", "_holds", "_last",
+        "_latencies", "_needed", "_noise", "_patience", "_pause", "_phase", "_since", "_squares", "_step",
+        "_unloaded", "_wait", "cap", "latency", "limit", "throughput",
+    )  # fmt: skip
+
     def __init__(self, cap: int | None = None) -> None:
-        self.cap = min(cap or LARGEST, 1024)
+        self.cap = min(cap or LARGEST, LARGEST_CAP)
         self.limit = min(START, self.cap)
-        self._steady = False
-        self._best = 0.0
-        self._before = self.limit
-        self._windows = 0
-        self._started: float | None = None
-        self._answers = 0
-        self._full = False
-        self._overloaded: float | None = None
+        self.throughput = 0.0
+        """Requests a second, in the last round in which there was work enough; 0 before there was one."""
+        self.latency = 0.0
+        """Mean seconds from sending a request to its answer, in that round."""
+        self._phase: Phase = "larger" if self.limit > 1 else "hold"
+        # What a round is compared with. At the start that is one request alone, for which the first answer stands.
+        self._base = self._held = 1
+        self._base_rate = self._base_latency = 0.0
+        self._step = 2
+        self._unloaded = math.inf  # latency when last no request had to wait in the server
+        self._noise = 0.0  # variance of latencies, relative to the square of their mean
+        self._holds = 0  # rounds at the limit held
+        self._hold_since = 0.0
+        self._wait, self._down_in = 1, 3  # after how many holds a lower limit is tried
+        self._credit = 0.0
+        self._ceiling = self.cap + 1
+        self._ceiling_seconds = CEILING_SECONDS[0]
+        self._ceiling_until = self._decreased = -math.inf
+        # The round: answers count from the first one to a request sent after ``_since``.
+        self._since = -math.inf
+        self._begun: float | None = None
+        self._last = self._latencies = self._squares = 0.0
+        self._count = self._fresh = self._full = 0
+        self._needed = self._early = 0
+        self._pause = math.inf  # a gap between answers that is none of the usual ones
+        self._patience = math.inf  # a round that takes longer is over: the server is slower now
+        self._set(self.limit, self._since, ratio=START)
 
-    def answered(self, now: float, in_flight: int) -> None:
-        """Count an answer at time ``now`` (seconds), of ``in_flight`` requests at that moment."""
-        if self._started is None:
-            self._started = now
-        self._answers += 1
-        self._full = self._full or in_flight >= self.limit
-        elapsed = now - self._started
-        if elapsed < WINDOW_SECONDS or self._answers < 2 * self.limit:
+    def answered(self, started: float, now: float, in_flight: int) -> None:
+        """Count the answer, at ``now``, to a request sent at ``started``; ``in_flight`` counts it, too."""
+        begun = self._begun
+        if begun is None:
+            if started < self._since:
+                return  # it was sent under another limit
+            self._begun = self._last = now
+            if not self._base_rate:  # the very first request: nearly alone
+                self._base_latency = max(now - started, 1e-6)
+                self._base_rate = 1 / self._base_latency
             return
-        throughput = self._answers / elapsed
-        was_full, self._started, self._answers, self._full = self._full, now, 0, False
-        if was_full:  # else the work, not the limit, is what bounds the throughput
-            self._judge(throughput)
+        gap, self._last = now - self._last, now
+        if gap > self._pause:  # the whole server stood still, which says nothing about the limit; not twice, though
+            self._since, self._begun, self._pause = now, None, math.inf
+            self._clear()
+            return
+        self._count = count = self._count + 1
+        if started >= self._since:
+            latency = now - started
+            self._fresh += 1
+            self._latencies += latency
+            self._squares += latency * latency
+        if in_flight >= self.limit:
+            self._full += 1
+        elapsed = now - begun
+        if count < self._needed or self._fresh < self._early or elapsed < ROUND_SECONDS:
+            if elapsed > self._patience and count >= 8:
+                self._end_round(now, count / elapsed)
+            elif self._phase == "larger" and self._fresh >= self._early:
+                self._judge_early(now)
+            return
+        # Servers answer in bursts: a round lasts from the first answer of one to the first answer of another.
+        if gap * count >= 0.9 * elapsed or count >= 4 * self._needed:
+            self._end_round(now, count / elapsed)
 
-    def _judge(self, throughput: float) -> None:
-        if self._steady:
-            self._windows += 1
-            self._best = 0.7 * self._best + 0.3 * throughput
-            if self._windows >= PROBE_WINDOWS:
-                self._windows, self._steady, self._before = 0, False, self.limit
-                self._step(max(1, self.limit // 10))
+    def _judge_early(self, now: float) -> None:
+        # As fast as with fewer at once: no need to wait for the round's end to send more.
+        latency = self._latencies / self._fresh
+        if (
+            latency <= 1.25 * self._base_latency
+            and self._full >= 0.8 * self._count
+            and latency >= ROUND_SECONDS  # the way to a fast server is no part of its latency
+            and self.limit >= 1.9 * self._base
+        ):
+            self._end_round(now, self.limit / latency)
+
+    def _end_round(self, now: float, rate: float) -> None:
+        latency = max(self._latencies / self._fresh, 1e-9)
+        self._credit = min(CREDIT, self._credit + FLAKY * self._count)
+        if self._full < 0.8 * self._count:  # the work, not the limit, is what bounds the throughput
+            if self._phase == "hold":
+                self._restart(now)
+            else:
+                self._hold(self._held if self._phase == "smaller" else self._base, now)
             return
-        if throughput > self._best * GAIN:
-            self._best, self._before = throughput, self.limit
-            self._step(self.limit)
+        self.throughput, self.latency = rate, latency
+        noise = max(0.0, self._squares / self._fresh / latency**2 - 1)
+        self._noise += (0.3 if self._noise else 1.0) * (min(4.0, noise) - self._noise)
+        if self._phase == "hold":
+            self._judge_hold(now, rate, latency)
+        elif self._phase == "larger":
+            self._judge_larger(now, rate, latency)
         else:
-            self.limit, self._steady, self._windows = self._before, True, 0
+            self._judge_smaller(now, rate)
 
-    def _step(self, by: int) -> None:
-        if self.limit >= self.cap:
-            self._steady = True
-        self.limit = min(self.cap, self.limit + by)
+    def _judge_hold(self, now: float, rate: float, latency: float) -> None:
+        self._holds += 1
+        if now >= self._ceiling_until:
+            self._ceiling = self.cap + 1
+        faster = rate > FASTER * self._base_rate
+        slower = rate < SLOWER * self._base_rate
+        share = 1.0 if self._holds == 1 or faster or slower else 0.3
+        self._base_rate += share * (rate - self._base_rate)
+        self._base_latency += share * (latency - self._base_latency)
+        if slower and self._holds > 1:
+            self._down_in = self._wait = 1
+            self._holds = 0
+            self._restart(now)  # the round lies in both times: only the next one can be compared with
+            self._needed = self._early = max(self.limit // 2, 8)
+            self._patience = math.inf
+        elif self.limit > FEW and latency > (WAITING + self._noise) * self._unloaded:
+            self._wait = 1
+            self._try_smaller(now, quickly=True)
+        elif self._holds > 1 and (faster or now - self._hold_since >= HOLD_SECONDS):
+            self._down_in -= 1
+            if self._down_in <= 0 and self.limit > FEW and not faster:
+                self._try_smaller(now)
+            else:
+                self._try_larger(now)
+        else:
+            self._restart(now)
 
-    def overloaded(self, now: float) -> None:
-        """The instance said, or showed, that it has too much. Counts once a window."""
-        if self._overloaded is not None and now - self._overloaded < WINDOW_SECONDS:
-            return  # the same burst: its other requests were on their way already
-        self._overloaded = now
-        self.limit = max(1, self.limit // 2)
-        self._before, self._steady, self._windows, self._best = self.limit, True, 0, 0.0
-        self._started, self._answers, self._full = now, 0, False
+    def _try_larger(self, now: float) -> None:
+        if self._phase != "larger":
+            self._phase, self._step, self._base = "larger", 0, self.limit
+        # Among very different answers a large step is seen sooner, and costs nothing but some waiting.
+        factor = max(LARGER[min(self._step, len(LARGER) - 1)], min(MOST_LARGER, HEADROOM + 2 * self._noise))
+        larger = max(_with_headroom(self.limit), round(self.limit * factor))
+        if self._ceiling <= self.cap:  # half the way to what was too much
+            larger = min(larger, self._ceiling - 1, max(self.limit + 1, (self.limit + self._ceiling) // 2))
+        larger = min(larger, self.cap)
+        if larger <= self.limit:
+            self._hold(self.limit, now)
+            return
+        self._step += 1
+        self._set(larger, now, ratio=larger / self._base)
+
+    def _judge_larger(self, now: float, rate: float, latency: float) -> None:
+        gain, ratio = rate / self._base_rate, self.limit / self._base
+        if gain >= 1 + WORTH * (ratio - 1):
+            self._base, self._base_rate, self._base_latency = self.limit, rate, latency
+            self._unloaded, self._wait = latency, 1
+            self._ceiling_seconds = max(self._ceiling_seconds / 2, CEILING_SECONDS[0])
+            self._try_larger(now)
+        elif self._step > 1:  # up to the step before the throughput grew with the limit
+            at_once = self._base * gain
+            first = self._unloaded == math.inf
+            uneven = first and self._noise > UNEVEN  # then one answer is no measure to compare with
+            self._unloaded = latency if uneven else latency * min(1.0, at_once / self.limit)
+            self._hold(self.limit if uneven else min(self.limit, max(2, _with_headroom(at_once))), now)
+            if first:
+                self._hold_since = now - HOLD_SECONDS
+        else:
+            self._hold(max(2, self._base), now)  # one on its way while another one is worked on, where it may be
+
+    def _try_smaller(self, now: float, *, quickly: bool = False) -> None:
+        if self._phase != "smaller":
+            self._phase, self._step, self._held = "smaller", 0, self.limit
+        if quickly:
+            self._step = len(SMALLER)
+        if self._step < len(SMALLER):
+            smaller = (self.limit - (self._step == 0)) / SMALLER[self._step]
+        else:
+            working = self.limit * self._unloaded / self.latency  # the others wait, if the model is as fast as before
+            smaller = max(self.limit / 2, min(working, self.limit / HEADROOM))
+        self._step += 1
+        lower = max(1, min(self.limit - 1, round(smaller)))
+        self._set(lower, now, ratio=min(1.8, self._held / lower))
+
+    def _judge_smaller(self, now: float, rate: float) -> None:
+        share = rate / self._base_rate
+        if 1 - share <= USELESS * (1 - self.limit / self._held):
+            self._wait = 1
+            self._base_rate = max(rate, self._base_rate)
+            if self.limit > FEW:
+                self._try_smaller(now)
+            else:
+                self._hold(min(self._held, _with_headroom(self.limit)), now)
+            return
+        if self._step == 1:
+            self._wait = min(2 * self._wait, MOST_HOLDS)
+        at_once = min(self._held, self.limit / share)
+        self._unloaded = self._base_latency * at_once / self._held
+        self._hold(min(self._held, _with_headroom(at_once)), now)
+        if at_once > 0.93 * self._held:  # nothing waited at the limit held: the server may take more
+            self._hold_since = now - HOLD_SECONDS
+            self._down_in = max(2, self._down_in)
+
+    def _hold(self, limit: int, now: float) -> None:
+        if self._phase == "smaller":
+            self._down_in = self._wait
+        self._phase, self._holds, self._hold_since = "hold", 0, now
+        self._set(min(limit, self.cap), now)
+
+    def _set(self, limit: int, since: float, *, ratio: float = 0.0) -> None:
+        """Begin with a limit; ``ratio`` is how far it is from the one that it is compared with (0: the next one)."""
+        self.limit, self._since, self._begun = limit, since, None
+        self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else math.inf
+        self._patience = math.inf
+        self._clear()
+        ratio = ratio or max(_with_headroom(limit) / limit, min(1.5, HEADROOM + self._noise))
+        # A small difference takes many answers to be seen, more so among very different ones.
+        answers = min(round((1 + NOISE * self._noise) / (ratio - 1) ** 2), 32 * limit)
+        if ratio >= 1.9:
+            self._needed, self._early = max(limit, 4, answers), max(-(-3 * limit // 4), answers)
+        else:
+            self._needed = self._early = max(2 * limit, 8, answers)
+
+    def _restart(self, now: float) -> None:
+        """Measure the same limit on."""
+        self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS)
+        self._begun = self._last = now
+        self._clear()
+        self._patience = 2 * self._needed / self._base_rate if self._base_rate else math.inf
+
+    def _clear(self) -> None:
+        self._count = self._fresh = self._full = 0
+        self._latencies = self._squares = 0.0
+
+    def overloaded(self, started: float, now: float) -> None:
+        """A request sent at ``started`` was refused, or timed out, at ``now``: the instance has too much."""
+        if started < self._decreased:
+            return  # it was on its way already when the limit was lowered
+        if self._credit >= 1:  # few among many answers; a server that has too much refuses more
+            self._credit -= 1
+            return
+        self._decreased = now
+        self._ceiling_until = now + self._ceiling_seconds
+        if self._phase == "larger":  # what was tried was too much, what was before it was not
+            self._ceiling = self.limit
+            self._ceiling_seconds = min(2 * self._ceiling_seconds, CEILING_SECONDS[1])
+            limit = max(self._base, self.limit // 2)
+        else:
+            self._ceiling = self.limit + 1
+            limit = max(1, int(self.limit * BACKOFF))
+        self._hold(limit, now)
+        self._hold_since = now - HOLD_SECONDS  # it is not to stay there
+
+
+def _with_headroom(at_once: float) -> int:
+    return round(at_once * HEADROOM + 1)

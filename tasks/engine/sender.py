@@ -83,7 +83,7 @@ class Sender:
                 else:
                     ended = time.monotonic()
                     tally.request(ended - started)
-                    instance.limit.answered(ended, instance.in_flight)
+                    instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
                     return Answered(answer.data, ended - started, instance.in_flight)
                 tally.requests += 1
@@ -97,7 +97,7 @@ class Sender:
                     group.suspect(instance)
                     continue
                 if failure.failure.kind == "timeout" or failure.failure.status in OVERLOAD:
-                    instance.limit.overloaded(time.monotonic())
+                    instance.limit.overloaded(started, time.monotonic())
                 if failure.answer is not None:
                     instance.deaths.answered()
             finally:

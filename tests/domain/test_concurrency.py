@@ -2,150 +2,206 @@
 
 from __future__ import annotations
 
-import heapq
-import random
-
 import pytest
-from hypothesis import given
+from domain.simulated_server import Draw, Fixed, SimulatedServer, exponential, two_kinds, within
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.domain.concurrency import LARGEST, PROBE_WINDOWS, START, WINDOW_SECONDS, AdaptiveLimit
+from tasks.domain.concurrency import LARGEST, START, AdaptiveLimit
 
 
-class Server:
-    """Works on ``parallelism`` requests at once, ``seconds`` each; the others wait. Refuses what is above ``most``."""
-
-    def __init__(self, parallelism: int, seconds: float = 0.02, most: int | None = None) -> None:
-        self.parallelism, self.seconds, self.most = parallelism, seconds, most
-        self.answers = self.refusals = 0
-
-    def drive(self, limit: AdaptiveLimit, duration: float, work: int | None = None) -> list[int]:
-        """Keep the server as busy as the limit allows (at most ``work`` requests at once); the limits over time."""
-        draw = random.Random(3)
-        events: list[tuple[float, bool]] = []
-        free = [0.0] * self.parallelism
-        seen: list[int] = []
-        now, in_flight = 0.0, 0
-        while now < duration:
-            while in_flight < min(limit.limit, work or LARGEST * 8):
-                in_flight += 1
-                if self.most is not None and in_flight > self.most:
-                    heapq.heappush(events, (now + 0.001, False))
-                    continue
-                start = max(now, heapq.heappop(free))
-                end = start + self.seconds * draw.uniform(0.97, 1.03)
-                heapq.heappush(free, end)
-                heapq.heappush(events, (end, True))
-            now, answered = heapq.heappop(events)
-            if answered:
-                self.answers += 1
-                limit.answered(now, in_flight)
-            else:
-                self.refusals += 1
-                limit.overloaded(now)
-            in_flight -= 1
-            assert 1 <= limit.limit <= limit.cap
-            seen.append(limit.limit)
-        return seen
+@pytest.mark.parametrize("spread", [0.0, 0.03, 0.2])
+@pytest.mark.parametrize("seconds", [0.02, 0.05, 0.5, 5.0])
+@pytest.mark.parametrize("parallelism", [1, 2, 8, 64])
+def test_limit__settles_near_what_the_server_can_do_at_once(parallelism: int, seconds: float, spread: float) -> None:
+    server = SimulatedServer(parallelism, seconds, draw=within(spread))
+    end = 400 * max(seconds, 0.05)
+    server.drive(AdaptiveLimit(), end)
+    most = parallelism / seconds
+    settled = 0.4 * end
+    assert server.rate(settled, end) >= 0.97 * most
+    assert min(server.rates(settled, end, max(1.0, 10 * seconds))) >= 0.8 * most
+    assert parallelism <= server.mean_limit(settled, end) <= 1.6 * parallelism + 3
+    assert server.max_in_flight <= max(START, 4 * parallelism)
 
 
-@pytest.mark.parametrize(("parallelism", "least", "most"), [(1, 2, 16), (8, 8, 20), (64, 48, 128)])
-def test_limit__settles_near_what_the_server_can_do_at_once(parallelism: int, least: int, most: int) -> None:
-    server = Server(parallelism)
-    seen = server.drive(AdaptiveLimit(), 60)
-    settled = seen[len(seen) // 3 :]
-    assert least <= min(settled)
-    assert max(settled) <= most
-    assert server.answers >= 0.9 * 60 * parallelism / server.seconds
+def test_limit__finds_a_server_of_500_within_its_cap() -> None:
+    server = SimulatedServer(500).drive(AdaptiveLimit(1024), 8)
+    assert server.rate(2, 8) >= 0.97 * 10_000
+    assert SimulatedServer(500).drive(AdaptiveLimit(), 2).max_in_flight == LARGEST
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_limit__3000_items_at_8_at_once_take_little_longer_than_the_server_needs(seed: int) -> None:
+    server = SimulatedServer(8, seed=seed).drive(AdaptiveLimit(), items=3_000)
+    assert 3_000 / server.now >= 0.97 * 8 / 0.05
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_limit__is_near_64_at_once_within_a_second(seed: int) -> None:
+    server = SimulatedServer(64, seed=seed).drive(AdaptiveLimit(), 3)
+    assert server.rate(1, 2) >= 0.9 * 64 / 0.05
+    assert server.rate(2, 3) >= 0.95 * 64 / 0.05
+
+
+def test_limit__does_not_flood_a_model_that_takes_20_seconds_for_each_request() -> None:
+    server = SimulatedServer(1, 20.0).drive(AdaptiveLimit(), 2_000)
+    assert server.max_in_flight == START
+    assert server.mean_limit(200, 2_000) <= 3
+    assert server.rate(0, 2_000) >= 0.97 / 20
+
+
+@pytest.mark.parametrize(("parallelism", "seconds"), [(1, 0.000_05), (1, 0.000_5), (8, 0.001)])
+def test_limit__hides_the_way_to_a_fast_server(parallelism: int, seconds: float) -> None:
+    server = SimulatedServer(parallelism, seconds, way=0.001).drive(AdaptiveLimit(), 3)
+    at_once = parallelism * (1 + 0.001 / seconds)
+    assert server.rate(1, 3) >= 0.95 * parallelism / seconds
+    assert server.mean_limit(1, 3) <= 2 * at_once + 3
+
+
+@pytest.mark.parametrize("draw", [exponential, two_kinds])
+@pytest.mark.parametrize("parallelism", [1, 8, 64])
+def test_limit__holds_among_very_different_requests(parallelism: int, draw: Draw) -> None:
+    shares = []
+    for seed in range(5):
+        ran = SimulatedServer(parallelism, draw=draw, seed=seed).drive(AdaptiveLimit(), 20)
+        possible = SimulatedServer(parallelism, draw=draw, seed=seed).drive(Fixed(2 * parallelism + 2), 20)
+        shares.append(ran.rate(10, 20) / possible.rate(10, 20))
+    assert sorted(shares)[2] >= 0.9
+    assert min(shares) >= 0.7
+
+
+@pytest.mark.parametrize("parallelism", [1, 8, 64])
+def test_limit__pauses_of_the_server_do_not_make_it_collapse(parallelism: int) -> None:
+    pauses = [(1.7 * number, 0.4) for number in range(1, 17)]
+    ran = SimulatedServer(parallelism, pauses=pauses).drive(AdaptiveLimit(), 28)
+    possible = SimulatedServer(parallelism, pauses=pauses).drive(Fixed(2 * parallelism + 2), 28)
+    assert ran.rate(2, 28) >= 0.95 * possible.rate(2, 28)
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "seconds"), [(64, 0.05), (1, 0.05), (16, 0.05), (8, 0.2), (8, 0.0125), (64, 0.2)]
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_limit__follows_a_server_that_changes(parallelism: int, seconds: float, seed: int) -> None:
+    changes = [(10.0, parallelism, seconds), (30.0, 8, 0.05)]
+    server = SimulatedServer(8, draw=within(0.1), changes=changes, seed=seed).drive(AdaptiveLimit(), 50)
+    most = parallelism / seconds
+    assert server.rate(14, 30) >= 0.9 * most
+    assert server.rate(34, 50) >= 0.93 * 160
+    assert parallelism <= server.mean_limit(20, 30) <= 2 * parallelism + 4
+    assert 8 <= server.mean_limit(40, 50) <= 20
+
+
+@pytest.mark.parametrize(("parallelism", "most"), [(16, 16), (16, 24), (64, 80)])
+def test_limit__stays_below_what_a_server_refuses(parallelism: int, most: int) -> None:
+    server = SimulatedServer(parallelism, most=most).drive(AdaptiveLimit(), 60)
+    assert server.rate(5, 60) >= 0.93 * parallelism / 0.05
+    assert server.refusals < 0.01 * len(server.answers)
+
+
+def test_limit__a_server_that_refuses_before_it_is_busy_gets_what_it_takes() -> None:
+    server = SimulatedServer(16, most=8).drive(AdaptiveLimit(), 60)
+    assert server.rate(5, 60) >= 0.9 * 8 / 0.05
+    assert server.refusals < 0.05 * len(server.answers)
+
+
+@pytest.mark.parametrize("parallelism", [8, 64])
+def test_limit__one_refusal_among_a_thousand_answers_costs_little(parallelism: int) -> None:
+    server = SimulatedServer(parallelism, flaky=0.001).drive(AdaptiveLimit(), 30)
+    assert server.rate(2, 30) >= 0.95 * parallelism / 0.05
 
 
 @pytest.mark.parametrize("parallelism", [1, 8, 64, 500])
 @pytest.mark.parametrize("cap", [1, 2, 5, 30, 1024])
 def test_limit__never_leaves_1_to_its_cap(parallelism: int, cap: int) -> None:
-    seen = Server(parallelism).drive(AdaptiveLimit(cap), 10)
-    assert max(seen) <= cap
-    assert min(seen) >= 1
+    server = SimulatedServer(parallelism).drive(AdaptiveLimit(cap), 5)
+    assert server.max_in_flight <= cap
+    assert min(limit for _, limit in server.limits) >= 1
+    assert server.rate(2, 5) >= 0.9 * min(cap, parallelism) / (0.05 + 0.0005)
 
 
-def test_limit__starts_at_8_or_its_cap() -> None:
-    assert AdaptiveLimit().limit == START
+def test_limit__starts_at_4_or_its_cap() -> None:
+    assert AdaptiveLimit().limit == START == 4
     assert AdaptiveLimit(3).limit == 3
     assert AdaptiveLimit().cap == LARGEST
     assert AdaptiveLimit(5_000).cap == 1024
 
 
-def test_limit__halves_on_overload_and_never_falls_below_1() -> None:
+def test_limit__falls_on_overload_and_never_below_1() -> None:
     limit = AdaptiveLimit()
     found = []
-    for window in range(6):
-        limit.overloaded(10.0 + window)
+    for second in range(6):
+        limit.overloaded(10.0 + second, 10.5 + second)
         found.append(limit.limit)
-    assert found == [4, 2, 1, 1, 1, 1]
+    assert found == [2, 1, 1, 1, 1, 1]
 
 
 def test_limit__a_burst_of_refusals_counts_once() -> None:
     limit = AdaptiveLimit()
     for number in range(50):
-        limit.overloaded(10.0 + number * WINDOW_SECONDS / 100)
+        limit.overloaded(10.0 + number / 1000, 11.0 + number / 1000)
     assert limit.limit == START // 2
-    limit.overloaded(10.0 + WINDOW_SECONDS)
-    assert limit.limit == START // 4
+    limit.overloaded(11.5, 12.0)
+    assert limit.limit < START // 2
 
 
-def test_limit__an_overloaded_server_is_kept_busy_all_the_same() -> None:
-    server = Server(parallelism=16, most=24)
-    seen = server.drive(AdaptiveLimit(), 60)
-    assert max(seen[len(seen) // 3 :]) <= 40
-    assert server.refusals < 0.02 * server.answers
-    assert server.answers >= 0.5 * 60 * 16 / server.seconds
+@pytest.mark.parametrize("work", [1, 3, 20])
+def test_limit__too_little_work_says_nothing(work: int) -> None:
+    server = SimulatedServer(64).drive(AdaptiveLimit(), 20, work=work)
+    assert max(limit for _, limit in server.limits) <= max(START, 2 * work)
 
 
-def test_limit__finds_back_after_an_overload() -> None:
+def test_limit__work_that_comes_back_finds_the_limit_as_it_was() -> None:
     limit = AdaptiveLimit()
-    server = Server(64)
-    server.drive(limit, 20)
-    before = limit.limit
-    limit.overloaded(1_000.0)
-    assert limit.limit == before // 2
-    again = AdaptiveLimit()
-    again.overloaded(0.0)
-    assert again.limit == START // 2
-    assert max(server.drive(again, 60)) >= 32
+    server = SimulatedServer(64)
+    server.drive(limit, 10)
+    found = limit.limit
+    server.drive(limit, 20, work=2)
+    assert 0.7 * found <= limit.limit <= 1.2 * found
+    server.drive(limit, 25)
+    assert server.rate(21, 25) >= 0.95 * 64 / 0.05
 
 
-def test_limit__too_little_work_does_not_raise_it() -> None:
-    seen = Server(64).drive(AdaptiveLimit(), 20, work=4)
-    assert set(seen) == {START}
-
-
-def test_limit__a_server_that_gets_slower_brings_no_growth() -> None:
+def test_limit__tells_throughput_and_latency() -> None:
     limit = AdaptiveLimit()
-    now = 0.0
-    for _ in range(2_000):
-        now += 0.01 * limit.limit / min(limit.limit, 8)
-        limit.answered(now, limit.limit)
-    assert limit.limit <= 2 * START
+    assert (limit.throughput, limit.latency) == (0.0, 0.0)
+    SimulatedServer(8).drive(limit, 10)
+    assert limit.throughput == pytest.approx(160, rel=0.15)
+    assert limit.latency == pytest.approx(0.06, rel=0.4)
 
 
-steps = st.lists(st.tuples(st.floats(0, 0.5), st.booleans(), st.integers(0, 300)), max_size=300)
+def test_limit__does_the_same_for_the_same_answers() -> None:
+    first, second = (SimulatedServer(8, draw=exponential).drive(AdaptiveLimit(), 10) for _ in range(2))
+    assert first.limits == second.limits
 
 
-@given(steps, st.integers(1, 64))
-def test_limit__whatever_happens_stays_within_1_and_the_cap(happened: list[tuple[float, bool, int]], cap: int) -> None:
+steps = st.lists(
+    st.tuples(st.floats(0, 0.5), st.floats(0, 2), st.booleans(), st.integers(0, 1100)), max_size=400
+)  # fmt: skip
+
+
+@given(steps, st.integers(1, 1024))
+def test_limit__whatever_happens_stays_within_1_and_the_cap(
+    happened: list[tuple[float, float, bool, int]], cap: int
+) -> None:
     limit = AdaptiveLimit(cap)
     now = 0.0
-    for seconds, good, in_flight in happened:
+    for seconds, took, good, in_flight in happened:
         now += seconds
         if good:
-            limit.answered(now, in_flight)
+            limit.answered(now - took, now, in_flight)
         else:
-            limit.overloaded(now)
+            limit.overloaded(now - took, now)
         assert 1 <= limit.limit <= cap
+        assert limit.throughput >= 0
+        assert limit.latency >= 0
 
 
-def test_limit__tries_a_little_more_from_time_to_time() -> None:
-    limit = AdaptiveLimit()
-    seen = Server(8).drive(limit, 60)
-    settled = seen[len(seen) // 3 :]
-    assert len(set(settled)) > 1
-    assert 60 / WINDOW_SECONDS > 3 * PROBE_WINDOWS
+@settings(max_examples=30)
+@given(st.integers(1, 80), st.sampled_from([0.002, 0.02, 0.2]), st.floats(0, 0.3), st.integers(0, 1_000))
+def test_limit__whatever_the_server_is_uses_it(parallelism: int, seconds: float, spread: float, seed: int) -> None:
+    end = 200 * max(seconds, 0.02)
+    server = SimulatedServer(parallelism, seconds, draw=within(spread), seed=seed).drive(AdaptiveLimit(), end)
+    assert server.rate(end / 3, end) >= 0.85 * parallelism / seconds
+    assert server.max_in_flight <= max(START, 5 * parallelism + 8)

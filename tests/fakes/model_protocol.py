@@ -42,19 +42,19 @@ class Model:
         self._seconds: float = options.service_time / 1000
         self._cpu_seconds: float = options.cpu_time / 1000
         self._free_at = [0.0] * options.parallelism
-        self._full_speed: int = options.slower_after
-        self._slower: float = options.slower_by if options.slower_after else 1.0
+        self._later: list[tuple[int, float, int]] = sorted(options.then)
         self._served = 0
         self._worker = ThreadPoolExecutor(1) if self._cpu_seconds else None
 
     async def serve(self, more_seconds: float) -> None:
         """Take the time of one request, and `more_seconds` of its own."""
+        while self._later and self._served >= self._later[0][0]:
+            self._change(*self._later.pop(0)[1:])
         self._served += 1
-        times = 1.0 if self._served <= self._full_speed else self._slower
         if self._worker is not None:
-            spin = asyncio.get_running_loop().run_in_executor(self._worker, _spin, self._cpu_seconds * times)
+            spin = asyncio.get_running_loop().run_in_executor(self._worker, _spin, self._cpu_seconds)
             await asyncio.shield(spin)
-        seconds = self._seconds * times + more_seconds
+        seconds = self._seconds + more_seconds
         if not self._seconds:
             await asyncio.sleep(seconds)
             return
@@ -62,6 +62,14 @@ class Model:
         heapq.heapreplace(self._free_at, done_at)
         while (left := done_at - time.monotonic()) > 0:  # uvloop rounds to milliseconds, down as well
             await asyncio.sleep(max(left, 0.001))
+
+    def _change(self, milliseconds: float, parallelism: int) -> None:
+        """Another speed for what comes from now on; what is at work goes on."""
+        self._seconds = milliseconds / 1000
+        now = time.monotonic()
+        busy = [*(at for at in self._free_at if at > now), *[now] * parallelism]
+        self._free_at = heapq.nlargest(parallelism, busy)
+        heapq.heapify(self._free_at)
 
 
 def _spin(seconds: float) -> None:

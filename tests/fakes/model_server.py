@@ -110,6 +110,12 @@ class FakeModelServer:
             return False
 
 
+def speed(text: str) -> tuple[int, float, int]:
+    """The value of `--then`."""
+    answers, milliseconds, parallelism = text.split(":")
+    return int(answers), float(milliseconds), int(parallelism)
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,9 +126,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--health-when", default="", metavar="FILE", help="healthy only when this file exists")
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
-    parser.add_argument("--slower-after", type=int, default=0, metavar="N", help="requests served at full speed")
-    parser.add_argument("--slower-by", type=float, default=4.0, metavar="TIMES", help="how slow those after them are")
     parser.add_argument("--cpu-time", type=float, default=0.0, metavar="MS", help="of CPU a request, one at a time")
+    parser.add_argument(
+        "--then", action="append", default=[], metavar="ANSWERS:MS:PARALLELISM", type=speed,
+        help="another speed once so many requests were served, with --service-time; may be given several times",
+    )  # fmt: skip
     parser.add_argument("--exit-at-start", type=int, nargs="?", const=1, metavar="CODE")
     parser.add_argument("--spawn-child", choices=("child", "setsid"), nargs="?", const="child")
     return parser.parse_args(arguments)

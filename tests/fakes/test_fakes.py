@@ -245,7 +245,7 @@ def test_model_server__serves_so_many_at_once(tmp_path: Path) -> None:
 
 
 def test_model_server__gets_slower_in_the_middle() -> None:
-    with FakeModelServer("--service-time", "10", "--slower-after", "2", "--slower-by", "20") as model:
+    with FakeModelServer("--service-time", "10", "--then", "2:200:1") as model:
         took = []
         for _ in range(3):
             start = time.monotonic()
