@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from fakes.s3_server import S3Server
 
 SIZE = 10_240
 
@@ -43,13 +43,22 @@ def make_local(folder: Path, count: int, size: int = SIZE) -> None:
         (folder / name(number)).write_bytes(contents(number, size))
 
 
-async def make_objects(store: S3Store, prefix: str, count: int, size: int = SIZE) -> None:
-    """Put the objects below `prefix`, 32 at a time."""
+async def make_objects(server: S3Server, count: int, size: int = SIZE) -> None:
+    """Put the objects below s3://bench-in/items, 32 at a time."""
+    from obstore.store import S3Store
+
+    store = S3Store(
+        "bench-in",
+        endpoint=server.endpoint,
+        access_key_id=server.access_key,
+        secret_access_key=server.secret_key,
+        client_options={"allow_http": True},
+    )
     numbers = iter(range(count))
 
     async def put() -> None:
         for number in numbers:
-            await store.put_async(f"{prefix}/{name(number)}", contents(number, size))
+            await store.put_async(f"items/{name(number)}", contents(number, size))
 
     await asyncio.gather(*(put() for _ in range(32)))
 

@@ -1,14 +1,14 @@
-"""The product's side of a benchmark: one run of one batch service in this process, on an ephemeral Prefect server.
+"""The product's side of a benchmark: one run of one batch service in this process.
 
-    PREFECT_HOME=... python tests/benchmarks/product.py INPUT OUTPUT URL
+    PREFECT_API_URL=... python tests/benchmarks/product.py SERVICE.json
 
-prints one JSON object with the same figures as a floor. `seconds` is the inference phase, as the run's own summary has
-it; `whole_seconds` is the call of the flow. Run it from the root of the repository, in a fresh process.
+runs the service whose fields are in the file, and prints one JSON object with the same figures as a floor. `seconds`
+is the inference phase, as the run's own summary has it; `whole_seconds` is the call of the flow, `phases` all phases of
+the summary. Rows are counted where the items are CSV files. Without PREFECT_API_URL Prefect starts a server for it.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import inspect
 import json
@@ -20,7 +20,7 @@ from typing import Any
 
 from data import own_figures
 
-MODEL_CONFIG = {
+FILE_MODEL = {
     "model_type": "Image",
     "model_algorithm": "benchmark",
     "apis": [
@@ -35,6 +35,7 @@ MODEL_CONFIG = {
         }
     ],
 }
+"""config.json of a model that takes a file a request: `model_config`, unless the service has its own."""
 
 
 def summary(output: str) -> dict[str, Any]:
@@ -52,23 +53,15 @@ def summary(output: str) -> dict[str, Any]:
 
 def main() -> None:
     """Run the service once and print its figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input")
-    parser.add_argument("output")
-    parser.add_argument("url")
-    options = parser.parse_args()
+    fields = json.loads(Path(sys.argv[1]).read_text())
     os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from flows.batch_service import batch_service
     from tasks.domain.service import BatchService
 
-    service = BatchService(
-        name="benchmark",
-        model=options.url,
-        model_config=MODEL_CONFIG,
-        input_path=options.input,
-        output_path=options.output,
-    )
+    if fields["model"].startswith("http"):
+        fields.setdefault("model_config", FILE_MODEL)
+    service = BatchService(**fields)
     start = time.perf_counter()
     outcome = batch_service(service)
     if inspect.isawaitable(outcome):
@@ -78,16 +71,21 @@ def main() -> None:
 
         asyncio.run(wait())
     whole = time.perf_counter() - start
-    told = summary(options.output)
+    own = own_figures()  # before the summary is read
+    told = summary(fields["output_path"])
     items = int(told["items"]["successful"])
+    rows = int(told["rows"]["successful"])
     seconds = float(told["seconds"]["infer"])
     figures = {
         "seconds": seconds,
         "whole_seconds": whole,
+        "phases": told["seconds"],
         "items": items,
-        "rate": items / seconds,
+        "rows": rows,
+        "requests": told["requests"],
+        "rate": (rows or items) / seconds if seconds else 0.0,
     }
-    print(json.dumps(figures | own_figures()))
+    print(json.dumps(figures | own))
 
 
 if __name__ == "__main__":

@@ -23,10 +23,13 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 MARKER = re.compile(rb"FAIL:([a-z0-9]+)(?::(\d+(?:\.\d+)?))?(?::(\d+))?")
 GATE = re.compile(rb'FAIL:until:([^\s"]+)')
@@ -34,6 +37,7 @@ V2_PATH = re.compile(r"/v2/models/([^/]+)/infer")
 V2_ID = re.compile(rb'"id":\s*"([^"]*)"')
 V2_ROWS = re.compile(rb'"shape":\s*\[(\d+)')
 LEAKED: list[bytes] = []
+IRIS = ("setosa", "versicolor", "virginica")
 JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
@@ -63,6 +67,9 @@ class Counts:
     max_in_flight: int = 0
     connections: int = 0
     starts: int = 1
+    first_request_at: float = 0.0
+    """Seconds since 1970, of POSTs only."""
+    last_answer_at: float = 0.0
 
     def __post_init__(self) -> None:
         if self.state and self.state.exists():
@@ -85,9 +92,23 @@ class Counts:
         self.save()
         return self.seen[key]
 
+    def came(self) -> None:
+        """Count one more request in flight."""
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        self.first_request_at = self.first_request_at or time.time()
+
+    def went(self) -> None:
+        """Count one request less."""
+        self.in_flight -= 1
+        self.last_answer_at = time.time()
+
     def as_json(self) -> bytes:
         """The statistics; `items` and `seen` are by `item_key`."""
-        names = ("requests", "statuses", "items", "seen", "max_in_flight", "connections", "starts")
+        names = (
+            "requests", "statuses", "items", "seen", "max_in_flight", "connections", "starts", "first_request_at",
+            "last_answer_at",
+        )  # fmt: skip
         return json.dumps({name: getattr(self, name) for name in names}).encode()
 
 
@@ -138,16 +159,15 @@ def usual_body(path: str, body: bytes) -> bytes:
     if path == "/key":
         return b'{"key": "%s"}' % item_key(body).encode()
     if path == "/iris":
-        rows = json.loads(body)["data"]["req_data"]
-        return json.dumps({"data": {"resp_data": [iris(row) for row in rows]}}).encode()
+        rows = orjson.loads(body)["data"]["req_data"]
+        return orjson.dumps({"data": {"resp_data": [iris(row) for row in rows]}})
     return b'{"ok": true, "n": %d}' % len(body)
 
 
 def iris(row: dict[str, Any]) -> dict[str, Any]:
     """One element's answer, computed from its fields only: their sum, and one of three names by it."""
-    total = round(sum(float(value) for value in row.values()), 6)
-    names = ("setosa", "versicolor", "virginica")
-    return {"predictresult": names[int(total) % 3], "sum": total}
+    total = round(sum(map(float, row.values())), 6)
+    return {"predictresult": IRIS[int(total) % 3], "sum": total}
 
 
 def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) -> Answer:

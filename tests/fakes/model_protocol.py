@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
+import hashlib
+import heapq
 import os
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from typing import cast
@@ -27,16 +30,57 @@ def head(status: int, length: int, headers: bytes = b"") -> bytes:
     )
 
 
+class Model:
+    """How long answers take: so many at once, each so many seconds, or so many seconds of CPU one by one.
+
+    A slot that is free late has not lost time: with requests waiting, the rate is exactly `parallelism / seconds`,
+    however late timers are. A request whose client is gone is served to its end.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.takes_time = bool(options.service_time or options.cpu_time)
+        self._seconds: float = options.service_time / 1000
+        self._cpu_seconds: float = options.cpu_time / 1000
+        self._free_at = [0.0] * options.parallelism
+        self._full_speed: int = options.slower_after
+        self._slower: float = options.slower_by if options.slower_after else 1.0
+        self._served = 0
+        self._worker = ThreadPoolExecutor(1) if self._cpu_seconds else None
+
+    async def serve(self, more_seconds: float) -> None:
+        """Take the time of one request, and `more_seconds` of its own."""
+        self._served += 1
+        times = 1.0 if self._served <= self._full_speed else self._slower
+        if self._worker is not None:
+            spin = asyncio.get_running_loop().run_in_executor(self._worker, _spin, self._cpu_seconds * times)
+            await asyncio.shield(spin)
+        seconds = self._seconds * times + more_seconds
+        if not self._seconds:
+            await asyncio.sleep(seconds)
+            return
+        done_at = max(time.monotonic(), self._free_at[0]) + seconds
+        heapq.heapreplace(self._free_at, done_at)
+        while (left := done_at - time.monotonic()) > 0:  # uvloop rounds to milliseconds, down as well
+            await asyncio.sleep(max(left, 0.001))
+
+
+def _spin(seconds: float) -> None:
+    """Use so much CPU; the lock of the interpreter is free meanwhile, so that the server still answers."""
+    until = time.thread_time() + seconds
+    block = bytes(1 << 16)
+    while time.thread_time() < until:
+        hashlib.sha256(block)
+
+
 class Server:
-    """What the connections share: options, counts and the slots of the model."""
+    """What the connections share: options, counts and the model."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.counts = Counts(Path(options.state) if options.state else None)
         self.count_items: bool = options.count_items
         self.never_healthy: bool = options.health == "never"
         self.healthy_file: str = options.health_when
-        self.service_seconds: float = options.service_time / 1000
-        self.slots = asyncio.Semaphore(options.parallelism) if self.service_seconds else None
+        self.model = Model(options)
 
     @property
     def healthy(self) -> bool:
@@ -106,16 +150,15 @@ class Connection(asyncio.Protocol):
             return
         if self.server.count_items:
             counts.items[item_key(body)] += 1
-        counts.in_flight += 1
-        counts.max_in_flight = max(counts.max_in_flight, counts.in_flight)
+        counts.came()
         try:
             answer = answer_for(path, body, counts)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             answer = Answer(400, b'{"error": "bad request: %s"}' % type(error).__name__.encode())
-        if answer.action != "answer" or answer.delay_seconds or answer.gate or self.server.slots:
+        if answer.action != "answer" or answer.delay_seconds or answer.gate or self.server.model.takes_time:
             self.task = asyncio.get_running_loop().create_task(self.serve(answer, keep))
         else:
-            counts.in_flight -= 1
+            counts.went()
             self.reply(answer, keep)
 
     def lookup(self, path: str) -> Answer:
@@ -129,8 +172,7 @@ class Connection(asyncio.Protocol):
     async def serve(self, answer: Answer, keep: bool) -> None:
         """An answer that takes time or fails on the connection's level."""
         try:
-            async with self.server.slots or contextlib.nullcontext():
-                await asyncio.sleep(self.server.service_seconds + answer.delay_seconds)
+            await self.server.model.serve(answer.delay_seconds)
             while answer.gate and not answer.gate.exists():
                 await asyncio.sleep(0.01)
             if answer.action == "die":
@@ -141,7 +183,7 @@ class Connection(asyncio.Protocol):
                 self.transport.abort()
                 return
         finally:
-            self.counts.in_flight -= 1
+            self.counts.went()
         self.reply(answer, keep)
         self.task = None
         while self.waiting and self.task is None:

@@ -90,7 +90,11 @@ class FakeModelServer:
         return self.process.pid
 
     def stats(self) -> dict[str, Any]:
-        """Counts so far: requests by path, statuses, items and seen by item key, max_in_flight, connections, starts."""
+        """Counts so far: requests by path, statuses, items and seen by item key, max_in_flight, connections, starts.
+
+        And when (seconds since 1970) the first request came, and the last answer went: `first_request_at`,
+        `last_answer_at`; 0 without any POST.
+        """
         answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).json()
         return answer
 
@@ -116,6 +120,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--health-when", default="", metavar="FILE", help="healthy only when this file exists")
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
+    parser.add_argument("--slower-after", type=int, default=0, metavar="N", help="requests served at full speed")
+    parser.add_argument("--slower-by", type=float, default=4.0, metavar="TIMES", help="how slow those after them are")
+    parser.add_argument("--cpu-time", type=float, default=0.0, metavar="MS", help="of CPU a request, one at a time")
     parser.add_argument("--exit-at-start", type=int, nargs="?", const=1, metavar="CODE")
     parser.add_argument("--spawn-child", choices=("child", "setsid"), nargs="?", const="child")
     return parser.parse_args(arguments)

@@ -244,6 +244,41 @@ def test_model_server__serves_so_many_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - start >= 0.15  # 12 requests, 4 at once, 50 ms each
 
 
+def test_model_server__gets_slower_in_the_middle() -> None:
+    with FakeModelServer("--service-time", "10", "--slower-after", "2", "--slower-by", "20") as model:
+        took = []
+        for _ in range(3):
+            start = time.monotonic()
+            post(model, b"item")
+            took.append(time.monotonic() - start)
+        assert took[2] >= 0.2
+
+
+def test_model_server__uses_the_cpu() -> None:
+    with FakeModelServer("--cpu-time", "100") as model:
+        before = _cpu_seconds(model.pid)
+        with ThreadPoolExecutor(3) as pool:
+            answers = pool.map(lambda _: post(model, b"item"), range(3))
+            assert {answer.status_code for answer in answers} == {200}
+        assert _cpu_seconds(model.pid) - before >= 0.28  # the kernel counts in hundredths of a second
+
+
+def _cpu_seconds(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def test_model_server__knows_when_the_first_request_came_and_the_last_answer_went() -> None:
+    with FakeModelServer() as model:
+        assert (model.stats()["first_request_at"], model.stats()["last_answer_at"]) == (0, 0)
+        before = time.time()
+        post(model, b"one")
+        between = time.time()
+        post(model, b"two")
+        stats = model.stats()
+        assert before <= stats["first_request_at"] <= between <= stats["last_answer_at"] <= time.time()
+
+
 def test_model_server__answers_once_a_file_exists(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     item = f"FAIL:until:{gate} more".encode()
