@@ -21,7 +21,16 @@ from case import Case
 from room import Room
 from table import Row, contestants_markdown, markdown
 
-FILES = ("case_files", "case_csv", "case_fixed_cost", "case_concurrency", "case_size", "case_instances", "peers")
+FILES = (
+    "case_model_server",
+    "case_files",
+    "case_csv",
+    "case_fixed_cost",
+    "case_concurrency",
+    "case_size",
+    "case_instances",
+    "peers",
+)
 QUICK_SHARE = 0.1
 QUICK_ROUNDS = 2
 

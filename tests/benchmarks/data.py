@@ -1,4 +1,4 @@
-"""The benchmark's data: N files of 10 KB, in a local folder or in a bucket; and the figures of a contestant."""
+"""The benchmark's data: files of 10 KB, in a folder or in a bucket, and CSV files; and what a contestant has used."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def make_local(folder: Path, count: int, size: int = SIZE) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         (folder / name(number)).write_bytes(contents(number, size))
+
+
+def make_csv(folder: Path, files: int, rows: int) -> None:
+    """Write CSV files of four numbers a row into `folder`: the same in each run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(files):
+        chance = random.Random(number)
+        lines = (",".join(f"{chance.uniform(0.1, 8):.1f}" for _ in range(4)) for _ in range(rows))
+        (folder / f"{number:03}.csv").write_text("\n".join(lines) + "\n")
 
 
 async def make_objects(server: S3Server, count: int, size: int = SIZE) -> None:

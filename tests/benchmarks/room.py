@@ -10,11 +10,14 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +44,21 @@ Contestants = Mapping[str, Callable[[int], Figures]]
 
 class LostItems(RuntimeError):
     """A contestant did not do all that it was given."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended; times in seconds since 1970. Its CPU is with that of its children."""
+
+    stdout: str
+    started_at: float
+    ended_at: float
+    cpu_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """From its start to its end."""
+        return self.ended_at - self.started_at
 
 
 class Room:
@@ -110,31 +128,33 @@ class Room:
     # -- rounds -------------------------------------------------------------------------------------------------------
 
     def rounds(
-        self, case: str, contestants: Contestants, whole: Mapping[str, Any], *, most: int | None = None
+        self, case: str, contestants: Contestants, whole: Mapping[str, Any], *, rounds: int | None = None
     ) -> dict[str, list[Figures]]:
         """All rounds of a case, interleaved; the order turns, so that nobody always goes first.
 
-        `whole` are figures that everybody must have, such as the number of items: raises LostItems otherwise. `most`
-        is the highest number of rounds.
+        `whole` are figures that everybody must have, such as the number of items: raises LostItems otherwise.
         """
         played: dict[str, list[Figures]] = {name: [] for name in contestants}
         self.played[case] = played
         names = list(contestants)
-        for number in range(min(self.round_count, most or self.round_count)):
+        for number in range(rounds or self.round_count):
             turn = number % len(names)
             for name in names[turn:] + names[:turn]:
                 figures = contestants[name](number)
                 check_whole(f"{case}: {name}", figures, whole)
                 played[name].append(figures)
-                print(f"{case} round {number + 1} {name}: {figures['rate']:,.1f}/s", file=sys.stderr, flush=True)
+                print(f"{case} round {number + 1} {name}: {figures['rate']:,.2f}/s", file=sys.stderr, flush=True)
         return played
 
     # -- contestants --------------------------------------------------------------------------------------------------
 
+    def client(self, file: str, name: str, *arguments: str) -> Figures:
+        """The figures of a function of a file of cases that stands in its FLOORS."""
+        return self.run([sys.executable, str(Path(file).resolve()), "floor", name, *arguments])
+
     def floor(self, file: str, name: str, source: str, output: str, *more: str) -> Figures:
-        """The figures of a hand-written floor of a file of cases, with the number of its result files."""
-        figures = self.run([sys.executable, str(HERE / Path(file).name), "floor", name, source, output, *more])
-        return figures | {"results": self.results(output)}
+        """The figures of a hand-written floor, with the number of its result files."""
+        return self.client(file, name, source, output, *more) | {"results": self.results(output)}
 
     def thresher(self, source: str, output: str, model: str, **fields: Any) -> Figures:
         """The figures of one run of the product on the running Prefect server: those of the inference phase.
@@ -148,17 +168,29 @@ class Room:
         return figures | {"results": self.results(output)}
 
     def run(self, command: list[str], environment: Mapping[str, str] | None = None) -> Figures:
-        """Run a contestant in a fresh process; the JSON object that it prints last, and `whole_seconds`."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(_OUTSIDE)}
+        """Run a contestant in a fresh process; the JSON object that it prints last."""
+        return dict(json.loads(self.process(command, environment or {}).stdout.strip().splitlines()[-1]))
+
+    def process(self, command: list[str], environment: Mapping[str, str]) -> Ended:
+        """Run a process to its end. Raises RuntimeError if its code is not 0.
+
+        Of this process's variables it gets those that are nobody's settings, those of the S3 server once there is one,
+        and `environment`.
+        """
+        own = {name: value for name, value in os.environ.items() if not name.startswith(_OUTSIDE)}
+        own |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "THRESHER_CACHE": str(self.scratch / "cache")}
         if "s3" in self.__dict__:
-            clean |= self.s3.environment() | {"AWS_EC2_METADATA_DISABLED": "true"}
-        own = clean | {"THRESHER_CACHE": str(self.scratch / "cache")} | dict(environment or {})
+            own |= self.s3.environment() | {"AWS_EC2_METADATA_DISABLED": "true"}
+        before, started_at = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
         done = subprocess.run(
-            command, env=own, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
-        )
+            command, env=own | dict(environment), cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS,
+            check=False,
+        )  # fmt: skip
+        ended_at, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:
             raise RuntimeError(f"{command} ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-        return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return Ended(done.stdout, started_at, ended_at, cpu)
 
     # -- results ------------------------------------------------------------------------------------------------------
 

@@ -89,8 +89,9 @@ def contestants_markdown(rounds: Mapping[str, Mapping[str, Rounds]]) -> str:
             cpu = statistics.median(
                 1000 * one["cpu_seconds"] / count for one, count in zip(played, counted, strict=True)
             )
-            peak = statistics.median(one["peak_rss_mb"] for one in played)
-            lines.append(f"| {case} | {who} | {counted[0]:,} | {rate:,.0f} | {cpu:.3f} | {peak:.0f} |")
+            peaks = [one["peak_rss_mb"] for one in played if "peak_rss_mb" in one]
+            peak = f"{statistics.median(peaks):.0f}" if peaks else ""
+            lines.append(f"| {case} | {who} | {counted[0]:,} | {_number(rate)} | {cpu:.3f} | {peak} |")
     return "\n".join(lines) + "\n"
 
 
