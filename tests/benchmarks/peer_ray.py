@@ -2,9 +2,9 @@
 
     .venv-peers/bin/python tests/benchmarks/peer_ray.py INPUT OUTPUT URL SCRATCH
 
-reads files (a folder, or s3://bucket/prefix), posts each as multipart/form-data and writes names and answers as Parquet,
-as Ray's documentation has it: `read_binary_files`, `map_batches`, `write_parquet`. It prints one JSON object; `seconds` is
-the job, from the listing to the last file written, `start_seconds` the start of the cluster, which is not in it.
+reads files (a folder, or s3://bucket/prefix), posts each as multipart/form-data and writes names and answers as
+Parquet, as Ray's documentation has it: `read_binary_files`, `map_batches`, `write_parquet`. It prints one JSON object;
+`seconds` is the job, from the listing to the last file written, `start_seconds` the start of the cluster before it.
 
 The settings are the best found on two cores; what else was tried is said where each is set.
 """
@@ -22,8 +22,8 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 # What pyarrow would add to a request by itself, a plain S3 server does not know.
 os.environ["AWS_REQUEST_CHECKSUM_CALCULATION"] = os.environ["AWS_RESPONSE_CHECKSUM_VALIDATION"] = "when_required"
 
-import ray  # noqa: E402
-from pyarrow.fs import S3FileSystem  # noqa: E402
+import ray
+from pyarrow.fs import S3FileSystem
 
 IN_FLIGHT = 64
 BOUNDARY = "----floor7MA4YWxkTrZu0gW"

@@ -61,7 +61,14 @@ def mlserver(room: Room, source: Path, items: int, *options: str) -> Figures:
     with room.output("mlserver") as output:
         answers = Path(output)
         command = [
-            *(str(PEERS / "mlserver"), "infer", "--url", room.model_url.removeprefix("http://"), "--model-name", "bench"),
+            *(
+                str(PEERS / "mlserver"),
+                "infer",
+                "--url",
+                room.model_url.removeprefix("http://"),
+                "--model-name",
+                "bench",
+            ),
             *("--input-data-path", str(source), "--output-data-path", str(answers), "--workers", "64", *options),
         ]
         figures, said = measured_tree(room, command)
@@ -182,14 +189,22 @@ MANY_ROWS = model_of_rows(
 
 
 def play(
-    room: Room, case: str, what: str, peer: str, limit: float | None, who: dict[str, Callable[[int], Figures]], items: int
+    room: Room,
+    case: str,
+    what: str,
+    peer: str,
+    limit: float | None,
+    who: dict[str, Callable[[int], Figures]],
+    items: int,
 ) -> list[Row]:
     """The rounds of Thresher and a peer, and the rows of job and whole."""
     from table import at_least, compared
 
     played = room.rounds(case, who, {"items": items})
     ours, theirs = played["thresher"], played[peer]
-    wholes = [[{"seconds": one["whole_seconds"] - one.get("start_seconds", 0)} for one in each] for each in (theirs, ours)]
+    wholes = [
+        [{"seconds": one["whole_seconds"] - one.get("start_seconds", 0)} for one in each] for each in (theirs, ours)
+    ]
     target = None if limit is None else at_least(limit)
     return [
         compared(f"job, {what}, by {peer}", ours, theirs, target),
@@ -224,7 +239,7 @@ def mlserver_rows(room: Room) -> list[Row]:
         "mlserver infer": lambda _: mlserver(room, lines, items, "--binary-data"),
         "thresher": lambda _: thresher(room, str(source), 1, model_config=ONE_ROW),
     }
-    # Tried for --batch-size: 10, 32, 100. The protocol's fake answers a batch without reading it, the other one row by row.
+    # Tried for --batch-size: 10, 32, 100. The model server reads no number of mlserver's, but each of Thresher's rows.
     many = {
         "mlserver infer": lambda _: mlserver(room, lines, items, "--binary-data", "--batch-size", "32"),
         "thresher": lambda _: thresher(room, str(source), 1, model_config=MANY_ROWS, rows_per_request="auto"),

@@ -4,10 +4,10 @@
 
 writes the command's output to the file LOG and prints one JSON object: `whole_seconds` from its start to its end,
 `cpu_seconds` of all its processes, `peak_rss_mb`: the largest memory that they had together, shared pages counted once.
-Both are looked at every quarter of a second; CPU as well as the kernel sums it up, of which the larger counts: the kernel
-forgets the children of who does not wait for them. Orphans come to this process (it is their subreaper). What still runs
-some time after the command's end is killed, and is an error: a contestant cleans up. Ends with the command's code, or
-with 3.
+Both are looked at every quarter of a second. CPU is the larger of what was seen and of what the kernel sums up, which
+forgets the children of those who do not wait for them. Orphans come to this process (it is their subreaper). What still
+runs some time after the command's end is killed, and is an error: a contestant cleans up. Ends with the command's code,
+or with 3.
 """
 
 from __future__ import annotations
