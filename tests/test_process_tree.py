@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fakes.processes import alive, poll
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "benchmarks"
 MAIN = "import sys; import process_tree; process_tree.PATIENCE_SECONDS = 0.3; sys.exit(process_tree.main())"
 ORPHAN = "import subprocess as s, sys; print(s.Popen([sys.executable, '-c', {!r}], start_new_session=True).pid)"
 BUSY = "import time\nwhile time.process_time() < 0.5: pass"
