@@ -55,11 +55,13 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The table of targets; BENCH is more options, such as BENCH="--only csv --json figures.json".
+BENCH ?=
 bench: install
-	$(BIN)/python tests/benchmarks/bench.py
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 bench-quick: install
-	$(BIN)/python tests/benchmarks/bench.py --quick
+	$(BIN)/python tests/benchmarks/bench.py --quick $(BENCH)
 
 # What the product is compared with has an environment of its own: nothing of it is installed beside the product.
 bench-peers: install $(PEERS)/.installed

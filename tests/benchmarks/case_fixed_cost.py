@@ -84,7 +84,7 @@ def run(room: Room) -> list[Row]:
     }
     for once in who.values():  # a database is made, and files are read from the disk, before the rounds
         once(0)
-    played = room.rounds("fixed cost", who, {"items": 1, "results": 1}, rounds=2 * room.round_count)
+    played = room.rounds("fixed cost", who, {"items": 1, "results": 1}, rounds=max(3, room.round_count))
     floor = played["floor"]
     rows = []
     for name, target in (("on a server", at_most(1.5)), ("without a server", None)):

@@ -1,7 +1,6 @@
 """The chart of items/s and memory over the number of items, as SVG: two panels, one logarithmic axis of items.
 
-Text and lines have the colour of the reader's text where the SVG stands in a page, and follow the reader's preference
-for light or dark where it is shown as a picture.
+It follows the reader's preference for light or dark, and has its own background, so that it can be read on any page.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ LEFT, RIGHT, TOP, GAP, BOTTOM = 76, 24, 34, 52, 46
 HEIGHT = TOP + 2 * PANEL_HEIGHT + GAP + BOTTOM
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f; }
+  .paper { fill: #ffffff; }
   .title { font-weight: 600; }
   .grid { stroke: #d0d7de; stroke-width: 1; }
   .rate { stroke: #0969da; } .rate-dot { fill: #0969da; }
   .memory { stroke: #bc4c00; } .memory-dot { fill: #bc4c00; }
   .line { fill: none; stroke-width: 2; } .range { stroke-width: 1.5; }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3; } .grid { stroke: #3d444d; }
+    text { fill: #e6edf3; } .paper { fill: #0d1117; } .grid { stroke: #3d444d; }
     .rate { stroke: #58a6ff; } .rate-dot { fill: #58a6ff; }
     .memory { stroke: #f0883e; } .memory-dot { fill: #f0883e; }
   }
@@ -41,6 +41,7 @@ def size_chart(played: Mapping[str, Sequence[Figures]]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'role="img" aria-label="Items a second and peak memory over the number of items">',
         f"<style>{STYLE}</style>",
+        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}" rx="6"/>',
         *_panel("items/s (plan, infer, publish)", "rate", TOP, items, rates),
         *_panel("peak memory of the flow's process, MB", "memory", second, items, peaks),
         *(

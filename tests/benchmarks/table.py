@@ -84,14 +84,12 @@ def contestants_markdown(rounds: Mapping[str, Mapping[str, Rounds]]) -> str:
     lines = ["| case | who | items | items/s | CPU ms/item | peak MB |", "| --- | --- | --- | --- | --- | --- |"]
     for case, contestants in rounds.items():
         for who, played in contestants.items():
-            counted = [one.get("rows") or one["items"] for one in played]
-            rate = statistics.median(one["rate"] for one in played)
-            cpu = statistics.median(
-                1000 * one["cpu_seconds"] / count for one, count in zip(played, counted, strict=True)
-            )
-            peaks = [one["peak_rss_mb"] for one in played if "peak_rss_mb" in one]
-            peak = f"{statistics.median(peaks):.0f}" if peaks else ""
-            lines.append(f"| {case} | {who} | {counted[0]:,} | {_number(rate)} | {cpu:.3f} | {peak} |")
+            counted = played[0].get("rows") or played[0]["items"]
+            rate = _number(statistics.median(one["rate"] for one in played))
+            cpu = [1000 * one["cpu_seconds"] / counted for one in played if "cpu_seconds" in one]
+            peak = [one["peak_rss_mb"] for one in played if "peak_rss_mb" in one]
+            used = [f"{statistics.median(cpu):.3f}" if cpu else "", f"{statistics.median(peak):.0f}" if peak else ""]
+            lines.append(f"| {case} | {who} | {counted:,} | {rate} | {' | '.join(used)} |")
     return "\n".join(lines) + "\n"
 
 
