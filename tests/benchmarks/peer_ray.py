@@ -27,10 +27,10 @@ from pyarrow.fs import S3FileSystem
 
 IN_FLIGHT = 64
 BATCH = 1_000
-"""More than a block has, so that a block is one batch. 250 and 256 were slower by a tenth, no limit was the same."""
+"""More than a block has, so that a block is one batch; no limit is the same."""
 BLOCKS = 20
-"""Of local files: tried were what Ray chooses by itself (200), 4, 8 and 20. On S3 nothing was better than Ray's own
-choice: 4, 8 and 16 were not. More tasks at once than there are cores (4 and 8) gained nothing anywhere."""
+"""Of local files. In the quieter moments of a shared machine Ray's own choice did 930 files a second, 8 blocks 970, 20
+blocks 1,010 and 1,210; 4 tasks at once on two cores 830. On S3 Ray chooses: it did 230 so, 250 with 8 tasks at once."""
 BOUNDARY = "----floor7MA4YWxkTrZu0gW"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 

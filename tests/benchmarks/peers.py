@@ -206,10 +206,22 @@ def play(
         [{"seconds": one["whole_seconds"] - one.get("start_seconds", 0)} for one in each] for each in (theirs, ours)
     ]
     target = None if limit is None else at_least(limit)
-    return [
+    rows = [
         compared(f"job, {what}, by {peer}", ours, theirs, target),
         compared(f"whole command, {what}, by {peer}", *wholes, figure="seconds"),
     ]
+    if "floor" in played:
+        rows.append(compared(f"the hand-written floor's job, {what}, by {peer}", played["floor"], theirs))
+    return rows
+
+
+def floor(room: Room, name: str, source: str, items: int, on_s3: bool = False) -> Figures:
+    """A floor of case_files.py: how far ahead of a peer anybody in one process can be."""
+    with room.output("floor", on_s3=on_s3) as output:
+        figures = room.floor("case_files.py", name, source, output, room.model_url)
+    if figures["results"] != items:
+        raise RuntimeError(f"the floor has written {figures['results']} result files, not {items}")
+    return figures
 
 
 def mlserver_files(room: Room) -> list[Row]:
@@ -261,6 +273,7 @@ def ray_local(room: Room) -> list[Row]:
     who = {
         "Ray Data": lambda _: ray(room, str(source), on_s3=False),
         "thresher": lambda _: thresher(room, str(source), items),
+        "floor": lambda _: floor(room, "local", str(source), items),
     }
     return play(room, "ray", f"{items:,} local files of 10 KB", "Ray Data", 8, who, items)
 
@@ -275,6 +288,7 @@ def ray_s3(room: Room) -> list[Row]:
     who = {
         "Ray Data": lambda _: ray(room, source, on_s3=True),
         "thresher": lambda _: thresher(room, source, items, on_s3=True),
+        "floor": lambda _: floor(room, "s3", source, items, on_s3=True),
     }
     return play(room, "ray-s3", f"{items:,} S3 objects of 10 KB", "Ray Data", 4, who, items)
 
