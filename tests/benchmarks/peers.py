@@ -218,7 +218,7 @@ def play(
 def floor(room: Room, name: str, source: str, items: int, on_s3: bool = False) -> Figures:
     """A floor of case_files.py: how far ahead of a peer anybody in one process can be."""
     with room.output("floor", on_s3=on_s3) as output:
-        figures = room.floor("case_files.py", name, source, output, room.model_url)
+        figures = room.floor(str(HERE / "case_files.py"), name, source, output, room.model_url)
     if figures["results"] != items:
         raise RuntimeError(f"the floor has written {figures['results']} result files, not {items}")
     return figures
