@@ -1,15 +1,17 @@
-# make install | demo | up | test | test-quick | chaos | check | bench | bench-quick | simulate | lock | clean
+# make install | demo | up | test | test-quick | chaos | check | bench | bench-quick | bench-peers | simulate
+# make lock | lock-peers | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 UV := $(BIN)/uv
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test system-packages test-quick chaos check format bench bench-quick simulate lock clean
+.PHONY: install demo up test system-packages test-quick chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
 
 install: $(VENV)/.installed
 
@@ -61,6 +63,15 @@ bench: install
 bench-quick: install
 	$(BIN)/python tests/benchmarks/bench.py --quick $(BENCH)
 
+# What the product is compared with has an environment of its own: nothing of it is installed beside the product.
+bench-peers: install $(PEERS)/.installed
+	$(BIN)/python tests/benchmarks/peers.py
+
+$(PEERS)/.installed: tests/benchmarks/peers.lock | install
+	test -x $(PEERS)/bin/python || $(UV) venv --quiet --python $(BIN)/python $(PEERS)
+	$(UV) pip sync --quiet --require-hashes --compile-bytecode --python $(PEERS)/bin/python tests/benchmarks/peers.lock
+	touch $@
+
 ITEMS ?= 1_000_000
 INSTANCES ?= 1000
 simulate: install
@@ -71,5 +82,9 @@ lock:
 	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --quiet \
 		--python-version 3.11 --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
 
+lock-peers:
+	$(UV) pip compile tests/benchmarks/peers.in --generate-hashes --no-emit-index-url --no-annotate --quiet \
+		--python-version 3.11 --custom-compile-command "make lock-peers" --output-file tests/benchmarks/peers.lock $(LOCK_FLAGS)
+
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

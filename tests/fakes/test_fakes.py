@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -356,3 +357,14 @@ def test_share_server__redirects_falters_and_streams() -> None:
             assert len(requests.get(f"{share.url}/big?size=300000{extra}", timeout=DEADLINE_SECONDS).content) == 300_000
         with pytest.raises(requests.RequestException):
             requests.get(f"{share.url}/big?size=300000&cut=1", timeout=DEADLINE_SECONDS)
+
+
+def test_model_server__answers_the_open_inference_protocol(model: FakeModelServer) -> None:
+    asked = {"id": "7", "inputs": [{"name": "x", "shape": [3, 1], "datatype": "FP32", "data": [1, 2, 3]}]}
+    body = json.dumps(asked).encode()
+    for sent in (body, body + b"\x00\xff"):  # tensors may follow in binary
+        told = post(model, sent, "/v2/models/m/infer").json()
+        output = {"name": "n", "datatype": "INT64", "shape": [3, 1], "data": [len(sent)] * 3}
+        assert told == {"model_name": "m", "id": "7", "outputs": [output]}
+    assert post(model, b"{}", "/v2/models/m/infer").status_code == 400
+    assert post(model, body, "/v2/models/m").status_code == 400
