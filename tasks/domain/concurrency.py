@@ -20,7 +20,7 @@ LARGER = (HEADROOM, 1.5, 2.0)
 SMALLER = (1.27, 1.15, 1.15, 1.33)
 """The same downwards; then as far as latency says that requests wait, to the half at most."""
 MOST_LARGER = 3.0
-FEW = 3
+FEW = 4
 """Limits up to this are not tried to be lowered: one request fewer would cost a large part of the throughput."""
 FASTER, SLOWER = 1.1, 0.85
 """Throughput under the same limit that has changed by more than this says that the server has."""

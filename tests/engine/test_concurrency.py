@@ -26,7 +26,7 @@ async def keep_busy(group: InstanceGroup, items: int, at_once: int = 280) -> lis
     async def work() -> None:
         for number in numbers:
             item = b"item %d" % number
-            assert await sender.send(Body("application/json", item), tally) == item
+            assert (await sender.send(Body("application/json", (item,)), tally)).data == item
             limits.append(tuple(instance.limit.limit for instance in group.instances))
 
     await asyncio.gather(*(work() for _ in range(at_once)))

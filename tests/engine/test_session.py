@@ -19,6 +19,7 @@ from fakes.processes import meanwhile, poll
 from fakes.s3_server import S3Server
 
 from tasks.clients.storage import Storage
+from tasks.domain.concurrency import START
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.paths import Address
 from tasks.domain.secret_reference import resolved
@@ -111,7 +112,7 @@ def test_items__of_unknown_size_in_a_bucket_are_read_two_at_a_time_and_answered_
     def answer() -> None:
         try:
             # What is read holds no more than its own bytes.
-            poll(lambda: model.stats()["max_in_flight"] > 4, "more than four requests in flight")
+            poll(lambda: model.stats()["max_in_flight"] == START, "as many requests in flight as at the start")
         finally:
             gate.touch()
 
