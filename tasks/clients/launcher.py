@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import requests
-
 from tasks.clients.environments import SERVING, environment
+from tasks.clients.health import ask_health
 from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
@@ -108,7 +107,7 @@ class Server:
         start = loop.time()
         period = _FIRST_PERIOD_SECONDS
         while self.running:
-            said = await asyncio.to_thread(ask_health, f"{self.url}{health.url}", health.timeout_seconds)
+            said = await ask_health(self.url, health.url, health.timeout_seconds)
             if not said:
                 if not await self._port_is_taken():
                     return True
@@ -171,21 +170,6 @@ async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     )
 
 
-def ask_health(url: str, timeout_seconds: float) -> str:
-    """Ask for health; empty if healthy, else what was wrong."""
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # a proxy is not for this machine's own servers
-            answer = session.get(url, timeout=timeout_seconds, allow_redirects=False)
-    except requests.ConnectionError:
-        return "no connection"
-    except requests.Timeout:
-        return f"no answer within {timeout_seconds:g} s"
-    except requests.RequestException as error:
-        return type(error).__name__
-    return "" if answer.ok and not answer.is_redirect else f"HTTP {answer.status_code}"
-
-
 async def check_running(url: str, health: Health, timeout_seconds: float) -> None:
     """Ask a server that runs elsewhere for its health, until it answers or the time is up.
 
@@ -194,7 +178,7 @@ async def check_running(url: str, health: Health, timeout_seconds: float) -> Non
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     pause = min(1.0, health.period_seconds)
     while True:
-        said = await asyncio.to_thread(ask_health, f"{url.rstrip('/')}{health.url}", health.timeout_seconds)
+        said = await ask_health(url, health.url, health.timeout_seconds)
         if said in ("", "HTTP 404", "HTTP 405"):
             return
         if asyncio.get_running_loop().time() + pause > deadline:

@@ -7,8 +7,7 @@ import base64
 import ssl
 import sys
 from dataclasses import dataclass
-
-from yarl import URL
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from tasks.clients.http_connection import ConnectionBroken, HttpConnection, Reply, ReplyLate, ReplyTooLarge
 from tasks.clients.http_headers import retry_after
@@ -48,11 +47,11 @@ class ModelClient:
     def __init__(
         self, url: str, method: str, request_path: str, timeout_seconds: float, max_answer_bytes: int = sys.maxsize
     ) -> None:
-        self._url = URL(url.rstrip("/") + request_path)
-        self._host, self._port = self._url.host or "", self._url.port or 80
-        self._start = _head(self._url, method)
+        parts = urlsplit(url.rstrip("/") + request_path)
+        self._host, self._port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
+        self._start = _head(parts, method)
         self._heads: dict[str, bytes] = {}
-        self._ssl = ssl.create_default_context() if self._url.scheme == "https" else None
+        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
         self._idle: list[HttpConnection] = []
@@ -61,8 +60,11 @@ class ModelClient:
 
     async def predict(self, body: Body) -> Answer:
         """Send one request; its answer if the status is a success (2xx). Raises RequestFailed."""
-        first, *others = body.parts
-        parts = (b"%b%d\r\n\r\n%b" % (self._head_of(body.content_type), body.size, first), *others)
+        if body.parts:
+            first, *others = body.parts
+            parts = (b"%b%d\r\n\r\n%b" % (self._head_of(body.content_type), body.size, first), *others)
+        else:
+            parts = (self._start + b"\r\n",)
         try:
             if self._idle:
                 reply = await self._ask(self._idle.pop(), parts, self._timeout_seconds)
@@ -133,14 +135,20 @@ class ModelClient:
         await asyncio.sleep(0)  # the event loop closes them
 
 
-def _head(url: URL, method: str) -> bytes:
-    """The first lines of every request, up to what its body decides."""
-    default = {"http": 80, "https": 443}.get(url.scheme)
-    host = f"[{url.raw_host}]" if ":" in (url.raw_host or "") else url.raw_host
-    where = host if url.port == default else f"{host}:{url.port}"
-    lines = [f"{method} {url.raw_path_qs} HTTP/1.1", f"Host: {where}", "Accept: */*", "Accept-Encoding: identity"]
+_PORTS = {"http": 80, "https": 443}
+_KEPT = "/:@!$&'()*+,;=-._~%"
+"""Signs of a path that are sent as they are (RFC 3986), and what is percent-encoded already."""
+
+
+def _head(url: SplitResult, method: str) -> bytes:
+    """The first lines of every request, up to what its body decides. Raises ValueError if the address is none."""
+    host = (url.hostname or "").encode("idna").decode()
+    host = f"[{host}]" if ":" in host else host
+    where = host if url.port in (None, _PORTS.get(url.scheme)) else f"{host}:{url.port}"
+    target = quote(url.path or "/", _KEPT) + (f"?{quote(url.query, _KEPT + '?/')}" if url.query else "")
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {where}", "Accept: */*", "Accept-Encoding: identity"]
     lines.append("User-Agent: thresher")
-    if url.user is not None:
-        named = f"{url.user}:{url.password or ''}"
+    if url.username is not None:
+        named = f"{unquote(url.username)}:{unquote(url.password or '')}"
         lines.append(f"Authorization: Basic {base64.b64encode(named.encode()).decode()}")
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

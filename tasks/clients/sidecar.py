@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from tasks.clients.launcher import ask_health
+from tasks.clients.health import ask_health
 from tasks.clients.ports import HOST
 from tasks.domain.package import Health
 
@@ -38,7 +38,7 @@ class Sidecar:
         period = _FIRST_PERIOD_SECONDS
         while self.health_said:
             await asyncio.sleep(period)
-            self.health_said = await asyncio.to_thread(ask_health, f"{self.url}{health.url}", health.timeout_seconds)
+            self.health_said = await ask_health(self.url, health.url, health.timeout_seconds)
             period = min(period * 1.3, health.period_seconds)
 
     @property

@@ -6,15 +6,17 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.clients import local_files
 from tasks.clients.failures import ObjectError
 from tasks.clients.object_store import Bucket, is_odd
-from tasks.clients.share_links import ShareLinks
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.paths import Address
 from tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.clients.share_links import ShareLinks
 
 
 class Storage:
@@ -27,7 +29,14 @@ class Storage:
         self._settings = settings
         self._credentials = dict(credentials or {})
         self._buckets: dict[tuple[str, str], Bucket] = {}
-        self._links = ShareLinks(settings.share_link_hosts, settings.download_timeout_seconds)
+        self._links: ShareLinks | None = None
+
+    def _share_links(self) -> ShareLinks:
+        if self._links is None:
+            from tasks.clients.share_links import ShareLinks  # a tenth of a second, and only share links need it
+
+            self._links = ShareLinks(self._settings.share_link_hosts, self._settings.download_timeout_seconds)
+        return self._links
 
     def bucket(self, address: Address) -> Bucket:
         """The bucket that an s3:// or obs:// address lies in."""
@@ -43,7 +52,7 @@ class Storage:
         if address.scheme == "local":
             return await local_files.read(address.path, max_bytes, size)
         if address.scheme == "http":
-            return await self._links.read(address.path, max_bytes)
+            return await self._share_links().read(address.path, max_bytes)
         return await self.bucket(address).read(address.path, max_bytes)
 
     async def stream(self, address: Address) -> AsyncGenerator[bytes]:
@@ -141,7 +150,8 @@ class Storage:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._links.close()
+        if self._links is not None:
+            await self._links.close()
         for bucket in self._buckets.values():
             await bucket.close()
 

@@ -23,6 +23,9 @@ _CHINESE = re.compile(
 )
 _LARGEST_CELL = (1 << 31) - 1
 
+# Arrow's own allocator takes some 40 MB at once, for tables of which the largest have a few.
+pa.set_memory_pool(pa.system_memory_pool())
+
 _PLAN = pa.schema(
     [
         ("number", pa.int64()),

@@ -30,6 +30,10 @@ class Body:
         return b"".join(self.parts)
 
 
+NO_BODY = Body("", ())
+"""Of a request that has none."""
+
+
 class FileForm:
     """Builds ``multipart/form-data`` bodies (RFC 7578) with one file part.
 

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-THRESHOLDS = (20_000, 50, 50)
+THRESHOLDS = (5_000, 20, 50)
 """New objects before the youngest are looked through, and how often that is before older ones are."""
 
 _busy = 0

@@ -63,7 +63,7 @@ def test_session__waits_for_a_sidecar_that_is_started_later(server: FakeModelSer
             await shard.store_plan(session)
             session.start_soon()
             asked = session.group.instances[0]
-            while asked.server is None or asked.server.health_said != "no connection":
+            while asked.server is None or asked.server.health_said != "no connection (Connection refused)":
                 await session._pause(0.01)
             assert not session.group.ready and session.group.deaths == 0
             with kept_running(server):
@@ -107,7 +107,7 @@ def test_session__of_a_sidecar_that_never_comes_says_where_its_output_is(
         session = shard.session()
         session.group._timeout_seconds = 0.5
         try:
-            with pytest.raises(ModelServerError, match=r"health: no connection\. What it printed is in the log of the"):
+            with pytest.raises(ModelServerError, match=r"health: no connection \(Connection refused\)\. What it printed is in the log of the"):
                 await session.start()
         finally:
             await session.close()
