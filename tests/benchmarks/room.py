@@ -30,6 +30,7 @@ sys.path[1:1] = [str(HERE.parent), str(ROOT)]
 from case import Figures  # noqa: E402
 from fakes.model_server import FakeModelServer  # noqa: E402
 from fakes.prefect_servers import PrefectServer, sqlite_server  # noqa: E402
+from fakes.processes import die_with_parent  # noqa: E402
 from fakes.s3_server import S3Server  # noqa: E402
 
 SHARED_MEMORY = Path("/dev/shm")  # a disk that others use makes rounds incomparable
@@ -184,7 +185,7 @@ class Room:
         before, started_at = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
         done = subprocess.run(
             command, env=own | dict(environment), cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_SECONDS,
-            check=False,
+            check=False, preexec_fn=die_with_parent,
         )  # fmt: skip
         ended_at, after = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         if done.returncode:

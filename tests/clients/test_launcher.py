@@ -323,7 +323,9 @@ def test_check_running__asks_a_server_that_comes_late_again_whatever_the_period(
 def test_check_running__names_what_is_wrong_without_the_secrets_of_the_address() -> None:
     with closed_port() as port:
         address = f"http://user:password@127.0.0.1:{port}"
-        with pytest.raises(ModelServerError, match=r"is not healthy \(GET /health: no connection \(Connection refused\)\)") as raised:
+        with pytest.raises(
+            ModelServerError, match=r"is not healthy \(GET /health: no connection \(Connection refused\)\)"
+        ) as raised:
             run(check_running(address, Health(period_seconds=0.1), 0.3))
     assert "password" not in str(raised.value)
 

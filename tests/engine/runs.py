@@ -47,11 +47,15 @@ ROWS = {
 
 def make_run(
     model: str, output: str, *, request: Mapping[str, Any] = FILE, path: str = "/", package: str | None = None,
-    health: Mapping[str, Any] | None = None, **fields: Any,
+    health: Mapping[str, Any] | None = None, response: Mapping[str, Any] | None = None, **fields: Any,
 ) -> Run:  # fmt: skip
     """A validated run against the model server at ``model``, or of a package with run.sh."""
     config = PackageConfig.model_validate(
-        {"model_type": "Image", "apis": [{"url": path, "request": {"data": request}}], "health": health or {}}
+        {
+            "model_type": "Image",
+            "apis": [{"url": path, "request": {"data": request}, "response": response}],
+            "health": health or {},
+        }
     )
     service = BatchService(name="tested", model=model, input_path="/in", output_path=output, **fields)
     return Run(

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from engine.runs import ROWS, Shard, local_items, make_run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.domain.rows_per_request import FIRST
 from tasks.engine.rows import TRIED_ROWS, Answers
@@ -193,6 +195,66 @@ def test_rows__whose_server_fails_the_joined_request_keep_their_single_answers(t
         joined = infer(tmp_path / "joined", server, {"1.csv": table(30)}, rows_per_request="auto")
         assert joined.result("1.csv") == single.result("1.csv")
         assert len(server.sizes) == 31
+
+
+CELLS = st.sampled_from(["0", "1", "2.50", "-3e2", "12345678901234567890.5", " 7", "x", "", '"4"', '"a ""b"""', "NaN"])
+LINES = st.lists(st.lists(CELLS, min_size=1, max_size=3).map(",".join) | st.just(""), min_size=1, max_size=40)
+
+
+def each_row_as_it_is(rows: Rows) -> Any:
+    """Answers with what it was sent, and two arrays beside the rows' own; `data.resp_data` is theirs."""
+    named = [{"row": row, "scores": [row["a"], [row["b"]]], "text": 'say "[1, 2]", {}'} for row in rows]
+    return {"model": {"shape": [2, 3]}, "data": {"resp_data": named}, "classes": ["x, y", "z"]}
+
+
+def takes_no_more_than_three(rows: Rows) -> Any:
+    """The same, but of more rows it answers the first three only."""
+    return each_row_as_it_is(rows[:3])
+
+
+RESPONSE = {
+    "data": {
+        "type": "object",
+        "properties": {"data": {"type": "object", "properties": {"resp_data": {"type": "array", "items": {}}}}},
+    }
+}
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    tables=st.lists(LINES, min_size=1, max_size=3),
+    size=st.sampled_from([2, 3, 4, 17, "auto"]),
+    model=st.sampled_from([each_row, each_row_as_it_is, takes_no_more_than_three]),
+    header=st.sampled_from(["absent", "present"]),
+    tells=st.booleans(),
+)
+def test_rows__whatever_they_are_have_the_result_file_of_one_row_per_request(
+    tmp_path_factory: pytest.TempPathFactory, tables: list[list[str]], size: int | str, model: Model, header: str,
+    tells: bool,
+) -> None:  # fmt: skip
+    files = {f"{number}.csv": "\n".join(lines).encode() for number, lines in enumerate(tables)}
+    folder = tmp_path_factory.mktemp("rows")
+    response = RESPONSE if tells else None
+    with serving(model) as server:
+        single = infer(folder / "single", server, files, csv_header=header, response=response)
+        joined = infer(folder / "joined", server, files, csv_header=header, response=response, rows_per_request=size)
+    assert joined.messages == single.messages
+    assert [(one.rows, one.failed_rows) for one in joined.outcomes] == [
+        (one.rows, one.failed_rows) for one in single.outcomes
+    ]
+    for name in files:
+        assert joined.has_result(name) == single.has_result(name)
+        if single.has_result(name):
+            assert joined.result(name) == single.result(name)
+
+
+def test_rows__are_joined_where_the_response_schema_says_which_array_is_theirs(tmp_path: Path) -> None:
+    files = {"1.csv": table(64)}
+    with serving(each_row_as_it_is) as server:
+        infer(tmp_path / "told", server, files, response=RESPONSE, rows_per_request=16)
+        assert len(server.sizes) == 1 + TRIED_ROWS + 1 + 3
+        infer(tmp_path / "untold", server, files, rows_per_request=16)  # three arrays: whose is which is not known
+        assert len(server.sizes) == 1 + 64
 
 
 # --- the lines of one item

@@ -107,7 +107,10 @@ def test_session__of_a_sidecar_that_never_comes_says_where_its_output_is(
         session = shard.session()
         session.group._timeout_seconds = 0.5
         try:
-            with pytest.raises(ModelServerError, match=r"health: no connection \(Connection refused\)\. What it printed is in the log of the"):
+            with pytest.raises(
+                ModelServerError,
+                match=r"health: no connection \(Connection refused\)\. What it printed is in the log of the",
+            ):
                 await session.start()
         finally:
             await session.close()
