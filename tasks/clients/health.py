@@ -19,8 +19,9 @@ async def ask_health(url: str, path: str, timeout_seconds: float) -> str:
         await client.predict(NO_BODY)
         return ""
     except RequestFailed as failed:
+        status = failed.failure.status or 0
         if failed.failure.kind == "size":
-            return ""
+            return "" if 200 <= status < 300 else f"HTTP {status}"
         return failed.cause
     finally:
         await client.close()

@@ -32,6 +32,10 @@ class ConnectionBroken(Exception):
 class ReplyTooLarge(Exception):
     """The answer has more bytes than are taken."""
 
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
 
 class ReplyLate(Exception):
     """There was no answer in time."""
@@ -53,6 +57,8 @@ class HttpConnection(asyncio.Protocol):
         self._deadline = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._closed = False
+        self.idle_since = 0.0
+        """When it was last given back, in seconds of the event loop's clock."""
         self._begin()
 
     def _begin(self) -> None:
@@ -89,6 +95,8 @@ class HttpConnection(asyncio.Protocol):
         except asyncio.CancelledError:
             self.abort()
             raise
+        finally:
+            del waiting  # an exception in it would lead to this frame, and so to the request
 
     def abort(self) -> None:
         """Close it at once; who waits for an answer gets none."""
@@ -135,7 +143,9 @@ class HttpConnection(asyncio.Protocol):
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
-        """An answer begins."""
+        """An answer begins; one that nobody has asked for is none of the next request."""
+        if self._waiting is None:
+            self._fail(ConnectionBroken(CLOSED))
         self._begun = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -153,7 +163,7 @@ class HttpConnection(asyncio.Protocol):
         """The body begins, if there is one."""
         self._headers_complete = True
         if self._size > self._max_bytes:
-            self._fail(ReplyTooLarge())
+            self._fail(ReplyTooLarge(self._parser.get_status_code()))
         self._size = 0
 
     def on_body(self, data: bytes) -> None:
@@ -161,7 +171,7 @@ class HttpConnection(asyncio.Protocol):
         self._body.append(data)
         self._size += len(data)
         if self._size > self._max_bytes:
-            self._fail(ReplyTooLarge())
+            self._fail(ReplyTooLarge(self._parser.get_status_code()))
 
     def on_message_complete(self) -> None:
         """The answer is whole; one that only asks for patience (1xx) is followed by the real one."""

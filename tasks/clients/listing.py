@@ -33,6 +33,10 @@ class StartAfterIgnored(Exception):
     """The storage does not begin behind the folder that it is told, so all can only be listed from its beginning."""
 
 
+class NotInOrder(Exception):
+    """The storage does not list keys in the order of their bytes, so parts of a folder cannot be told apart by it."""
+
+
 @dataclass(eq=False, slots=True)
 class _Part:
     """The keys below ``folder`` behind those below ``passed``, until they leave ``within``."""
@@ -44,6 +48,8 @@ class _Part:
     task: asyncio.Task[None] | None = None
     error: Exception | None = None
     ended: bool = False
+    last: str = ""
+    """The last key so far that is no placeholder's: these have lost their slash."""
 
 
 class Listing:
@@ -132,6 +138,10 @@ class Listing:
         """Keep a page until it is its turn; whether the part has ended with it."""
         if not keys:
             return False
+        ordered = [part.last, *(key for key, size in zip(keys, sizes, strict=True) if size)]
+        if any(one > other for one, other in pairwise(ordered)):
+            raise NotInOrder
+        part.last = ordered[-1]
         within = part.within
         ended = keys[-1] > within and not keys[-1].startswith(within)
         if ended or not keys[0].startswith(within):

@@ -15,6 +15,7 @@ from tasks.domain.request import Body
 from tasks.domain.retry import Failure
 
 CONNECT_SECONDS = 30.0
+IDLE_SECONDS = 30.0
 HEADS_KEPT = 100
 
 
@@ -66,23 +67,33 @@ class ModelClient:
         else:
             parts = (self._start + b"\r\n",)
         try:
-            if self._idle:
-                reply = await self._ask(self._idle.pop(), parts, self._timeout_seconds)
-            else:
+            connection = self._rested()
+            if connection is None:
                 reply = await self._ask_anew(parts)
+            else:
+                reply = await self._ask(connection, parts, self._timeout_seconds)
         except ReplyLate:
             cause = f"no answer within {self._timeout_seconds:g} s"
             raise RequestFailed(Failure("timeout"), cause) from None
-        except ReplyTooLarge:
+        except ReplyTooLarge as larger:
             limit = self._max_answer_bytes
             cause = f"The model's answer has more than {limit} bytes ({limit / (1 << 20):g} MiB)."
-            raise RequestFailed(Failure("size"), cause) from None
+            raise RequestFailed(Failure("size", larger.status), cause) from None
         except ConnectionBroken as broken:
             raise RequestFailed(Failure("connection"), str(broken)) from None
         if 200 <= reply.status < 300:
             return Answer(reply.status, reply.data)
         failure = Failure("status", reply.status, retry_after(reply.retry_after))
         raise RequestFailed(failure, f"HTTP {reply.status}", Answer(reply.status, reply.data))
+
+    def _rested(self) -> HttpConnection | None:
+        """A connection that waits for a request; those that have waited long may have been dropped on the way."""
+        while self._idle:
+            connection = self._idle.pop()
+            if asyncio.get_running_loop().time() - connection.idle_since < IDLE_SECONDS:
+                return connection
+            connection.abort()
+        return None
 
     def _head_of(self, content_type: str) -> bytes:
         head = self._heads.get(content_type)
@@ -95,6 +106,7 @@ class ModelClient:
     async def _ask(self, connection: HttpConnection, parts: tuple[bytes, ...], seconds: float) -> Reply:
         reply = await connection.ask(parts, seconds)
         if connection.usable:
+            connection.idle_since = asyncio.get_running_loop().time()
             self._idle.append(connection)
         return reply
 

@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from obstore.store import S3Store
 
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.listing import PAGE_KEYS, Listing, Page, StartAfterIgnored
+from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
 from tasks.domain.credentials import Credentials
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
@@ -59,8 +59,16 @@ class Bucket:
     What may pass is tried again for ``retry_seconds``, from the first try on.
     """
 
-    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float, retry_seconds: float = 60) -> None:
+    def __init__(
+        self,
+        name: str,
+        credentials: Credentials,
+        timeout_seconds: float,
+        retry_seconds: float = 60,
+        sorted_hosts: Sequence[str] = (),
+    ) -> None:
         self.name = name
+        self._is_sorted = _lists_by_bytes(credentials.endpoint_url, sorted_hosts)
         self._credentials = credentials
         self._odd_keys: Any = None
         endpoint = credentials.endpoint_url
@@ -169,7 +177,8 @@ class Bucket:
                 yield one
             return
         fault: Exception | None = None
-        for pages in (Listing(self._pages, folder).pages(), self._one_by_one(folder)):
+        for parallel in (True, False) if self._is_sorted else (False,):
+            pages = Listing(self._pages, folder).pages() if parallel else self._one_by_one(folder)
             try:
                 async with aclosing(pages):
                     async for page in pages:
@@ -183,6 +192,12 @@ class Bucket:
                 return
             except (InvalidPathError, StartAfterIgnored) as error:
                 fault = error
+            except NotInOrder:
+                where = urlsplit(self._credentials.endpoint_url or "").hostname
+                raise ObjectError(
+                    f"The storage does not list keys in the order of their bytes: take {where or 'it'} out of "
+                    "THRESHER_SORTED_STORAGE_HOSTS."
+                ) from None
             except (BaseError, OSError) as error:
                 raise explain(error) from None
             if isinstance(fault, InvalidPathError):
@@ -321,6 +336,19 @@ def s3fs_options(credentials: Credentials) -> dict[str, Any]:
         },
         "skip_instance_cache": True,
     }
+
+
+_SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
+"""Storages that say that they list keys in the order of their UTF-8 bytes (directory buckets apart)."""
+
+
+def _lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
+    """Whether parts of a folder can be told apart by the order of names: with another order keys would be lost."""
+    if not endpoint:
+        return True
+    parts = urlsplit(endpoint)
+    host = parts.hostname or ""
+    return f".{host}".endswith(_SORTED) or bool({host, parts.netloc} & set(sorted_hosts))
 
 
 def _is_address(endpoint: str) -> bool:

@@ -44,7 +44,9 @@ class Storage:
         if key not in self._buckets:
             credentials = self._credentials.get(address.scheme) or from_environment(address.scheme, os.environ)
             timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
-            self._buckets[key] = Bucket(address.bucket, credentials, timeout, patience)
+            self._buckets[key] = Bucket(
+                address.bucket, credentials, timeout, patience, self._settings.sorted_storage_hosts
+            )
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:

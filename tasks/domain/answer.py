@@ -78,6 +78,8 @@ def split(
     so, or is not JSON. ``quick_loads`` reads JSON as :func:`loads` does, but may refuse (ValueError) what that takes.
     """
     text = compact(answer)
+    if text != answer and not _is_json(answer, quick_loads or loads):
+        return None  # without its blanks it may be
     found = _quick_split(text, path, quick_loads or loads)
     if found is None:
         found = _split(text, path)
@@ -123,6 +125,16 @@ def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts
     opening, between, closing = signs
     pieces = inner[len(opening) : len(inner) - len(closing)].split(between)
     return before + opening, pieces, closing + behind
+
+
+def _is_json(text: bytes, quick_loads: Loads) -> bool:
+    for read in (quick_loads, loads):
+        try:
+            read(text)
+            return True
+        except (ValueError, RecursionError):
+            continue
+    return False
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:

@@ -112,9 +112,10 @@ class AdaptiveLimit:
             return
         gap, self._last = now - self._last, now
         if gap > self._pause:  # the whole server stood still, which says nothing about the limit; not twice, though
-            self._since, self._begun, self._pause = now, None, math.inf
+            self._since, self._begun, self._pause, self._patience = now, None, math.inf, math.inf
             self._clear()
             return
+        self._credit = min(CREDIT, self._credit + FLAKY)
         self._count = count = self._count + 1
         if started >= self._since:
             latency = now - started
@@ -125,7 +126,7 @@ class AdaptiveLimit:
             self._full += 1
         elapsed = now - begun
         if count < self._needed or self._fresh < self._early or elapsed < ROUND_SECONDS:
-            if elapsed > self._patience and count >= 8:
+            if elapsed > self._patience and count >= 8 and self._fresh:
                 self._end_round(now, count / elapsed)
             elif self._phase == "larger" and self._fresh >= self._early:
                 self._judge_early(now)
@@ -147,12 +148,11 @@ class AdaptiveLimit:
 
     def _end_round(self, now: float, rate: float) -> None:
         latency = max(self._latencies / self._fresh, 1e-9)
-        self._credit = min(CREDIT, self._credit + FLAKY * self._count)
         if self._full < 0.8 * self._count:  # the work, not the limit, is what bounds the throughput
             if self._phase == "hold":
                 self._restart(now)
             else:
-                self._hold(self._held if self._phase == "smaller" else self._base, now)
+                self._hold(self._held if self._phase == "smaller" else max(self._base, min(START, self.cap)), now)
             return
         self.throughput, self.latency = rate, latency
         noise = max(0.0, self._squares / self._fresh / latency**2 - 1)
@@ -271,7 +271,8 @@ class AdaptiveLimit:
         self._clear()
         ratio = ratio or max(_with_headroom(limit) / limit, min(1.5, HEADROOM + self._noise))
         # A small difference takes many answers to be seen, more so among very different ones.
-        answers = min(round((1 + NOISE * self._noise) / (ratio - 1) ** 2), 32 * limit)
+        most = 2 if self._unloaded == math.inf else 32  # at the start it is better to be fast than to be sure
+        answers = min(round((1 + NOISE * self._noise) / (ratio - 1) ** 2), most * limit)
         if ratio >= 1.9:
             self._needed, self._early = max(limit, 4, answers), max(-(-3 * limit // 4), answers)
         else:

@@ -26,7 +26,9 @@ class AutoRows:
 
     def __init__(self) -> None:
         self.size = FIRST
-        self._most = MOST
+        self.most = MOST
+        """Rows that no request may have more of."""
+        self._answered = 0
         self._before = FIRST
         self._best = float("inf")
         self._settled = False
@@ -40,6 +42,7 @@ class AutoRows:
 
     def answered(self, rows: int, body_bytes: int, seconds: float, in_flight: int) -> None:
         """Count the answer to a request of ``rows`` rows, ``in_flight`` of which the instance had at once."""
+        self._answered = max(self._answered, rows)
         if rows != self.size:  # of an earlier size, or the last rows of a file
             if self._best == float("inf") and rows < self.size and seconds > LONGEST_SECONDS:
                 self.size = self._before = rows  # the model is slow: it starts smaller
@@ -54,6 +57,8 @@ class AutoRows:
 
     def _judge(self, cost: float, seconds: float) -> None:
         if self._settled or cost * GAIN < self._best:
+            if self._settled and self.size == self.most:  # what was too many may not be any more
+                self.most = min(MOST, 2 * self.most)
             self._best = cost
             self._before = self.size
             self._grow(seconds)
@@ -64,7 +69,7 @@ class AutoRows:
     def _grow(self, seconds: float) -> None:
         """A larger size, unless its requests would be too large, or those of this size take long already."""
         factor = GROWTH if seconds * GROWTH <= LONGEST_SECONDS else 2
-        larger = min(self._most, self.size * factor)
+        larger = min(self.most, self.size * factor)
         self._settled = (
             larger <= self.size or seconds > LONGEST_SECONDS or self._bytes * larger > LARGEST_BYTES * self.size
         )
@@ -72,9 +77,15 @@ class AutoRows:
             self.size = larger
 
     def too_many(self, rows: int) -> None:
-        """A request of so many rows failed, and each of them alone did not: no request has so many any more."""
-        self._most = max(1, min(self._most, rows // 2))
-        if self.size > self._most:
-            self.size = self._before = self._most
+        """A request of so many rows failed, and each of them alone did not: no request has so many any more.
+
+        But for the first time after one of so many was answered: then it may have been a passing fault.
+        """
+        if rows <= self._answered:
+            self._answered = rows - 1
+            return
+        self.most = max(1, min(self.most, rows // 2))
+        if self.size > self.most:
+            self.size = self._before = self.most
             self._settled = True
             self._begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
@@ -106,7 +107,9 @@ async def _write(session: Session, item: Item, data: bytes) -> None:
 
 async def _file(session: Session, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
     assert session.form is not None
+    began = time.monotonic()
     data = await _read(session, item, address)
+    read = time.monotonic()
     size = len(data)
     held.shrink(size)
     body = session.form.body(address.name, data)
@@ -114,7 +117,10 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     answer = (await session.sender.send(body, tally)).data
     del body
     held.change(len(answer))
+    answered = time.monotonic()
     await _write(session, item, answer)
+    written = time.monotonic()
+    session.note_storage(read - began + written - answered, written - began)
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 

@@ -23,6 +23,8 @@ from tasks.engine.session import Session
 
 TRIED_ROWS = 4
 """Rows that are sent both ways before answers to joined rows are trusted."""
+TRIALS = 8
+"""How often rows are tried both ways whose answers are all the same."""
 ALIKE = 1e-4
 """How far numbers of a joined answer may be, relatively, from those of single answers: models round differently."""
 SINGLES_AT_ONCE = 16
@@ -36,7 +38,7 @@ def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -
     """Rows that go into one request, as long as the model shows that it takes them."""
     if not mapping.takes_many_rows:
         return 1
-    return auto.size if service.rows_per_request == "auto" else service.rows_per_request
+    return auto.size if service.rows_per_request == "auto" else min(service.rows_per_request, auto.most)
 
 
 async def answer_rows(session: Session, mapping: Mapping, data: bytes, tally: Tally) -> Answers:
@@ -181,8 +183,9 @@ class _Rows:
         if len(ready) > 1 and not session.one_row_only and not session.joined_is_right:
             async with session.joining:  # the others wait until it is known
                 if not session.joined_is_right and not session.one_row_only:
-                    await self._try_joined(ready[:TRIED_ROWS])
-                    ready = ready[TRIED_ROWS:]
+                    tried = sorted({at * (len(ready) - 1) // (TRIED_ROWS - 1) for at in range(TRIED_ROWS)})
+                    await self._try_joined([ready[at] for at in tried])
+                    ready = [one for at, one in enumerate(ready) if at not in tried]
         if len(ready) < 2 or session.one_row_only:
             await self._each(ready)
         elif (parts := await self._parts(ready)) is not None:
@@ -225,10 +228,15 @@ class _Rows:
         return parts
 
     async def _try_joined(self, ready: Ready) -> None:
-        """Send some rows both ways: as many answers as rows is not enough to trust that each is a row's own."""
+        """Send some rows both ways: as many answers as rows is not enough to trust that each is a row's own.
+
+        Nor are equal answers to all of them: then rows of the next request are tried, too, but not for ever.
+        """
         session = self._session
         parts = await self._parts(ready)
         session.one_row_only = parts is None
+        session.trials += 1
+        answers = set()
         for number, (row, text) in enumerate(ready):
             try:
                 single = await self._answer(text)
@@ -237,9 +245,10 @@ class _Rows:
                 session.one_row_only = True
                 continue
             self.answers.add(row, single)
+            answers.add(single)
             if parts is None or not _alike(_loaded(single), _loaded(parts[number])):
                 session.one_row_only = True
-        session.joined_is_right = not session.one_row_only
+        session.joined_is_right = not session.one_row_only and (len(answers) > 1 or session.trials >= TRIALS)
 
 
 def _loaded(answer: bytes) -> Any:

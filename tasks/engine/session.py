@@ -78,6 +78,8 @@ class Session:
         """Set once an answer to several rows was not those to single rows."""
         self.joined_is_right = False
         """Set once it was."""
+        self.trials = 0
+        """How often rows were sent both ways to find that out."""
         self.joining = asyncio.Lock()
         self.auto_rows = AutoRows()
         self.array_path = array_path(run.api.response)
@@ -97,6 +99,8 @@ class Session:
         """Shards that are being worked on, by their keys."""
         self.finished = 0
         """Weight of the items that have got their outcome here."""
+        self.storage_share = 0.0
+        """Share of an item's time that goes to reading and writing it; the latest items weigh most."""
         self.workers: set[asyncio.Task[None]] = set()
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0
@@ -246,6 +250,10 @@ class Session:
                 pass
             self.cut_off = ""
             return
+
+    def note_storage(self, storing_seconds: float, all_seconds: float) -> None:
+        """Count an item that took so long in all, and so long of it to be read and written."""
+        self.storage_share += 0.05 * (storing_seconds / max(all_seconds, 1e-9) - self.storage_share)
 
     def count_failure(self) -> None:
         """Count a failed item; stops the run early if the service's threshold is passed."""

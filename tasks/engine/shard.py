@@ -23,6 +23,8 @@ READ_AHEAD = 32
 """Items that are read or written while others wait for their answers."""
 TABLES_AT_ONCE = 8
 MOST_AT_ONCE = 288
+MOST_STORING = 0.95
+"""Share of the items of an instance that are read or written, as far as more are begun for it."""
 
 
 async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
@@ -106,8 +108,10 @@ class ShardWork:
         files = min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
         most = files if session.mapping is None else TABLES_AT_ONCE
         if session.number is not None:
-            # What is begun cannot be handed back to others: only as much as the instance takes soon.
-            most = min(most, max(2, math.ceil(2 * session.group.limit / max(1, len(session.shards)))))
+            # What is begun cannot be handed back to others: only as much as the instance takes soon, and what is being
+            # read or written meanwhile.
+            at_instance = 1 - min(MOST_STORING, session.storage_share)
+            most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
         return most
 
     def _fill(self) -> None:

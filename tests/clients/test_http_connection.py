@@ -13,6 +13,7 @@ import pytest
 from clients.support import run
 from fakes.processes import DEADLINE_SECONDS
 
+from tasks.clients.health import ask_health
 from tasks.clients.http_connection import MAX_HEADER_BYTES
 from tasks.clients.model_server import Answer, ModelClient, RequestFailed
 from tasks.domain.request import Body
@@ -221,6 +222,42 @@ def test_connection__on_which_the_server_says_more_than_it_was_asked_is_not_used
     found, server = ask(saying(OK + b"Content-Length: 2\r\n\r\nhi" + OK + b"Content-Length: 5\r\n\r\nagain"), times=3)
     assert found == [Answer(200, b"hi")] * 3
     assert server.connections == 3
+
+
+def test_answer__of_which_a_part_came_before_it_was_asked_for_is_not_the_next_one() -> None:
+    asked = 0
+
+    async def talk(body: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        first = OK + b'Content-Length: 3\r\n\r\n"a"' + OK + b'Content-Length: 3\r\n\r\n"'
+        writer.write(first if asked == 1 else OK + b'Content-Length: 3\r\n\r\n"b"')
+
+    found, server = ask(talk, times=2)
+    assert found == [Answer(200, b'"a"'), Answer(200, b'"b"')]
+    assert server.connections == 2
+
+
+def test_connection__that_has_waited_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.clients.model_server.IDLE_SECONDS", -1.0)
+    found, server = ask(saying(OK + b"Content-Length: 2\r\n\r\nhi"), times=3)
+    assert found == [Answer(200, b"hi")] * 3
+    assert server.connections == 3
+
+
+def test_health__of_a_server_that_fails_at_length_is_none() -> None:
+    async def work(status: bytes) -> str:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2000000\r\n\r\n" + b"x" * 2_000_000)
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            return await ask_health(f"http://127.0.0.1:{port}", "/health", DEADLINE_SECONDS)
+
+    assert run(work(b"500 Wrong")) == "HTTP 500"
+    assert run(work(b"200 OK")) == ""
 
 
 def test_connection__that_the_server_closes_in_between_is_not_used_again() -> None:

@@ -24,6 +24,12 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.settings import Settings
 
+
+@pytest.fixture(autouse=True)
+def _servers_that_list_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THRESHER_SORTED_STORAGE_HOSTS", "127.0.0.1")
+
+
 IDLE_TURNS = 30
 """Turns of the loop after which nobody will ask for anything more until an answer comes."""
 

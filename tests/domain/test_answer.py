@@ -118,6 +118,14 @@ def test_split__takes_an_answer_apart_where_it_has_its_one_array(answer: Any, ro
     assert split(dumped(answer), rows) == (None if parts is None else [dumped(part) for part in parts])
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b'[{"a":1 2},{"a":3}]', b'{"p":[{"v":t rue},{"v":0 .5}]}', b"[1, 2,]", b"[1 2, 3]", b'{"a": [1, 2]', b"[NaN, 1]"],
+)
+def test_split__takes_nothing_apart_that_is_no_json(answer: bytes) -> None:
+    assert split(answer, 2) is None
+
+
 def dumped(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 

@@ -205,3 +205,20 @@ def test_limit__whatever_the_server_is_uses_it(parallelism: int, seconds: float,
     server = SimulatedServer(parallelism, seconds, draw=within(spread), seed=seed).drive(AdaptiveLimit(), end)
     assert server.rate(end / 3, end) >= 0.85 * parallelism / seconds
     assert server.max_in_flight <= max(START, 5 * parallelism + 8)
+
+
+def test_limit__of_a_server_that_stands_still_twice_takes_late_answers() -> None:
+    for latency in (0.05, 0.2, 1.0):
+        limit = AdaptiveLimit()
+        now = 0.0
+        for _ in range(4_000):  # until it holds
+            now += latency / 10
+            limit.answered(now - latency, now, limit.limit)
+        before = now
+        for stall in (5.0, 10.0):
+            now += stall
+            limit.answered(now - latency, now, limit.limit)
+            for _ in range(40):  # sent before the server stood still
+                now += latency / 10
+                limit.answered(before - latency, now, limit.limit)
+                assert limit.limit >= 1

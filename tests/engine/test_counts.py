@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -118,6 +119,33 @@ def test_bytes__of_a_large_item_are_held_once(tmp_path: Path, fake: FakeModelSer
         tracemalloc.stop()
     assert shard.messages == {"1.bin": ""}
     assert size <= peak < 1.25 * size
+
+
+@pytest.mark.parametrize("fault", ["503:1", "close:1"])
+def test_bytes__of_requests_that_are_sent_again_are_not_kept(tmp_path: Path, fault: str) -> None:
+    size, items = 1 * MIB, 24
+    files = {f"{number}.bin": f"FAIL:{fault} {number} ".encode() + b"x" * size for number in range(items)}
+    gc.collect()
+    gc.disable()  # only a search for garbage would free what is in a circle
+    try:
+        with FakeModelServer() as server:
+            small = Shard(
+                make_run(server.url, str(tmp_path / "a")), local_items(tmp_path / "b", {"1.bin": b"x"})
+            ).infer()
+            assert small.messages == {"1.bin": ""}
+            run = make_run(server.url, str(tmp_path / "out"), max_concurrency=1)
+            shard = Shard(run, local_items(tmp_path / "in", files), bytes_in_flight=4 * MIB, max_item_bytes=2 * MIB)
+            del files
+            tracemalloc.start()
+            shard.infer()
+            held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert set(shard.messages.values()) == {""}
+    assert shard.tally.retries == items
+    assert peak < 10 * MIB
+    assert held < 2 * MIB
 
 
 def test_answer__of_many_pieces_is_put_together_once(fake: FakeModelServer) -> None:
