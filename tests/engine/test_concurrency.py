@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 from clients.support import run
+from clients.support import run as run_on_loop
+from engine.runs import Shard, local_items, make_run, no_environment
 from engine.support import all_ready, fake_launch, group_of, stats
+from fakes.model_server import FakeModelServer
 
 from tasks.domain.instance import Launch
 from tasks.domain.request import Body
 from tasks.domain.result import Tally
+from tasks.engine import items
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.sender import Sender
+from tasks.engine.session import Session
+from tasks.engine.shard import infer_shard
 
 
 async def keep_busy(group: InstanceGroup, items: int, at_once: int = 280) -> list[tuple[int, ...]]:
@@ -94,3 +100,37 @@ def test_limits__are_found_for_each_instance(tmp_path: Path) -> None:
     assert many > 4 * few
     assert small <= 8
     assert large >= 12
+
+
+def test_limit__is_found_by_one_of_several_processes_though_its_storage_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = items._read, items._write
+
+    async def slow_read(*arguments: Any) -> bytes:
+        await asyncio.sleep(0.05)
+        return await read(*arguments)
+
+    async def slow_write(*arguments: Any) -> None:
+        await write(*arguments)
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(items, "_read", slow_read)
+    monkeypatch.setattr(items, "_write", slow_write)
+    files = {f"{number:04}.bin": b"%d" % number for number in range(1_500)}
+    with FakeModelServer("--service-time", "50", "--parallelism", "16") as server:
+        shard = Shard(make_run(server.url, str(tmp_path / "out")), local_items(tmp_path / "in", files))
+
+        async def work() -> int:
+            session = Session(shard.run, shard.settings, shard.credentials, no_environment, number=0)
+            try:
+                await shard.store_plan(session)
+                _, _, tally = await session.during(infer_shard(session, shard.ref))
+                assert (tally.successful, tally.failed) == (len(files), 0)
+                return session.group.limit
+            finally:
+                await session.close()
+
+        limit = run_on_loop(work())
+        assert server.stats()["max_in_flight"] >= 16
+    assert 14 <= limit <= 40
