@@ -20,7 +20,7 @@ from tasks.domain.errors import ModelServerError, StorageError
 from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 
-FREE, HELD = 10, 4
+FREE, HELD = 10, 2
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

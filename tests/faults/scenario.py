@@ -19,7 +19,7 @@ from faults.corpus import MAX_ITEM_BYTES, Corpus
 FLOW_PROCESS = Path(__file__).parents[1] / "fakes" / "flow_process.py"
 RUN_SECONDS = 240.0
 """Far beyond what a run takes, however busy the machine."""
-HELD = 4
+HELD = 2
 """Items that wait for their gate: as many as requests are in flight, so that the run stands still with them."""
 FIRST_HELD = 270
 MIDDLE = 60
