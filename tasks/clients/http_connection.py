@@ -53,6 +53,8 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
+        # What small servers write by hand: lines that end in LF alone, folded headers, a blank before the colon.
+        self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self._waiting: asyncio.Future[Reply] | None = None
         self._deadline = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -150,7 +152,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; the parser sees to what most of them mean."""
-        lower = name.lower()
+        lower = name.strip().lower()
         if lower == b"content-length":
             self._to_the_end = False
             self._size = int(value)

@@ -123,6 +123,8 @@ def kind(found: Answer | RequestFailed) -> tuple[str, str]:
         ([OK[:9], OK[9:], b"Content-Length", b": 5\r\n", b"\r", b"\nhello"], b"hello"),
         ([OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n", b"\r\n"], b"hello"),
         ([OK + b"Content-Length: 0\r\n\r\n"], b""),
+        ([b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"], b"hello"),
+        ([OK + b"A: b\r\n c\r\ncontent-length : 5\r\n\r\nhello"], b"hello"),
         ([b"HTTP/1.1 204 No Content\r\n\r\n"], b""),
         ([b"HTTP/1.1 100 Continue\r\n\r\n", OK + b"Content-Length: 2\r\n\r\nhi"], b"hi"),
         ([b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + OK + b"Content-Length: 2\r\n\r\nhi"], b"hi"),
