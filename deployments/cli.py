@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from deployments.startup import end_without_searching, importing
+from cyclopts import App, CycloptsError
 
-with importing():
-    from cyclopts import App, CycloptsError
-
-    from deployments.commands import models, pools, running, services, stack
-    from deployments.commands.output import say
-    from deployments.stopping import stop_on_signals
-    from tasks.domain.errors import SpecificationError, ThresherError
+from deployments.commands import models, pools, running, services, stack
+from deployments.commands.output import say
+from deployments.startup import end_without_searching
+from deployments.stopping import stop_on_signals
+from tasks.domain.errors import SpecificationError, ThresherError
 
 
 def _version() -> str:

@@ -119,9 +119,7 @@ class HttpConnection(asyncio.Protocol):
             self._header_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(ConnectionBroken(BROKEN_OFF))
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(ConnectionBroken(BROKEN_OFF))
         else:
             if not self._headers_complete and self._header_bytes > MAX_HEADER_BYTES:

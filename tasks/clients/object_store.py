@@ -176,22 +176,24 @@ class Bucket:
             for one in sorted(found):
                 yield one
             return
-        fault: Exception | None = None
+        again = False
         for parallel in (True, False) if self._is_sorted else (False,):
             pages = Listing(self._pages, folder).pages() if parallel else self._one_by_one(folder)
             try:
                 async with aclosing(pages):
                     async for page in pages:
                         for key, size in page:
-                            if key <= last and fault is not None:
+                            if again and key <= last:
                                 continue
                             if size == 0 and not await self._is_empty(key, empty):
                                 continue
                             last = key
                             yield key, size
                 return
-            except (InvalidPathError, StartAfterIgnored) as error:
-                fault = error
+            except InvalidPathError:
+                break
+            except StartAfterIgnored:
+                again = True
             except NotInOrder:
                 where = urlsplit(self._credentials.endpoint_url or "").hostname
                 raise ObjectError(
@@ -200,8 +202,6 @@ class Bucket:
                 ) from None
             except (BaseError, OSError) as error:
                 raise explain(error) from None
-            if isinstance(fault, InvalidPathError):
-                break
         async for key, size in self._list_odd(folder, after=last):
             yield key, size
 

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -22,9 +23,6 @@ _CHINESE = re.compile(
     "[\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _LARGEST_CELL = (1 << 31) - 1
-
-# Arrow's own allocator takes some 40 MB at once, for tables of which the largest have a few.
-pa.set_memory_pool(pa.system_memory_pool())
 
 _PLAN = pa.schema(
     [
@@ -204,12 +202,20 @@ def _tally(table: pa.Table) -> Tally:
     return Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
 
 
+@cache
+def _small_pool() -> None:
+    """Arrow's own allocator takes some 40 MB at once, for tables of which the largest have a few."""
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
 def _table(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    _small_pool()
     # Not read_table: that imports pyarrow's compute and dataset modules, which takes a quarter of a second.
     return pq.ParquetFile(pa.BufferReader(data)).read(columns=[*(columns or schema.names)])
 
 
 def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[Any]:
+    _small_pool()
     columns = list(zip(*rows, strict=True)) or [()] * len(schema)
     return [pa.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
 

@@ -65,6 +65,19 @@ def array_path(response: Any) -> tuple[str, ...] | None:
 
 
 Loads = Callable[[bytes], Any]
+"""Reads JSON as :func:`loads` does, but may refuse (ValueError) what that takes: numbers that no double can hold."""
+
+
+def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
+    """Why an answer is not JSON, or an empty text."""
+    said = ""
+    for read in (quick_loads or loads, loads):
+        try:
+            read(answer)
+            return ""
+        except (ValueError, RecursionError) as error:
+            said = said or str(error)
+    return said
 
 
 def split(
@@ -75,10 +88,10 @@ def split(
     The answer is taken apart where ``path``, the names of the fields down from the whole answer, leads to an array; or
     without one, where it has exactly one outermost array. That array must have as many elements as there were rows:
     each row's answer is the whole answer with that one element in the array, to the letter. None if it cannot be split
-    so, or is not JSON. ``quick_loads`` reads JSON as :func:`loads` does, but may refuse (ValueError) what that takes.
+    so, or is not JSON.
     """
     text = compact(answer)
-    if text != answer and not _is_json(answer, quick_loads or loads):
+    if text != answer and json_error(answer, quick_loads):
         return None  # without its blanks it may be
     found = _quick_split(text, path, quick_loads or loads)
     if found is None:
@@ -127,16 +140,6 @@ def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts
     return before + opening, pieces, closing + behind
 
 
-def _is_json(text: bytes, quick_loads: Loads) -> bool:
-    for read in (quick_loads, loads):
-        try:
-            read(text)
-            return True
-        except (ValueError, RecursionError):
-            continue
-    return False
-
-
 def _at(value: Any, path: Sequence[str]) -> Any:
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
@@ -145,9 +148,7 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 def _split(text: bytes, path: Sequence[str] | None) -> Parts | None:
     """The array at ``path``, or the one outermost array, of any compact JSON text."""
-    try:
-        loads(text)
-    except (ValueError, RecursionError):
+    if json_error(text):
         return None
     names: list[str] = []
     depth = start = end = element = 0

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from tasks.clients.tables import RowBatch, RowReader, csv_text
-from tasks.domain.answer import compact, error_line, loads, shown, split
+from tasks.domain.answer import compact, error_line, json_error, shown, split
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.mapping import Mapping
 from tasks.domain.request import row_body
@@ -23,8 +23,6 @@ from tasks.engine.session import Session
 
 TRIED_ROWS = 4
 """Rows that are sent both ways before answers to joined rows are trusted."""
-TRIALS = 8
-"""How often rows are tried both ways whose answers are all the same."""
 ALIKE = 1e-4
 """How far numbers of a joined answer may be, relatively, from those of single answers: models round differently."""
 SINGLES_AT_ONCE = 16
@@ -112,6 +110,7 @@ class _Rows:
 
     def __init__(self, session: Session, mapping: Mapping, rows: RowReader, tally: Tally) -> None:
         self._session = session
+        self._joined = session.joined
         self._mapping = mapping
         self._rows = rows
         self._tally = tally
@@ -134,8 +133,8 @@ class _Rows:
     @property
     def _size(self) -> int:
         """Rows that go into one request."""
-        session = self._session
-        return 1 if session.one_row_only else rows_of_a_request(session.run.service, self._mapping, session.auto_rows)
+        joined = self._joined
+        return 1 if joined.refused else rows_of_a_request(self._session.run.service, self._mapping, joined.auto)
 
     async def _work(self, taken: RowBatch | None) -> None:
         try:
@@ -171,7 +170,7 @@ class _Rows:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
         answer = (await self._session.sender.send(body, self._tally)).data.removeprefix(BOM_UTF8)
-        if error := _json_error(answer):
+        if error := json_error(answer, orjson.loads):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
             raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}")
@@ -179,19 +178,19 @@ class _Rows:
 
     async def _send(self, ready: Ready) -> None:
         """Send rows in one request, if the model takes several; each for itself if it does not, or did not now."""
-        session = self._session
-        if len(ready) > 1 and not session.one_row_only and not session.joined_is_right:
-            async with session.joining:  # the others wait until it is known
-                if not session.joined_is_right and not session.one_row_only:
+        joined = self._joined
+        if len(ready) > 1 and not joined.refused and not joined.trusted:
+            async with joined.trying:
+                if not joined.trusted and not joined.refused:
                     tried = sorted({at * (len(ready) - 1) // (TRIED_ROWS - 1) for at in range(TRIED_ROWS)})
                     await self._try_joined([ready[at] for at in tried])
                     ready = [one for at, one in enumerate(ready) if at not in tried]
-        if len(ready) < 2 or session.one_row_only:
+        if len(ready) < 2 or not joined.trusted:
             await self._each(ready)
         elif (parts := await self._parts(ready)) is not None:
             self.answers.add_all([row for row, _ in ready], parts)
-        elif await self._each(ready) and not session.one_row_only:
-            session.auto_rows.too_many(len(ready))
+        elif await self._each(ready) and not joined.refused:
+            joined.auto.too_many(len(ready))
 
     async def _each(self, ready: Ready) -> bool:
         """Send rows one by one; whether all of them were answered."""
@@ -212,47 +211,36 @@ class _Rows:
 
     async def _parts(self, ready: Ready) -> list[bytes] | None:
         """The answers to rows in one request; None if it failed, or its answer is not one for each row."""
-        session = self._session
+        joined = self._joined
         body = row_body(self._mapping.request([text for _, text in ready]))
         try:
-            answered = await session.sender.send(body, self._tally)
+            answered = await self._session.sender.send(body, self._tally)
         except AnswerError:
             return None
-        session.auto_rows.answered(len(ready), body.size, answered.seconds, answered.in_flight)
+        joined.auto.answered(len(ready), body.size, answered.seconds, answered.in_flight)
         answer = answered.data.removeprefix(BOM_UTF8)
-        parts = split(answer, len(ready), session.array_path, orjson.loads)
-        if parts is None and session.array_path is not None:
+        parts = split(answer, len(ready), joined.array_path, orjson.loads)
+        if parts is None and joined.array_path is not None:
             parts = split(answer, len(ready), None, orjson.loads)
-        if parts is None:
-            session.one_row_only = True
+        joined.refused = joined.refused or parts is None
         return parts
 
     async def _try_joined(self, ready: Ready) -> None:
-        """Send some rows both ways: as many answers as rows is not enough to trust that each is a row's own.
-
-        Nor are equal answers to all of them: then rows of the next request are tried, too, but not for ever.
-        """
-        session = self._session
+        """Send some rows both ways: as many answers as rows is not enough to trust that each is a row's own."""
         parts = await self._parts(ready)
-        session.one_row_only = parts is None
-        session.trials += 1
+        alike = parts is not None
         answers = set()
         for number, (row, text) in enumerate(ready):
             try:
                 single = await self._answer(text)
             except AnswerError as error:
                 self.answers.fail(row, str(error))
-                session.one_row_only = True
+                alike = False
                 continue
             self.answers.add(row, single)
             answers.add(single)
-            if parts is None or not _alike(_loaded(single), _loaded(parts[number])):
-                session.one_row_only = True
-        session.joined_is_right = not session.one_row_only and (len(answers) > 1 or session.trials >= TRIALS)
-
-
-def _loaded(answer: bytes) -> Any:
-    return json.loads(answer)
+            alike = alike and parts is not None and _alike(json.loads(single), json.loads(parts[number]))
+        self._joined.tried(alike=alike, answers=len(answers))
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -264,17 +252,3 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=ALIKE, abs_tol=ALIKE / 100)
     return type(one) is type(other) and bool(one == other)
-
-
-def _json_error(answer: bytes) -> str:
-    """Why an answer is not JSON, or an empty text."""
-    try:
-        orjson.loads(answer)
-        return ""
-    except orjson.JSONDecodeError as error:
-        said = str(error)
-    try:  # orjson refuses numbers that no double can hold, which JSON allows
-        loads(answer)
-        return ""
-    except (ValueError, RecursionError):
-        return said

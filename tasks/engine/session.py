@@ -18,16 +18,15 @@ from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.domain.answer import array_path
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
-from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
+from tasks.engine.joined_rows import JoinedRows
 from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
 from tasks.engine.server_output import ServerOutputs, Show
@@ -74,15 +73,7 @@ class Session:
         self.mapping = RowMapping(run.rule) if run.rule is not None else None
         leaf = run.api.file_leaf
         self.form = FileForm(leaf) if leaf is not None else None
-        self.one_row_only = False
-        """Set once an answer to several rows was not those to single rows."""
-        self.joined_is_right = False
-        """Set once it was."""
-        self.trials = 0
-        """How often rows were sent both ways to find that out."""
-        self.joining = asyncio.Lock()
-        self.auto_rows = AutoRows()
-        self.array_path = array_path(run.api.response)
+        self.joined = JoinedRows(run.api.response)
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""

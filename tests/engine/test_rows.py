@@ -258,6 +258,29 @@ def test_rows__are_joined_where_the_response_schema_says_which_array_is_theirs(t
         assert len(server.sizes) == 1 + 64
 
 
+@pytest.mark.parametrize("size", [5, "auto"])
+def test_rows__are_not_trusted_for_equal_answers(tmp_path: Path, size: int | str) -> None:
+    def first_for_all(rows: Rows) -> Any:
+        return [{"a": rows[0]["a"]} for _ in rows]
+
+    same, other = b"1,1\n", b"2,2\n"
+    spots = [3, 8, 13, 18]  # between the rows that are tried
+    files = {"1.csv": b"".join(other if number in spots else same for number in range(40))}
+    with serving(first_for_all) as server:
+        single = infer(tmp_path / "single", server, files)
+        joined = infer(tmp_path / "joined", server, files, rows_per_request=size)
+        assert joined.result("1.csv") == single.result("1.csv")
+        assert sum(server.sizes) < 40 * 2
+
+
+def test_rows__of_a_model_that_always_says_the_same_are_joined_in_the_end(tmp_path: Path) -> None:
+    files = {"1.csv": table(400)}
+    with serving(lambda rows: [{"class": "setosa"} for _ in rows]) as server:
+        joined = infer(tmp_path, server, files, rows_per_request=10)
+        assert joined.result("1.csv") == b'[{"class":"setosa"}]\n' * 400
+        assert server.sizes.count(10) > 20
+
+
 # --- the lines of one item
 
 
