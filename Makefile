@@ -57,7 +57,7 @@ format: install
 
 # The table of targets; BENCH is more options, such as BENCH="--only csv --json figures.json".
 BENCH ?=
-bench: install
+bench: install $(PEERS)/.installed
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 bench-quick: install
