@@ -68,12 +68,12 @@ class Bucket:
         sorted_hosts: Sequence[str] = (),
     ) -> None:
         self.name = name
-        self._is_sorted = _lists_by_bytes(credentials.endpoint_url, sorted_hosts)
         self._credentials = credentials
         self._odd_keys: Any = None
         endpoint = credentials.endpoint_url
         if endpoint and not _is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
+        self._is_sorted = _lists_by_bytes(endpoint, sorted_hosts)
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
             # obstore sends to a virtual host just what it is given, so the bucket goes into the name here.
@@ -343,7 +343,10 @@ _SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
 
 
 def _lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
-    """Whether parts of a folder can be told apart by the order of names: with another order keys would be lost."""
+    """Whether parts of a folder can be told apart by the order of names: with another order keys would be lost.
+
+    ``endpoint`` is one that is an address, or None for AWS's own.
+    """
     if not endpoint:
         return True
     parts = urlsplit(endpoint)

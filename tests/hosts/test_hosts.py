@@ -217,7 +217,9 @@ class Running:
         """What the command answers, when it has ended."""
         self.process.wait(LONG)
         assert self.process.returncode == 1, self.log.read_text()  # some items are bad
-        answer: dict[str, Any] = json.loads(self._answer.read_text())
+        said = self._answer.read_text()
+        assert said, self.log.read_text()
+        answer: dict[str, Any] = json.loads(said)
         return answer
 
     def check(self) -> None:
