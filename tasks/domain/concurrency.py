@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from tasks.domain.refusals import Refusals
+
 START = 4
 """Requests before anything is known: few, since each may take a model of one request at a time half a minute."""
 LARGEST = 256
@@ -31,9 +33,6 @@ UNEVEN = 0.15
 WAITING = 1.6
 """A latency of so many times that of requests that did not wait says that now they do."""
 BACKOFF = 0.7
-FLAKY = 0.02
-"""Such a share of requests may be refused, one by one, without the limit being lowered."""
-CREDIT = 3.0
 CEILING_SECONDS = (2.0, 32.0)
 """How long a limit that was too much for the server is not tried again: at first, and if it is so again and again."""
 HOLD_SECONDS = 1.0
@@ -57,15 +56,16 @@ class AdaptiveLimit:
     * smaller: the throughput falls with the limit, which tells how many requests the server works on at once; or it
       does not, the requests were waiting in the server, and an even lower limit is tried.
 
-    429, 503 and time-outs take the limit back at once, unless they are few among many answers. ``cap`` is the largest
-    limit (default 256, at most 1024). Times are seconds of one clock that only rises.
+    429, 503 and time-outs take the limit back at once, unless they are few among many answers, or as frequent under
+    half the limit. ``cap`` is the largest limit (default 256, at most 1024). Times are seconds of one clock that only
+    rises.
     """
 
     __slots__ = (
-        "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds", "_ceiling_until", "_count",
-        "_credit", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since", "_holds", "_last",
-        "_latencies", "_needed", "_noise", "_patience", "_pause", "_phase", "_since", "_squares", "_step",
-        "_unloaded", "_wait", "cap", "latency", "limit", "throughput",
+        "_answers", "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds",
+        "_ceiling_until", "_count", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since",
+        "_holds", "_last", "_latencies", "_needed", "_noise", "_patience", "_pause", "_phase", "_refusals", "_since",
+        "_squares", "_step", "_unloaded", "_wait", "cap", "latency", "limit", "throughput",
     )  # fmt: skip
 
     def __init__(self, cap: int | None = None) -> None:
@@ -85,7 +85,8 @@ class AdaptiveLimit:
         self._holds = 0  # rounds at the limit held
         self._hold_since = 0.0
         self._wait, self._down_in = 1, 3  # after how many holds a lower limit is tried
-        self._credit = 0.0
+        self._refusals = Refusals()
+        self._answers = 0  # since the last refusal
         self._ceiling = self.cap + 1
         self._ceiling_seconds = CEILING_SECONDS[0]
         self._ceiling_until = self._decreased = -math.inf
@@ -101,6 +102,7 @@ class AdaptiveLimit:
 
     def answered(self, started: float, now: float, in_flight: int) -> None:
         """Count the answer, at ``now``, to a request sent at ``started``; ``in_flight`` counts it, too."""
+        self._answers += 1
         begun = self._begun
         if begun is None:
             if started < self._since:
@@ -115,7 +117,6 @@ class AdaptiveLimit:
             self._since, self._begun, self._pause, self._patience = now, None, math.inf, math.inf
             self._clear()
             return
-        self._credit = min(CREDIT, self._credit + FLAKY)
         self._count = count = self._count + 1
         if started >= self._since:
             latency = now - started
@@ -208,21 +209,26 @@ class AdaptiveLimit:
 
     def _judge_larger(self, now: float, rate: float, latency: float) -> None:
         gain, ratio = rate / self._base_rate, self.limit / self._base
+        first = self._unloaded == math.inf
+        uneven = first and self._noise > UNEVEN
         if gain >= 1 + WORTH * (ratio - 1):
-            self._base, self._base_rate, self._base_latency = self.limit, rate, latency
             self._unloaded, self._wait = latency, 1
             self._ceiling_seconds = max(self._ceiling_seconds / 2, CEILING_SECONDS[0])
-            self._try_larger(now)
+            self._go_on_from(rate, latency, now)
+        elif uneven and self._base == 1:  # one answer is no measure to compare with, this round is
+            self._go_on_from(rate, latency, now)
         elif self._step > 1:  # up to the step before the throughput grew with the limit
             at_once = self._base * gain
-            first = self._unloaded == math.inf
-            uneven = first and self._noise > UNEVEN  # then one answer is no measure to compare with
             self._unloaded = latency if uneven else latency * min(1.0, at_once / self.limit)
             self._hold(self.limit if uneven else min(self.limit, max(2, _with_headroom(at_once))), now)
             if first:
                 self._hold_since = now - HOLD_SECONDS
         else:
             self._hold(max(2, self._base), now)  # one on its way while another one is worked on, where it may be
+
+    def _go_on_from(self, rate: float, latency: float, now: float) -> None:
+        self._base, self._base_rate, self._base_latency = self.limit, rate, latency
+        self._try_larger(now)
 
     def _try_smaller(self, now: float, *, quickly: bool = False) -> None:
         if self._phase != "smaller":
@@ -293,10 +299,16 @@ class AdaptiveLimit:
         """A request sent at ``started`` was refused, or timed out, at ``now``: the instance has too much."""
         if started < self._decreased:
             return  # it was on its way already when the limit was lowered
-        if self._credit >= 1:  # few among many answers; a server that has too much refuses more
-            self._credit -= 1
+        too_many = self._refusals.too_many(self.limit, self._answers)
+        self._answers = 0
+        if not too_many:
             return
         self._decreased = now
+        if before := self._refusals.independent():
+            self._ceiling, self._ceiling_seconds = self.cap + 1, CEILING_SECONDS[0]
+            self._hold(max(self.limit, before), now)
+            self._hold_since = now - HOLD_SECONDS
+            return
         self._ceiling_until = now + self._ceiling_seconds
         if self._phase == "larger":  # what was tried was too much, what was before it was not
             self._ceiling = self.limit

@@ -56,7 +56,8 @@ def two_kinds(draw: random.Random) -> float:
 class SimulatedServer:
     """Works on ``parallelism`` requests at once, ``seconds`` each; the others wait in order.
 
-    What would be more than ``most`` in flight is refused. ``way`` is how long a request is under way besides.
+    What would be more than ``most`` in flight is refused, and so is what would be more than ``a_second`` requests a
+    second, a tenth of a second's kept for later ones. ``way`` is how long a request is under way besides.
     ``changes`` are moments, each with a new parallelism and new seconds; ``pauses`` moments and how long all stands
     still then. ``flaky`` is the share of answers that are refusals for no reason.
     """
@@ -64,10 +65,11 @@ class SimulatedServer:
     def __init__(
         self, parallelism: int, seconds: float = 0.05, *, draw: Draw = ALIKE, way: float = 0.0005,
         most: int | None = None, changes: Sequence[tuple[float, int, float]] = (),
-        pauses: Sequence[tuple[float, float]] = (), flaky: float = 0.0, seed: int = 3,
+        pauses: Sequence[tuple[float, float]] = (), flaky: float = 0.0, a_second: float | None = None, seed: int = 3,
     ) -> None:  # fmt: skip
         self.parallelism, self.seconds, self._draw, self._way = parallelism, seconds, draw, way
         self._most, self._changes, self._pauses, self._flaky = most, deque(changes), deque(pauses), flaky
+        self._a_second, self._allowed, self._allowed_at = a_second, 0.0, 0.0
         self._random = random.Random(seed)
         self._queue: deque[float] = deque()
         self._events: list[tuple[float, int, What, float]] = []
@@ -86,7 +88,7 @@ class SimulatedServer:
                 in_flight += 1
                 left -= 1
                 self.max_in_flight = max(self.max_in_flight, in_flight)
-                refused = self._most is not None and in_flight > self._most
+                refused = (self._most is not None and in_flight > self._most) or not self._is_allowed()
                 self._later(0.001 if refused else self._way, "refused" if refused else "arrived", self.now)
             self.now, _, what, started = heapq.heappop(self._events)
             self._changing()
@@ -108,6 +110,16 @@ class SimulatedServer:
             if not self.limits or self.limits[-1][1] != limit.limit:
                 self.limits.append((self.now, limit.limit))
         return self
+
+    def _is_allowed(self) -> bool:
+        if self._a_second is None:
+            return True
+        passed, self._allowed_at = self.now - self._allowed_at, self.now
+        self._allowed = min(self._a_second / 10, self._allowed + passed * self._a_second)
+        if self._allowed < 1:
+            return False
+        self._allowed -= 1
+        return True
 
     def _later(self, seconds: float, what: What, started: float) -> None:
         self._number += 1

@@ -112,6 +112,34 @@ def test_limit__one_refusal_among_a_thousand_answers_costs_little(parallelism: i
     assert server.rate(2, 30) >= 0.95 * parallelism / 0.05
 
 
+@pytest.mark.parametrize(("parallelism", "flaky", "least"), [(8, 0.02, 0.8), (8, 0.05, 0.8), (64, 0.02, 0.75)])
+def test_limit__is_kept_at_a_server_that_refuses_as_much_under_any_limit(
+    parallelism: int, flaky: float, least: float
+) -> None:
+    shares = []
+    for seed in range(5):
+        server = SimulatedServer(parallelism, flaky=flaky, seed=seed).drive(AdaptiveLimit(), 40)
+        shares.append(server.rate(20, 40) / (parallelism / 0.05))
+    assert sorted(shares)[2] >= least
+
+
+@pytest.mark.parametrize(("parallelism", "a_second"), [(8, 100), (64, 100), (64, 1_000)])
+def test_limit__of_a_server_that_takes_so_many_requests_a_second(parallelism: int, a_second: float) -> None:
+    server = SimulatedServer(parallelism, a_second=a_second).drive(AdaptiveLimit(), 60)
+    assert server.rate(5, 60) >= 0.9 * a_second
+    assert server.refusals < 0.1 * len(server.answers)
+
+
+@pytest.mark.parametrize(("parallelism", "least"), [(1, 0.95), (8, 0.75), (64, 0.35)])
+def test_limit__starts_fast_among_very_different_requests(parallelism: int, least: float) -> None:
+    shares = []
+    for seed in range(30):
+        ran = SimulatedServer(parallelism, draw=exponential, seed=seed).drive(AdaptiveLimit(), 1)
+        possible = SimulatedServer(parallelism, draw=exponential, seed=seed).drive(Fixed(2 * parallelism + 2), 1)
+        shares.append(ran.rate(0, 1) / possible.rate(0, 1))
+    assert sum(shares) / len(shares) >= least
+
+
 @pytest.mark.parametrize("parallelism", [1, 8, 64, 500])
 @pytest.mark.parametrize("cap", [1, 2, 5, 30, 1024])
 def test_limit__never_leaves_1_to_its_cap(parallelism: int, cap: int) -> None:
