@@ -18,6 +18,7 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
 from obstore.store import S3Store
 
+from tasks.clients.endpoints import is_address, lists_by_bytes
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
 from tasks.domain.credentials import Credentials
@@ -25,7 +26,6 @@ from tasks.domain.credentials import Credentials
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
-_ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+(/[\w.~%/:@-]*)?", re.ASCII | re.IGNORECASE)
 _PUT_AT_ONCE = 32 << 20
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
@@ -71,9 +71,9 @@ class Bucket:
         self._credentials = credentials
         self._odd_keys: Any = None
         endpoint = credentials.endpoint_url
-        if endpoint and not _is_address(endpoint):
+        if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
-        self._is_sorted = _lists_by_bytes(endpoint, sorted_hosts)
+        self._is_sorted = lists_by_bytes(endpoint, sorted_hosts)
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
             # obstore sends to a virtual host just what it is given, so the bucket goes into the name here.
@@ -336,30 +336,6 @@ def s3fs_options(credentials: Credentials) -> dict[str, Any]:
         },
         "skip_instance_cache": True,
     }
-
-
-_SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
-"""Storages that say that they list keys in the order of their UTF-8 bytes (directory buckets apart)."""
-
-
-def _lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
-    """Whether parts of a folder can be told apart by the order of names: with another order keys would be lost.
-
-    ``endpoint`` is one that is an address, or None for AWS's own.
-    """
-    if not endpoint:
-        return True
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    return f".{host}".endswith(_SORTED) or bool({host, parts.netloc} & set(sorted_hosts))
-
-
-def _is_address(endpoint: str) -> bool:
-    try:
-        parts = urlsplit(endpoint)
-        return _ENDPOINT.fullmatch(endpoint) is not None and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
 
 
 def _store(name: str, **options: Any) -> S3Store:

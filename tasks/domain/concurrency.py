@@ -56,9 +56,9 @@ class AdaptiveLimit:
     * smaller: the throughput falls with the limit, which tells how many requests the server works on at once; or it
       does not, the requests were waiting in the server, and an even lower limit is tried.
 
-    429, 503 and time-outs take the limit back at once, unless they are few among many answers, or as frequent under
-    half the limit. ``cap`` is the largest limit (default 256, at most 1024). Times are seconds of one clock that only
-    rises.
+    429, 503 and time-outs take the limit back at once, unless they are few among many answers, or about as frequent
+    under much lower limits. ``cap`` is the largest limit (default 256, at most 1024). Times are seconds of one clock
+    that only rises.
     """
 
     __slots__ = (
@@ -304,7 +304,7 @@ class AdaptiveLimit:
         if not too_many:
             return
         self._decreased = now
-        if before := self._refusals.independent():
+        if before := self._refusals.take_for_granted():
             self._ceiling, self._ceiling_seconds = self.cap + 1, CEILING_SECONDS[0]
             self._hold(max(self.limit, before), now)
             self._hold_since = now - HOLD_SECONDS

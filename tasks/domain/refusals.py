@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-FEW = 0.02
+FLAKY = 0.02
 """Such a share of requests may be refused, one by one, without meaning anything."""
 CREDIT = 3.0
 """So many in a row may be, after many answers."""
@@ -14,8 +14,7 @@ COMPARED = 12
 APART = 1.5
 """The limits of the two halves are to differ by this factor at least."""
 ALIKE = 0.5
-"""Refusals that are this often under the lower limits, by how often they are under the higher ones, do not depend on
-them."""
+"""Refusals do not depend on the limit if the lower half's share is at least so many times that of the higher half."""
 MOST = 0.1
 """A larger share of refusals always means too much."""
 
@@ -29,7 +28,7 @@ class Refusals:
     """Counts refusals and answers of one server.
 
     A gateway that answers 503 to each fiftieth request whatever its load would take a limit that is lowered with each
-    refusal down to almost nothing: it shows by being as frequent under half the limit.
+    refusal down to almost nothing: its refusals show by being about as frequent under much lower limits.
     """
 
     __slots__ = ("_credit", "_seen", "_share")
@@ -37,7 +36,7 @@ class Refusals:
     def __init__(self) -> None:
         self._seen: deque[_Refusal] = deque(maxlen=COMPARED)
         self._credit = 0.0
-        self._share = FEW
+        self._share = FLAKY
 
     def too_many(self, limit: int, answers: int) -> bool:
         """Count a refusal under a limit, after so many answers since the last one; whether it is one too many."""
@@ -48,10 +47,10 @@ class Refusals:
         self._credit -= 1
         return False
 
-    def independent(self) -> int:
-        """The highest limit looked at, if refusals do not depend on the limit, else 0.
+    def take_for_granted(self) -> int:
+        """If refusals do not depend on the limit: no more of them are too many from now on; else nothing changes.
 
-        As many are taken for granted from then on, and comparing begins anew.
+        The highest of the limits that were compared, or 0. Comparing begins anew.
         """
         if len(self._seen) < COMPARED:
             return 0
@@ -62,7 +61,7 @@ class Refusals:
         share = COMPARED / (under_few + under_many)
         if many < APART * few or under_few * ALIKE > under_many or share > MOST:
             return 0
-        self._share = max(FEW, 2 * share)
+        self._share = max(FLAKY, 2 * share)
         self._credit = CREDIT
         self._seen.clear()
         return refusals[-1].limit

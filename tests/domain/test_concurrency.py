@@ -59,14 +59,17 @@ def test_limit__hides_the_way_to_a_fast_server(parallelism: int, seconds: float)
     assert server.mean_limit(1, 3) <= 2 * at_once + 3
 
 
+def share_of_possible(parallelism: int, draw: Draw, seed: int, start: float, end: float) -> float:
+    """The rate in this time, by that under a limit that is always enough."""
+    ran = SimulatedServer(parallelism, draw=draw, seed=seed).drive(AdaptiveLimit(), end)
+    possible = SimulatedServer(parallelism, draw=draw, seed=seed).drive(Fixed(2 * parallelism + 2), end)
+    return ran.rate(start, end) / possible.rate(start, end)
+
+
 @pytest.mark.parametrize("draw", [exponential, two_kinds])
 @pytest.mark.parametrize("parallelism", [1, 8, 64])
 def test_limit__holds_among_very_different_requests(parallelism: int, draw: Draw) -> None:
-    shares = []
-    for seed in range(5):
-        ran = SimulatedServer(parallelism, draw=draw, seed=seed).drive(AdaptiveLimit(), 20)
-        possible = SimulatedServer(parallelism, draw=draw, seed=seed).drive(Fixed(2 * parallelism + 2), 20)
-        shares.append(ran.rate(10, 20) / possible.rate(10, 20))
+    shares = [share_of_possible(parallelism, draw, seed, 10, 20) for seed in range(5)]
     assert sorted(shares)[2] >= 0.9
     assert min(shares) >= 0.7
 
@@ -132,11 +135,7 @@ def test_limit__of_a_server_that_takes_so_many_requests_a_second(parallelism: in
 
 @pytest.mark.parametrize(("parallelism", "least"), [(1, 0.95), (8, 0.75), (64, 0.35)])
 def test_limit__starts_fast_among_very_different_requests(parallelism: int, least: float) -> None:
-    shares = []
-    for seed in range(30):
-        ran = SimulatedServer(parallelism, draw=exponential, seed=seed).drive(AdaptiveLimit(), 1)
-        possible = SimulatedServer(parallelism, draw=exponential, seed=seed).drive(Fixed(2 * parallelism + 2), 1)
-        shares.append(ran.rate(0, 1) / possible.rate(0, 1))
+    shares = [share_of_possible(parallelism, exponential, seed, 0, 1) for seed in range(30)]
     assert sum(shares) / len(shares) >= least
 
 
