@@ -297,9 +297,11 @@ class _Coordinator:
         self._wake.set()
 
     async def _ended(self, key: str, future: PrefectFuture[Any]) -> None:
-        self._futures.pop(key, None)
         try:
-            done = await asyncio.to_thread(future.result)
+            try:
+                done = await asyncio.to_thread(future.result)
+            finally:  # not before: if its instance is lost now, Dask would wait for that one for ever
+                self._futures.pop(key, None)
             self._sharing.ended(key, done)
         except (ModelServerError, KilledWorker, TaskCancelled) as error:
             # The instance could not go on with it.

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.processes import die_with_parent, meanwhile
+from fakes.processes import alive, die_with_parent, meanwhile
+from prefect_dask.task_runners import PrefectDaskFuture
 
 from tasks.domain.errors import ModelServerError
 from tasks.domain.run import RunFailed
@@ -169,6 +170,28 @@ def test_instance__that_is_killed_loses_no_item(
         ran = run_service(model=served.home, input_path=items(200), request_path="/", instances=2)
     assert ran.state == "Completed", ran.error
     check(ran, 200)
+    assert killed
+
+
+def test_result__that_is_lost_with_its_process_before_it_was_fetched_is_made_again(
+    run_service: Any, model: Any, items: Any, processes_of: Any, poll: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = model()
+    killed: list[int] = []
+    fetch = PrefectDaskFuture.result
+
+    def fetch_late(future: Any, *arguments: Any, **named: Any) -> Any:
+        if not killed:
+            killed.extend(dask_workers(processes_of, os.environ["TMPDIR"]))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+            poll(lambda: not any(map(alive, killed)), "the workers to be gone")
+        return fetch(future, *arguments, **named)
+
+    monkeypatch.setattr(PrefectDaskFuture, "result", fetch_late)
+    ran = run_service(model=served.home, input_path=items(20), request_path="/", instances=2)
+    assert ran.state == "Completed", ran.error
+    check(ran, 20)
     assert killed
 
 
