@@ -9,7 +9,7 @@ from typing import Any
 from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
-from tasks.clients.tables import RowReader, csv_text
+from tasks.domain.csv_rows import RowReader, csv_text
 from tasks.domain.errors import ContentError, ItemError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from tasks.clients.tables import RowBatch, RowReader, csv_text
 from tasks.domain.answer import compact, error_line, json_error, shown, split
+from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.mapping import Mapping
 from tasks.domain.request import row_body
