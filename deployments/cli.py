@@ -10,6 +10,7 @@ from deployments.commands import models, pools, running, services, stack
 from deployments.commands.output import say
 from deployments.startup import end_without_searching
 from deployments.stopping import stop_on_signals
+from tasks.clients.process_privacy import hide_memory
 from tasks.domain.errors import SpecificationError, ThresherError
 
 
@@ -38,6 +39,7 @@ app.command(models.app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``thresher``."""
+    hide_memory()
     stop_on_signals()
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value", console=None)

@@ -6,6 +6,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_markdown_artifact
 
 from deployments.lifecycle import create
+from tasks.clients.process_privacy import hide_memory
 from tasks.console import plain_errors
 from tasks.domain.service import BatchService
 from tasks.reporting import artifact_key
@@ -17,6 +18,7 @@ async def deploy_service(service: BatchService) -> str:
 
     Raises SpecificationError with every problem; nothing is created then.
     """
+    hide_memory()
     plain_errors()
     made = await create(service.model_dump(mode="json", by_alias=True))
     page, run = made.page, made.last_run.page if made.last_run else ""

@@ -20,6 +20,7 @@ from typing import Any
 from prefect import runtime
 
 from tasks.blocks import resolved_environment, storage_credentials
+from tasks.clients.process_privacy import hide_memory
 from tasks.console import outlive_reader, plain_errors
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.sharing import InstanceReport, ShardLoad
@@ -61,6 +62,7 @@ def _close_at_exit() -> None:
 @asynccontextmanager
 async def instances() -> AsyncIterator[None]:
     """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
+    hide_memory()
     plain_errors()
     outlive_reader()
     guard_server()
@@ -96,6 +98,7 @@ async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = No
     """
     from prefect.logging.configuration import setup_logging
 
+    hide_memory()
     setup_logging()
     plain_errors()
     _close_at_exit()
