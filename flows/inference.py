@@ -26,6 +26,6 @@ async def inference(run: Run) -> list[ShardDone]:
 async def distributed(run: Run) -> list[ShardDone]:
     """The nested flow :func:`inference`, on the cluster of the run's resource pool."""
     async with cluster_of(run) as cluster:
-        runner: Any = DaskTaskRunner(address=cluster.address)
+        runner: Any = DaskTaskRunner(address=cluster.address, client_kwargs={"security": cluster.security})
         nested: Callable[[Run], Awaitable[list[ShardDone]]] = inference.with_options(task_runner=runner)
         return await nested(run)

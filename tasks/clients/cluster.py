@@ -10,8 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import dask
 from distributed import Client, Scheduler
+from distributed.security import Security
 
+from tasks.clients.dask_process import ClosedScheduler
+from tasks.clients.dask_security import made_identity, security_of
 from tasks.clients.dask_workers import HOST, LocalWorkers
 from tasks.clients.pod_cluster import Pods
 from tasks.domain.errors import ModelServerError
@@ -26,9 +30,14 @@ class DaskCluster:
     """The workers that there are, by address, and questions to them beside their tasks. Lives on the engine's loop."""
 
     def __init__(
-        self, client: Client, scheduler: Scheduler | None = None, own: LocalWorkers | Pods | None = None
+        self,
+        client: Client,
+        security: Security,
+        scheduler: Scheduler | None = None,
+        own: LocalWorkers | Pods | None = None,
     ) -> None:
         self._client: Any = client
+        self.security = security
         self._scheduler = scheduler
         self._own = own
         self._known: list[str] = []
@@ -36,15 +45,14 @@ class DaskCluster:
         self.address = str(self._rpc.address)
 
     @classmethod
-    async def connect(cls, address: str) -> DaskCluster:
+    async def connect(cls, address: str, security: Security) -> DaskCluster:
         """An existing scheduler. Raises ModelServerError if it does not answer."""
         _quiet_dask()
         try:
-            return cls(
-                await Client(  # type: ignore[no-untyped-call]
-                    address, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS
-                )
+            client = await Client(  # type: ignore[no-untyped-call]
+                address, security=security, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS
             )
+            return cls(client, security)
         except (OSError, TimeoutError) as error:
             raise ModelServerError(
                 f"The Dask scheduler {address} of the resource pool does not answer: {type(error).__name__}."
@@ -54,15 +62,19 @@ class DaskCluster:
     async def local(cls, count: int, threads: int, folder: Path, environment: Mapping[str, str]) -> DaskCluster:
         """A scheduler in this process, and ``count`` workers as processes that end with it, and are replaced.
 
+        They talk to each other only, by a certificate of their own.
+
         Each has so many threads and exactly ``environment``; ``folder`` is for what Dask's scheduler wants to store.
         """
         _quiet_dask()
-        scheduler = await Scheduler(
-            host=HOST, port=0, dashboard=False, dashboard_address=f"{HOST}:0", local_directory=str(folder)
+        identity = made_identity()
+        security = security_of(identity)
+        scheduler = await ClosedScheduler(
+            host=HOST, port=0, protocol="tls", security=security, dashboard=False, local_directory=str(folder)
         )  # fmt: skip
-        own = LocalWorkers(scheduler.address, count, threads, environment)
+        own = LocalWorkers(scheduler.address, count, threads, {**environment, **identity.variables()})
         try:
-            cluster = await cls.connect(scheduler.address)
+            cluster = await cls.connect(scheduler.address, security)
         except BaseException:
             await scheduler.close()
             raise
@@ -75,7 +87,7 @@ class DaskCluster:
         """A scheduler and workers that are pods, made within this time. Raises ModelServerError if they are not."""
         await pods.start(timeout_seconds)
         try:
-            cluster = await cls.connect(pods.address)
+            cluster = await cls.connect(pods.address, pods.security)
         except BaseException:
             await pods.close()
             raise
@@ -125,7 +137,8 @@ class DaskCluster:
 
 
 def _quiet_dask() -> None:
-    """Its log tells of every connection, and of each that ends."""
+    """Its log tells of every connection, and of each that ends; and nobody is to look for a dashboard."""
+    dask.config.set({"distributed.dashboard.link": ""})
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
@@ -135,5 +148,35 @@ async def start_cluster(
     """The cluster that a resource pool says. Raises ModelServerError if there is none."""
     if cluster.kind == "scheduler":
         assert cluster.address is not None
-        return await DaskCluster.connect(cluster.address)
+        return await DaskCluster.connect(cluster.address, _security(cluster))
     return await DaskCluster.local(count, threads, folder, {**os.environ, **environment})
+
+
+def _security(cluster: Cluster) -> Security:
+    """What an existing scheduler is talked to with: the pool's certificates, else what Dask's configuration says.
+
+    Raises ModelServerError if they cannot be used.
+    """
+    if cluster.ca_file is None:
+        security = Security(require_encryption=cluster.encrypted)  # type: ignore[no-untyped-call]
+    else:
+        security = Security(  # type: ignore[no-untyped-call]
+            require_encryption=True, tls_ca_file=cluster.ca_file, tls_client_cert=cluster.certificate_file,
+            tls_client_key=cluster.key_file,
+        )  # fmt: skip
+    try:
+        connecting: Any = security.get_connection_args("client")  # type: ignore[no-untyped-call]
+        usable = connecting["ssl_context"] is not None
+    except (OSError, ValueError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ModelServerError(
+            f"The certificates for the Dask scheduler {cluster.address} cannot be used ({said}): see ca_file, "
+            "certificate_file and key_file of the resource pool's cluster."
+        ) from None
+    if cluster.encrypted and not usable:
+        raise ModelServerError(
+            f"The Dask scheduler {cluster.address} wants certificates, and there are none: state ca_file, "
+            "certificate_file and key_file in the resource pool's cluster, or distributed.comm.tls in Dask's own "
+            "configuration."
+        )
+    return security

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,8 +21,8 @@ class LocalWorkers:
     """So many workers of a scheduler, each with so many threads and exactly ``environment``."""
 
     def __init__(self, scheduler: str, count: int, threads: int, environment: Mapping[str, str]) -> None:
-        self._command = (
-            *(sys.executable, "-m", "distributed.cli.dask_worker", scheduler, "--no-nanny", "--no-dashboard"),
+        self._arguments = (
+            *("dask_worker", scheduler, "--no-nanny", "--no-dashboard"),
             *("--nthreads", str(threads), "--nworkers", "1", "--memory-limit", "0", "--host", HOST),
         )
         self._count = count
@@ -50,9 +49,9 @@ class LocalWorkers:
         scratch = Path(tempfile.mkdtemp(prefix="thresher-"))
         log = scratch / f"worker-{number}.log"
         try:
-            process = await GuardedProcess.start(
-                self._command, folder=Path.cwd(), environment=self._environment | {"TMPDIR": str(scratch)}, log=log,
-                scratch=scratch,
+            process = await GuardedProcess.start_own(
+                "tasks.clients.dask_process", self._arguments, folder=Path.cwd(),
+                environment=self._environment | {"TMPDIR": str(scratch)}, log=log, scratch=scratch,
             )  # fmt: skip
             try:
                 await process.command_ended()

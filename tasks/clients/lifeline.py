@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -12,11 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from tasks.clients.confinement import MARK_BITS, has_mark
 from tasks.clients.control_groups import REMOVE_SECONDS, Group
-from tasks.clients.warden import stat, stats
-from tasks.domain.instance import Limits
+from tasks.clients.private_process import ROOT
+from tasks.clients.warden import environment_frame, stat, stats
+from tasks.domain.instance import Limits, handed_on
 
 WARDEN = Path(__file__).with_name("warden.py")
+PRIVATE = Path(__file__).with_name("private_process.py")
 STOP_SECONDS = 15.0
 EXEC_SECONDS = 2.0
 _ENDED = (b"Z", b"X")
@@ -25,8 +29,9 @@ _ENDED = (b"Z", b"X")
 class GuardedProcess:
     """A process under a warden: it and everything it starts end with :meth:`stop`, or with this process."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, mark: int) -> None:
         self._process = process
+        self._mark = mark
         self._session: int | None = None
         self._group: Group | None = None
         self._command_ended = asyncio.ensure_future(self._listen())
@@ -49,7 +54,7 @@ class GuardedProcess:
             # The warden itself was killed. The kernel ends the command, but not what the command has started.
             if self._group:
                 self._group.kill()
-            await _end_session(self._session)
+            await _end_left(self._session, self._mark)
             if self._group:
                 await _remove(self._group)
         return status if status >= 0 else 128 - status
@@ -63,24 +68,51 @@ class GuardedProcess:
         environment: Mapping[str, str],
         log: Path,
         limits: Limits | None = None,
-        scratch: Path | None = None,
     ) -> GuardedProcess:
         """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
 
         It and everything it starts are held to ``limits`` together; if they exceed them, the last line of ``log`` says
-        so (limits.py tells what that means on which machine). The folder ``scratch`` is removed, with all that is in
-        it, if this process is killed.
+        so (limits.py tells what that means on which machine). They are confined: see warden.confine.
         """
         held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
-        held += [] if scratch is None else ["--scratch", str(scratch)]
+        return await cls._start([*held, str(log), "--", *command], folder, environment)
+
+    @classmethod
+    async def start_own(
+        cls,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        scratch: Path | None = None,
+    ) -> GuardedProcess:
+        """Run a module of this Python, one of our own or of a library that holds our keys, with ``environment``.
+
+        Nobody else of the same user reads that environment, at no moment: see private_process.py. The folder
+        ``scratch`` is removed, with all that is in it, once the command has ended and :meth:`stop` was called, or this
+        process has ended, however that came; to wait for the end before, there is :meth:`command_ended`.
+        """
+        held = [] if scratch is None else ["--scratch", str(scratch)]
+        command = (sys.executable, "-P", str(PRIVATE), module, *arguments)
+        return await cls._start([*held, "--own", str(log), "--", *command], folder, environment)
+
+    @classmethod
+    async def _start(cls, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> GuardedProcess:
+        mark = secrets.randbits(MARK_BITS)
+        plain = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", str(WARDEN), *held, str(log), "--", *command,
-            cwd=folder, env=dict(environment), stdin=asyncio.subprocess.PIPE,
+            sys.executable, "-I", "-S", str(WARDEN), "--root", str(ROOT), "--mark", str(mark), *arguments,
+            cwd=folder, env=handed_on(environment) | plain, stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
             # Ctrl-C in the terminal goes to the flow, which stops its instances in order.
             start_new_session=True,
         )  # fmt: skip
-        return cls(process)
+        assert process.stdin is not None
+        with suppress(OSError, RuntimeError):  # it has ended already
+            process.stdin.write(environment_frame(environment))
+        return cls(process, mark)
 
     @property
     def pid(self) -> int:
@@ -115,12 +147,15 @@ class GuardedProcess:
             await asyncio.shield(self._ended)
 
 
-async def _end_session(session: int) -> None:
-    """Kill what is left of a session; returns when nothing of it runs (or what runs cannot be killed)."""
+async def _end_left(session: int, mark: int) -> None:
+    """Kill what is left of a command: its session, and what carries its mark in sessions of its own.
+
+    Returns when nothing of it runs (or what runs cannot be killed).
+    """
     with suppress(OSError):
         os.killpg(session, signal.SIGKILL)
     deadline = asyncio.get_running_loop().time() + STOP_SECONDS
-    while (left := _running_in(session)) and asyncio.get_running_loop().time() < deadline:
+    while (left := _running(session, mark)) and asyncio.get_running_loop().time() < deadline:
         for pid in left:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -134,9 +169,13 @@ async def _remove(group: Group) -> None:
         await asyncio.sleep(0.01)
 
 
-def _running_in(session: int) -> list[int]:
-    """Processes of a session that run; none if the system does not tell."""
-    return [pid for pid, fields in stats().items() if int(fields[3]) == session and fields[0] not in _ENDED]
+def _running(session: int, mark: int) -> list[int]:
+    """Processes of a session, or with a mark, that run; none if the system does not tell."""
+    return [
+        pid
+        for pid, fields in stats().items()
+        if fields[0] not in _ENDED and (int(fields[3]) == session or has_mark(pid, mark))
+    ]
 
 
 def started(pid: int) -> int | None:
@@ -180,5 +219,6 @@ def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *map(str, pids)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        env=handed_on(os.environ), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )  # fmt: skip

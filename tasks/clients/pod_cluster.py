@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from tasks.clients.dask_security import security_of
 from tasks.clients.pods import RUN_LABEL, PodGroup, cluster_manifest, secret_manifest, trouble_of
 from tasks.domain.errors import ModelServerError
 
 OPERATOR_SECONDS = 60.0
 """An operator that runs takes up a new DaskCluster within a moment."""
 LOOK_SECONDS = 5.0
+CRASHING_SECONDS = 60.0
+"""A scheduler that ends again and again for so long does not start."""
 CLOSE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
@@ -25,8 +28,8 @@ class Pods:
         self._group = group
         self._tell = tell
         self._api: Any = None
-        self._kube: Any = None
         self._looking: asyncio.Task[None] | None = None
+        self.security = security_of(group.identity)
         self.address = ""
         """Of Dask's scheduler, once started."""
         self.said = ""
@@ -82,15 +85,14 @@ class Pods:
         )
 
     async def _connected(self) -> str:
-        from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode, KubeCluster
-        from tornado.ioloop import IOLoop
+        """The scheduler's address. Not by dask_kubernetes' own class, which talks to schedulers without TLS only."""
+        from dask_kubernetes.operator.kubecluster.kubecluster import wait_for_service
+        from dask_kubernetes.operator.networking import get_scheduler_address, wait_for_scheduler
 
-        self._kube = KubeCluster(
-            name=self._group.name, namespace=self._group.namespace, create_mode=CreateMode.CONNECT_ONLY,
-            shutdown_on_close=False, loop=IOLoop.current(), asynchronous=True, quiet=True,
-        )  # fmt: skip
-        await self._kube
-        return str(self._kube.scheduler_address)
+        service = f"{self._group.name}-scheduler"
+        await wait_for_scheduler(self._group.name, self._group.namespace, timeout=CRASHING_SECONDS)
+        await wait_for_service(service, self._group.namespace)
+        return str(await get_scheduler_address(service, self._group.namespace)).replace("tcp://", "tls://", 1)
 
     async def _look(self) -> None:
         """Keep up what keeps pods from running, and tell of it when it changes."""
@@ -123,10 +125,6 @@ class Pods:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
-        if self._kube is not None:
-            with suppress(Exception):  # only its connection to the scheduler, which goes anyhow
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._kube.close()
         if self._api is None:
             return
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.clients.dask_security import Identity, made_identity
 from tasks.domain.instance import Limits, instance_environment
 from tasks.domain.pool import Flavor, Pool
 
@@ -23,6 +24,8 @@ RUN_LABEL = "thresher/run"
 SERVICE_ANNOTATION = "thresher/service"
 MOST_FAILURES = 20
 """A shard that was on so many workers that died is not given to another one by Dask itself."""
+_DASK = ("python", "-m", "tasks.clients.dask_process")
+"""Dask's own commands, with the run's certificate."""
 _FINE = {"ContainerCreating", "PodInitializing"}
 
 
@@ -42,6 +45,8 @@ class PodGroup:
     """The operator removes them when nobody has given them work for so long: the run's own process is gone."""
     own: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Environment of the workers beside the pool's; it may hold secrets."""
+    identity: Identity = field(default_factory=made_identity, repr=False)
+    """By which its scheduler and workers know each other and the run; not for the model's image."""
     model_image: str | None = None
     """The model's image runs beside each worker; None: the worker starts the model server itself."""
     model_port: int = 8080
@@ -63,7 +68,7 @@ def cluster_manifest(group: PodGroup) -> dict[str, Any]:
     """The DaskCluster of a group, as dask-kubernetes makes it, with Thresher's containers."""
     from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec  # takes a second to import
 
-    command = ["dask", "worker", "--no-nanny", "--nworkers", "1", "--nthreads", str(group.threads)]
+    command = [*_DASK, "dask_worker", "--no-nanny", "--nworkers", "1", "--nthreads", str(group.threads)]
     made: dict[str, Any] = make_cluster_spec(
         name=group.name,
         image=group.pool.image,
@@ -83,7 +88,7 @@ def cluster_manifest(group: PodGroup) -> dict[str, Any]:
 
 def secret_manifest(group: PodGroup, owner_uid: str) -> dict[str, Any]:
     """The Secret that holds every value that may be secret; it goes when the DaskCluster, its owner, is deleted."""
-    values = {_worker_key(name): value for name, value in group.own.items()}
+    values = {_worker_key(name): value for name, value in _own(group).items()}
     if group.model_image is not None:
         values |= {_model_key(name): value for name, value in group.given.items()}
     return {
@@ -112,11 +117,13 @@ def _fit_scheduler(pod: dict[str, Any], group: PodGroup) -> None:
     _fit_pod(pod, group)
     (container,) = pod["containers"]
     _secure(container)
-    # The program of the helper's command, dask-scheduler, is not there any more.
-    container["args"] = ["dask", "scheduler", "--host", "0.0.0.0", "--port", "8786"]  # noqa: S104  the pod's own
-    container["env"] = _plain(
-        {**group.pool.environment, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(MOST_FAILURES)}
-    )
+    container["args"] = [
+        *(*_DASK, "dask_scheduler", "--protocol", "tls", "--no-dashboard"),
+        *("--host", "0.0.0.0", "--port", "8786"),  # noqa: S104  the pod's own
+    ]
+    failures = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(MOST_FAILURES)}
+    identity = {name: _worker_key(name) for name in group.identity.variables()}
+    container["env"] = [*_plain({**group.pool.environment, **failures}), *_secret(identity, group)]
     container["resources"] = _amounts(SCHEDULER_CPU, SCHEDULER_MEMORY_MIB)
 
 
@@ -124,7 +131,7 @@ def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
     _fit_pod(pod, group)
     (container,) = pod["containers"]
     _secure(container)
-    own = group.own
+    own = _own(group)
     container["env"] = [
         *_plain({name: value for name, value in group.pool.environment.items() if name not in own}),
         *_secret({name: _worker_key(name) for name in own}, group),
@@ -188,6 +195,11 @@ def _secret(keys: Mapping[str, str], group: PodGroup) -> list[dict[str, Any]]:
     return [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": group.name, "key": key}}} for name, key in keys.items()
     ]
+
+
+def _own(group: PodGroup) -> dict[str, str]:
+    """What a worker is given beside the pool's environment."""
+    return {**group.own, **group.identity.variables()}
 
 
 def _worker_key(variable: str) -> str:

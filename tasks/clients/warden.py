@@ -1,15 +1,24 @@
 """Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
 
-Run as ``python -I -S warden.py [--memory BYTES] [--cpu CORES] [--scratch FOLDER] LOG -- COMMAND...`` with a pipe as
-standard input (the lifeline), or as ``python -I -S warden.py --adopt PID...`` for processes that run already. The
-command's output goes to the file LOG.
+Run as ``python -I -S warden.py OPTION... LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
+``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG. The
+options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and, if wanted, ``--memory BYTES``,
+``--cpu CORES``, ``--scratch FOLDER``, ``--own``.
+
+The lifeline begins with the command's environment (see :func:`environment_frame`): a warden's own is open to every
+process of its user, a model server among them, and holds nothing but what any program needs. The command is confined:
+it cannot look into a process outside, nor send it a signal (see confinement.py). With ``--own`` it is a program of
+Thresher's, which is not confined, and reads its environment from its standard input once its memory is hidden.
+
 When the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process
 below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or
 into sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the
-warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG).
+warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG); what that has started is found by NUMBER, which
+all of it carries (see confinement.py).
 
 An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
-is removed together with its folder, if that is empty then; FOLDER is removed with all that is in it.
+is removed together with its folder, if that is empty then. The scratch folder is removed with all that is in it,
+whoever ends first: a warden that was given one waits for its owner's byte, or its end.
 
 With ``--memory`` or ``--cpu`` the command and everything below it are held to that (see limits.py). If they use more
 memory together, they are killed at once, and the last line of LOG says so.
@@ -25,15 +34,19 @@ import ctypes
 import os
 import select
 import signal
+import struct
 import sys
 import time
 
 TYPE_CHECKING = False  # typing itself would be half of the time that the warden takes to start
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tasks.clients.limits import Bounds
 
 GRACE_SECONDS = 3.0
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -44,21 +57,40 @@ def _prctl(option: int, value: int) -> None:
         pass  # not Linux: the process group is all there is
 
 
+def environment_frame(environment: Mapping[str, str]) -> bytes:
+    """An environment as it stands at the beginning of a lifeline: the length of the rest, and NAME=VALUE with a NUL."""
+    block = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
+    return struct.pack("=Q", len(block)) + block
+
+
+def _read(count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        piece = os.read(0, min(count - len(found), 1 << 16))
+        if not piece:
+            sys.exit(137)  # the owner has ended meanwhile
+        found += piece
+    return found
+
+
+def _given_environment() -> bytes:
+    """The command's environment, from the lifeline."""
+    return _read(*struct.unpack("=Q", _read(8)))
+
+
 def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | None:
     """What holds the command to its limits; None without any."""
     if memory_bytes is None and cpu is None:
         return None
-    # Run by its path and isolated, a script finds nothing of its own project. Behind everything else: nothing in
-    # this folder may stand for a module of the standard library.
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from tasks.clients.limits import Bounds
 
     return Bounds(memory_bytes, cpu, log)
 
 
-def _start(log: str, command: list[str], bounds: Bounds | None) -> int:
+def _start(log: str, command: list[str], bounds: Bounds | None, environment: bytes, own: bool, its_mark: int) -> int:
     """Start the command as the leader of its own session, within its bounds from the first; its process id."""
     held, release = os.pipe()
+    private = os.pipe() if own else None
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     warden = os.getpid()
     child = os.fork()
@@ -69,8 +101,15 @@ def _start(log: str, command: list[str], bounds: Bounds | None) -> int:
             bounds.apply(child)
         try:
             os.write(release, b".")
+            if private:
+                os.close(private[0])
+                left = environment
+                while left:
+                    left = left[os.write(private[1], left) :]
         except OSError:
             pass  # it was killed meanwhile
+        if private:
+            os.close(private[1])
         os.close(release)
         return child
     try:
@@ -79,15 +118,21 @@ def _start(log: str, command: list[str], bounds: Bounds | None) -> int:
         os.close(release)
         if os.getppid() != warden or not os.read(held, 1):  # the warden died in between
             os._exit(137)
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
+        os.dup2(private[0] if private else os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+        if own:
+            os.execvp(command[0], command)  # noqa: S606 - no shell is wanted
+        from tasks.clients.confinement import confine, mark
+
+        mark(its_mark)
+        confine()
+        given = dict(one.partition(b"=")[::2] for one in environment.split(b"\0") if one)
+        os.execvpe(command[0], command, given)  # noqa: S606
     except OSError as error:
         os.write(2, f"cannot run {command[0]}: {error.strerror}\n".encode())
     finally:
@@ -209,10 +254,25 @@ def _exceeded(bounds: Bounds) -> bool:
     return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
 
 
+def _remove_scratch(folder: str) -> None:
+    """Remove it once its owner has no more use for what is in it."""
+    import shutil  # takes time to import
+
+    os.read(0, 512)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def guard(
-    log: str, command: list[str], memory_bytes: int | None = None, cpu: float | None = None, scratch: str | None = None
+    log: str,
+    command: list[str],
+    memory_bytes: int | None = None,
+    cpu: float | None = None,
+    scratch: str | None = None,
+    own: bool = False,
+    its_mark: int = 0,
 ) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
+    environment = _given_environment()
     _close_inherited()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -221,7 +281,7 @@ def guard(
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     bounds = _limited(memory_bytes, cpu, log)
-    child = _start(log, command, bounds)
+    child = _start(log, command, bounds, environment, own, its_mark)
     _say(f"{child} {bounds.group.path}\n" if bounds and bounds.group else f"{child}\n")
     status = None
     orphaned = True
@@ -246,10 +306,8 @@ def guard(
         bounds.remove()
     if status is None and orphaned:
         _remove(log)
-        if scratch:
-            import shutil  # takes time to import
-
-            shutil.rmtree(scratch, ignore_errors=True)
+    if scratch:
+        _remove_scratch(scratch)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
 
@@ -287,15 +345,21 @@ def adopt(pids: list[int]) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run with these arguments of the command line; the exit status."""
+    _prctl(PR_SET_DUMPABLE, 0)
     if arguments[0] == "--adopt":
         return adopt([int(pid) for pid in arguments[1:]])
     given: dict[str, str] = {}
-    while arguments[0] in ("--memory", "--cpu", "--scratch"):
+    while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch"):
         given[arguments[0]] = arguments[1]
         arguments = arguments[2:]
+    # Run by its path and isolated, a script finds nothing of its own project. Behind everything else: nothing in that
+    # folder may stand for a module of the standard library.
+    sys.path.append(given["--root"])
+    if own := arguments[0] == "--own":
+        arguments = arguments[1:]
     memory, cpu = given.get("--memory"), given.get("--cpu")
     bounds = (int(memory) if memory else None, float(cpu) if cpu else None)
-    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"))
+    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"), own, int(given["--mark"]))
 
 
 if __name__ == "__main__":

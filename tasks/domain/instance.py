@@ -71,13 +71,17 @@ class GivenEnvironment:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
+def handed_on(own: Mapping[str, str]) -> dict[str, str]:
+    """What any program needs of this process's own environment; none of it is a secret."""
+    return {name: value for name, value in own.items() if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)}
+
+
 def server_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
     """The environment of a model server: what any program needs of this process's own, and what the service gives.
 
     Nothing else is handed on: keys of storages, of Prefect, or of the user's shell are not the model's business.
     """
-    kept = {name: value for name, value in own.items() if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)}
-    return kept | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(given)
+    return handed_on(own) | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(given)
 
 
 def thread_variables(cpu: float) -> dict[str, str]:

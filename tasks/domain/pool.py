@@ -41,12 +41,39 @@ class Cluster(_Part):
     address: Annotated[
         str | None, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$", description="address of the existing scheduler")
     ] = None
+    ca_file: Annotated[
+        str | None, Field(pattern=r"^/", description="certificates (PEM) that scheduler and workers are known by")
+    ] = None
+    certificate_file: Annotated[
+        str | None, Field(pattern=r"^/", description="certificate (PEM) of the runs; default: Dask's configuration")
+    ] = None
+    key_file: Annotated[str | None, Field(pattern=r"^/", description="its key (PEM)")] = None
+    insecure_scheduler: Annotated[
+        Literal["refuse", "allow"],
+        Field(description="a scheduler without TLS, where all that reach it run code as the user of the runs"),
+    ] = "refuse"
 
     @model_validator(mode="after")
-    def _address_of_the_kind(self) -> Cluster:
+    def _fields_of_the_kind(self) -> Cluster:
         if (self.kind == "scheduler") != (self.address is not None):
-            raise ValueError("address is needed for kind scheduler, as in tcp://scheduler:8786, and for no other kind")
+            raise ValueError("address is needed for kind scheduler, as in tls://scheduler:8786, and for no other kind")
+        files = {name: getattr(self, name) for name in ("ca_file", "certificate_file", "key_file")}
+        if any(files.values()) and not self.encrypted:
+            raise ValueError(f"{', '.join(files)} are for a scheduler whose address begins with tls:// or wss://")
+        if any(files.values()) and not all(files.values()):
+            missing = ", ".join(name for name, path in files.items() if path is None)
+            raise ValueError(f"{missing} is missing: all three of {', '.join(files)}, or none (Dask's configuration)")
+        if self.address is not None and not self.encrypted and self.insecure_scheduler != "allow":
+            raise ValueError(
+                f"address {self.address} has no TLS: all that reach such a scheduler, or a worker of it, run code as "
+                "the user of the runs. Use a tls:// address, or, in a network of their own, insecure_scheduler: allow"
+            )
         return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the existing scheduler is talked to over TLS."""
+        return self.address is not None and self.address.startswith(("tls://", "wss://"))
 
 
 class Pool(_Part):

@@ -14,6 +14,7 @@ from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 from dask_kubernetes.operator.validation import validate_cluster_name
 from fakes import kubernetes
 
+from tasks.clients.dask_security import CERTIFICATE, KEY, made_identity
 from tasks.clients.pods import (
     SCHEDULER_MEMORY_MIB,
     WORKER_CPU,
@@ -84,10 +85,24 @@ def test_cluster__is_what_dask_kubernetes_would_make_but_for_what_is_ours() -> N
         assert (ours["name"], ours["image"], ours["ports"]) == (container, own["image"], own["ports"])
     assert made["spec"]["worker"]["replicas"] == 3
     assert made["spec"]["idleTimeout"] == 1800
-    # The operator names each worker, and the program of the helper's own command does not exist any more.
+    # The operator names each worker; the programs are Dask's own, with the run's certificate.
     arguments = made["spec"]["worker"]["spec"]["containers"][0]["args"]
-    assert arguments[:2] == ["dask", "worker"] and "$(DASK_WORKER_NAME)" in arguments
-    assert made["spec"]["scheduler"]["spec"]["containers"][0]["args"][:2] == ["dask", "scheduler"]
+    own = ["python", "-m", "tasks.clients.dask_process"]
+    assert arguments[:4] == [*own, "dask_worker"] and "$(DASK_WORKER_NAME)" in arguments
+    assert made["spec"]["scheduler"]["spec"]["containers"][0]["args"][:4] == [*own, "dask_scheduler"]
+
+
+def test_identity__is_for_scheduler_and_workers_and_never_for_the_models_container() -> None:
+    (scheduler,) = cluster_manifest(IMAGE)["spec"]["scheduler"]["spec"]["containers"]
+    worker, model = worker_of(IMAGE)["containers"]
+    for name in (CERTIFICATE, KEY):
+        assert environment(scheduler)[name] == environment(worker)[name]
+        assert environment(worker)[name]["secretKeyRef"]["key"] == f"worker.{name}"
+        assert name not in json.dumps(model)
+    kept = secret_manifest(IMAGE, "uid")["data"]
+    assert b"PRIVATE KEY" in base64.b64decode(kept[f"worker.{KEY}"])
+    assert IMAGE.identity.key not in json.dumps(cluster_manifest(IMAGE)) and "PRIVATE" not in repr(IMAGE)
+    assert IMAGE.identity.key != replace(IMAGE, identity=made_identity()).identity.key
 
 
 def test_flavor__is_the_worker_containers_own_with_room_for_its_process() -> None:

@@ -1,0 +1,158 @@
+"""A Dask cluster of a run talks to nobody else: cluster.py, dask_security.py, dask_process.py."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from clients.support import ROOT, run
+from distributed import Client
+from distributed.comm import connect
+from distributed.security import Security
+
+from tasks.clients.cluster import DaskCluster, start_cluster
+from tasks.clients.dask_security import CERTIFICATE, KEY, Identity, made_identity, security_of
+from tasks.clients.ports import _holds, _listening
+from tasks.clients.warden import below
+from tasks.domain.errors import ModelServerError
+from tasks.domain.pool import Cluster
+
+PATIENCE_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def local_cluster(folder: Path, workers: int = 1) -> AsyncIterator[DaskCluster]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder)}
+    cluster = await DaskCluster.local(workers, 1, folder, environment)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(await cluster.workers()) < workers:
+                await asyncio.sleep(0.05)
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+async def refused(address: str, security: Security | None) -> bool:
+    """Whether whoever has only this is told nothing at all at an address."""
+    given = {} if security is None else security.get_connection_args("client")
+    try:
+        comm = await connect(address, timeout=3, **given)
+        await comm.write({"op": "identity", "reply": True})
+        await asyncio.wait_for(comm.read(), 3)
+    except (
+        OSError,
+        TimeoutError,
+        ssl.SSLError,
+        RuntimeError,
+        MemoryError,
+    ):  # what else answers is no message of Dask's
+        return True
+    return False
+
+
+def test_cluster__answers_its_own_certificate_only(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with local_cluster(tmp_path) as cluster:
+            for address in (cluster.address, *await cluster.workers()):
+                assert address.startswith("tls://127.0.0.1:")
+                assert not await refused(address, cluster.security)
+                assert await refused(address, security_of(made_identity()))
+                assert await refused(address.replace("tls", "tcp"), None)
+                # Encrypted, but without any certificate of its own.
+                host, port = address.removeprefix("tls://").split(":")
+                bare = ssl.create_default_context()
+                bare.check_hostname, bare.verify_mode = False, ssl.CERT_NONE
+                reader, writer = await asyncio.open_connection(host, int(port), ssl=bare)
+                writer.write(b"\0" * 64)
+                with pytest.raises((OSError, asyncio.IncompleteReadError)):
+                    await asyncio.wait_for(reader.readexactly(64), 10)
+                writer.close()
+
+    run(work())
+
+
+def test_cluster__listens_at_one_port_a_process_and_has_no_dashboard(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with local_cluster(tmp_path) as cluster:
+            own = {int(one.rpartition(":")[2]) for one in (cluster.address, *await cluster.workers())}
+            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+                port, state = int(line.split()[1].rpartition(":")[2], 16), line.split()[3]
+                if state == "0A" and any(_holds(pid, _listening(port)) for pid in below(os.getpid())):
+                    assert port in own
+            async with Client(cluster.address, security=cluster.security, asynchronous=True) as client:
+                assert not client.dashboard_link
+
+    run(work())
+
+
+def test_worker__does_its_work_and_shows_its_key_to_nobody(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with local_cluster(tmp_path) as cluster:
+            (worker,) = await cluster.workers()
+            assert (await cluster.ask(worker, os.getenv, "PYTHONPATH")) == str(ROOT)
+            assert [await cluster.ask(worker, os.getenv, name) for name in (CERTIFICATE, KEY)] == [None, None]
+            for pid in below(os.getpid()):
+                assert b"PRIVATE KEY" not in Path(f"/proc/{pid}/environ").read_bytes()
+                assert b"PRIVATE KEY" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            found = [path for path in tmp_path.rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+            assert found == []
+
+    run(work())
+
+
+def test_identity__is_of_this_run_only_and_not_shown() -> None:
+    one, other = made_identity(), made_identity()
+    assert one.key != other.key and one.certificate != other.certificate
+    assert "PRIVATE" not in repr(one)
+    assert "PRIVATE" not in repr(security_of(one))
+
+
+def pem_files(folder: Path, identity: Identity) -> dict[str, str]:
+    (folder / "certificate.pem").write_text(identity.certificate)
+    (folder / "key.pem").write_text(identity.key)
+    paths = [str(folder / name) for name in ("certificate.pem", "certificate.pem", "key.pem")]
+    return dict(zip(("ca_file", "certificate_file", "key_file"), paths, strict=True))
+
+
+def test_scheduler__that_exists_is_talked_to_with_the_pools_certificates(tmp_path: Path) -> None:
+    async def work() -> None:
+        from tasks.clients.dask_process import ClosedScheduler
+
+        identity = made_identity()
+        scheduler = await ClosedScheduler(
+            host="127.0.0.1", port=0, protocol="tls", security=security_of(identity), dashboard=False
+        )
+        try:
+            where = Cluster(kind="scheduler", address=scheduler.address, **pem_files(tmp_path, identity))
+            cluster = await start_cluster(where, 2, 1, tmp_path, {})
+            assert await cluster.workers() == []
+            await cluster.close()
+        finally:
+            await scheduler.close()
+
+    run(work())
+
+
+def test_scheduler__without_usable_certificates_is_refused_in_one_line(tmp_path: Path) -> None:
+    address = f"tls://127.0.0.1:{free_port()}"
+    files = {"ca_file": "/no/ca.pem", "certificate_file": "/no/c.pem", "key_file": "/no/k.pem"}
+    for where, said in (
+        (Cluster(kind="scheduler", address=address), "there are none: state ca_file"),
+        (Cluster(kind="scheduler", address=address, **files), "cannot be used (FileNotFoundError"),
+    ):
+        with pytest.raises(ModelServerError) as refusal:
+            run(start_cluster(where, 2, 1, tmp_path, {}))
+        assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
