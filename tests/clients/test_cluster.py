@@ -15,9 +15,10 @@ from clients.support import ROOT, run
 from distributed import Client
 from distributed.comm import connect
 from distributed.security import Security
+from fakes.certificates import pem_files
 
 from tasks.clients.cluster import DaskCluster, start_cluster
-from tasks.clients.dask_security import CERTIFICATE, KEY, Identity, made_identity, security_of
+from tasks.clients.dask_security import CERTIFICATE, KEY, made_identity, security_of
 from tasks.clients.ports import _holds, _listening
 from tasks.clients.warden import below
 from tasks.domain.errors import ModelServerError
@@ -78,14 +79,20 @@ def test_cluster__answers_its_own_certificate_only(tmp_path: Path) -> None:
     run(work())
 
 
+def ports() -> set[int]:
+    """At which this process and all below it listen."""
+    tree = (os.getpid(), *below(os.getpid()))
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    listened = {int(fields[1].rpartition(":")[2], 16) for fields in lines if fields[3] == "0A"}
+    return {port for port in listened if any(_holds(pid, _listening(port)) for pid in tree)}
+
+
 def test_cluster__listens_at_one_port_a_process_and_has_no_dashboard(tmp_path: Path) -> None:
     async def work() -> None:
+        before = ports()
         async with local_cluster(tmp_path) as cluster:
             own = {int(one.rpartition(":")[2]) for one in (cluster.address, *await cluster.workers())}
-            for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-                port, state = int(line.split()[1].rpartition(":")[2], 16), line.split()[3]
-                if state == "0A" and any(_holds(pid, _listening(port)) for pid in below(os.getpid())):
-                    assert port in own
+            assert ports() - before == own and len(own) == 2
             async with Client(cluster.address, security=cluster.security, asynchronous=True) as client:
                 assert not client.dashboard_link
 
@@ -114,13 +121,6 @@ def test_identity__is_of_this_run_only_and_not_shown() -> None:
     assert "PRIVATE" not in repr(security_of(one))
 
 
-def pem_files(folder: Path, identity: Identity) -> dict[str, str]:
-    (folder / "certificate.pem").write_text(identity.certificate)
-    (folder / "key.pem").write_text(identity.key)
-    paths = [str(folder / name) for name in ("certificate.pem", "certificate.pem", "key.pem")]
-    return dict(zip(("ca_file", "certificate_file", "key_file"), paths, strict=True))
-
-
 def test_scheduler__that_exists_is_talked_to_with_the_pools_certificates(tmp_path: Path) -> None:
     async def work() -> None:
         from tasks.clients.dask_process import ClosedScheduler
@@ -130,7 +130,7 @@ def test_scheduler__that_exists_is_talked_to_with_the_pools_certificates(tmp_pat
             host="127.0.0.1", port=0, protocol="tls", security=security_of(identity), dashboard=False
         )
         try:
-            where = Cluster(kind="scheduler", address=scheduler.address, **pem_files(tmp_path, identity))
+            where = Cluster(kind="scheduler", address=scheduler.address, **pem_files(tmp_path / "pem", identity))
             cluster = await start_cluster(where, 2, 1, tmp_path, {})
             assert await cluster.workers() == []
             await cluster.close()

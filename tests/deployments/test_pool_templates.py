@@ -112,7 +112,7 @@ def test_flavor__ends_up_in_the_job(pool: Pool, flavor: Flavor, instances: int) 
 
 
 @pytest.mark.parametrize("kind", ["docker", "kubernetes"])
-@pytest.mark.parametrize("cluster", [{"kind": "scheduler", "address": "tcp://dask:8786"}, {"kind": "kubernetes"}])
+@pytest.mark.parametrize("cluster", [{"kind": "scheduler", "address": "tls://dask:8786"}, {"kind": "kubernetes"}])
 def test_flavor__of_instances_that_are_elsewhere_is_not_in_the_job(kind: str, cluster: dict[str, str]) -> None:
     (pool,) = [pool for pool in pools() if pool.kind == kind]
     if cluster["kind"] == "kubernetes":

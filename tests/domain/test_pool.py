@@ -79,6 +79,17 @@ CONTAINER = {"name": "p", "image": "thresher:1", "flavors": [{"name": "f", "cpu"
 PODS = {"kind": "kubernetes", "service_account": "a", "cluster": {"kind": "kubernetes"}}
 
 
+def test_pool__takes_a_scheduler_with_tls_or_one_without_that_it_allows() -> None:
+    files = {name: f"/{name}" for name in ("ca_file", "certificate_file", "key_file")}
+    for cluster in (
+        {"address": "tls://a:1"},
+        {"address": "wss://a:1", **files},
+        {"address": "tcp://a:1", "insecure_scheduler": "allow"},
+    ):
+        given = CONTAINER | {"kind": "docker", "cluster": {"kind": "scheduler", **cluster}}
+        assert Pool.model_validate(given).cluster.encrypted is not cluster["address"].startswith("tcp")
+
+
 def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
     assert Pool.model_validate(CONTAINER | PODS).makes_pods
     assert not Pool.model_validate(CONTAINER | {"kind": "kubernetes"}).makes_pods and not POOL.makes_pods
@@ -99,6 +110,24 @@ def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
         ({**PODS, "kind": "process"}, "kubernetes is for kubernetes pools only, this one's kind is process"),
         ({**PODS, "service_account": None}, "service_account is needed with cluster.kind kubernetes"),
         ({**PODS, "cluster": {"kind": "kubernetes", "address": "tcp://a:1"}}, "address is needed for kind scheduler"),
+        *(
+            (
+                {"kind": "docker", "cluster": {"kind": "scheduler", "address": f"{scheme}://127.0.0.1:8786"}},
+                f"address {scheme}://127.0.0.1:8786 has no TLS",
+            )
+            for scheme in ("tcp", "ws", "ucx")
+        ),
+        (
+            {
+                "kind": "docker",
+                "cluster": {"kind": "scheduler", "address": "tls://a:1", "ca_file": "/ca", "key_file": "/k"},
+            },
+            "certificate_file is missing",
+        ),
+        (
+            {"kind": "docker", "cluster": {"kind": "local", "key_file": "/k"}},
+            "are for a scheduler whose address begins with tls:// or wss://",
+        ),
         (
             {"kind": "docker", "flavors": [{"name": "f", "cpu": 1, "memory_gb": 1}] * 2},
             "should have different names (f stands there more than once)",

@@ -19,11 +19,15 @@ from typing import Any
 import pytest
 import yaml
 from distributed import rpc
+from distributed.security import Security
 from fakes import hosts, processes
+from fakes.certificates import pem_files
 from fakes.hosts import Host, Network
 from fakes.model_behaviour import item_key
 from fakes.prefect_servers import PrefectServer, sqlite_server
 from fakes.s3_server import S3Server
+
+from tasks.clients.dask_security import made_identity
 
 _WHY_NOT = hosts.why_not()
 pytestmark = [
@@ -51,11 +55,21 @@ class Site:
     instances: list[Host]
     server: PrefectServer
     s3: S3Server
+    certificates: dict[str, str]
+    """Files, by the names of the pool's fields."""
 
     @property
     def scheduler(self) -> str:
         """Address of the Dask scheduler."""
-        return f"tcp://{self.control.address}:{SCHEDULER_PORT}"
+        return f"tls://{self.control.address}:{SCHEDULER_PORT}"
+
+    @property
+    def tls(self) -> list[str]:
+        """What Dask's commands are given to talk to those of the same certificate only."""
+        return [
+            *("--tls-ca-file", self.certificates["ca_file"], "--tls-cert", self.certificates["certificate_file"]),
+            *("--tls-key", self.certificates["key_file"]),
+        ]
 
     def environment(self, host: Host) -> dict[str, str]:
         """Variables of a process of Thresher on a host."""
@@ -78,7 +92,11 @@ class Site:
         """Addresses of the workers that the scheduler knows."""
 
         async def ask() -> list[str]:
-            async with rpc(self.scheduler) as scheduler:
+            security = Security(
+                tls_ca_file=self.certificates["ca_file"], tls_client_cert=self.certificates["certificate_file"],
+                tls_client_key=self.certificates["key_file"],
+            )  # fmt: skip
+            async with rpc(self.scheduler, connection_args=security.get_connection_args("client")) as scheduler:
                 return list((await scheduler.identity(n_workers=-1))["workers"])
 
         with self.control.inside():
@@ -99,6 +117,7 @@ class Site:
         command = [
             *(sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, "--nworkers", "1", "--nthreads"),
             *("3", "--no-dashboard", "--host", host.address, "--local-directory", str(self.folder / host.name)),
+            *self.tls,
         ]
         self._keep(host, command)
 
@@ -106,7 +125,7 @@ class Site:
         """Start the Dask scheduler, and again whenever it ends."""
         command = [
             *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", self.control.address, "--port"),
-            *(str(SCHEDULER_PORT), "--no-dashboard"),
+            *(str(SCHEDULER_PORT), "--no-dashboard", "--protocol", "tls", *self.tls),
         ]
         self._keep(self.control, command)
 
@@ -130,10 +149,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -
             s3 = stack.enter_context(S3Server(folder / "s3", address=storage.address))
         with control.inside():
             server = stack.enter_context(sqlite_server(folder / "prefect", address=control.address))
-        site = Site(folder, control, storage, instances, server, s3)
+        certificates = pem_files(folder / "certificates", made_identity())
+        site = Site(folder, control, storage, instances, server, s3, certificates)
         pool = {
             "name": "site", "flavors": [{"name": "small", "cpu": 1, "memory_gb": 1}],
-            "cluster": {"kind": "scheduler", "address": site.scheduler},
+            "cluster": {"kind": "scheduler", "address": site.scheduler, **certificates},
         }  # fmt: skip
         (folder / "pools").mkdir()
         (folder / "pools" / "site.yaml").write_text(yaml.safe_dump(pool))

@@ -1,0 +1,17 @@
+"""Certificates as the files that a pool names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.clients.dask_security import Identity
+
+
+def pem_files(folder: Path, identity: Identity) -> dict[str, str]:
+    """An identity in files of a folder that is made, by the names of the pool's fields."""
+    folder.mkdir(mode=0o700)
+    for name, text in (("certificate.pem", identity.certificate), ("key.pem", identity.key)):
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(text)
+    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
+    return {"ca_file": certificate, "certificate_file": certificate, "key_file": key}
