@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.temporary_names import unique_name
 from tasks.domain.errors import ModelServerError
 from tasks.domain.paths import redact
 from tasks.settings import ROOT
@@ -93,7 +94,7 @@ async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path)
 async def _uv(home: Path, folder: Path, *arguments: str) -> None:
     from uv import find_uv_bin
 
-    log = home / f"uv-{os.getpid()}-{id(asyncio.current_task())}.log"
+    log = home / f"uv-{unique_name()}.log"
     own = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_BACK)}
     process = await GuardedProcess.start(
         [find_uv_bin(), *arguments], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log

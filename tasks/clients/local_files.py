@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.temporary_names import open_new
 
 INLINE_BYTES = 128 << 10
 """Up to this size a read or write is done at once: handing it to a thread costs more than doing it."""
@@ -20,8 +21,6 @@ PART_NAMES = 20_000
 """Names of a folder that are sorted at once."""
 PACK_NAMES = 200
 """Names that are unpacked at once, of each part."""
-
-_numbers = itertools.count()
 
 
 class FolderGone(FileNotFoundError):
@@ -75,9 +74,9 @@ async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes
         raise explain(error if isinstance(error, OSError) else OSError(22, str(error))) from None
 
 
-def _write(path: str, data: bytes, temporary: str) -> None:
+def _write(path: str, data: bytes, temporary_folder: str) -> None:
+    descriptor, temporary = open_new(temporary_folder)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         try:
             view = memoryview(data)
             while len(view):
@@ -96,15 +95,14 @@ async def write(root: str, path: str, data: bytes, temporary_folder: str) -> Non
     Folders between are made, ``root`` is not: a root that is gone is an error. The bytes are first written into
     ``temporary_folder`` (same file system). Raises ObjectError.
     """
-    temporary = f"{temporary_folder}/{os.getpid()}-{next(_numbers)}"
 
     def work() -> None:
         try:
-            _write(path, data, temporary)
+            _write(path, data, temporary_folder)
         except FileNotFoundError:
             make_folder(root, os.path.dirname(path))
             make_folder(root, temporary_folder)
-            _write(path, data, temporary)
+            _write(path, data, temporary_folder)
 
     try:
         if len(data) <= INLINE_BYTES:

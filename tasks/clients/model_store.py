@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tasks.clients.packages import filesystem
+from tasks.clients.temporary_names import unique_name
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.paths import Address, parse_address
@@ -171,7 +172,7 @@ class ModelStore:
             self._filesystem.makedirs(target, exist_ok=True)
             # Put in its place in one step: who reads meanwhile finds a whole file (an object is never half written).
             place = f"{target}/{VERSION_FILE}"
-            beside = f"{place}.part" if self.root.scheme == "local" else place
+            beside = f"{place}.{unique_name()}" if self.root.scheme == "local" else place
             self._filesystem.pipe_file(beside, json.dumps(document, indent=2).encode())
             if beside != place:
                 self._filesystem.mv(beside, place)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.clients import local_files
 from tasks.clients.failures import ObjectError
 from tasks.clients.object_store import Bucket, is_odd
+from tasks.clients.temporary_names import open_new
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.paths import Address
 from tasks.settings import Settings
@@ -210,17 +211,20 @@ class OutputFolder:
         """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error."""
         address = self.root.child(relative)
         if address.scheme == "local":
-            temporary = f"{self._temporary}/{os.path.basename(address.path)}.{os.getpid()}"
+            temporary = ""
             try:
                 local_files.make_folder(self.root.path, self._temporary)
                 local_files.make_folder(self.root.path, os.path.dirname(address.path))
-                with open(temporary, "wb") as file:
+                descriptor, temporary = open_new(self._temporary)
+                with os.fdopen(descriptor, "wb") as file:
                     yield _LocalWriter(file)
                 os.replace(temporary, address.path)
+                temporary = ""
             except OSError as error:
                 raise local_files.explain(error) from None
             finally:
-                local_files.remove_file(temporary)
+                if temporary:
+                    local_files.remove_file(temporary)
         else:
             writer = _PartWriter(self._storage.bucket(address), address.path)
             try:
