@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.package_files import is_sealed, seal
 from tasks.clients.temporary_names import unique_name
+from tasks.domain.environment import installer_environment
 from tasks.domain.errors import ModelServerError
 from tasks.domain.paths import redact
 from tasks.settings import ROOT
@@ -25,8 +27,6 @@ _COMPLETE = ".complete"
 _OUTPUT_SHOWN = 3000
 _REQUIREMENTS_FILES = (".txt", ".in")
 _OPTION = re.compile(r"^(-[rc]|--(requirement|constraint)=)(?=.)")
-_KEPT_BACK = ("AWS_", "OBS_", "PREFECT_", "THRESHER_")
-"""Variables of this process that uv, and the packages that it builds, have no business with."""
 
 
 def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
@@ -69,35 +69,64 @@ async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path)
     one make it once. Raises ModelServerError with what uv said.
     """
     home = cache / "environments"
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = home / key_of(steps, folder)
-    if (made / _COMPLETE).exists():
+    _use(made)
+    if await asyncio.to_thread(is_sealed, made, _COMPLETE):
         return made
     async with _locked(home / f"{made.name}.lock"):
-        if (made / _COMPLETE).exists():
+        if await asyncio.to_thread(is_sealed, made, _COMPLETE):
             return made
+        if (made / _COMPLETE).exists():
+            _check_unused(made)  # changed after it was made: by a model that has used it, say
         shutil.rmtree(made, ignore_errors=True)
         try:
             await _uv(home, folder, "venv", "--quiet", "--no-project", "--python", sys.executable, str(made))
             for step in steps:
                 await _uv(
-                    home, folder, "pip", "install", "--quiet", "--compile-bytecode",
+                    home, folder, "pip", "install", "--quiet", "--compile-bytecode", "--link-mode", "copy",
                     "--python", str(made / "bin" / "python"), *step,
                 )  # fmt: skip
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        (made / _COMPLETE).touch()
+        await asyncio.to_thread(seal, made, _COMPLETE)
     return made
+
+
+_used: dict[Path, int] = {}
+"""Descriptors of the files by which other processes see that an environment is used here."""
+
+
+def _use(made: Path) -> None:
+    """Tell other processes that an environment is used, until this one ends."""
+    if made not in _used:
+        _used[made] = os.open(made.with_name(f"{made.name}.used.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(_used[made], fcntl.LOCK_SH)
+
+
+def _check_unused(made: Path) -> None:
+    """Raises ModelServerError if another process uses an environment that was changed, and has to be made again."""
+    try:
+        fcntl.flock(_used[made], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ModelServerError(
+            f"The environment {made} was changed after it was made, and another run uses it: it is made again once "
+            "that run has ended."
+        ) from None
+    finally:
+        fcntl.flock(_used[made], fcntl.LOCK_SH)
 
 
 async def _uv(home: Path, folder: Path, *arguments: str) -> None:
     from uv import find_uv_bin
 
     log = home / f"uv-{unique_name()}.log"
-    own = {name: value for name, value in os.environ.items() if not name.startswith(_KEPT_BACK)}
+    own, secret = installer_environment(os.environ)
+    # What a package is built by runs with uv's own environment.
+    building = ["--no-build"] if secret and arguments[:2] == ("pip", "install") else []
     process = await GuardedProcess.start(
-        [find_uv_bin(), *arguments], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log
+        [find_uv_bin(), *arguments, *building], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log
     )
     try:
         status = await process.ended()
@@ -106,9 +135,14 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
         await process.stop()
         log.unlink(missing_ok=True)
     if status != 0:
+        why = (
+            f" Packages are not built from source while {secret} holds a password, which they would read."
+            if building
+            else ""
+        )
         raise ModelServerError(
             f"The model package's environment could not be made (uv {' '.join(arguments[:2])} ended with {status}):\n"
-            f"{said[-_OUTPUT_SHOWN:]}"
+            f"{said[-_OUTPUT_SHOWN:]}{why}"
         )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.clients.package_files import changed_file, copy_to_folder, file_seals, package_files, plain_files, read_into
 from tasks.clients.packages import filesystem
 from tasks.clients.temporary_names import unique_name
 from tasks.domain.credentials import Credentials
@@ -39,6 +39,8 @@ class ModelVersion(BaseModel):
     reason: str = ""
     created_at: datetime
     folder: str
+    files: dict[str, str] = Field(default_factory=dict, repr=False)
+    """What its files were when it was registered, in a store on this machine; a run is refused if one has changed."""
 
     @property
     def order(self) -> tuple[tuple[int, int, str], ...]:
@@ -111,20 +113,30 @@ class ModelStore:
                 raise SpecificationError(
                     [Problem("model", model, f"has no version in the Normal state; there are: {listed}")]
                 )
-            return normal[0]
+            return self._unchanged(normal[0])
         for one in found:
             if one.version == version:
                 if one.state != "Normal":
                     reason = f": {one.reason}" if one.reason else ""
                     expected = f"the version is {one.state}, not Normal{reason}"
                     raise SpecificationError([Problem("model_version", version, expected)])
-                return one
+                return self._unchanged(one)
         raise SpecificationError([Problem("model_version", version, f"there is no such version; there are: {listed}")])
+
+    def _unchanged(self, version: ModelVersion) -> ModelVersion:
+        """The version. Raises SpecificationError if one of its files is not what was registered."""
+        if version.files and self.root.scheme == "local":
+            changed = changed_file(Path(parse_address(version.folder).path), version.files)
+            if changed is not None:
+                expected = f"its file {changed} was changed or removed after it was registered; register a new version"
+                raise SpecificationError([Problem("model_version", f"{version.model} {version.version}", expected)])
+        return version
 
     def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
         """Copy a package into the store, in the state Creating. One that is not Normal is replaced.
 
-        Raises SpecificationError if the version exists and is Normal."""
+        Raises SpecificationError if the version exists and is Normal, or the package has what cannot be copied (see
+        package_files)."""
         problems = [
             Problem(field, value, "should be up to 64 letters, digits, '-', '_' and '.', no '.' or '-' first")
             for field, value in (("model", model), ("model_version", version))
@@ -135,17 +147,21 @@ class ModelStore:
         earlier = next((one for one in self.versions(source, model) if one.version == version), None)
         if earlier is not None and earlier.state == "Normal":
             raise SpecificationError([Problem("model_version", version, f"{model} has this version already")])
+        files = package_files(package, (VERSION_FILE,))
         target = f"{self._path}/{source}/{model}/{version}"
         if earlier is not None:  # it never became usable
             self._remove(target)
         made = self.set_state(self._new(source, model, version), "Creating", "")
         try:
-            for path in sorted(package.rglob("*")):
-                relative = path.relative_to(package)
-                if path.is_file() and "__pycache__" not in relative.parts and str(relative) != VERSION_FILE:
-                    self._filesystem.makedirs(f"{target}/{relative}".rpartition("/")[0], exist_ok=True)
-                    with path.open("rb") as read, self._filesystem.open(f"{target}/{relative}", "wb") as write:
-                        shutil.copyfileobj(read, write, 8 << 20)
+            if self.root.scheme == "local":
+                copy_to_folder(files, Path(target))
+                made = self.set_state(
+                    made.model_copy(update={"files": file_seals(Path(target), (VERSION_FILE,))}), "Creating", ""
+                )
+            else:
+                for file in plain_files(files):
+                    with self._filesystem.open(f"{target}/{file.name}", "wb") as write:
+                        read_into(file, write)
         except Exception as error:  # s3fs lets botocore's errors through
             self.set_state(made, "Abnormal", "the package could not be copied")
             raise StorageError(f"The package cannot be copied to {made.folder}: {type(error).__name__}.") from None

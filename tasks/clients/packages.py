@@ -7,11 +7,13 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.object_store import s3fs_options
+from tasks.clients.package_files import MAX_BYTES, MAX_FILES, is_sealed, name_problem, seal
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.errors import Problem, SpecificationError, StorageError
@@ -73,6 +75,19 @@ async def local_copy(folder: str, cache: Path, credentials: dict[str, Credential
     return await asyncio.to_thread(_copy, address, cache / "packages", credentials.get(address.scheme))
 
 
+def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises StorageError if the names or the amount of what was listed are no package's."""
+    for name in filter(None, relative.values()):
+        if problem := name_problem(name):
+            raise StorageError(f"The model package {address} cannot be copied: {problem}.")
+    total = sum(int(info.get("size") or 0) for info in found.values())
+    if len(found) > MAX_FILES or total > MAX_BYTES:
+        raise StorageError(
+            f"The model package {address} has {len(found)} files of {total} bytes together; it should have at most "
+            f"{MAX_FILES} of {MAX_BYTES}."
+        )
+
+
 def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path:
     try:
         source, path = filesystem(address, credentials)
@@ -82,32 +97,46 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
         raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
     if not found:
         raise StorageError(f"The model package {address} has no files.")
+    relative = {name: name[len(path) :].lstrip("/") for name in found}
+    _check(address, relative, found)
     digest = hashlib.sha256(str(address).encode())
     for name in sorted(found):
         info = found[name]
         digest.update(f"\n{name} {info.get('size')} {info.get('ETag')} {info.get('LastModified')}".encode())
     copy = home / digest.hexdigest()[:24]
-    if (copy / _COMPLETE).exists():
+    if is_sealed(copy, _COMPLETE):
         return copy
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=home))
     try:
-        for name in found:
-            relative = name[len(path) :].lstrip("/")
-            target = partial / relative
-            if not relative or not target.resolve().is_relative_to(partial.resolve()):
+        for name, below in relative.items():
+            target = partial / below
+            if not below or below.endswith("/"):  # the placeholder of a folder
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             source.get_file(name, str(target))
-        (partial / _COMPLETE).touch()
-        try:
-            partial.rename(copy)
-        except OSError:  # another process was first
-            if not (copy / _COMPLETE).exists():
-                raise
+        seal(partial, _COMPLETE)
+        _put(partial, copy)
     except Exception as error:
         said = getattr(error, "strerror", None) or type(error).__name__
         raise StorageError(f"The model package {address} cannot be copied: {said}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return copy
+
+
+def _put(partial: Path, copy: Path) -> None:
+    """Give a whole copy its name. Raises OSError."""
+    for last in (False, True):
+        try:
+            partial.rename(copy)
+            return
+        except OSError:
+            if is_sealed(copy, _COMPLETE):  # another process was first
+                return
+            if last:
+                raise
+            # It was changed after it was made: by a model, say, and others would be served from it.
+            changed = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".changed", dir=copy.parent))
+            copy.rename(changed)
+            shutil.rmtree(changed, ignore_errors=True)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from tasks.domain.instance import server_environment
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INSTALLERS = re.compile(r"UV_(?!PUBLISH_)\w+|(HTTPS?|ALL|NO)_PROXY|XDG_(CACHE|CONFIG|DATA)_HOME", re.IGNORECASE)
+"""Variables that uv is set up by."""
+_OF_AN_INDEX = re.compile(r"_(USERNAME|PASSWORD|TOKEN)\Z", re.IGNORECASE)
+_WITH_PASSWORD = re.compile(r"://[^/\s@]+@")
 
 
 def as_text(value: Any) -> Any:
@@ -39,3 +46,13 @@ def environment_texts(value: Any) -> Any:
     if wrong:
         raise ValueError("; ".join(wrong))
     return texts
+
+
+def installer_environment(own: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """The environment in which a package's dependencies are installed, and the first variable in it that is secret.
+
+    It is a model server's, and what uv is set up by: its indexes may have a password. Empty: nothing is secret.
+    """
+    given = {name: value for name, value in own.items() if _INSTALLERS.fullmatch(name)}
+    secret = (name for name in sorted(given) if _OF_AN_INDEX.search(name) or _WITH_PASSWORD.search(given[name]))
+    return server_environment(own, given), next(secret, "")

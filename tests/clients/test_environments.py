@@ -266,6 +266,37 @@ def test_environment__keeps_keys_of_storages_from_packages_that_are_built(
     assert "PATH" in seen.read_text()
 
 
+def test_environment__builds_nothing_while_an_index_has_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    sdist = make_sdist(tmp_path, "tinyk", SPYING_BACKEND.format(seen=str(seen)))
+    monkeypatch.setenv("UV_INDEX_URL", "https://user:the-secret-value@127.0.0.1:9/simple")
+    with pytest.raises(ModelServerError, match="not built from source while UV_INDEX_URL holds a password") as refused:
+        run(environment([["--no-index", str(sdist)]], tmp_path, tmp_path / "cache"))
+    assert not seen.exists() and "the-secret-value" not in str(refused.value)
+
+
+def test_environment__that_was_changed_is_made_again_unless_another_run_uses_it(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "tinyl", "1.0")
+    steps = [["--no-index", str(wheel)]]
+    made = run(environment(steps, tmp_path, tmp_path / "cache"))
+    (module,) = made.rglob("tinyl.py")
+    assert module.stat().st_nlink == 1  # what a model writes into is not uv's own cache
+    module.write_text("SAYS = 'evil'")
+    code = "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH); print(flush=True); input()"
+    lock = made.with_name(f"{made.name}.used.lock")
+    other = subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(ModelServerError, match="was changed after it was made, and another run uses it"):
+            run(environment(steps, tmp_path, tmp_path / "cache"))
+    finally:
+        other.communicate(b"\n")
+    assert run(environment(steps, tmp_path, tmp_path / "cache")) == made
+    assert said_in(made, "tinyl") == "1.0"
+
+
 @pytest.mark.slow
 def test_environment__installs_a_real_package(tmp_path: Path) -> None:
     made = run(environment([["idna>=3"]], tmp_path, tmp_path / "cache"))

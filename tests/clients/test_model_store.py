@@ -180,6 +180,34 @@ def test_create__that_fails_leaves_an_abnormal_version(tmp_path: Path, package: 
     assert (found.state, found.reason) == ("Abnormal", "the package could not be copied")
 
 
+def test_create__refuses_a_link_out_of_the_package_and_leaves_nothing(
+    store: ModelStore, place: Place, package: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "private").write_text("key")
+    (package / "model" / "linked").symlink_to(tmp_path / "private")
+    with pytest.raises(SpecificationError, match=r"model/linked.*outside of the package"):
+        store.create("my-models", "digits", "0.0.1", package)
+    assert [name for name in place.names() if name.startswith("store/")] == []
+
+
+def test_create__keeps_what_a_link_inside_leads_to(store: ModelStore, place: Place, package: Path) -> None:
+    (package / "linked").symlink_to("config.json")
+    store.create("my-models", "digits", "0.0.1", package)
+    assert place.get("store/my-models/digits/0.0.1/linked") == b"{}"
+
+
+def test_pick__refuses_a_version_of_which_a_file_was_changed(tmp_path: Path, package: Path) -> None:
+    store = ModelStore(str(tmp_path / "store"))
+    made = store.set_state(store.create("my-models", "digits", "0.0.1", package), "Normal", "")
+    (Path(made.folder) / "written by the model.log").touch()
+    assert store.pick("my-models", "digits", None).state == "Normal"
+    (Path(made.folder) / "config.json").write_text('{"model_type": "Image"}')
+    for version in (None, "0.0.1"):
+        assert "its file config.json was changed or removed after it was registered" in refusal(
+            store, "digits", version
+        )
+
+
 @pytest.mark.slow
 def test_store__that_cannot_be_reached_is_told() -> None:
     with closed_port() as port:

@@ -122,15 +122,29 @@ def test_local_copy__by_several_at_once_is_whole(place: Place, tmp_path: Path) -
     assert [path.name for path in (tmp_path / "cache" / "packages").iterdir()] == [copies[0].name]
 
 
-def test_local_copy__of_names_that_lead_outside_stays_inside(tmp_path: Path) -> None:
-    keys = {"package/config.json": CONFIG, "package/../../../outside": b"bad", "package/a/../../out": b"bad"}
-    with OddS3Server({"odd": keys}) as server:
+@pytest.mark.parametrize("name", ["../../../outside", "a/../../out", "a/b/.."])
+def test_local_copy__of_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+    with OddS3Server({"odd": {"package/config.json": CONFIG, f"package/{name}": b"bad"}}) as server:
+        credentials = Credentials(
+            endpoint_url=server.endpoint, access_key_id="a", secret_access_key="b", region="us-east-1"
+        )
+        with pytest.raises(StorageError, match=f"the name '{name}' leads outside of the package"):
+            run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_local_copy__that_was_changed_is_made_again(tmp_path: Path) -> None:
+    with OddS3Server({"odd": {"package/config.json": CONFIG}}) as server:
         credentials = Credentials(
             endpoint_url=server.endpoint, access_key_id="a", secret_access_key="b", region="us-east-1"
         )
         found = run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
-    assert content(found) == {"config.json": CONFIG}
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith("out")]
+        assert found.stat().st_mode & 0o777 == 0o700
+        (found / "config.json").write_bytes(b"{}")
+        (found / "added.py").touch()
+        again = run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert again == found and content(again) == {"config.json": CONFIG}
+    assert [path.name for path in found.parent.iterdir()] == [found.name]
 
 
 def test_local_copy__that_breaks_off_leaves_nothing_that_looks_complete(tmp_path: Path) -> None:

@@ -1,0 +1,234 @@
+"""The files of a model package in a folder: which may be copied elsewhere, and whether a copy is still what it was."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from tasks.domain.errors import Problem, SpecificationError
+
+MAX_FILES = 100_000
+MAX_BYTES = 1 << 41
+"""Far beyond any package: what is more is no package, but somebody's home folder, or a disk."""
+_SHOWN = 10
+_LEFT_OUT = "__pycache__"
+_COMPILED = (".nbi", ".nbc")
+"""What numba keeps of its own beside a library's byte code, whenever the library is used."""
+_MODE = 0o755
+"""What a copy keeps of a file's mode: never a right to write for others, nor to run as another user."""
+_PIECE = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PackageFile:
+    """One file or link of a package, or one of its folders."""
+
+    name: str
+    """Below the package, with slashes."""
+    path: Path
+    mode: int
+    size: int = 0
+    kind: str = "file"
+    """Or ``folder`` or ``link``."""
+    target: str = ""
+    """What a link leads to, relative to its own folder; always inside of the package."""
+
+
+def package_files(package: Path, left_out: Collection[str] = ()) -> list[PackageFile]:
+    """Everything in a package that is to be copied, folders before what is in them.
+
+    Links inside of the package are kept. Raises SpecificationError naming each link that leads out of it (or nowhere,
+    or round in a circle) and each entry that is no file, and if there is too much.
+    """
+    root = Path(os.path.realpath(package))
+    found: list[PackageFile] = []
+    problems: list[Problem] = []
+    total = 0
+    for entry in _entries(root) if root.is_dir() else ():
+        name = Path(entry.path).relative_to(root).as_posix()
+        if name in left_out:
+            continue
+        state = entry.stat(follow_symlinks=False)
+        mode = stat.S_IMODE(state.st_mode) & _MODE
+        if entry.is_symlink():
+            target, wrong = _inside(root, entry.path)
+            if wrong:
+                problems.append(Problem("PACKAGE", name, wrong))
+            else:
+                relative = os.path.relpath(target, os.path.dirname(entry.path))
+                found.append(PackageFile(name, Path(target), mode, kind="link", target=relative))
+        elif entry.is_dir(follow_symlinks=False):
+            found.append(PackageFile(name, Path(entry.path), mode | stat.S_IRWXU, kind="folder"))
+        elif stat.S_ISREG(state.st_mode):
+            found.append(PackageFile(name, Path(entry.path), mode, state.st_size))
+            total += state.st_size
+        else:
+            expected = "is a device, pipe or socket: a package has files, folders and links inside of it only"
+            problems.append(Problem("PACKAGE", name, expected))
+        if len(found) > MAX_FILES or total > MAX_BYTES:
+            expected = f"should have at most {MAX_FILES} files of {MAX_BYTES >> 40} TiB together"
+            raise SpecificationError([Problem("PACKAGE", str(package), expected)])
+    if problems:
+        raise SpecificationError(problems[:_SHOWN])
+    return found
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        there = sorted(entries, key=lambda one: one.name)
+    for entry in there:
+        if entry.name == _LEFT_OUT:
+            continue
+        yield entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(Path(entry.path))
+
+
+def _inside(root: Path, link: str) -> tuple[str, str]:
+    """What a link leads to, and what is wrong with that."""
+    said = os.readlink(link)
+    try:
+        target = os.path.realpath(link, strict=True)
+    except OSError:
+        return "", f"is a link to {said}, which is not there"
+    if not Path(target).is_relative_to(root):
+        return "", f"is a link to {said}, outside of the package: put the file itself there"
+    if Path(link).is_relative_to(target):
+        return "", f"is a link to {said}, a folder that holds it"
+    return target, ""
+
+
+def read_into(file: PackageFile, write: BinaryIO) -> None:
+    """Copy a file's bytes. Raises OSError, also if it has become something else meanwhile."""
+    opened = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(opened, "rb") as read:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(f"{file.name} is no file any more")
+        shutil.copyfileobj(read, write, _PIECE)
+
+
+def copy_to_folder(files: list[PackageFile], target: Path) -> None:
+    """Copy them below a folder, which is made; modes are kept, but for rights that a copy must not have."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        place = target / file.name
+        if file.kind == "folder":
+            place.mkdir(mode=0o700)
+        elif file.kind == "link":
+            place.symlink_to(file.target)
+        else:
+            made = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with os.fdopen(made, "wb") as write:
+                read_into(file, write)
+                os.fchmod(made, file.mode)
+    for file in reversed(files):
+        if file.kind == "folder":
+            (target / file.name).chmod(file.mode)
+
+
+def plain_files(files: list[PackageFile]) -> Iterator[PackageFile]:
+    """The same without links, for a storage that has none: what they lead to stands in their place."""
+    for file in files:
+        if file.kind != "link":
+            if file.kind == "file":
+                yield file
+        elif file.path.is_dir():
+            for below in plain_files(package_files(file.path)):
+                yield PackageFile(f"{file.name}/{below.name}", below.path, below.mode, below.size)
+        else:
+            yield PackageFile(file.name, file.path, file.mode)
+
+
+def name_problem(name: str) -> str:
+    """Why an object's name cannot be a file below a folder; empty if it can."""
+    parts = PurePosixPath(name).parts
+    if not name or name.startswith("/") or ".." in parts or "\0" in name or "\\" in name:
+        return f"the name {name!r} leads outside of the package"
+    return ""
+
+
+def fingerprint(folder: Path, left_out: Collection[str] = ()) -> str:
+    """What says, without reading them, whether any file below a folder was changed since.
+
+    The time of a change (ctime) is set by the system only. Raises OSError.
+    """
+    digest = hashlib.sha256()
+    root = str(folder)
+    todo = [root]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            there = sorted(entries, key=lambda one: one.name)
+        for entry in there:
+            name = entry.path[len(root) + 1 :]
+            if name in left_out or entry.name.endswith(_COMPILED):
+                continue
+            state = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(state.st_mode):
+                todo.append(entry.path)
+                digest.update(f"{name}\0{state.st_mode:o}\n".encode("utf-8", "surrogateescape"))
+            else:
+                said = (state.st_mode, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+                digest.update(f"{name}\0{said}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def seal(folder: Path, name: str) -> None:
+    """Write down, in a file of this name in it, what a folder holds now. Raises OSError."""
+    made = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(made, "w") as write:
+        write.write(fingerprint(folder, (name,)))
+
+
+def is_sealed(folder: Path, name: str) -> bool:
+    """Whether a folder was sealed, and holds what it held then."""
+    try:
+        return (folder / name).read_text() == fingerprint(folder, (name,))
+    except (OSError, ValueError):
+        return False
+
+
+def file_seals(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
+    """What each file of a package is now, by name: what the system says of it, and a hash of its bytes."""
+    found = {}
+    for file in package_files(folder, left_out):
+        if file.kind == "file":
+            found[file.name] = f"{_said(file.path)} {_hash(file.path)}"
+        elif file.kind == "link":
+            found[file.name] = f"link {file.target}"
+    return found
+
+
+def changed_file(folder: Path, seals: Mapping[str, str]) -> str | None:
+    """The first file that is not what it was when it was sealed; None if all are. Others may have come.
+
+    Only what the system says has changed is read.
+    """
+    for name, seal_of_file in seals.items():
+        path = folder / name
+        said, _, hashed = seal_of_file.rpartition(" ")
+        try:
+            if said == "link":
+                same = os.readlink(path) == hashed
+            else:
+                same = _said(path) == said or (not path.is_symlink() and _hash(path) == hashed)
+        except OSError:
+            same = False
+        if not same:
+            return name
+    return None
+
+
+def _said(path: Path) -> str:
+    state = os.lstat(path)
+    return f"{state.st_size} {state.st_ino} {state.st_mtime_ns} {state.st_ctime_ns}"
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as read:
+        return hashlib.file_digest(read, "sha256").hexdigest()
