@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import shutil
 from pathlib import Path
 
 from deployments.storage_keys import storage_keys
@@ -11,6 +11,7 @@ from tasks.clients import launcher
 from tasks.clients.launcher import Server
 from tasks.clients.model_store import ModelStore, ModelVersion
 from tasks.clients.packages import files_of, local_copy, read_config
+from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
 from tasks.domain.instance import Launch
@@ -58,8 +59,9 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
 
 
 async def _start_once(launch: Launch, health: Health) -> None:
-    with tempfile.TemporaryDirectory(prefix="thresher-") as scratch:
-        server = await Server.start(launch, Path(scratch) / "instance.log")
+    scratch = scratch_folder()
+    try:
+        server = await Server.start(launch, scratch / "instance.log")
         try:
             async with asyncio.timeout(START_SECONDS):
                 await server.ready(health)
@@ -68,6 +70,8 @@ async def _start_once(launch: Launch, health: Health) -> None:
             raise ModelServerError(said) from None
         finally:
             await server.stop()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def versions(model: str | None) -> list[ModelVersion]:

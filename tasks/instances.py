@@ -21,6 +21,7 @@ from prefect import runtime
 
 from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients.process_privacy import hide_memory
+from tasks.clients.scratch_folders import remove_left_folders
 from tasks.console import outlive_reader, plain_errors
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.sharing import InstanceReport, ShardLoad
@@ -66,6 +67,7 @@ async def instances() -> AsyncIterator[None]:
     plain_errors()
     outlive_reader()
     guard_server()
+    await asyncio.to_thread(remove_left_folders)
     task_id = str(runtime.flow_run.id)
     _close_at_exit()
     await engine_loop().run(sessions.begin(task_id))

@@ -34,7 +34,7 @@ def register(
     if made.reason:
         say(made.reason)
     if as_json:
-        print_json(made.model_dump(mode="json"))
+        print_json(made.model_dump(mode="json", exclude={"files"}))
     else:
         print_text(f"{made.model} {made.version} {made.state}\n")
     return 0 if made.state == "Normal" else 1
@@ -53,7 +53,7 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
 
     found = versions(name)
     if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
+        print_json([one.model_dump(mode="json", exclude={"files"}) for one in found])
     else:
         print_rows(
             [(one.model, one.version, one.state, one.reason.splitlines()[0] if one.reason else "") for one in found]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.scratch_folders import scratch_folder
 
 HOST = "127.0.0.1"
 _FIRST_PAUSE_SECONDS = 0.5
@@ -46,7 +46,7 @@ class LocalWorkers:
 
     async def _run(self, number: int) -> None:
         """One worker from its start to its end. All that it and its model server store for a while is in one folder."""
-        scratch = Path(tempfile.mkdtemp(prefix="thresher-"))
+        scratch = scratch_folder()
         log = scratch / f"worker-{number}.log"
         try:
             process = await GuardedProcess.start_own(

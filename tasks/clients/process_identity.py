@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from functools import cache
@@ -27,6 +28,24 @@ def is_there(process: str) -> bool | None:
     if place != _place() or not pid.isdigit():
         return None
     return str(started(int(pid))) == began
+
+
+def short_own_process() -> str:
+    """This process, as a part of a file's name: what :func:`own_process` says, shorter, and without slashes."""
+    return f"{_short(_place())}-{os.getpid()}-{started(os.getpid())}"
+
+
+def is_gone(short: str) -> bool:
+    """Whether a process, as :func:`short_own_process` said it there, has ended; False if that cannot be told here."""
+    place, _, rest = short.partition("-")
+    pid, _, began = rest.partition("-")
+    if place != _short(_place()) or not pid.isdigit() or not began.isdigit():
+        return False
+    return str(started(int(pid))) != began
+
+
+def _short(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:12]
 
 
 def own_start() -> float:

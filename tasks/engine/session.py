@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -17,6 +16,7 @@ from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.packages import local_copy
+from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
@@ -193,7 +193,7 @@ class Session:
 
     def _log_folder(self) -> Path:
         if self._folder is None:  # as late as can be: whoever is killed before leaves none behind
-            self._folder = Path(tempfile.mkdtemp(prefix="thresher-"))
+            self._folder = scratch_folder()
         return self._folder
 
     def _connect(self, url: str) -> ModelClient:
