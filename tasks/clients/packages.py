@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.object_store import s3fs_options
-from tasks.clients.package_files import MAX_BYTES, MAX_FILES, is_sealed, name_problem, seal
+from tasks.clients.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.errors import Problem, SpecificationError, StorageError
@@ -104,7 +105,7 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
         info = found[name]
         digest.update(f"\n{name} {info.get('size')} {info.get('ETag')} {info.get('LastModified')}".encode())
     copy = home / digest.hexdigest()[:24]
-    if is_sealed(copy, _COMPLETE):
+    if _is_whole(copy):
         return copy
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=home))
@@ -115,7 +116,7 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             source.get_file(name, str(target))
-        seal(partial, _COMPLETE)
+        (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
         _put(partial, copy)
     except Exception as error:
         said = getattr(error, "strerror", None) or type(error).__name__
@@ -125,6 +126,14 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
     return copy
 
 
+def _is_whole(copy: Path) -> bool:
+    """Whether a copy was made, and none of its files changed since; a model may write others into its folder."""
+    try:
+        return changed_file(copy, json.loads((copy / _COMPLETE).read_bytes())) is None
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def _put(partial: Path, copy: Path) -> None:
     """Give a whole copy its name. Raises OSError."""
     for last in (False, True):
@@ -132,7 +141,7 @@ def _put(partial: Path, copy: Path) -> None:
             partial.rename(copy)
             return
         except OSError:
-            if is_sealed(copy, _COMPLETE):  # another process was first
+            if _is_whole(copy):  # another process was first
                 return
             if last:
                 raise

@@ -140,8 +140,10 @@ def test_local_copy__that_was_changed_is_made_again(tmp_path: Path) -> None:
         )
         found = run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
         assert found.stat().st_mode & 0o777 == 0o700
+        (found / "written by the model.log").touch()
+        assert run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials})) == found
+        assert (found / "written by the model.log").exists()
         (found / "config.json").write_bytes(b"{}")
-        (found / "added.py").touch()
         again = run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
     assert again == found and content(again) == {"config.json": CONFIG}
     assert [path.name for path in found.parent.iterdir()] == [found.name]
