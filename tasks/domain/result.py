@@ -13,6 +13,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 CAUSES_KEPT = 200
 CAUSES_SHOWN = 10
 CAUSE_SHOWN = 300
+NOTES_KEPT = 20
 _BUCKET = math.log(1.05)
 """Latencies are counted in buckets of 5 %."""
 
@@ -45,6 +46,13 @@ class Tally:
         self.retries = 0
         self.latencies: Counter[int] = Counter()
         self.causes: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        """What the run's user should know of how the requests were sent, and how often that was noted."""
+
+    def note(self, text: str) -> None:
+        """Keep something that the run's user should know."""
+        if text in self.notes or len(self.notes) < NOTES_KEPT:
+            self.notes[text] += 1
 
     def add(self, outcome: Outcome) -> None:
         """Count one item."""
@@ -72,12 +80,14 @@ class Tally:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
             self.latencies += other.latencies
             self.causes += other.causes
+            self.notes += other.notes
         return self
 
     def requests_only(self) -> Tally:
-        """What it counts of requests, without what it counts of items."""
+        """What it counts of requests, and notes, without what it counts of items."""
         only = Tally()
         only.requests, only.retries, only.latencies = self.requests, self.retries, self.latencies.copy()
+        only.notes = self.notes.copy()
         return only
 
     def percentile_ms(self, share: float) -> float | None:
@@ -100,6 +110,7 @@ class Tally:
             **{name: getattr(self, name) for name in _COUNTS},
             "latencies": {str(bucket): count for bucket, count in self.latencies.items()},
             "causes": dict(self.causes),
+            "notes": dict(self.notes),
         }
 
     @classmethod
@@ -110,6 +121,7 @@ class Tally:
             setattr(tally, name, document[name])
         tally.latencies = Counter({int(bucket): count for bucket, count in document["latencies"].items()})
         tally.causes = Counter(document["causes"])
+        tally.notes = Counter(document.get("notes", {}))
         return tally
 
 

@@ -215,7 +215,7 @@ def _result(
         failed=tally.failed,
         seconds=_seconds(run, plan, done, started),
         top_causes=tuple(tally.top_causes()),
-        warnings=(*run.warnings, *plan.warnings),
+        warnings=(*run.warnings, *plan.warnings, *tally.notes),
         failure=failure,
         stopped=by_hand,
     )
