@@ -21,7 +21,7 @@ from tasks.domain.run import Run
 from tasks.domain.sharing import SHARDS_AT_ONCE
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
-from tasks.settings import ROOT, read_settings
+from tasks.settings import read_settings
 
 IDLE_SECONDS = 600.0
 """Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
@@ -46,7 +46,6 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
         # On the engine's loop, where whoever stops it waits until the pods are told to go.
         cluster = await loop.run(unless_stopped(starting, run.task_id, None, None, while_=making))
     else:
-        environment["PYTHONPATH"] = str(ROOT)
         cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
     _opened[run.task_id] = Opened(cluster, get_run_logger())
     try:

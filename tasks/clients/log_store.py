@@ -53,7 +53,7 @@ class LogStore:
         """Write records of one stream as ``name``, relative to the store. Raises ObjectError."""
         if self._root.scheme == "local":
             with suppress(OSError):
-                os.makedirs(self._root.path, exist_ok=True)
+                os.makedirs(self._root.path, mode=0o700, exist_ok=True)
         await self._output.write(name, b"".join(record.to_json() for record in records))
 
     async def streams(self, group: str, now: datetime) -> list[Stream]:

@@ -6,15 +6,19 @@ import asyncio
 import os
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
-from clients.support import ROOT, run
+import requests
+from clients.support import ROOT, run, wait_for
 from distributed import Client
 from distributed.comm import connect
 from distributed.security import Security
+from fakes import processes
 from fakes.certificates import pem_files
 
 from tasks.clients.cluster import DaskCluster, start_cluster
@@ -112,6 +116,37 @@ def test_worker__does_its_work_and_shows_its_key_to_nobody(tmp_path: Path) -> No
             assert found == []
 
     run(work())
+
+
+def test_scheduler__of_pods_answers_the_kubelet_and_the_operator_and_nothing_else(tmp_path: Path) -> None:
+    port, http = free_port(), free_port()
+    command = [
+        *(sys.executable, "-m", "tasks.clients.dask_process", "dask_scheduler", "--protocol", "tls", "--no-dashboard"),
+        *("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", f"127.0.0.1:{http}"),
+    ]
+    refused_without = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused_without.returncode == 1 and "there is none" in refused_without.stderr
+    identity = made_identity()
+    environment = {**os.environ, **identity.variables()}
+    process = processes.start(command, tmp_path / "log", environment | {"PYTHONPATH": str(ROOT)})
+    try:
+
+        def status(path: str) -> int:
+            with suppress(requests.ConnectionError):
+                return requests.get(f"http://127.0.0.1:{http}{path}", timeout=10).status_code
+            return 0
+
+        wait_for(lambda: status("/health") == 200)
+        assert status("/api/v1/check_idle") == 200
+        for path in (
+            "/status", "/info/main/workers.html", "/json/counts.json", "/metrics", "/api/v1", "/api/v1/retire_workers",
+            "/proxy/1/127.0.0.1/", "/statics/css/base.css", "/individual-plots.json",
+        ):  # fmt: skip
+            assert status(path) == 404, path
+        assert run(refused(f"tcp://127.0.0.1:{port}", None))
+        assert not run(refused(f"tls://127.0.0.1:{port}", security_of(identity)))
+    finally:
+        processes.stop(process)
 
 
 def test_identity__is_of_this_run_only_and_not_shown() -> None:
