@@ -32,7 +32,7 @@ async def batch_service(service: BatchService) -> RunResult:
         if run.is_distributed and planned.shards:
             from flows.inference import distributed  # Dask takes a while to import
 
-            done = await distributed(run)
+            done = await distributed(run, planned)
         else:
             done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
     return await publish(run, planned, done)

@@ -10,22 +10,25 @@ from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.stopping import sigterm_of_the_run
 from tasks.distributed import share_out
-from tasks.domain.run import Run, ShardDone
+from tasks.domain.run import Plan, Run, ShardDone
 from tasks.infer import infer
-from tasks.plan import stored_plan
+from tasks.plan import digest_of, stored_plan
 from tasks.run_cluster import cluster_of
 
 
 @flow(name="inference", flow_run_name="inference", persist_result=False)
-async def inference(run: Run) -> list[ShardDone]:
-    """Every shard of a run, processed; shards, and parts of them, go to the instance that has nothing to do."""
+async def inference(run: Run, plan: str) -> list[ShardDone]:
+    """Every shard of a run, processed; shards, and parts of them, go to the instance that has nothing to do.
+
+    ``plan`` is the digest of the run's plan.
+    """
     with sigterm_of_the_run():
-        return await share_out(run, await stored_plan(run), infer.submit)
+        return await share_out(run, await stored_plan(run, plan), infer.submit)
 
 
-async def distributed(run: Run) -> list[ShardDone]:
+async def distributed(run: Run, planned: Plan) -> list[ShardDone]:
     """The nested flow :func:`inference`, on the cluster of the run's resource pool."""
     async with cluster_of(run) as cluster:
         runner: Any = DaskTaskRunner(address=cluster.address, client_kwargs={"security": cluster.security})
-        nested: Callable[[Run], Awaitable[list[ShardDone]]] = inference.with_options(task_runner=runner)
-        return await nested(run)
+        nested: Callable[[Run, str], Awaitable[list[ShardDone]]] = inference.with_options(task_runner=runner)
+        return await nested(run, digest_of(planned))

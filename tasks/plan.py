@@ -10,7 +10,8 @@ from tasks.clients.storage import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run
-from tasks.engine import planning
+from tasks.domain.seal import digest
+from tasks.engine import stored_plan as _plans
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import make_plan
@@ -46,15 +47,24 @@ async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials
         return await make_plan(run, settings, storage, output)
 
 
-async def stored_plan(run: Run) -> Plan:
-    """The plan of a run that is planned. Raises StorageError if it cannot be read."""
+def digest_of(planned: Plan) -> str:
+    """What tells :func:`stored_plan` that it has found this very plan."""
+    return digest(planned.model_dump_json().encode())
+
+
+async def stored_plan(run: Run, wanted: str) -> Plan:
+    """The plan of a run that is planned, by its digest: it may be too large to be handed on.
+
+    Raises StorageError if it cannot be read, or is another one.
+    """
     settings = read_settings()
     found = await engine_loop().run(_stored_plan(run, settings, await storage_credentials(settings)))
-    if found is None:
-        raise StorageError(f"There is no plan in {run.output_address.child(run.names.scratch)}.")
+    if found is None or digest_of(found) != wanted:
+        there = "There is no plan" if found is None else "The plan was changed"
+        raise StorageError(f"{there} in {run.output_address.child(run.names.scratch)}.")
     return found
 
 
 async def _stored_plan(run: Run, settings: Settings, credentials: dict[str, Credentials]) -> Plan | None:
     async with open_output(settings, credentials, run.output_address, run.names.scratch) as (_, output):
-        return await planning.stored_plan(output)
+        return await _plans.stored_plan(run, output)

@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tasks.clients import local_files
+from tasks.clients.durable import FileSystemSync, sync_folder
 from tasks.clients.failures import ObjectError
 from tasks.clients.object_store import Bucket, is_odd
 from tasks.clients.temporary_names import open_new
@@ -170,6 +171,7 @@ class OutputFolder:
         self.root = root
         self.scratch = root.child(scratch)
         self._temporary = self.scratch.child("tmp").path
+        self._sync = FileSystemSync(root.path) if root.scheme == "local" else None
 
     async def write(self, relative: str, data: bytes) -> None:
         """Write a whole file, visible only once it is complete."""
@@ -208,7 +210,10 @@ class OutputFolder:
 
     @asynccontextmanager
     async def stream(self, relative: str) -> AsyncIterator[Any]:
-        """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error."""
+        """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error.
+
+        It is on the disk then, after power was lost, too.
+        """
         address = self.root.child(relative)
         if address.scheme == "local":
             temporary = ""
@@ -218,7 +223,10 @@ class OutputFolder:
                 descriptor, temporary = open_new(self._temporary)
                 with os.fdopen(descriptor, "wb") as file:
                     yield _LocalWriter(file)
+                    file.flush()
+                    await asyncio.to_thread(os.fsync, file.fileno())
                 os.replace(temporary, address.path)
+                await asyncio.to_thread(sync_folder, os.path.dirname(address.path))
                 temporary = ""
             except OSError as error:
                 raise local_files.explain(error) from None
@@ -233,6 +241,29 @@ class OutputFolder:
                 await writer.give_up()
                 raise
             await writer.close()
+
+    async def sync(self) -> None:
+        """Returns once all that was written before the call is still there after power was lost. Raises ObjectError.
+
+        Objects are, once they are put.
+        """
+        if self._sync is not None:
+            try:
+                await self._sync.sync()
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    def has(self, relative: str, size: int) -> bool:
+        """Whether a file of ``size`` bytes is there, on a local disk: it may be cut after power was lost.
+
+        An object is there as it was put.
+        """
+        if self.root.scheme != "local":
+            return True
+        try:
+            return os.stat(self.root.child(relative).path).st_size == size
+        except OSError:
+            return False
 
     def is_gone(self) -> bool:
         """Whether the folder was there and is not any more (local folders; a bucket's folders are no things)."""

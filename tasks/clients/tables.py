@@ -1,4 +1,8 @@
-"""Plan and reports, in and out (Parquet)."""
+"""Plan and reports, in and out (Parquet, sealed: see :mod:`tasks.domain.seal`).
+
+``owner`` says what a table is of, the same when it is written and read. Reading raises DamagedFile for all that was not
+written here.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
+from tasks.domain.seal import seal, unseal
 
 _PLAN = pa.schema(
     [
@@ -34,19 +40,21 @@ _REPORT = pa.schema(
         ("failed_rows", pa.int64()),
         ("bytes_read", pa.int64()),
         ("bytes_written", pa.int64()),
+        ("final", pa.bool_()),
     ]
 )
 _TALLY = b"thresher.tally"
+_FOREIGN = "is no table of this version of Thresher"
 
 
-def plan_bytes(items: Sequence[Item]) -> bytes:
-    """One shard's items as Parquet."""
-    return _parquet(_columns(items, _PLAN), _PLAN)
+def plan_bytes(items: Sequence[Item], owner: str = "") -> bytes:
+    """One shard's items as a table."""
+    return seal(_parquet(_columns(items, _PLAN), _PLAN), owner)
 
 
-def read_plan(data: bytes, first: int = 0, behind: int | None = None) -> list[Item]:
+def read_plan(data: bytes, first: int = 0, behind: int | None = None, owner: str = "") -> list[Item]:
     """The items of one shard's part of the plan; only those from number ``first`` on and before ``behind``."""
-    table = _table(data, _PLAN)
+    table = _table(data, _PLAN, owner)
     if table.num_rows:
         start = table.column("number")[0].as_py()  # they are numbered without gaps
         skipped = max(0, first - start)
@@ -54,26 +62,30 @@ def read_plan(data: bytes, first: int = 0, behind: int | None = None) -> list[It
     return [Item(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 
-def report_bytes(outcomes: Sequence[Outcome], tally: Tally) -> bytes:
-    """Outcomes and their tally as Parquet."""
-    return _parquet(_columns(outcomes, _REPORT), _REPORT.with_metadata({_TALLY: orjson.dumps(tally.to_json())}))
+def report_bytes(outcomes: Sequence[Outcome], tally: Tally, owner: str = "") -> bytes:
+    """Outcomes and their tally as a table."""
+    schema = _REPORT.with_metadata({_TALLY: orjson.dumps(tally.to_json())})
+    return seal(_parquet(_columns(outcomes, _REPORT), schema), owner)
 
 
-def read_report(data: bytes) -> tuple[list[Outcome], Tally]:
+def read_report(data: bytes, owner: str = "") -> tuple[list[Outcome], Tally]:
     """The outcomes of a report, in the order they were written, and their tally."""
-    table = _table(data, _REPORT)
+    table = _table(data, _REPORT, owner)
     columns = (column.to_pylist() for column in table.select(_REPORT.names).columns)
     return [Outcome(*row) for row in zip(*columns, strict=True)], _tally(table)
 
 
-def read_numbers(data: bytes) -> tuple[list[int], Tally]:
+def read_numbers(data: bytes, owner: str = "") -> tuple[list[int], Tally]:
     """The numbers of the items of a report, in the order they were written, and its tally: a tenth of the time."""
-    table = _table(data, _REPORT, ["number"])
+    table = _table(data, _REPORT, owner, ["number"])
     return table.column("number").to_pylist(), _tally(table)
 
 
 def _tally(table: pa.Table) -> Tally:
-    return Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
+    try:
+        return Tally.from_json(orjson.loads((table.schema.metadata or {})[_TALLY]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise DamagedFile(_FOREIGN) from None
 
 
 @cache
@@ -82,10 +94,19 @@ def _small_pool() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
 
 
-def _table(data: bytes, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def _table(data: bytes, schema: pa.Schema, owner: str, columns: Sequence[str] | None = None) -> pa.Table:
     _small_pool()
-    # Not read_table: that imports pyarrow's compute and dataset modules, which takes a quarter of a second.
-    return pq.ParquetFile(pa.BufferReader(data)).read(columns=[*(columns or schema.names)])
+    payload = unseal(data, owner)
+    try:
+        # Not read_table: that imports pyarrow's compute and dataset modules, which takes a quarter of a second.
+        file = pq.ParquetFile(pa.BufferReader(payload))
+        table = file.read(columns=[*(columns or schema.names)])
+    except (pa.ArrowException, OSError, ValueError):
+        raise DamagedFile(_FOREIGN) from None
+    if any(name not in table.schema.names or table.schema.field(name).type != schema.field(name).type
+           for name in columns or schema.names):  # fmt: skip
+        raise DamagedFile(_FOREIGN)
+    return table
 
 
 def _columns(rows: Sequence[Any], schema: pa.Schema) -> list[Any]:

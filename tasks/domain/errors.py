@@ -7,6 +7,7 @@
     ├── RunError             the run as a whole cannot go on (exit code 1)
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
     │   ├── StorageError         a folder or object that the run itself needs failed
+    │   │   └── DamagedFile          a file that the run wrote is not as it was written
     │   ├── AccountError         planned items and reported items do not agree
     │   ├── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
     │   ├── RunStopped           somebody stopped the run before anything was sent (tasks.domain.run)
@@ -78,6 +79,10 @@ class ModelServerError(RunError):
 
 class StorageError(RunError):
     """A folder or object that the run itself needs (plan, report, manifest, model package) failed."""
+
+
+class DamagedFile(StorageError):
+    """A file that the run wrote is not as it was written. The message goes on from the file's name: "is empty"."""
 
 
 class AccountError(RunError):

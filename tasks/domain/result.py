@@ -30,6 +30,8 @@ class Outcome(NamedTuple):
     failed_rows: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    final: bool = True
+    """False if the item failed only because the run was being stopped: the next try of the run sends it again."""
 
 
 class Tally:

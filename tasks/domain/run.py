@@ -105,6 +105,7 @@ class ShardRef(BaseModel):
     first_item: int
     items: int
     bytes: int
+    digest: str = Field(default="", description="of the planned shard's part of the plan, see tasks.domain.seal")
 
     @property
     def behind(self) -> int:
@@ -125,6 +126,10 @@ class ShardRef(BaseModel):
     def plan_name(self) -> str:
         """The planned shard's part of the plan, below the scratch folder."""
         return f"{self.folder}/{PLANNED}"
+
+    def owner(self, task_id: str) -> str:
+        """What the seals of its part of the plan and of its reports name."""
+        return f"{task_id}/{self.folder}"
 
     def report_name(self, attempt: str) -> str:
         """Its report in one try of the run, below the scratch folder. Whoever has its name knows that it is done."""

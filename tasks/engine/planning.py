@@ -6,26 +6,24 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-
-from pydantic import ValidationError
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
-from tasks.clients.tables import plan_bytes
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
-from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped
+from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
 from tasks.domain.shard import Bounds, Cutter
 from tasks.domain.used_names import UsedNames
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
 from tasks.engine.published import published_result
+from tasks.engine.stored_plan import check_plan, sealed_part, sealed_plan, stored_plan
 from tasks.settings import Settings
 
 GIVE_UP_SECONDS = 10.0
@@ -194,17 +192,26 @@ async def _give_up(output: OutputFolder) -> None:
             await output.remove_scratch()
 
 
-async def stored_plan(output: OutputFolder) -> Plan | None:
-    """The plan of a run that is tried again, if it came so far. Raises StorageError."""
-    name = f"{output.scratch.name}/{PLAN_NAME}"
+async def _check_again(run: Run, stored: Plan, planner: Planner, storage: Storage, output: OutputFolder) -> None:
+    """Raises SpecificationError if something has changed since the run began that its results depend on, and
+    StorageError if the plan does not fit the input although nothing has.
+    """
+    named = is_manifest(parse_address(run.service.input_path)) or run.failed_of is not None
+    unfit: StorageError | None = None
     try:
-        return Plan.model_validate_json(await output.read(name))
+        await check_plan(run, stored, planner.items, output, named=named)
+    except StorageError as error:
+        unfit = error
     except ObjectError as error:
-        if error.missing:
-            return None
-        raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
-    except ValidationError:
-        raise StorageError(f"{output.root.child(name)} is no plan: remove {output.scratch} to begin again.") from None
+        unfit = StorageError(f"The plan in {output.scratch} cannot be checked: {error.cause}")
+    # The planner has read an input manifest to its end, unless it did not fit.
+    now = await fingerprint_of(run, storage, with_manifest=not planner.manifest)
+    if planner.manifest:
+        now = now.with_manifest(planner.manifest)
+    if changed := Fingerprint(fields=stored.fingerprint).changes(now, run.task_id):
+        raise SpecificationError(changed)
+    if unfit is not None:
+        raise unfit from None
 
 
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
@@ -219,18 +226,24 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     if (published := await published_result(run, storage, output)) is not None:
         await _give_up(output)
         return Plan(items=published.items, bytes=0, unknown_sizes=0, shards=(), published=published)
-    if (stored := await stored_plan(output)) is not None:
-        now = await fingerprint_of(run, storage)
-        if changed := Fingerprint(fields=stored.fingerprint).changes(now, run.task_id):
-            raise SpecificationError(changed)
+    source = parse_address(run.service.input_path)
+    planner = Planner(storage, source, run.failed_of)
+    if (stored := await stored_plan(run, output)) is not None:
+        await _check_again(run, stored, planner, storage, output)
         return stored
     # The input manifest is read once, and what is kept of it describes what was planned. (That of a run that tries
     # FAILED items again is not read for its items.)
     now = await fingerprint_of(run, storage, with_manifest=run.failed_of is not None)
     started = time.monotonic()
-    planner = Planner(storage, parse_address(run.service.input_path), run.failed_of)
-    source = run.service.failed_of or run.service.input_path
+    named_by = run.service.failed_of or run.service.input_path
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
+    shards: list[ShardRef] = []
+
+    async def store(shard: ShardRef, items: Sequence[Item]) -> None:
+        sealed, data = sealed_part(run, shard, items)
+        await output.write(f"{scratch}/{sealed.plan_name}", data)
+        shards.append(sealed)
+
     try:
         await output.make()
         async with aclosing(planner.items()) as items:
@@ -239,28 +252,29 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
                     await _give_up(output)
                     raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
                 if (full := cutter.add(item)) is not None:
-                    await output.write(f"{scratch}/{full[0].plan_name}", plan_bytes(full[1]))
+                    await store(*full)
                     await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
         if (last := cutter.end()) is not None:
-            await output.write(f"{scratch}/{last[0].plan_name}", plan_bytes(last[1]))
+            await store(*last)
     except asyncio.CancelledError:
         await _give_up(output)
         raise
     except ObjectError as error:
         await _give_up(output)
-        raise StorageError(f"Planning {redact(source)} failed: {error.cause}") from None
+        raise StorageError(f"Planning {redact(named_by)} failed: {error.cause}") from None
     if not cutter.items:
         await _give_up(output)
         field = "input_path" if run.failed_of is None else "failed_of"
-        raise SpecificationError([Problem(field, source, "there is no item in it")])
+        raise SpecificationError([Problem(field, named_by, "there is no item in it")])
     plan = Plan(
         items=cutter.items, bytes=cutter.bytes, kept=planner.passed if run.service.merge else 0,
-        unknown_sizes=cutter.unknown_sizes, shards=tuple(cutter.shards),
+        unknown_sizes=cutter.unknown_sizes, shards=tuple(shards),
         warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
         fingerprint=(now.with_manifest(planner.manifest) if planner.manifest else now).fields,
     )  # fmt: skip
     try:
-        await output.write(f"{scratch}/{PLAN_NAME}", plan.model_dump_json().encode())
+        await output.write(f"{scratch}/{PLAN_NAME}", sealed_plan(run, plan))
+        await output.sync()
     except ObjectError as error:
         raise StorageError(f"The plan in {output.scratch} cannot be written: {error.cause}") from None
     return plan

@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import read_numbers, read_report
-from tasks.domain.errors import AccountError, StorageError
+from tasks.domain.errors import AccountError, DamagedFile, StorageError
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
 from tasks.engine.earlier import EarlierManifest
 from tasks.settings import Settings
+
+T = TypeVar("T")
 
 FLUSH_BYTES = 1 << 20
 FIRST_BYTES = 16 << 10
@@ -46,7 +48,7 @@ async def publish_run(
     """
     started = time.time()
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
-    reports = _Reports(done, output)
+    reports = _Reports(run, done, output)
     try:
         tally = await _account(plan, reports)
         if earlier is not None:
@@ -57,6 +59,7 @@ async def publish_run(
         result = _result(run, plan, done, output, tally, len(parts), started)
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
+        await output.sync()
         # The first part is written last: who sees it sees all of them.
         await _write_parts(run, output, parts[:1], lines, _lines(run, plan, reports, output, earlier))
     except ObjectError as error:
@@ -71,7 +74,8 @@ async def publish_run(
 class _Reports:
     """The reports of a run, read one by one; the last one is kept, since parts of the manifest end within reports."""
 
-    def __init__(self, done: Sequence[ShardDone], output: OutputFolder) -> None:
+    def __init__(self, run: Run, done: Sequence[ShardDone], output: OutputFolder) -> None:
+        self._run = run
         self._done = done
         self._output = output
         self._kept: tuple[str, list[Outcome]] = ("", [])
@@ -79,7 +83,7 @@ class _Reports:
     async def numbers(self) -> AsyncIterator[tuple[list[int], Tally]]:
         """The numbers of the items of each, and its tally."""
         for one in self._done:
-            yield read_numbers(await self._read(one))
+            yield await self._read(one, read_numbers)
 
     async def outcomes(self, first: int, behind: int) -> AsyncIterator[list[Outcome]]:
         """The outcomes of these items, once it is sure that all reports fit together."""
@@ -90,13 +94,19 @@ class _Reports:
                 return
             if self._kept[0] != one.report:
                 self._kept = ("", [])  # one at a time: it may be large
-                self._kept = (one.report, read_report(await self._read(one))[0])
+                self._kept = (one.report, (await self._read(one, read_report))[0])
             yield self._kept[1][max(0, first - shard.first_item) : behind - shard.first_item]
 
-    async def _read(self, one: ShardDone) -> bytes:
+    async def _read(self, one: ShardDone, table: Callable[[bytes, str], T]) -> T:
         scratch = self._output.scratch
         try:
-            return await self._output.read(f"{scratch.name}/{one.report}")
+            data = await self._output.read(f"{scratch.name}/{one.report}")
+            return table(data, one.shard.owner(self._run.task_id))
+        except DamagedFile as damage:
+            raise AccountError(
+                f"{scratch.child(one.report)} {damage}, so the output manifest is not published. Resume the run: what "
+                "the file told is done again."
+            ) from None
         except ObjectError as error:
             if error.missing:
                 raise AccountError(

@@ -10,11 +10,15 @@ or part of it, and the try of the run:
     the outcomes of some seconds, until there is the report;
 ``cut-<first>-<attempt>-<behind>``
     in this try the shard ends before item ``behind``: what follows was handed back, and is another's.
+
+The result files that a report names are synced to the disk before it is written. The report itself is not: after a loss
+of power its seal tells what is left of it, and its items are sent again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
@@ -23,11 +27,14 @@ from contextlib import suppress
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.tables import read_report, report_bytes
+from tasks.domain.errors import DamagedFile
+from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
 from tasks.engine.session import Session
 
-_REPORTED = re.compile(r"(?:report|part)-(\d+)-([0-9a-f]+)(?:-\d+)?\.parquet\Z")
+_log = logging.getLogger(__name__)
+_REPORTED = re.compile(r"(?:report|part)-(\d+)-([0-9a-f]+)(?:-[0-9a-f]+)?\.parquet\Z")
 _CUT = re.compile(r"cut-(\d+)-([0-9a-f]+)-(\d+)\Z")
 
 
@@ -37,6 +44,8 @@ class Reporter:
     def __init__(self, session: Session, shard: ShardRef) -> None:
         self._session = session
         self._scratch = session.output.scratch.name
+        self._owner = shard.owner(session.run.task_id)
+        self._items: Sequence[Item] = ()
         self.shard = shard
         self._outcomes: list[Outcome] = []
         self._fresh: list[Outcome] = []
@@ -59,8 +68,14 @@ class Reporter:
     def _name(self, kind: str) -> str:
         return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"
 
-    async def resume(self) -> None:
-        """Read what is reported of the shard already, by whatever try of the run, and how it was cut in this one."""
+    async def resume(self, items: Sequence[Item]) -> None:
+        """Read what is reported of the shard already, by whatever try of the run, and how it was cut in this one.
+
+        ``items`` are those of the shard as planned. What is damaged, foreign, or of a result file that is not there as
+        it was written, counts as not reported: its items are sent again. So are those that failed since the run was
+        being stopped: a stop belongs to the try in which it happened.
+        """
+        self._items = items
         folder = f"{self._scratch}/{self.shard.folder}"
         names = sorted(await self._session.output.list(folder))
         for name in names:
@@ -71,12 +86,30 @@ class Reporter:
             if reported is None or self._is_of_others(int(reported[1]), reported[2]):
                 continue
             try:
-                outcomes, tally = read_report(await self._session.output.read(f"{folder}/{name}"))
+                data = await self._session.output.read(f"{folder}/{name}")
+                outcomes, tally = read_report(data, self._owner)
+                self._check(outcomes)
+            except DamagedFile as damage:
+                _log.warning("report damaged file=%s/%s: it %s", self._session.output.root, f"{folder}/{name}", damage)
+                self.sent.note(f"{folder}/{name} {damage}: its items were sent again")
             except ObjectError as error:
-                if error.missing:  # its shard is done meanwhile
-                    continue
-                raise
-            self._take_in(name, outcomes, tally)
+                if not error.missing:  # else its shard is done meanwhile
+                    raise
+            else:
+                self._take_in(name, outcomes, tally)
+
+    def _check(self, outcomes: Sequence[Outcome]) -> None:
+        """Raises DamagedFile for outcomes of items that are not planned like that."""
+        first = self.shard.first_item
+        for one in outcomes:
+            if first <= one.number < self.shard.behind:
+                item = self._items[one.number - first]
+                if (one.number, one.source, one.result_name) != (item.number, item.source, item.result_name):
+                    raise DamagedFile("tells of other items than were planned")
+
+    def _is_stored(self, outcome: Outcome) -> bool:
+        name = f"{self._session.run.names.result_folder}/{outcome.result_name}"
+        return not outcome.written or self._session.output.has(name, outcome.bytes_written)
 
     def _is_of_others(self, first: int, attempt: str) -> bool:
         """Whether a report or a part of one can have no item of this shard: there may be hundreds of them."""
@@ -86,7 +119,7 @@ class Reporter:
 
     def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> None:
         own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]
-        fresh = [one for one in own if one.number not in self.seen]
+        fresh = [one for one in own if one.final and one.number not in self.seen and self._is_stored(one)]
         if fresh and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-"):
             self._whole = f"{self.shard.folder}/{name}"
         if f"{self.shard.folder}/{name}".startswith(f"{self._name('part')}-"):
@@ -128,7 +161,8 @@ class Reporter:
         self._outcomes += fresh
         name = f"{self._name('part')}-{time.time_ns() // 1_000_000}.parquet"
         self._parts.append(name)
-        await self._session.output.write(f"{self._scratch}/{name}", report_bytes(fresh, _counted(fresh)))
+        await self._session.output.sync()
+        await self._session.output.write(f"{self._scratch}/{name}", report_bytes(fresh, _counted(fresh), self._owner))
 
     async def shrink(self, shard: ShardRef) -> None:
         """From now on the shard ends earlier. Raises ObjectError; then nothing has changed."""
@@ -147,7 +181,10 @@ class Reporter:
                 await self._flushing
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])
-        await self._session.output.write(f"{self._scratch}/{self.report_name}", report_bytes(outcomes, tally))
+        await self._session.output.sync()
+        await self._session.output.write(
+            f"{self._scratch}/{self.report_name}", report_bytes(outcomes, tally, self._owner)
+        )
         with suppress(ObjectError):  # they go with the scratch folder
             await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
         return tally

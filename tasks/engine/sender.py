@@ -21,15 +21,11 @@ OVERLOAD = (429, 503)
 
 
 class Answered(NamedTuple):
-    """The model's answer, the seconds it took, and how many requests its instance had at that moment.
-
-    ``server`` is the process that gave it: the number of the instance, and how often that was started before.
-    """
+    """The model's answer, the seconds it took, and how many requests its instance had at that moment."""
 
     data: bytes
     seconds: float
     in_flight: int
-    server: tuple[int, int]
 
 
 class Sender:
@@ -91,7 +87,7 @@ class Sender:
                     tally.request(ended - started)
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
-                    return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
+                    return Answered(answer.data, ended - started, instance.in_flight)
                 tally.requests += 1
                 connection = failure.failure.kind == "connection"
                 if connection and instance.server is not None and await instance.died_since(generation):

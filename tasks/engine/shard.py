@@ -7,8 +7,7 @@ import math
 from contextlib import suppress
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.tables import read_plan
-from tasks.domain.errors import ModelServerError, StorageError
+from tasks.domain.errors import DamagedFile, ModelServerError, StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
@@ -17,6 +16,7 @@ from tasks.engine.collector import rare_collections
 from tasks.engine.items import process
 from tasks.engine.reports import Reporter
 from tasks.engine.session import Session
+from tasks.engine.stored_plan import read_part
 from tasks.engine.supply import Supply
 
 READ_AHEAD = 32
@@ -41,17 +41,18 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
 
 async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
     try:
-        plan = await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
+        items = await _planned(session, shard)
         reporter = Reporter(session, shard)
-        await reporter.resume()
+        await reporter.resume(items)
         for _ in range(reporter.failed):
             session.count_failure()
         if (found := reporter.whole()) is not None:
             return reporter.shard, *found
-        items = read_plan(plan, shard.first_item, reporter.shard.behind)
+        behind = reporter.shard.behind
+        todo = [item for item in items if item.number < behind and item.number not in reporter.seen]
         if any(not item.error for item in items):
             await session.start()
-        work = ShardWork(session, reporter, [item for item in items if item.number not in reporter.seen])
+        work = ShardWork(session, reporter, todo)
         await work.run()
         tally = await reporter.finish()
         return reporter.shard, reporter.report_name, tally
@@ -63,6 +64,15 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         raise StorageError(
             f"Plan or report of shard {shard.number} in {session.output.scratch}: {error.cause}"
         ) from None
+
+
+async def _planned(session: Session, shard: ShardRef) -> list[Item]:
+    try:
+        return read_part(
+            session.run, shard, await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
+        )
+    except DamagedFile as damage:
+        raise StorageError(f"{session.output.scratch.child(shard.plan_name)} {damage}. Resume the run.") from None
 
 
 def _loss(session: Session) -> ModelServerError:
@@ -153,10 +163,14 @@ class ShardWork:
         outcome = await process(session, item, self.reporter.sent)
         if outcome.message and not session.lost:
             session.count_failure()
+        if outcome.message and session.stopped and not item.error:
+            # Whether it failed for the stop cannot be told of all: the next try of the run, if there is one, will tell.
+            outcome = outcome._replace(final=False)
         return outcome
 
     def _not_processed(self, item: Item) -> Outcome:
-        return Outcome(item.number, item.source, item.result_name, self._session.not_processed, False)
+        message = self._session.not_processed
+        return Outcome(item.number, item.source, item.result_name, message, False, final=False)
 
     async def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
         """Give up the last items that nobody has begun, so that others do them; they are stored as given up."""

@@ -83,7 +83,8 @@ def arithmetic(run: Run, items: int, output: Nowhere) -> Plan:
     base = f"{run.service.input_path}/"
     names = [(number, name_of(number)) for number in range(largest.first_item, largest.behind)]
     output.largest_plan = plan_bytes(
-        [Item(number, base + name, base + name, ITEM_BYTES, result_name(name), "") for number, name in names]
+        [Item(number, base + name, base + name, ITEM_BYTES, result_name(name), "") for number, name in names],
+        largest.owner(run.task_id),
     )
     return Plan(items=items, bytes=items * ITEM_BYTES, unknown_sizes=0, shards=tuple(shards))
 
@@ -93,13 +94,13 @@ def largest(output: Nowhere, shards: tuple[ShardRef, ...], figures: Figures) -> 
     shard = max(shards, key=lambda one: one.items)
     figures["largest_shard_items"] = shard.items
     with measured(figures, "largest_read"):
-        supply = Supply(shard, read_plan(output.largest_plan))
+        supply = Supply(shard, read_plan(output.largest_plan, owner=shard.owner(output.task_id)))
     with measured(figures, "largest_hand_back"):
         supply.hand_back(0.5, 100)
     del supply
     part = (shard.behind - shard.items // 100, shard.behind)
     with measured(figures, "part_of_largest_read"):
-        read_plan(output.largest_plan, *part)
+        read_plan(output.largest_plan, *part, shard.owner(output.task_id))
     outcomes = output.outcomes(shard)
     with measured(figures, "largest_report"):
         report_bytes(*outcomes)

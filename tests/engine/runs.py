@@ -98,8 +98,6 @@ class Shard:
         self.run = run
         self.items = items
         self.ref = shard_of(items)
-        self.number: int | None = None
-        """Of the instance, if other processes have others."""
         self.settings = Settings(**settings)
         self.credentials: dict[str, Credentials] = {}
         self.outcomes: list[Outcome] = []
@@ -109,7 +107,7 @@ class Shard:
 
     def session(self) -> Session:
         """A session on the engine's loop."""
-        session = Session(self.run, self.settings, self.credentials, no_environment, number=self.number)
+        session = Session(self.run, self.settings, self.credentials, no_environment)
         session.planned_items = len(self.items)
         return session
 
@@ -117,12 +115,16 @@ class Shard:
         """Store the plan, as planning does."""
         await session.output.make()
         scratch = session.output.scratch.name
-        await session.output.write(f"{scratch}/{self.ref.plan_name}", plan_bytes(self.items))
+        await session.output.write(
+            f"{scratch}/{self.ref.plan_name}", plan_bytes(self.items, self.ref.owner(self.run.task_id))
+        )
 
     async def read_report(self, session: Session) -> None:
         """Read the shard's report."""
         scratch = session.output.scratch.name
-        self.outcomes, self.tally = read_report(await session.output.read(f"{scratch}/{self.report_name}"))
+        self.outcomes, self.tally = read_report(
+            await session.output.read(f"{scratch}/{self.report_name}"), self.ref.owner(self.run.task_id)
+        )
 
     def infer(self) -> Shard:
         """Infer it, in a session of its own."""
@@ -164,7 +166,8 @@ async def partial_reports(session: Session) -> list[Outcome]:
         if not name.rpartition("/")[2].startswith("part-"):
             continue
         try:
-            found += read_report(await session.output.read(f"{scratch}/shards/{name}"))[0]
+            data = await session.output.read(f"{scratch}/shards/{name}")
+            found += read_report(data, f"{session.run.task_id}/shards/{name.partition('/')[0]}")[0]
         except ObjectError:
             await asyncio.sleep(0)
     return found

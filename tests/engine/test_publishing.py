@@ -21,6 +21,7 @@ from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunFailed, RunResult, ShardDone, ShardRef
 from tasks.engine.publishing import publish_run
+from tasks.engine.stored_plan import sealed_plan
 from tasks.settings import Settings
 
 
@@ -58,10 +59,11 @@ class Published:
         """Write plan and reports."""
         await output.make()
         scratch = output.scratch.name
-        await output.write(f"{scratch}/{PLAN_NAME}", self.plan.model_dump_json().encode())
+        await output.write(f"{scratch}/{PLAN_NAME}", sealed_plan(self.run, self.plan))
         for ref, outcomes in zip(self.refs, self.shards, strict=True):
             if ref.number not in self.without:
-                report = report_bytes(outcomes, self.tallies.get(ref.number, tally_of(outcomes)))
+                tally = self.tallies.get(ref.number, tally_of(outcomes))
+                report = report_bytes(outcomes, tally, ref.owner(self.run.task_id))
                 await output.write(f"{scratch}/{ref.report_name(self.run.attempt)}", report)
 
     def done(self, **fields: Any) -> list[ShardDone]:
@@ -306,13 +308,3 @@ def test_scratch__that_cannot_be_removed_does_not_fail_a_run_that_is_published(
     result = publish(Published(local_run(tmp_path), [[outcome(0)]]))
     assert Path(result.manifest).is_file() and Path(result.summary).is_file()
     assert "scratch not removed" in caplog.text and "No permission." in caplog.text
-
-
-def test_summary__says_what_was_noted_of_how_requests_were_sent(tmp_path: Path) -> None:
-    published = Published(local_run(tmp_path), [[outcome(0)], [outcome(1)]])
-    for number in (0, 1):
-        published.tallies[number] = tally_of(published.shards[number])
-        published.tallies[number].note("rows_per_request = auto was given up")
-    result = publish(published)
-    assert result.warnings == ("rows_per_request = auto was given up",)
-    assert json.loads(Path(result.summary).read_text())["warnings"] == ["rows_per_request = auto was given up"]

@@ -4,100 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import shutil
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
-from clients.support import run as run_on_loop
 from engine.runs import items_of, local_items, make_run, no_environment
+from engine.tries import FOLDER, Tries, outcome, outcomes, ref, run, seen
 from fakes.model_server import FakeModelServer
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.tables import plan_bytes, read_report, report_bytes
+from tasks.clients.tables import plan_bytes
 from tasks.domain.item import Item
-from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef
 from tasks.engine.publishing import publish_run
-from tasks.engine.reports import Reporter
 from tasks.engine.session import Session
 from tasks.engine.shard import ShardWork, infer_shard
 from tasks.settings import Settings
-
-T = TypeVar("T")
-FOLDER = "shards/00002"
-
-
-def ref(first: int, behind: int) -> ShardRef:
-    return ShardRef(number=2, first_item=first, items=behind - first, bytes=0)
-
-
-def outcome(number: int, message: str = "") -> Outcome:
-    return Outcome(number, f"/in/{number}", f"{number}_result.txt", message, not message, bytes_read=1)
-
-
-def outcomes(first: int, behind: int) -> list[Outcome]:
-    return [outcome(number) for number in range(first, behind)]
-
-
-def counted(found: Sequence[Outcome]) -> Tally:
-    tally = Tally()
-    for one in found:
-        tally.add(one)
-        tally.request(0.01)
-    return tally
-
-
-class Tries:
-    """One run below ``folder``, which may be tried again; each try has a session of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.run = make_run("http://127.0.0.1:1", str(folder / "out"), instances=2)
-        self.scratch = folder / "out" / self.run.names.scratch / FOLDER
-
-    def session(self, attempt: str) -> Session:
-        return Session(self.run.model_copy(update={"attempt": attempt}), Settings(), {}, no_environment, number=0)
-
-    def resumed(self, shard: ShardRef, attempt: str = "aa") -> Reporter:
-        """Who takes up a shard in this try."""
-        reporter = Reporter(self.session(attempt), shard)
-        (self.scratch.parents[2]).mkdir(exist_ok=True)
-        run(reporter.resume())
-        return reporter
-
-    def put(self, name: str, found: Sequence[Outcome]) -> None:
-        """A file of an earlier time."""
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        (self.scratch / name).write_bytes(report_bytes(found, counted(found)))
-
-    def report(self, name: str) -> tuple[list[int], Tally]:
-        """Of this name, whoever wrote it."""
-        (path,) = [path for path in self.scratch.iterdir() if _without_writer(path.name) == name]
-        found, tally = read_report(path.read_bytes())
-        return [one.number for one in found], tally
-
-    @property
-    def names(self) -> list[str]:
-        return sorted(_without_writer(path.name) for path in self.scratch.iterdir())
-
-
-def _without_writer(name: str) -> str:
-    return re.sub(r"(report-\d+-[0-9a-f]+)-[0-9a-f]{8}\.", r"\1.", name)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return run_on_loop(work)
 
 
 @pytest.fixture
 def tries(tmp_path: Path) -> Tries:
     return Tries(tmp_path)
-
-
-def seen(reporter: Reporter) -> list[int]:
-    return sorted(reporter.seen)
 
 
 # -- parts and reports
@@ -119,6 +47,7 @@ def test_report__has_every_outcome_in_order_and_replaces_its_parts(tries: Tries)
 
 def test_task__that_is_run_again_in_the_same_try_goes_on_behind_its_parts(tries: Tries) -> None:
     first = tries.resumed(ref(10, 20))
+    tries.write_results(outcomes(10, 20))
     first.add(outcome(10))
     first.add(outcome(15))
     run(first.flush())
@@ -285,7 +214,9 @@ async def _share(run_: Run, items: Sequence[Item], whole: ShardRef, *, fails: bo
         session.planned_items = len(items)
         try:
             await session.output.make()
-            await session.output.write(f"{session.output.scratch.name}/{whole.plan_name}", plan_bytes(items))
+            await session.output.write(
+                f"{session.output.scratch.name}/{whole.plan_name}", plan_bytes(items, whole.owner(run_.task_id))
+            )
             mine = waiting.pop(0)
             inferring = asyncio.create_task(infer_shard(session, mine))
             while mine.items > 20 and mine.key not in session.shards and not inferring.done():

@@ -9,9 +9,12 @@ from clients.places import Place
 from engine.runs import make_run, output_of
 
 from tasks.clients.storage import Storage
+from tasks.clients.tables import read_plan
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import PLAN_NAME, Plan, Run
+from tasks.domain.seal import seal
 from tasks.engine.planning import make_plan
+from tasks.engine.stored_plan import sealed_part, sealed_plan
 from tasks.settings import Settings
 
 
@@ -39,7 +42,7 @@ def test_plan__is_kept_while_nothing_has_changed(place: Place, run: Run) -> None
     place.put("package/server.log", b"what a model server has written into its package")
     faster = run.service.model_copy(update={"instances": 8, "environment": {"A": "1"}, "rows_per_request": 10})
     assert plan(place, run.model_copy(update={"service": faster})) == first
-    assert first.items == 2 and json.loads(place.get(f"out/{run.names.scratch}/{PLAN_NAME}"))["fingerprint"]
+    assert first.items == 2 and b'"fingerprint":{"' in place.get(f"out/{run.names.scratch}/{PLAN_NAME}")
 
 
 @pytest.mark.parametrize(
@@ -66,11 +69,85 @@ def test_plan__is_not_kept_and_stays_when_a_file_has_changed(
         assert plan(place, run) == first
 
 
-def test_plan__that_nobody_could_have_written_is_told(place: Place, run: Run) -> None:
-    plan(place, run)
-    place.put(f"out/{run.names.scratch}/{PLAN_NAME}", b'{"items": "many"}')
-    with pytest.raises(StorageError, match=r"plan\.json is no plan"):
+DAMAGES = {
+    "empty": lambda data: b"",
+    "cut": lambda data: data[: len(data) // 2],
+    "one byte": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+    "foreign": lambda data: seal(unseal_any(data), "another run"),
+    "of another version": lambda data: seal(b'{"items": "many"}', ""),
+    "sealed nonsense": lambda data: b"no table",
+}
+
+
+def unseal_any(data: bytes) -> bytes:
+    return data.rpartition(b"\nTHRESHER-1 ")[0]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_plan__that_is_damaged_is_made_again_unless_something_was_done_by_it(
+    place: Place, run: Run, damage: str
+) -> None:
+    first = plan(place, run)
+    name = f"out/{run.names.scratch}/{PLAN_NAME}"
+    whole = place.get(name)
+    place.put(name, DAMAGES[damage](whole))
+    again = plan(place, run)
+    assert again.shards == first.shards and place.get(name) != DAMAGES[damage](whole)
+    place.put(f"out/{run.names.scratch}/shards/00000/part-0-aa-1.parquet", b"")
+    place.put(name, DAMAGES[damage](whole))
+    with pytest.raises(StorageError, match=r"plan\.json is no plan \(it .*\): remove .* to begin again") as told:
         plan(place, run)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_part_of_a_plan__that_is_damaged_is_made_again_from_the_input(place: Place, run: Run, damage: str) -> None:
+    first = plan(place, run)
+    name = f"out/{run.names.scratch}/{first.shards[0].plan_name}"
+    whole = place.get(name)
+    place.put(name, DAMAGES[damage](whole))
+    assert plan(place, run) == first
+    assert place.get(name) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"address": "/etc/passwd", "source": "/etc/passwd"}, "does not fit the run's input"),
+        ({"source": "s3://bucket/other.jpg"}, "does not fit the run's input"),
+        ({"result_name": "../../other_result.txt"}, "outside of its folder"),
+        ({"result_name": "/etc/other"}, "outside of its folder"),
+        ({"result_name": "other_result.txt"}, "does not fit the run's input"),
+    ],
+)
+def test_plan__that_others_have_changed_is_not_used(place: Place, run: Run, change: dict[str, str], told: str) -> None:
+    made = plan(place, run)
+    forge(place, run, made, change)
+    with pytest.raises(StorageError, match=told):
+        plan(place, run)
+
+
+def test_plan__of_a_folder_that_others_have_changed_is_not_used(place: Place, run: Run) -> None:
+    folder = run.service.model_copy(update={"input_path": str(place.root.child("in"))})
+    run = run.model_copy(update={"service": folder})
+    place.put("in/a.bin", b"1")
+    made = plan(place, run)
+    assert plan(place, run) == made
+    outside = str(place.root.child("package/run.sh"))
+    forge(place, run, made, {"address": outside, "source": outside})
+    with pytest.raises(StorageError, match=r"run\.sh', which is not in .*in: it was changed after"):
+        plan(place, run)
+
+
+def forge(place: Place, run: Run, made: Plan, change: dict[str, str]) -> None:
+    """Write a plan with other items and whole seals, as people can who may write into the output folder."""
+    (shard,) = made.shards
+    scratch = f"out/{run.names.scratch}"
+    items = read_plan(place.get(f"{scratch}/{shard.plan_name}"), owner=shard.owner(run.task_id))
+    items[0] = items[0]._replace(**change)
+    ref, data = sealed_part(run, shard, items)
+    place.put(f"{scratch}/{shard.plan_name}", data)
+    place.put(f"{scratch}/{PLAN_NAME}", sealed_plan(run, made.model_copy(update={"shards": (ref,)})))
 
 
 def test_plan__of_a_run_that_has_published_is_its_result(place: Place, run: Run) -> None:

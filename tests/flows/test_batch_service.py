@@ -367,7 +367,7 @@ def test_resume__the_same_flow_run_keeps_its_plan_and_repeats_no_finished_shard(
     assert first.top == [".infer-result-{id}", "infer-result-{id}"]
     assert model.stats()["requests"]["/"] == before + 8
     plan = tmp_path / "out" / f".infer-result-{first.task_id}" / "plan.json"
-    assert json.loads(plan.read_text())["items"] == 8
+    assert b'"items":8,' in plan.read_bytes()
 
     broken.clear()
     (source / "9.jpg").write_text("came later, is not in the plan")

@@ -271,14 +271,14 @@ def killed(
         )  # fmt: skip
 
         def reported() -> bool:
-            from tasks.clients.tables import read_report
+            from fakes.reports import report_at
 
             assert process.poll() is None, process.communicate()
             names = [
                 outcome.number
                 for path in tmp_path.glob("out/.infer-result-*/**/*.parquet")
                 if "plan" not in str(path.relative_to(tmp_path))
-                for outcome in read_report(path.read_bytes())[0]
+                for outcome in report_at(path)[0]
             ]
             return len(names) == GOOD
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fakes import processes
 from fakes.model_behaviour import item_key
+from fakes.reports import report_at
 from lifecycle.support import vanished
 
 from deployments import lifecycle, overview
-from tasks.clients.tables import read_report
 from tasks.domain.errors import SpecificationError
 
 
@@ -33,7 +33,7 @@ def test_resume__a_run_whose_process_has_vanished_goes_on_under_its_id(
             path for path in (tmp_path / "out" / f".infer-result-{task_id}").rglob("*.parquet")
             if "plan" not in str(path.relative_to(tmp_path))
         ]  # fmt: skip
-        return sum(len(read_report(path.read_bytes())[0]) for path in files) == len(good)
+        return sum(len(report_at(path)[0]) for path in files) == len(good)
 
     processes.poll(reported, lambda: sqlite_stack.told(name), 120)
     with pytest.raises(SpecificationError, match="is active, its process is alive on this machine"):

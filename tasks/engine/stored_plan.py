@@ -1,0 +1,163 @@
+"""The plan of a run, as it is stored; that of an earlier try is held against the service before anything is done by it.
+
+A plan says which files are read with the flow's keys, and where results go. Within one try of a run its digests travel
+with the references to it. A later try finds it in the output folder, where others may write: so its items must lie in
+the run's input, and where a manifest names the items, they must be those that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+
+from pydantic import ValidationError
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder
+from tasks.clients.tables import plan_bytes, read_plan
+from tasks.domain.errors import DamagedFile, StorageError
+from tasks.domain.item import Item
+from tasks.domain.paths import Address, parse_address, safe_relative
+from tasks.domain.run import PLAN_NAME, PLANNED, SHARDS, Plan, Run, ShardRef
+from tasks.domain.seal import digest, seal, unseal
+
+READS_AT_ONCE = 16
+"""Parts of a plan that are read at once."""
+_CHANGED = "it was changed after the run had been planned. Start a new run"
+
+_log = logging.getLogger(__name__)
+
+
+def sealed_plan(run: Run, plan: Plan) -> bytes:
+    """A plan as it is stored."""
+    return seal(plan.model_dump_json().encode(), run.task_id)
+
+
+def sealed_part(run: Run, shard: ShardRef, items: Sequence[Item]) -> tuple[ShardRef, bytes]:
+    """The reference to a planned shard, and its part of the plan as it is stored."""
+    data = plan_bytes(items, shard.owner(run.task_id))
+    return shard.model_copy(update={"digest": digest(data)}), data
+
+
+def read_part(run: Run, shard: ShardRef, data: bytes) -> list[Item]:
+    """The items of a shard, or of a part of one. Raises DamagedFile if they are not those that were planned."""
+    if shard.digest and digest(data) != shard.digest:
+        raise DamagedFile("is not as it was when the run was planned")
+    return read_plan(data, shard.first_item, shard.behind, shard.owner(run.task_id))
+
+
+async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
+    """The plan of a run, if it came so far; not one that is damaged, if nothing was done by it. Raises StorageError.
+
+    Else it would not be known whether what was done by it fits what would be done now.
+    """
+    name = f"{output.scratch.name}/{PLAN_NAME}"
+    try:
+        return Plan.model_validate_json(unseal(await output.read(name), run.task_id))
+    except ObjectError as error:
+        if error.missing:
+            return None
+        raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    except (ValidationError, DamagedFile) as error:
+        place, why = (
+            output.root.child(name),
+            f"it {error}" if isinstance(error, DamagedFile) else "it is of another form",
+        )
+    try:
+        used = any(one.rpartition("/")[2] != PLANNED for one in await output.list(f"{output.scratch.name}/{SHARDS}"))
+    except ObjectError as error:
+        raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
+    if used:
+        raise StorageError(f"{place} is no plan ({why}): remove {output.scratch} to begin again.")
+    _log.warning("plan damaged file=%s: %s", place, why)
+    return None
+
+
+async def check_plan(
+    run: Run, plan: Plan, items: Callable[[], AsyncGenerator[Item]], output: OutputFolder, *, named: bool
+) -> None:
+    """Hold every part of a stored plan against the run's input; one that is damaged is made again from the input.
+
+    ``items`` reads the input, ``named`` tells that a manifest names the items. Raises StorageError for a part that
+    names what is not in the input, or that is damaged while the input is not as it was; ObjectError.
+    """
+    damaged: set[int] = set()
+    for at in range(0, len(plan.shards), READS_AT_ONCE):
+        some = plan.shards[at : at + READS_AT_ONCE]
+        for shard, found in zip(some, await asyncio.gather(*(_part(run, one, output) for one in some)), strict=True):
+            if isinstance(found, DamagedFile):
+                _log.warning("plan damaged file=%s: it %s", output.scratch.child(shard.plan_name), found)
+                damaged.add(shard.number)
+            else:
+                _check_places(run, found, output.scratch.child(shard.plan_name), named=named)
+    if named or damaged:
+        await _compare(run, plan, items, output, damaged)
+
+
+async def _part(run: Run, shard: ShardRef, output: OutputFolder) -> list[Item] | DamagedFile:
+    try:
+        items = read_part(run, shard, await output.read(f"{output.scratch.name}/{shard.plan_name}"))
+    except DamagedFile as damage:
+        return damage
+    except ObjectError as error:
+        if not error.missing:
+            raise
+        return DamagedFile("is missing")
+    whole = [item.number for item in items] == [*range(shard.first_item, shard.behind)]
+    return items if whole else DamagedFile("has other items than were planned")
+
+
+def _check_places(run: Run, items: Sequence[Item], part: Address, *, named: bool) -> None:
+    """Raises StorageError if an item would be read outside of the input, or its result lie outside of its folder."""
+    source = parse_address(run.service.input_path)
+    for item in items:
+        if safe_relative(item.result_name) != item.result_name:
+            raise StorageError(f"{part} has the result file {item.result_name!r} outside of its folder: {_CHANGED}.")
+        if not (named or item.error or source.contains(parse_address(item.address))):
+            raise StorageError(f"{part} has {item.address!r}, which is not in {source}: {_CHANGED}.")
+
+
+async def _compare(
+    run: Run, plan: Plan, items: Callable[[], AsyncGenerator[Item]], output: OutputFolder, damaged: set[int]
+) -> None:
+    """Read the input again, and hold it against each stored part; a damaged one is written again."""
+    shards = iter(plan.shards)
+    shard = next(shards, None)
+    part: list[Item] = []
+    async with aclosing(items()) as found:
+        async for item in found:
+            if shard is None:
+                raise _other(output)
+            part.append(item)
+            if len(part) == shard.items:
+                await _same(run, shard, part, output, damaged)
+                shard, part = next(shards, None), []
+    if shard is not None:
+        raise _other(output)
+
+
+async def _same(run: Run, shard: ShardRef, items: Sequence[Item], output: OutputFolder, damaged: set[int]) -> None:
+    name = f"{output.scratch.name}/{shard.plan_name}"
+    if shard.number not in damaged:
+        stored = read_part(run, shard, await output.read(name))
+        if [_identity(one) for one in stored] != [_identity(one) for one in items]:
+            raise _other(output)
+        return
+    made, data = sealed_part(run, shard, items)
+    if made.digest != shard.digest:
+        raise _other(output)
+    await output.write(name, data)
+
+
+def _identity(item: Item) -> tuple[str, str, str]:
+    """What of an item does not change when its file does."""
+    return item.source, item.address, item.result_name
+
+
+def _other(output: OutputFolder) -> StorageError:
+    return StorageError(
+        f"The plan in {output.scratch} does not fit the run's input: a part of it was changed or damaged, or the input "
+        "was. Start a new run."
+    )
