@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound, PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_KEY,
+    PREFECT_API_URL,
+    PREFECT_UI_URL,
+    temporary_settings,
+)
 
+from deployments.stack_access import password_file, password_for, stack_address
 from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
 from tasks.domain.errors import ServerError
 from tasks.domain.paths import redact
-from tasks.settings import read_settings
 
 DEFAULT_API = "http://127.0.0.1:4200/api"
-STACK_FILE = "stack.json"
-"""Written by ``thresher up`` while it runs, below the stack's folder: {"api": "http://..."}."""
 
 
 def api_url() -> str:
@@ -44,7 +47,7 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
     if is_loopback(url):
         spare_loopback()
     try:
-        with temporary_settings(updates={PREFECT_API_URL: url}):
+        with temporary_settings(updates=access(url)):
             async with get_client() as client:
                 await _check_version(client, shown)
                 yield client
@@ -62,6 +65,14 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
             f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}). Start one with "
             "`thresher up`, or set PREFECT_API_URL to the address of yours."
         ) from None
+
+
+def access(url: str) -> dict[Any, Any]:
+    """Prefect's settings for a server, with the password if it is the one of ``thresher up`` and none is set."""
+    found: dict[Any, Any] = {PREFECT_API_URL: url}
+    if not (PREFECT_API_AUTH_STRING.value() or PREFECT_API_KEY.value()) and (password := password_for(url)):
+        found[PREFECT_API_AUTH_STRING] = password
+    return found
 
 
 async def _check_version(client: PrefectClient, shown: str) -> None:
@@ -84,7 +95,8 @@ def _refusal(error: PrefectHTTPStatusError, shown: str) -> str:
     if status in (401, 403):
         return (
             f"The Prefect server {shown} refuses these credentials (HTTP {status}): set PREFECT_API_AUTH_STRING "
-            "(or PREFECT_API_KEY) to what its administrator has given you."
+            f"(or PREFECT_API_KEY) to what its administrator has given you. For `thresher up` that is what stands in "
+            f"{password_file()}."
         )
     if status == 404 and error.request.url.path.endswith("/admin/version"):
         return f"{shown} is not the API of a Prefect server: its address ends in /api."
@@ -100,16 +112,3 @@ def _detail(response: httpx.Response) -> str:
         return redact(response.text[:200])
     detail = said.get("detail", said.get("exception_message", said)) if isinstance(said, dict) else said
     return redact(detail if isinstance(detail, str) else json.dumps(detail))[:500]
-
-
-def stack_address() -> str:
-    """Address of the API of the stack that ``thresher up`` says it runs; empty if it says none."""
-    try:
-        return str(json.loads(stack_file().read_bytes())["api"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-
-
-def stack_file() -> Path:
-    """Where ``thresher up`` says that it runs."""
-    return read_settings().stack / STACK_FILE

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from prefect.settings import PREFECT_API_URL, temporary_settings
+import requests
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
 from deployments.commands.output import print_text, talk
 from deployments.console import CONSOLE_POOL
 from deployments.pools import PoolState, apply_pools, online_workers
+from deployments.stack_access import is_own, made_password, password_file
 from deployments.stack_lock import answers, claimed, said
-from deployments.stack_processes import guarded, tail
+from deployments.stack_processes import guarded, of_a_worker, of_the_server, tail
 from deployments.stack_runs import stopped_runs
 from deployments.zombies import end_orphans
 from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.proxies import spare_loopback
+from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, authorization
 from tasks.domain.errors import ServerError
 from tasks.engine.loop import LoopThread
 from tasks.settings import read_settings
@@ -55,38 +58,46 @@ def run_stack(port: int | None = None) -> int:
 
 def _again(url: str, port: int | None, console: Console) -> int:
     """What a call does while the stack runs: the pool files are applied to it again."""
-    with temporary_settings(updates={PREFECT_API_URL: url}):
+    password = made_password(read_settings().stack)
+    with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         asyncio.run(_applied())
     if port is not None and url != _api(port):
         console.print(f"Runs already at {_ui(url)}; --port is not used.", highlight=False, soft_wrap=True)
     console.print("Runs already; the pool files were applied again.", highlight=False)
-    print_text(f"{_ui(url)}\n")
+    _print_address(url, password, console)
     return 0
 
 
 async def _run(url: str, port: int, console: Console) -> None:
     folder = read_settings().stack
-    with temporary_settings(updates={PREFECT_API_URL: url}):  # this is another thread
+    password = made_password(folder)
+    # This is another thread.
+    with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         console.print("Starting the Prefect server ...", highlight=False)
-        async with guarded("server", ("server", "start", "--host", HOST, "--port", str(port)), folder, url) as server:
-            await _until(lambda: answers(url), server, folder / "server.log", "The Prefect server")
+        command = ("tasks.prefect_app", str(port))
+        async with guarded("server", command, folder, of_the_server(folder, url, password)) as server:
+            await _until(lambda: answers(url) and is_own(url), server, folder / "server.log", "The Prefect server")
             pools = await _applied()
             await end_orphans(WORKER)  # of a stack that was killed
             try:
-                await _serve(pools, server, folder, url, console)
+                await _serve(pools, server, folder, url, password, console)
             finally:
                 with suppress(ServerError):
                     await asyncio.shield(end_orphans(WORKER))
 
 
-async def _serve(pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, console: Console) -> None:
+async def _serve(
+    pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, password: str, console: Console
+) -> None:
     """Keep the workers running until the server ends, or this is cancelled."""
     limits = {pool.name: pool.max_runs for pool in pools if _is_local(pool)} | {CONSOLE_POOL: None}
-    keepers = [asyncio.create_task(_keep_worker(name, folder, url, console)) for name in limits]
+    environment = of_a_worker(folder, url, password)
+    keepers = [asyncio.create_task(_keep_worker(name, folder, environment, console)) for name in limits]
     try:
         await _until_ready(list(limits), server, folder)
         with said(url):
-            _greet(url, pools, console)
+            _greet(pools, console)
+            await asyncio.to_thread(_print_address, url, password, console)
             await server.ended()
         raise ServerError(f"The Prefect server has ended by itself.{tail(folder / 'server.log')}")
     finally:
@@ -146,17 +157,17 @@ async def _until_ready(served: list[str], server: GuardedProcess, folder: Path) 
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _keep_worker(name: str, folder: Path, url: str, console: Console) -> None:
+async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str], console: Console) -> None:
     """Run the worker of a work pool; started again whenever it ends by itself."""
-    arguments = ("worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
+    command = ("prefect", "worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
     while True:
-        async with guarded(f"worker-{name}", arguments, folder, url) as worker:
+        async with guarded(f"worker-{name}", command, folder, environment) as worker:
             status = await worker.ended()
         console.print(f"The worker of {name} has ended (status {status}) and is started again.", highlight=False)
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-def _greet(url: str, pools: list[PoolState], console: Console) -> None:
+def _greet(pools: list[PoolState], console: Console) -> None:
     others = [pool.name for pool in pools if not _is_local(pool)]
     console.print(
         f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.", highlight=False
@@ -169,4 +180,22 @@ def _greet(url: str, pools: list[PoolState], console: Console) -> None:
         "Ctrl-C stops everything.",
         highlight=False,
     )
-    print_text(f"{_ui(url)}\n")
+
+
+def _print_address(url: str, password: str, console: Console) -> None:
+    """Print the address of the user interface with a link that signs in once. Raises ServerError."""
+    console.print(
+        f"The address below signs a browser in, once. Later: {_ui(url)}, with the password in {password_file()}.",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            made = session.post(
+                f"{_ui(url)}{SIGN_IN_LINKS}", headers={"Authorization": authorization(password)}, timeout=60
+            )
+        made.raise_for_status()
+        link = str(made.json()["link"])
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"The stack at {_ui(url)} makes no link to sign in ({type(error).__name__}).") from None
+    print_text(f"{_ui(url)}{SIGN_IN}#{link}\n")

@@ -13,7 +13,7 @@ from pathlib import Path
 import requests
 from rich.console import Console
 
-from deployments.server import stack_address, stack_file
+from deployments.stack_access import private_folder, stack_address, stack_file
 from tasks.domain.errors import ServerError
 
 LOCK_FILE = "lock"
@@ -28,7 +28,7 @@ def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | No
     and no child inherits it. Raises ServerError after ``seconds`` of waiting, or if the folder cannot be used.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ServerError(

@@ -1,11 +1,11 @@
-"""The processes of a local stack: Prefect's own commands, each with its log in the stack's folder."""
+"""The processes of a local stack: its server, and Prefect's own workers, each with its log in the stack's folder."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,26 +16,38 @@ _TAIL_LINES = 15
 
 
 @asynccontextmanager
-async def guarded(name: str, arguments: tuple[str, ...], folder: Path, url: str) -> AsyncIterator[GuardedProcess]:
-    """One of Prefect's own commands, which ends with the block, or with this process however that ends."""
+async def guarded(
+    name: str, command: tuple[str, ...], folder: Path, environment: Mapping[str, str]
+) -> AsyncIterator[GuardedProcess]:
+    """A module of this Python with its arguments, which ends with the block, or with this process however that ends."""
     log = folder / f"{name}.log"
     log.write_bytes(b"")
-    command = (sys.executable, "-m", "prefect", *arguments)
-    process = await GuardedProcess.start(command, folder=folder, environment=_environment(folder, url), log=log)
+    started = (sys.executable, "-P", "-m", *command)
+    process = await GuardedProcess.start(started, folder=folder, environment=environment, log=log)
     try:
         yield process
     finally:
         await asyncio.shield(process.stop())
 
 
-def _environment(folder: Path, url: str) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+def of_the_server(folder: Path, url: str, password: str) -> dict[str, str]:
+    """The environment of the stack's server."""
     home = folder / "prefect"
-    return own | {
-        "PREFECT_HOME": str(home),
+    return of_a_worker(folder, url, password) | {
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(home / "prefect.db"),
-        "PREFECT_API_URL": url,
         "PREFECT_UI_API_URL": url,
+        "PREFECT_SERVER_API_AUTH_STRING": password,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
+    }
+
+
+def of_a_worker(folder: Path, url: str, password: str) -> dict[str, str]:
+    """The environment of a client of the stack's server, and of what it starts."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return own | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_API_AUTH_STRING": password,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_WORKER_QUERY_SECONDS": "1",

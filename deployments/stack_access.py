@@ -1,0 +1,93 @@
+"""How the stack of ``thresher up`` is reached: its address, and its password, which is made once. Without Prefect.
+
+The password lies in the stack's folder, for its own account only, so that this account's commands need not be told it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tasks.clients.peers import listening_account
+from tasks.clients.proxies import is_loopback
+from tasks.domain.errors import ServerError
+from tasks.settings import read_settings
+
+STACK_FILE = "stack.json"
+"""Written by ``thresher up`` while it runs, below the stack's folder: {"api": "http://..."}."""
+PASSWORD_FILE = "password"  # noqa: S105 - a file's name
+USER = "thresher"
+"""What stands before the password, so that tools that want a user's name have one."""
+
+
+def stack_file() -> Path:
+    """Where ``thresher up`` says that it runs."""
+    return read_settings().stack / STACK_FILE
+
+
+def password_file() -> Path:
+    """Where the stack's password is, as USER:PASSWORD."""
+    return read_settings().stack / PASSWORD_FILE
+
+
+def stack_address() -> str:
+    """Address of the API of the stack that ``thresher up`` says it runs; empty if it says none."""
+    try:
+        return str(json.loads(stack_file().read_bytes())["api"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def password_for(url: str) -> str:
+    """The password of the server at this address, if that is the stack; else empty."""
+    stack = stack_address()
+    if not stack or not is_loopback(url) or _port(url) != _port(stack) or not is_own(stack):
+        return ""
+    try:
+        return password_file().read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def is_own(url: str) -> bool:
+    """Whether no other account listens on the port of this address, so that the password may be sent there."""
+    return listening_account(("127.0.0.1", _port(url) or 0)) in (None, os.geteuid())
+
+
+def made_password(folder: Path) -> str:
+    """The stack's password; the first call makes it. For the holder of the folder's lock. Raises ServerError."""
+    path = folder / PASSWORD_FILE
+    try:
+        if path.exists():
+            path.chmod(0o600)
+            if password := path.read_text().strip():
+                return password
+        path.unlink(missing_ok=True)
+        password = f"{USER}:{secrets.token_urlsafe(24)}"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{password}\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ServerError(f"The stack's password {path} cannot be used: {why}.") from None
+    return password
+
+
+def private_folder(folder: Path) -> None:
+    """Make a folder that only its own account may enter, or make it so. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(PermissionError):  # of another account, which has let this one in
+        folder.chmod(0o700)
+
+
+def _port(url: str) -> int | None:
+    try:
+        parts = urlsplit(url)
+        return parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return None
