@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from deployments.live import LiveProgress
+from deployments.stack_access import password_for, refused
 from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.unfinished import unfinished_runs
@@ -151,6 +152,8 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         raise RunError(str(stopped)) from None
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         where = redact(PREFECT_API_URL.value() or "(embedded)")
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+            raise RunError(refused(where, error.response.status_code)) from None
         raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None
 
 
@@ -160,6 +163,8 @@ def _prefect_environment(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools: who resumes looks for it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
+    if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
 
 
 def exit_code(result: RunResult) -> int:

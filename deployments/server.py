@@ -18,7 +18,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from deployments.stack_access import password_file, password_for, stack_address
+from deployments.stack_access import password_for, refused, stack_address
 from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
 from tasks.domain.errors import ServerError
 from tasks.domain.paths import redact
@@ -93,11 +93,7 @@ async def _check_version(client: PrefectClient, shown: str) -> None:
 def _refusal(error: PrefectHTTPStatusError, shown: str) -> str:
     status = error.response.status_code
     if status in (401, 403):
-        return (
-            f"The Prefect server {shown} refuses these credentials (HTTP {status}): set PREFECT_API_AUTH_STRING "
-            f"(or PREFECT_API_KEY) to what its administrator has given you. For `thresher up` that is what stands in "
-            f"{password_file()}."
-        )
+        return refused(shown, status)
     if status == 404 and error.request.url.path.endswith("/admin/version"):
         return f"{shown} is not the API of a Prefect server: its address ends in /api."
     return f"The Prefect server {shown} refuses {error.request.method} {error.request.url.path} (HTTP {status}): " + (

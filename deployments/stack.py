@@ -183,11 +183,7 @@ def _greet(pools: list[PoolState], console: Console) -> None:
 
 
 def _print_address(url: str, password: str, console: Console) -> None:
-    """Print the address of the user interface with a link that signs in once. Raises ServerError."""
-    console.print(
-        f"The address below signs a browser in, once. Later: {_ui(url)}, with the password in {password_file()}.",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    """Print the address of the user interface; say the link that signs a browser in, once. Raises ServerError."""
     try:
         with requests.Session() as session:
             session.trust_env = False
@@ -198,4 +194,11 @@ def _print_address(url: str, password: str, console: Console) -> None:
         link = str(made.json()["link"])
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise ServerError(f"The stack at {_ui(url)} makes no link to sign in ({type(error).__name__}).") from None
-    print_text(f"{_ui(url)}{SIGN_IN}#{link}\n")
+    console.print(
+        f"Open this in a browser, once: {_ui(url)}{SIGN_IN}#{link}\n"
+        f"It signs you in. Later, or in another browser, the password is what stands in {password_file()}.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    print_text(f"{_ui(url)}\n")

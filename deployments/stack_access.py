@@ -53,6 +53,15 @@ def password_for(url: str) -> str:
         return ""
 
 
+def refused(where: str, status: int) -> str:
+    """What is said when a Prefect server wants another password, or any."""
+    return (
+        f"The Prefect server {where} refuses these credentials (HTTP {status}): set PREFECT_API_AUTH_STRING (or "
+        "PREFECT_API_KEY) to what its administrator has given you; for `thresher up` that is what stands in "
+        f"{password_file()}."
+    )
+
+
 def is_own(url: str) -> bool:
     """Whether no other account listens on the port of this address, so that the password may be sent there."""
     return listening_account(("127.0.0.1", _port(url) or 0)) in (None, os.geteuid())

@@ -22,8 +22,8 @@ async def guarded(
     """A module of this Python with its arguments, which ends with the block, or with this process however that ends."""
     log = folder / f"{name}.log"
     log.write_bytes(b"")
-    started = (sys.executable, "-P", "-m", *command)
-    process = await GuardedProcess.start(started, folder=folder, environment=environment, log=log)
+    module, *arguments = command
+    process = await GuardedProcess.start_own(module, arguments, folder=folder, environment=environment, log=log)
     try:
         yield process
     finally:

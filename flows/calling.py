@@ -11,7 +11,7 @@ from prefect import Flow, State
 from prefect.futures import PrefectFuture
 from pydantic_core import to_jsonable_python
 
-from tasks.embedded_server import start_server
+from tasks.embedded_server import close_server, start_server
 
 P = ParamSpec("P")
 
@@ -44,6 +44,7 @@ class CallableFlow(Flow[..., Any]):
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the flow: its result, or an awaitable of it if an event loop is running."""
         if _is_async():
+            close_server()
             return super().__call__(*arguments, **named)
         start_server()
         return asyncio.run(super().__call__(*arguments, **named))

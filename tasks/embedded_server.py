@@ -1,22 +1,35 @@
-"""Prefect's embedded server: started on its own terms, and never outliving the process that needed it."""
+"""Prefect's embedded server: for its own process only, and never outliving it.
+
+Prefect would start one without a password, on a port that another account can take in the meantime. Here its class is
+given another way to start the process: with a password that was never used before, on a socket that is bound already.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import signal
+import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import IO, Any
 
-from tasks.clients.lifeline import adopt, children
+from tasks.clients.lifeline import PRIVATE, adopt, children
 from tasks.clients.proxies import spare_loopback
 from tasks.domain.errors import RunError
+from tasks.domain.instance import handed_on
 from tasks.domain.paths import redact
 
 _GUARD_SECONDS = 0.02
 """How often is looked whether the server's process is there."""
-_SERVER = "prefect.server.api.server:create_app"
+HOST = "127.0.0.1"
+_SERVER = "tasks.prefect_app"
 """What the command line of an embedded server holds."""
 _guarded: set[int] = set()
 
@@ -29,9 +42,7 @@ def start_server() -> None:
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     spare_loopback()
-    from prefect.settings import PREFECT_API_URL
-
-    if PREFECT_API_URL.value():
+    if not close_server():
         return
     from prefect.client.orchestration import get_client
 
@@ -51,6 +62,91 @@ def start_server() -> None:
     finally:
         up.set()
         guarding.join()
+
+
+def close_server() -> bool:
+    """Let the embedded server, when Prefect starts it, answer this process only; whether there is to be one.
+
+    There is none if another server is configured.
+    """
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings
+
+    if PREFECT_API_URL.value():
+        return False
+    from prefect import context
+    from prefect.server.api.server import SubprocessASGIServer
+
+    if isinstance(SubprocessASGIServer._instances.get(None), _closed_server()):
+        return True
+    password = f"embedded:{secrets.token_urlsafe(24)}"
+    own = object.__new__(_closed_server())
+    own.password = password
+    SubprocessASGIServer._instances[None] = own
+    own.__init__()
+    found = context.SettingsContext.get()
+    assert found is not None
+    settings = get_current_settings().copy_with_update(updates={PREFECT_API_AUTH_STRING: password})
+    if found is not context.GLOBAL_SETTINGS_CONTEXT:  # the caller's own settings: until he leaves them
+        context.SettingsContext(profile=found.profile, settings=settings).__enter__()
+    everywhere = context.GLOBAL_SETTINGS_CONTEXT
+    settings = everywhere.settings.copy_with_update(updates={PREFECT_API_AUTH_STRING: password})
+    context.GLOBAL_SETTINGS_CONTEXT = context.SettingsContext(profile=everywhere.profile, settings=settings)
+    return True
+
+
+@cache
+def _closed_server() -> type[Any]:
+    """Prefect's class with our own process. The methods are Prefect's: see the test that they are still there."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    class ClosedServer(SubprocessASGIServer):
+        password: str
+        _log: IO[bytes] | None = None
+
+        def find_available_port(self) -> int:
+            return 0  # the kernel's choice, once the socket is bound
+
+        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+            if self._log is not None:
+                raise RuntimeError(_last_words(self._log))
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the server's while it runs
+            environment = {
+                **os.environ,
+                "PREFECT_UI_ENABLED": "0",
+                **get_current_settings().to_environment_variables(exclude_unset=True),
+                "PREFECT_SERVER_API_AUTH_STRING": self.password,
+                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
+            }
+            with socket.socket() as listener:
+                listener.bind((HOST, 0))
+                self.port = listener.getsockname()[1]
+                return _private(environment, listener.fileno(), self._log)
+
+    return ClosedServer
+
+
+def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subprocess.Popen[Any]:
+    """The server's process. Its environment goes where no other process of this account reads it: to its input."""
+    plain = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
+    process = subprocess.Popen(
+        [sys.executable, "-P", str(PRIVATE), _SERVER, "--embedded", str(listener)],
+        env=handed_on(environment) | plain, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[listener],
+    )  # fmt: skip
+    assert process.stdin is not None
+    block = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
+    with suppress(OSError):  # it has ended already
+        process.stdin.write(block)
+        process.stdin.close()
+    return process
+
+
+def _last_words(log: IO[bytes]) -> str:
+    """The line in which a server that has ended says why."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line and not line.startswith(("File", "raise"))]
+    return (errors or lines or ["it has ended by itself"])[-1]
 
 
 def guard_server() -> bool:

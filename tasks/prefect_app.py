@@ -11,8 +11,10 @@ import argparse
 import asyncio
 import json
 import os
+import secrets
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -37,10 +39,12 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 class Door:
     """An ASGI application that hands on to another one what the rules of ``domain/api_access`` let in."""
 
-    def __init__(self, app: App, password: str) -> None:
+    def __init__(self, app: App, password: str, *, glances: bool) -> None:
+        """``glances`` lets programs of this account see without the password which services there are."""
         self._app = app
         self._password = password
-        self._links = Links()
+        self._glances = glances
+        self._links = Links(time.monotonic)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one connection, as ASGI has it."""
@@ -50,7 +54,7 @@ class Door:
         asked = _asked(scope)
         found = verdict(asked, self._password)
         if found is Verdict.GLANCE:
-            if await _is_own_account(scope):
+            if self._glances and await _is_own_account(scope):
                 authorized = (b"authorization", authorization(self._password).encode())
                 scope = {**scope, "headers": [*scope["headers"], authorized]}
             else:
@@ -62,7 +66,9 @@ class Door:
         elif asked.path == SIGN_IN:
             await self._sign_in(asked, receive, send)
         elif asked.path == SIGN_IN_LINKS:
-            await _answer(send, 200, {"link": self._links.make()})
+            link = secrets.token_urlsafe(32)
+            self._links.give(link)
+            await _answer(send, 200, {"link": link})
         elif asked.path == UI_SETTINGS:
             plain = [one for one in scope["headers"] if one[0].lower() != b"accept-encoding"]
             await self._app({**scope, "headers": plain}, receive, _Here(send, asked.header("host") or HOST))
@@ -185,7 +191,7 @@ def main() -> None:
     app = create_app(ephemeral=embedded, final=True)
     os.umask(0o077)  # for the database, once the user interface's files are where Prefect wants them
     config = uvicorn.Config(
-        Door(app, password),
+        Door(app, password, glances=not embedded),
         lifespan="on",
         log_level="error" if embedded else settings.logging_level.lower(),
         timeout_keep_alive=settings.api.keepalive_timeout,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import secrets
-import time
 from collections.abc import Callable
 
 LINK_SECONDS = 12 * 3600.0
@@ -17,17 +15,15 @@ MAX_LINKS = 16
 class Links:
     """Links that were given out and not used; each is a text that nobody guesses."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
 
-    def make(self) -> str:
-        """A new link."""
+    def give(self, link: str) -> None:
+        """Let a link that was never given before work, once."""
         while len(self._until) >= MAX_LINKS:
             del self._until[next(iter(self._until))]
-        link = secrets.token_urlsafe(32)
         self._until[link] = self._clock() + LINK_SECONDS
-        return link
 
     def use(self, link: str) -> bool:
         """Whether the link is good; it is not from then on."""

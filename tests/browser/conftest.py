@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,21 +37,35 @@ def up(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A browser without a window."""
+def start_browser() -> Iterator[Callable[..., AbstractContextManager[Browser]]]:
+    """Starts a browser without a window, with more options if they are given."""
     # Chromium refuses to run as root inside its sandbox; what it opens here is the test's own server only.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    always = ["--no-sandbox"] if os.geteuid() == 0 else []
     expect.set_options(timeout=LOOK_SECONDS * 1000)
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=options)
+
+        @contextmanager
+        def start(*options: str) -> Iterator[Browser]:
+            opened = playwright.chromium.launch(executable_path=chromium(), args=[*always, *options])
+            yield opened
+            opened.close()
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def browser(start_browser: Callable[..., AbstractContextManager[Browser]]) -> Iterator[Browser]:
+    """A browser."""
+    with start_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
 def page(browser: Browser, up: LocalStack) -> Iterator[Page]:
-    """A page of the stack's user interface, which must report no error of its own."""
+    """A page of the stack's user interface, signed in, which must report no error of its own."""
     opened = browser.new_page(base_url=up.ui, viewport={"width": 1280, "height": 1150})
+    signed_in = base64.b64encode(":".join(up.password).encode()).decode()
+    opened.add_init_script(f"localStorage.setItem('prefect-password', '{signed_in}')")
     opened.set_default_timeout(LOOK_SECONDS * 1000)
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))

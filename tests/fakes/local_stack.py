@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -43,6 +44,17 @@ class LocalStack:
     def api(self) -> str:
         """Address of the API."""
         return f"{self.ui}/api"
+
+    @property
+    def password(self) -> tuple[str, str]:
+        """What its API wants: a user and a password."""
+        user, _, password = (self.folder / "password").read_text().strip().partition(":")
+        return user, password
+
+    @property
+    def sign_in(self) -> str:
+        """The last link it has printed that signs a browser in."""
+        return re.findall(rf"{self.ui}/sign-in#\S+", self.output.read_text())[-1]
 
     def interrupt(self) -> int:
         """What Ctrl-C does; the exit code."""

@@ -226,7 +226,7 @@ def test_call__in_plain_python_that_is_killed_leaves_nothing(
     try:
         poll(hangs, "the request that hangs", seconds=120)
         commands = " | ".join(processes_of(tmp).values())
-        for part in ("uvicorn", "--adopt", "warden.py", "model_server.py", "sleep 3600"):
+        for part in ("prefect_app", "--adopt", "warden.py", "model_server.py", "sleep 3600"):
             assert part in commands
     finally:
         process.kill()

@@ -49,14 +49,20 @@ def up(tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]]) -> Cal
     return start
 
 
+def ask(stack: LocalStack, path: str, body: object = None, **more: Any) -> requests.Response:
+    """An answer of the stack's API to its owner; a body is posted."""
+    method = "GET" if body is None else "POST"
+    return requests.request(method, stack.api + path, json=body, auth=stack.password, timeout=60, **more)
+
+
 def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher, fields, name, tmp_path):
     with up() as stack:
         assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
-        form = requests.get(f"{stack.api}/deployments/name/deploy_service/deploy-service", timeout=60).json()
+        form = ask(stack, "/deployments/name/deploy_service/deploy-service").json()
         assert form["work_pool_name"] == "console"
-        asked = requests.post(f"{stack.api}/work_pools/console/workers/filter", json={}, timeout=60).json()
+        asked = ask(stack, "/work_pools/console/workers/filter", {}).json()
         assert [(one["name"], one["status"]) for one in asked] == [("local console", "ONLINE")]
         assert form["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]["resource_pool"]["enum"]
 
