@@ -197,7 +197,7 @@ def stuck(
     try:
         poll(hangs, "the request that hangs", seconds=120)
         commands = " | ".join(processes_of(tmp).values())
-        for part in ("warden.py", "--adopt", "model_server.py", "sleep 3600", "uvicorn"):
+        for part in ("warden.py", "--adopt", "model_server.py", "sleep 3600", "tasks.prefect_app"):
             assert part in commands
         assert list(tmp.glob("thresher-*"))
         yield process, tmp
@@ -250,7 +250,7 @@ def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=die_with_parent,
     )  # fmt: skip
     try:
-        poll(lambda: {"--adopt", "uvicorn"} <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
+        poll(lambda: {"--adopt", "tasks.prefect_app"} <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         if number != signal.SIGKILL:
             stdout, stderr = process.communicate(timeout=60)
