@@ -250,7 +250,8 @@ def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=die_with_parent,
     )  # fmt: skip
     try:
-        poll(lambda: {"--adopt", "tasks.prefect_app"} <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
+        both = {"--adopt", "tasks.prefect_app"}
+        poll(lambda: both <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         if number != signal.SIGKILL:
             stdout, stderr = process.communicate(timeout=60)
