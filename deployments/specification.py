@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tasks.clients import yaml_fields
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.relative_paths import is_relative_path
-
-_TEXTS = ("failed_of", "name", "description", "resource_pool", "model", "model_version", "flavor", "environment")
+from tasks.domain.service import BatchService
 
 
 def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The fields of a specification file, with ``field=value`` overrides (values are YAML, ``a.b=1`` reaches inside).
+    """The fields of a specification file, with ``field=value`` overrides (``a.b=1`` reaches inside).
+
+    A text stays as it is written, in the file and in overrides; other values are YAML.
 
     Relative local paths in the file are taken from the file's folder, those of overrides from the working directory.
     Raises SpecificationError.
     """
     try:
-        document = yaml.safe_load(path.read_bytes())
+        document = yaml_fields.load(path.read_bytes(), BatchService)
     except FileNotFoundError:
         raise SpecificationError([Problem("SPEC", str(path), "there is no such file")]) from None
     except IsADirectoryError:
@@ -49,7 +50,7 @@ def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def override(fields: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Change fields by ``field=value`` (values are YAML, ``a.b=1`` reaches inside). Raises SpecificationError."""
+    """Change fields by ``field=value`` (values are texts or YAML, by the field). Raises SpecificationError."""
     for one in overrides:
         _override(fields, one)
 
@@ -58,15 +59,8 @@ def _override(document: dict[str, Any], override: str) -> None:
     field, equals, text = override.partition("=")
     if not equals or not field.strip():
         raise SpecificationError([Problem("--set", override, "should be field=value")])
-    try:
-        value = yaml.safe_load(text) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError):
-        value = text
     *outer, last = field.strip().split(".")
-    if (outer[:1] or [last])[0] in _TEXTS and isinstance(value, (int, float, date)):
-        value = text  # 1.10 is a version, not a number
-    if not outer and last in _TEXTS and last != "environment" and isinstance(value, (dict, list)):
-        value = text  # a description may hold ": "
+    value = _value(text.strip() if field.endswith(" ") else text, yaml_fields.field_type(BatchService, [*outer, last]))
     target: Any = document
     for name in outer:
         target = target.setdefault(name, {})
@@ -75,3 +69,16 @@ def _override(document: dict[str, Any], override: str) -> None:
     if not outer and is_relative_path(last, value):
         value = os.path.normpath(Path.cwd() / value)
     target[last] = value
+
+
+def _value(text: str, kind: Any) -> Any:
+    """What a field of this type is set to: a text as it is written, or what stands in its quotes; else YAML."""
+    try:
+        value = yaml_fields.load(text, kind) if text else ""
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+    if kind is Any or not yaml_fields.is_text(kind):
+        return value
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    config = isinstance(value, dict) and text.startswith("{")  # a model_config, else refused as no text
+    return value if value is None or quoted or config else text

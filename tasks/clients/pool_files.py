@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from tasks.clients import yaml_fields
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
 from tasks.domain.pool import Pool
@@ -21,12 +22,12 @@ def read_pools(folder: Path) -> dict[str, Pool]:
         raise SpecificationError([Problem("pools", str(folder), "there is no such folder of pool files")])
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            document = yaml.safe_load(path.read_bytes())
+            document = yaml_fields.load(path.read_bytes(), Pool)
             pool = Pool.model_validate(document)
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            problems.append(Problem(str(path), None, f"should be a YAML file: {error}"))
         except ValidationError as error:
             problems += validation_problems(error, f"{path}: ")
+        except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+            problems.append(Problem(str(path), None, f"should be a YAML file: {error}"))
         else:
             if pool.name in files:
                 problems.append(
