@@ -22,7 +22,7 @@ from tasks.engine.checking import check
 from tasks.engine.items import refusal
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import Planner
-from tasks.engine.rows import rows_of_a_request
+from tasks.engine.rows import read_rows, rows_of_a_request
 from tasks.settings import Settings, read_settings
 
 ROWS_COUNTED_BYTES = 64 << 20
@@ -66,7 +66,7 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
             try:
                 name, data = await _read(item, settings, storage, table=run.rule is not None)
                 if rows is not None:
-                    rows += RowReader(csv_text(data), header=run.service.csv_header == "present").count()
+                    rows += (await read_rows(run.service, Mapping(run.rule or {}), data)).count
                 if example is None:
                     example = (item, _first_request(run, name, data))
             except (ObjectError, ItemError):
@@ -104,10 +104,13 @@ def _first_request(run: Run, name: str, data: bytes) -> Body:
     if run.rule is None:
         return FileForm(run.api.file_leaf or "file").body(name, data)
     mapping = Mapping(run.rule)
-    rows = RowReader(csv_text(data), header=run.service.csv_header == "present")
+    rows = RowReader(csv_text(data), header=run.service.csv_header == "present", needed=mapping.columns)
     batch = rows.take(rows_of_a_request(run.service, mapping, AutoRows()))
     if batch is None:
         raise ObjectError("no row")
+    if batch.faults:
+        place = min(batch.faults)
+        raise mapping.row_fault(batch.faults[place], batch.lines[place])
     return row_body(mapping.request([*map(mapping.row_text, batch.cells, batch.lines)]))
 
 

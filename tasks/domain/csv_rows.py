@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tasks.domain.errors import ContentError
 
@@ -16,14 +15,63 @@ _CHINESE = re.compile(
     "[\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _LARGEST_CELL = (1 << 31) - 1
+_MARK = "\ufeff"
+_CHUNK = 1 << 16
+"""Characters that are cut into lines at once."""
+_STEP = 1000
+"""Rows that are counted between two points at which the caller may do something else."""
+
+# Possessive, so that a cell of millions of quotes needs no stack. A line break may be CRLF, LF or CR.
+_QUOTED = r'"(?:[^"]++|"")*+"'
+_END = r"(?:\r\n|\n|\r|\Z)"
+_BREAKS = re.compile(r"[\r\n]++")
+_PLAIN = re.compile(rf'([^"\r\n]++){_END}')
+_RECORD = re.compile(rf'((?:{_QUOTED}|[^",\r\n]*+)(?:,(?:{_QUOTED}|[^",\r\n]*+))*+){_END}')
+# The same for records with faults: text behind a closing quote, quotes inside an unquoted cell.
+_LOOSE_CELL = re.compile(rf'({_QUOTED})([^,\r\n]*+)|((?!")[^,\r\n]*+)')
+_LOOSE = rf'(?:{_QUOTED}[^,\r\n]*+|(?!")[^,\r\n]*+)'
+_LOOSE_RECORD = re.compile(rf"({_LOOSE}(?:,{_LOOSE})*+){_END}")
+_GOOD_CELLS = re.compile(rf'(?:(?:{_QUOTED}|[^",\r\n]*+),)*+')
+_QUOTES = re.compile(r'"++')
+_OPENS = re.compile(r"(?:\A|[,\r\n\ufeff])[^\S\r\n]*\Z")
+_CLOSES = re.compile(r"[^\S\r\n]*+(?:[,\r\n]|\Z)")
+_FAR = 64
+"""Blanks before a quote that are looked at to tell whether it opens a cell."""
+_MANY = 10_000
+"""Quotes, or cells of one row, that are looked at to tell where a row with a fault ends."""
+
+_BEHIND = "has text behind its closing quote"
+_INSIDE = "has a quote but does not begin with one"
+_RIGHT = "; a cell with quotes should stand in quotes, with each quote inside it written twice"
 
 
-class Row(NamedTuple):
-    """One CSV record: its number (from 1), its line in the file (from 1), its cells."""
+class Fault(NamedTuple):
+    """What is wrong with a row as such: the column (from 0), the text that stands there, and what is wrong with it.
 
-    number: int
+    ``value`` is None if there is no such column.
+    """
+
+    column: int
+    value: str | None
+    problem: str
+
+
+class RowBatch(NamedTuple):
+    """Rows that follow each other: the number of the first, the line of each in the file, the cells of each.
+
+    ``faults`` has those that should not be sent, by their places in the batch.
+    """
+
+    first: int
+    lines: Sequence[int]
+    cells: Sequence[Sequence[str]]
+    faults: Mapping[int, Fault]
+
+
+class _Record(NamedTuple):
     line: int
     cells: Sequence[str]
+    fault: Fault | None
 
 
 def csv_text(data: bytes) -> str:
@@ -51,83 +99,212 @@ def csv_text(data: bytes) -> str:
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:
-    lines = text[:offset].replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return len(lines), len(lines[-1]) + 1
+    start = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
+    return _breaks(text, 0, offset) + 1, offset - start + 1
 
 
-class RowBatch(NamedTuple):
-    """Rows that follow each other: the number of the first, the line of each in the file, the cells of each."""
-
-    first: int
-    lines: Sequence[int]
-    cells: Sequence[Sequence[str]]
+def _breaks(text: str, start: int, end: int) -> int:
+    """Line breaks in a part of a text that does not end inside CRLF."""
+    return text.count("\n", start, end) + text.count("\r", start, end) - text.count("\r\n", start, end)
 
 
 class RowReader:
-    """The rows of a CSV text, many at a time; as :func:`csv_rows`, in a third of the time where every row is a line."""
+    """The rows of a CSV text (commas, quotes doubled inside quotes), without blank lines and header.
 
-    def __init__(self, text: str, *, header: bool) -> None:
-        self._plain = not ('"' in text or "\r" in text or "\n\n" in text or text.startswith("\n"))
+    Line breaks may be CRLF, LF or CR, also inside quotes; the last line needs none. A byte order mark at the beginning
+    of a line, left by files that were put together, is none of its first cell. A row fails by itself (``faults``)
+    that has another width than the first record, header included, a quote inside a cell that does not begin with one,
+    or text behind a closing quote; but the text is broken as a whole where such a fault leaves open on which line the
+    row ends, or a quoted cell is never closed. A first row of fewer than the ``needed`` columns gives no width.
+    """
+
+    def __init__(self, text: str, *, header: bool, needed: int = 1) -> None:
+        if '"' not in text and "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
         self._text = text
         self._header = header
-        self._next = 1
-        self._reader: Iterator[Any] = _reader(text) if self._plain else csv_rows(text, header=header)
-        if self._plain and header:
-            next(self._reader, None)
+        self._needed = needed
+        self._plain = not (
+            '"' in text or "\r" in text or "\n\n" in text or text.startswith("\n") or f"\n{_MARK}" in text
+        )
+        self.count = -1
+        """How many rows there are; -1 until :meth:`scan` has counted them."""
+        self.size = len(text)
+        self.rewind()
 
-    def count(self) -> int:
-        """How many rows there are. Raises ContentError if the text is broken."""
+    def rewind(self) -> None:
+        """Begin with the first row again."""
+        self._next = 1
+        self._width = 0
+        self._lines = self._plain_lines()
+        self._records = self._all_records()
+        if self._header and self._plain:  # else the generator of records passes it over, which may raise
+            for line in islice(self._lines, 1):
+                self._width = line.count(",") + 1
+
+    def scan(self) -> Iterator[None]:
+        """Count the rows; stops after some, again and again, so that the caller may do something else.
+
+        Raises ContentError, with the line, if the text is broken.
+        """
         if self._plain:
             lines = self._text.count("\n") + (not self._text.endswith("\n")) if self._text else 0
-            return max(0, lines - self._header)
-        return sum(1 for _ in csv_rows(self._text, header=self._header))
+            self.count = max(0, lines - self._header)
+            return
+        count = 0
+        for count, _ in enumerate(self._all_records(cells=False), 1):
+            if count % _STEP == 0:
+                yield
+        self.count = count
 
     def take(self, most: int) -> RowBatch | None:
-        """The next rows; None if there are no more."""
-        taken = list(islice(self._reader, most))
-        if not taken:
-            return None
-        first, self._next = self._next, self._next + len(taken)
+        """The next rows; None if there are no more. Raises ContentError where the text is broken."""
         if self._plain:
-            return RowBatch(first, range(first + self._header, self._next + self._header), taken)
-        return RowBatch(first, [row.line for row in taken], [row.cells for row in taken])
-
-
-def _reader(text: str) -> Any:
-    if csv.field_size_limit() < _LARGEST_CELL:
-        csv.field_size_limit(_LARGEST_CELL)  # an item is bounded as a whole
-    return csv.reader(io.StringIO(text, newline=""), strict=True)
-
-
-def csv_rows(text: str, *, header: bool) -> Iterator[Row]:
-    """The records of a CSV text (RFC 4180; commas, quotes doubled inside quotes), without blank lines and header.
-
-    Line breaks may be CRLF, LF or CR, also inside quotes; the last line needs none. Raises ContentError, with the line,
-    for a quote that is never closed or that text follows.
-    """
-    reader = _reader(text)
-    number = 0
-    skip = header
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise ContentError(f"line {line}: broken CSV, {_csv_fault(str(error))}.") from None
+            cells = [line.split(",") for line in islice(self._lines, most)]
+            first = self._begin(len(cells))
+            lines: Sequence[int] = range(first + self._header, self._next + self._header)
+            faults: dict[int, Fault] = {}
+        else:
+            taken = list(islice(self._records, most))
+            cells = [record.cells for record in taken]  # type: ignore[misc]
+            first = self._begin(len(cells))
+            lines = [record.line for record in taken]
+            faults = {at: record.fault for at, record in enumerate(taken) if record.fault is not None}
         if not cells:
-            continue
-        if skip:
-            skip = False
-            continue
-        number += 1
-        yield Row(number, line, cells)
+            return None
+        widths = {*map(len, cells)}
+        if widths != {self._width}:
+            if not self._width:
+                enough = (len(row) for at, row in enumerate(cells) if at not in faults and len(row) >= self._needed)
+                self._width = next(enough, 0)
+            if widths != {self._width}:
+                faults |= self._uneven(cells, faults)
+        return RowBatch(first, lines, cells, faults)
+
+    def _begin(self, rows: int) -> int:
+        first, self._next = self._next, self._next + rows
+        return first
+
+    def _uneven(self, cells: Sequence[Sequence[str]], faults: Mapping[int, Fault]) -> dict[int, Fault]:
+        width = self._width
+        found = {}
+        for at, row in enumerate(cells):
+            if len(row) == width or at in faults or not width:
+                continue
+            have = f"the row has {len(row)} columns, the first one of the file has {width}"
+            if len(row) > width:
+                hint = "a cell that holds a comma should stand in quotes"
+                found[at] = Fault(width, row[width], f"is one too many: {have}; {hint}")
+            else:
+                found[at] = Fault(len(row), None, f"{have} (columns are counted from 0)")
+        return found
+
+    def _plain_lines(self) -> Iterator[str]:
+        text, start = self._text, 0
+        while start < len(text):
+            end = text.find("\n", start + _CHUNK)
+            if end < 0:
+                end = len(text) - text.endswith("\n")
+            yield from text[start:end].split("\n")
+            start = end + 1
+
+    def _all_records(self, *, cells: bool = True) -> Iterator[_Record]:
+        """Every record but the header, from the text's beginning; without cells only to be counted."""
+        text, at, line = self._text, 0, 1
+        record: list[str] = []
+        reader = csv.reader(iter(record.pop, None), strict=True)  # cuts the quoted record that is put there
+        if csv.field_size_limit() < _LARGEST_CELL:
+            csv.field_size_limit(_LARGEST_CELL)  # an item is bounded as a whole
+        skip = self._header
+        while at < len(text):
+            if (match := _BREAKS.match(text, at)) is not None:
+                line += _breaks(text, at, match.end())
+                at = match.end()
+                continue
+            if text[at] == _MARK:
+                at += 1
+                continue
+            found: Sequence[str] = ()
+            fault = None
+            if (match := _PLAIN.match(text, at)) is not None:
+                if cells or skip:
+                    found = match[1].split(",")
+                following = line + 1
+            elif (match := _RECORD.match(text, at)) is not None:
+                if cells or skip:
+                    record.append(match[1])
+                    found = next(reader)
+                following = line + 1 + _breaks(text, at, match.end(1))
+            else:
+                match = _loose(text, at, line)
+                fault = _faulty(text, match, line)
+                following = line + 1 + _breaks(text, at, match.end(1))
+            at = match.end()
+            if skip:
+                skip = False
+                if cells and fault is None:
+                    self._width = len(found)
+            else:
+                yield _Record(line, found, fault)
+            line = following
 
 
-def _csv_fault(said: str) -> str:
-    if "unexpected end of data" in said:
-        return "a quoted cell is never closed"
-    if "expected after" in said:
-        return "text follows a closing quote; a quote inside a quoted cell is written twice"
-    return said
+def _loose(text: str, at: int, line: int) -> re.Match[str]:
+    """The record at a place, though it has faults. Raises ContentError if a quoted cell of it is never closed."""
+    match = _LOOSE_RECORD.match(text, at)
+    if match is None:
+        raise ContentError(f"line {line}: broken CSV, a quoted cell is never closed.")
+    return match
+
+
+def _faulty(text: str, record: re.Match[str], line: int) -> Fault:
+    """The first fault of a record that has one.
+
+    Raises ContentError if it is not certain where the record ends: there are two ways to read a fault. Either the cell
+    goes on to the next comma and the record to the end of its line; or the quote before it was meant to open a quoted
+    cell (blanks before it), or was one inside a quoted cell, which then goes on to a quote that a comma or the end of a
+    line follows. The second is out of the question if a quote that opens a cell comes first, or none comes at all.
+    """
+    at, end = record.span(1)
+    good = _GOOD_CELLS.match(text, at, end)
+    assert good is not None
+    column = sum(map(len, csv.reader([good[0]], strict=True))) - 1 if good[0] else 0
+    at = good.end()
+    fault: Fault | None = None
+    for cells in range(_MANY):
+        cell = _LOOSE_CELL.match(text, at, end)
+        assert cell is not None
+        quoted, behind, unquoted = cell.groups()
+        problem = ""
+        goes_on = -1  # from where a cell would, by the second reading
+        if quoted is not None and behind:
+            problem, goes_on = _BEHIND, cell.end(1)
+            sure = "\n" not in quoted and "\r" not in quoted
+        elif quoted is None and '"' in unquoted:
+            problem, sure = _INSIDE, True
+            before = unquoted.index('"')
+            if not unquoted[:before].strip():
+                goes_on = at + before + 1
+        if problem:
+            fault = fault or Fault(column + cells, cell[0], problem + _RIGHT)
+            if not sure or (goes_on >= 0 and _closing(text, goes_on) > end):
+                raise ContentError(
+                    f"line {line}, column {column + cells}: broken CSV, a cell {problem}, and it is not certain on "
+                    f"which line its row ends{_RIGHT}."
+                )
+        at = cell.end() + 1
+        if at > end:
+            assert fault is not None
+            return fault
+    raise ContentError(f"line {line}, column {column}: broken CSV, a cell {fault and fault.problem}.")
+
+
+def _closing(text: str, at: int) -> int:
+    """Where a quoted cell that is open at a place would be closed, -1 if a quote that opens one comes first or none."""
+    for quotes in islice(_QUOTES.finditer(text, at), _MANY):
+        start, end = quotes.span()
+        if _OPENS.search(text[max(0, start - _FAR) : start]) is not None:
+            return -1
+        if (end - start) % 2 and _CLOSES.match(text, end) is not None:
+            return start
+    return -1

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring
 from typing import Any
 
+from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
 
 LEAF_TYPES = ("string", "number", "integer", "boolean")
@@ -24,6 +25,8 @@ _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
 _INDEX = re.compile(r"[0-9]{1,18}")
 _BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _BLANKS = " \t\r\n"
+SHOWN = 80
+"""Characters of a cell that a message shows."""
 
 # Whole columns, a cell a line, of cells that need no conversion.
 _COLUMNS = {
@@ -209,6 +212,8 @@ class Mapping:
         pieces: list[str | Field] = _pieces(rule, (), fields, left_out) or ["null"]
         self.fields = tuple(fields)
         self.left_out = tuple(left_out)
+        self.columns = max((field.index + 1 for field in fields), default=1)
+        """Columns that a row has at least."""
         self._steps = [(_CONVERTERS[field.type], field.index) for field in fields]
         array = _row_array(rule)
         self.takes_many_rows = array is not None
@@ -239,13 +244,16 @@ class Mapping:
         None if a row needs a closer look: a column that is missing, a cell that is not written as JSON writes it.
         """
         try:
-            table = [*zip(*rows, strict=True)]
-            columns = [self._column(field.type, table[field.index]) for field in self.fields]
+            if len(rows[0]) <= 2 * len(self.fields) + 8:
+                table = [*zip(*rows, strict=True)]
+                found = [self._column(field.type, table[field.index]) for field in self.fields]
+            else:  # of many columns most are not needed
+                found = [self._column(field.type, [row[field.index] for row in rows]) for field in self.fields]
         except (ValueError, IndexError):
             return None
-        if not columns:
+        if not found:
             return [self._template % ()] * len(rows)
-        return [*map(self._template.__mod__, zip(*columns, strict=True))]
+        return [*map(self._template.__mod__, zip(*found, strict=True))]
 
     @staticmethod
     def _column(kind: str, cells: Sequence[str]) -> Sequence[str]:
@@ -268,16 +276,33 @@ class Mapping:
 
     def _row_error(self, cells: Sequence[str], line: int) -> RowError:
         for field in self.fields:
-            where = f"line {line}, column {field.index}, field {field.name}"
             if field.index >= len(cells):
-                return RowError(f"{where}: the row has {len(cells)} columns only (columns are counted from 0)")
+                return self.row_fault(Fault(len(cells), None, ""), line)
             cell = cells[field.index]
             try:
                 _CONVERTERS[field.type](cell)
             except ValueError as error:
-                shown = cell if len(cell) <= 80 else f"{cell[:80]}..."
-                return RowError(f"{where}: {json.dumps(shown, ensure_ascii=False)} {error}")
+                return self.row_fault(Fault(field.index, cell, str(error)), line)
         raise AssertionError("a row that converts has no error")  # pragma: no cover
+
+    def row_fault(self, fault: Fault, line: int) -> RowError:
+        """The error of a row with a fault: line, column, field (if the column fills one), value and what is wrong."""
+        if fault.value is None and (missing := [field for field in self.fields if field.index >= fault.column]):
+            problem = f"the row has {fault.column} columns only (columns are counted from 0)"
+            return RowError(f"line {line}, column {missing[0].index}, field {missing[0].name}: {problem}")
+        name = next((field.name for field in self.fields if field.index == fault.column), None)
+        where = f"line {line}, column {fault.column}" + (f", field {name}" if name is not None else "")
+        value = f"{visible(fault.value)} " if fault.value is not None else ""
+        return RowError(f"{where}: {value}{fault.problem}")
+
+
+def visible(text: str) -> str:
+    """The beginning of a text as JSON, with every character that does not show written as an escape."""
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    quoted = json.dumps(shown, ensure_ascii=False)
+    if quoted.isprintable():
+        return quoted
+    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in quoted)
 
 
 def _pieces(schema: Any, path: Path, fields: list[Field], left_out: list[str]) -> list[str | Field] | None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
 from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.storage import OutputFolder
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.result import Outcome, Tally, rows_message
+from tasks.engine.answer_lines import Answers
 from tasks.engine.budget import Held
 from tasks.engine.rows import answer_rows
 from tasks.engine.session import Session
 
 CSV_COST = 12
 """A CSV item's text and answers, held until it is complete, take several times its own bytes."""
+IN_ONE_PIECE = 32 << 20
+"""Bytes of a table's result file from which on it is written piece by piece."""
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 _log = logging.getLogger(__name__)
@@ -89,20 +94,32 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
     return data
 
 
-async def _write(session: Session, item: Item, data: bytes) -> None:
+async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
     name = f"{session.run.names.result_folder}/{item.result_name}"
     try:
         if session.output.root.scheme == "local":
-            await session.output.write(name, data)
+            await _write_whole(session.output, name, data)
         else:
             async with session.remote_writes:
-                await session.output.write(name, data)
+                await _write_whole(session.output, name, data)
     except ObjectError as error:
         if session.output.is_gone():
             session.stop(f"the output folder {session.output.root} is gone")
         if error.unreachable:
             session.does_not_reach(session.output.root.child(name))
         raise UploadError(error.cause) from None
+
+
+async def _write_whole(output: OutputFolder, name: str, data: bytes | Answers) -> None:
+    if isinstance(data, bytes):
+        await output.write(name, data)
+    elif data.size <= IN_ONE_PIECE:
+        await output.write(name, data.result())
+    else:
+        async with output.stream(name) as writer:
+            for piece in data.pieces():
+                await writer.write(piece)
+                await asyncio.sleep(0)
 
 
 async def _file(session: Session, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
@@ -128,7 +145,7 @@ async def _table(session: Session, mapping: Mapping, item: Item, address: Addres
     data = await _read(session, item, address)
     size = len(data)
     held.shrink(size * CSV_COST)
-    answers = await answer_rows(session, mapping, data, tally)
+    answers = await answer_rows(session, mapping, item, data, tally)
     message = ""
     if answers.failed:
         message = rows_message(answers.rows, answers.failed, answers.first_failure())
@@ -136,8 +153,7 @@ async def _table(session: Session, mapping: Mapping, item: Item, address: Addres
         return Outcome(
             item.number, item.source, item.result_name, message, False, answers.rows, answers.failed, bytes_read=size
         )
-    result = answers.result()
-    await _write(session, item, result)
+    await _write(session, item, answers)
     return Outcome(
-        item.number, item.source, item.result_name, message, True, answers.rows, answers.failed, size, len(result)
+        item.number, item.source, item.result_name, message, True, answers.rows, answers.failed, size, answers.size
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 from tasks.domain.answer import array_path
+from tasks.domain.evidence import Evidence
+from tasks.domain.joining import Joining, Unproved
 from tasks.domain.rows_per_request import AutoRows
 
-TRIALS = 8
-"""How often rows are sent both ways whose answers are all the same."""
+IDLE_SECONDS = 0.01
+"""A file waits that long for another one's requests to cover its answers; then it has them covered itself."""
 
 
 class JoinedRows:
@@ -18,19 +23,46 @@ class JoinedRows:
     def __init__(self, response: Any) -> None:
         self.array_path = array_path(response)
         self.auto = AutoRows()
-        self.trying = asyncio.Lock()
-        """Held while rows are sent both ways: the others wait until it is known."""
-        self.refused = False
-        """Set once an answer to several rows was not those to single rows: each is sent for itself from then on."""
-        self.trusted = False
-        """Set once it was."""
-        self._trials = 0
+        self.joining = Joining(Random())
+        self.evidence = Evidence()
+        self._sending = 0
+        self._changed = asyncio.Event()
+        self._last_check = asyncio.Lock()
 
-    def tried(self, *, alike: bool, answers: int) -> None:
-        """Rows were sent both ways: whether the answers were ``alike``, and how many different ones there were.
+    def began(self) -> None:
+        """A file's rows are being sent from now on."""
+        self._sending += 1
 
-        Equal answers to all of them do not tell whose each is: then other rows are tried, too, but not for ever.
+    def ended(self) -> None:
+        """They are not any more."""
+        self._sending -= 1
+        self.change()
+
+    def change(self) -> None:
+        """Something is known now that was not: the files and requests that wait for it look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def changed(self) -> None:
+        """Wait for :meth:`change`."""
+        await self._changed.wait()
+
+    async def covered(self, unproved: Unproved, check: Callable[[], Awaitable[bool]]) -> bool:
+        """Wait until the answers of a file are covered; False if its rows are to be sent again.
+
+        ``check`` makes a check that covers them, for when no other file's requests do.
         """
-        self._trials += 1
-        self.refused = self.refused or not alike
-        self.trusted = not self.refused and (answers > 1 or self._trials >= TRIALS)
+        joining = self.joining
+        while not joining.covers(unproved):
+            if joining.refused:
+                return False
+            if self._sending:
+                await self.changed()
+                continue
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.changed(), IDLE_SECONDS)
+                continue
+            async with self._last_check:  # one for all that wait
+                if not self._sending and not joining.covers(unproved) and not joining.refused and not await check():
+                    return False
+        return True

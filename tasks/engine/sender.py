@@ -21,11 +21,15 @@ OVERLOAD = (429, 503)
 
 
 class Answered(NamedTuple):
-    """The model's answer, the seconds it took, and how many requests its instance had at that moment."""
+    """The model's answer, the seconds it took, and how many requests its instance had at that moment.
+
+    ``server`` is the process that gave it: the number of the instance, and how often that was started before.
+    """
 
     data: bytes
     seconds: float
     in_flight: int
+    server: tuple[int, int]
 
 
 class Sender:
@@ -87,7 +91,7 @@ class Sender:
                     tally.request(ended - started)
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
-                    return Answered(answer.data, ended - started, instance.in_flight)
+                    return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
                 tally.requests += 1
                 connection = failure.failure.kind == "connection"
                 if connection and instance.server is not None and await instance.died_since(generation):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.domain.errors import RowError
-from tasks.domain.mapping import Field, Mapping, column_index, file_leaf, generate, schema_type
+from tasks.domain.mapping import Field, Mapping, column_index, file_leaf, generate, schema_type, visible
 
 # As the original's document prints them: the request of the iris model, its mapping rule, its CSV data, its request.
 IRIS_APIS = """
@@ -237,7 +237,7 @@ def test_mapping__refuses_a_cell_that_is_not_of_the_fields_type(kind: str, cell:
         body_of(kind, cell)
     message = str(caught.value)
     assert message.startswith("line 1, column 0, field x: ")
-    assert json.dumps(cell, ensure_ascii=False) in message
+    assert visible(cell) in message
 
 
 def test_mapping__says_line_column_field_and_value_of_a_bad_cell() -> None:
@@ -447,3 +447,17 @@ def test_mapping__a_field_at_the_root_has_a_name_too() -> None:
 def test_generate__adds_nothing_to_an_array_without_items() -> None:
     schema = {"type": "object", "properties": {"rows": {"type": "array"}, "n": {"type": "number"}}}
     assert generate(schema)["properties"] == {"rows": {"type": "array"}, "n": {"type": "number", "index": 0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0.5\u00a0", '"0.5\\u00a0"'),
+        ("\ufefftrue", '"\\ufefftrue"'), ("a\u200bb", '"a\\u200bb"'), ("\x1b[31m", '"\\u001b[31m"'),
+        ("größe 汉 😀", '"größe 汉 😀"'), ('say "x"\t', '"say \\"x\\"\\t"'), ("\u2028", '"\\u2028"'),
+        ("\U000e0001", '"\\udb40\\udc01"'),
+        ("x" * 100, f'"{"x" * 80}..."'), ("", '""'),
+    ],
+)  # fmt: skip
+def test_message__shows_what_cannot_be_seen(text: str, shown: str) -> None:
+    assert visible(text) == shown

@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.result import CAUSE_SHOWN, CAUSES_KEPT, CAUSES_SHOWN, Outcome, Tally, cause_of, rows_message
+from tasks.domain.result import (
+    CAUSE_SHOWN,
+    CAUSES_KEPT,
+    CAUSES_SHOWN,
+    NOTES_KEPT,
+    Outcome,
+    Tally,
+    cause_of,
+    rows_message,
+)
 
 
 def outcome(message: str = "", rows: int = 0, failed_rows: int = 0, read: int = 0, written: int = 0) -> Outcome:
@@ -58,6 +67,7 @@ def test_tally__the_tallies_of_shards_add_up_to_that_of_the_run(parts: list[tupl
 def test_tally__json_and_back_is_the_same_tally(drawn: list[Outcome], latencies: list[float], retries: int) -> None:
     tally = tally_of(drawn, latencies)
     tally.retries = retries
+    tally.note("rows were sent alone")
     back = Tally.from_json(json.loads(json.dumps(tally.to_json())))
     assert vars(back) == vars(tally)
 
@@ -135,3 +145,12 @@ def test_rows_message__says_how_many_rows_failed_and_which_was_the_first(
     rows: int, failed: int, first: str, message: str
 ) -> None:
     assert rows_message(rows, failed, first) == message
+
+
+def test_tally__keeps_notes_once_but_not_without_end() -> None:
+    one, other = Tally(), Tally()
+    for number in range(NOTES_KEPT + 5):
+        one.note(f"note {number}")
+    other.note("note 1")
+    merged = Tally().merge([one, other, other.requests_only()])
+    assert [*merged.notes] == [f"note {number}" for number in range(NOTES_KEPT)]

@@ -98,6 +98,8 @@ class Shard:
         self.run = run
         self.items = items
         self.ref = shard_of(items)
+        self.number: int | None = None
+        """Of the instance, if other processes have others."""
         self.settings = Settings(**settings)
         self.credentials: dict[str, Credentials] = {}
         self.outcomes: list[Outcome] = []
@@ -107,7 +109,7 @@ class Shard:
 
     def session(self) -> Session:
         """A session on the engine's loop."""
-        session = Session(self.run, self.settings, self.credentials, no_environment)
+        session = Session(self.run, self.settings, self.credentials, no_environment, number=self.number)
         session.planned_items = len(self.items)
         return session
 

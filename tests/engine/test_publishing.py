@@ -308,3 +308,13 @@ def test_scratch__that_cannot_be_removed_does_not_fail_a_run_that_is_published(
     result = publish(Published(local_run(tmp_path), [[outcome(0)]]))
     assert Path(result.manifest).is_file() and Path(result.summary).is_file()
     assert "scratch not removed" in caplog.text and "No permission." in caplog.text
+
+
+def test_summary__says_what_was_noted_of_how_requests_were_sent(tmp_path: Path) -> None:
+    published = Published(local_run(tmp_path), [[outcome(0)], [outcome(1)]])
+    for number in (0, 1):
+        published.tallies[number] = tally_of(published.shards[number])
+        published.tallies[number].note("rows_per_request = auto was given up")
+    result = publish(published)
+    assert result.warnings == ("rows_per_request = auto was given up",)
+    assert json.loads(Path(result.summary).read_text())["warnings"] == ["rows_per_request = auto was given up"]
