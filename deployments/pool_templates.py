@@ -11,6 +11,16 @@ from typing import Any
 
 import prefect
 
+from tasks.clients.pod_security import (
+    CLUSTER_LABEL,
+    DISK_LIMIT,
+    DISK_REQUEST,
+    PART_LABEL,
+    closed_container,
+    closed_pod,
+    own_mounts,
+    own_volumes,
+)
 from tasks.domain.pool import Flavor, Pool
 from tasks.server_pools import POOL_KEY
 
@@ -21,6 +31,16 @@ FLOW_MEMORY_MIB = 512
 APART_CPU = 1.0
 APART_MEMORY_MIB = 1024
 """What it takes when all its instances are elsewhere, on a Dask cluster: it plans, shares out and publishes."""
+PROCESSES = 4096
+"""At most in a run's container, threads included."""
+_OF_THE_CLIENT = frozenset(
+    {
+        *("name", "env", "mem_limit", "nano_cpus", "device_requests"),
+        *("cpu_request", "cpu_limit", "memory_request", "memory_limit", "accelerators"),
+    }
+)
+"""Job variables that a deployment or run may set. All others are the administrator's: they are commands, images,
+accounts and networks, so who may start a run could run anything as anybody with them."""
 FLOW_ENVIRONMENT = {
     # Runs that are not heard of for a while are Crashed: see zombies.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
@@ -48,13 +68,16 @@ def base_job_template(pool: Pool) -> dict[str, Any]:
         _adapt_docker(pool, template)
     elif pool.kind == "kubernetes":
         _adapt_kubernetes(pool, template)
+    _close(template)
     template[POOL_KEY] = pool.model_dump(mode="json")
     return template
 
 
 def console_job_template() -> dict[str, Any]:
     """The base job template of the console's work pool: without ``POOL_KEY``, so that it is no resource pool."""
-    return _default_template("process", {})
+    template = _default_template("process", {})
+    _close(template)
+    return template
 
 
 def _default_template(kind: str, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -63,6 +86,28 @@ def _default_template(kind: str, environment: Mapping[str, str]) -> dict[str, An
     # A deployment's own env would take the place of this one whole, so deployments are given none.
     template["variables"]["properties"]["env"]["default"] = {**FLOW_ENVIRONMENT, **environment}
     return template
+
+
+def _close(template: dict[str, Any]) -> None:
+    """Put the values of all variables that are not the client's where they are used, and have no others taken."""
+    variables = template["variables"]
+    known = variables["properties"]
+    fixed = {"{{ " + name + " }}": found.get("default") for name, found in known.items() if name not in _OF_THE_CLIENT}
+    template["job_configuration"] = _fixed(template["job_configuration"], fixed)
+    variables["properties"] = {name: found for name, found in known.items() if name in _OF_THE_CLIENT}
+    # One of its own could name a library or a folder of code; the schema is what Prefect's server checks it with.
+    variables["properties"]["env"]["enum"] = [known["env"]["default"]]
+    variables["additionalProperties"] = False
+
+
+def _fixed(node: Any, values: Mapping[str, Any]) -> Any:
+    """With the values in the place of their variables; what has none is left out."""
+    if isinstance(node, dict):
+        found = {key: _fixed(value, values) for key, value in node.items()}
+        return {key: value for key, value in found.items() if value is not None}
+    if isinstance(node, list):
+        return [_fixed(one, values) for one in node]
+    return values.get(node, node) if isinstance(node, str) else node
 
 
 def _adapt_docker(pool: Pool, template: dict[str, Any]) -> None:
@@ -77,6 +122,10 @@ def _adapt_docker(pool: Pool, template: dict[str, Any]) -> None:
     template["job_configuration"]["container_create_kwargs"] = {
         "nano_cpus": "{{ nano_cpus }}",
         "device_requests": "{{ device_requests }}",
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "read_only": True,  # but for volumes, of which the image has its own: /data and /tmp
+        "pids_limit": PROCESSES,
     }
 
 
@@ -87,6 +136,14 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
     variables["namespace"]["default"] = pool.namespace or "default"
     if pool.service_account:
         variables["service_account_name"]["default"] = pool.service_account
+    made = template["job_configuration"]["job_manifest"]["spec"]["template"]
+    (container,) = made["spec"]["containers"]
+    # A token is for runs that make pods: then no model is in this one.
+    made["metadata"] = {"labels": {PART_LABEL: "run", **({CLUSTER_LABEL: "allowed"} if pool.makes_pods else {})}}
+    made["spec"] |= closed_pod(token=pool.makes_pods) | {"volumes": own_volumes()}
+    container |= {"securityContext": closed_container(), "volumeMounts": own_mounts()}
+    container["resources"]["requests"]["ephemeral-storage"] = DISK_REQUEST
+    container["resources"]["limits"]["ephemeral-storage"] = DISK_LIMIT
     resource = pool.resource_of_accelerators
     if any(flavor.accelerators for flavor in pool.flavors):
         variables["accelerators"] = {
@@ -94,7 +151,6 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
             "description": f"Number of {resource}",
             "type": "string",
         }
-        (container,) = template["job_configuration"]["job_manifest"]["spec"]["template"]["spec"]["containers"]
         for bound in ("limits", "requests"):
             container["resources"][bound][resource] = "{{ accelerators }}"
 

@@ -9,6 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.clients.dask_security import Identity, made_identity
+from tasks.clients.pod_security import (
+    DISK_LIMIT,
+    DISK_REQUEST,
+    MODEL_TEMPORARY,
+    PART_LABEL,
+    closed_container,
+    closed_pod,
+    model_mounts,
+    own_mounts,
+    own_volumes,
+    scratch_volume,
+)
 from tasks.domain.instance import Limits, instance_environment
 from tasks.domain.pool import Flavor, Pool
 
@@ -78,7 +90,7 @@ def cluster_manifest(group: PodGroup) -> dict[str, Any]:
     )
     made["metadata"] |= {
         "namespace": group.namespace,
-        "labels": {RUN_LABEL: group.task_id},
+        "labels": {RUN_LABEL: group.task_id, PART_LABEL: "instance"},
         "annotations": {SERVICE_ANNOTATION: group.service},
     }
     _fit_scheduler(made["spec"]["scheduler"]["spec"], group)
@@ -157,33 +169,33 @@ def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
             ],
             "resources": _amounts(flavor.cpu, memory, accelerators),
             "ports": [{"name": "model", "containerPort": group.model_port, "protocol": "TCP"}],
-            "securityContext": {"allowPrivilegeEscalation": False},
+            "securityContext": closed_container(writable_root=group.pool.model_root == "writable"),
+            "volumeMounts": model_mounts(),
         }
     )
+    pod["volumes"].append(scratch_volume(MODEL_TEMPORARY))
 
 
 def _fit_pod(pod: dict[str, Any], group: PodGroup) -> None:
     # The account is for pulling images, and for a cloud's own identities; nobody here may ask the cluster for anything.
     pod["serviceAccountName"] = group.pool.service_account
-    pod["automountServiceAccountToken"] = False
-    pod["enableServiceLinks"] = False
+    pod |= closed_pod()
+    pod["volumes"] = own_volumes()
 
 
 def _secure(container: dict[str, Any]) -> None:
     """For the containers of the project's own image, which needs no more."""
     container["imagePullPolicy"] = "IfNotPresent"
-    container["securityContext"] = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-    }
+    container["securityContext"] = closed_container()
+    container["volumeMounts"] = own_mounts()
 
 
 def _amounts(cpu: float, memory_mib: int, others: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Requests that are the limits, so that the pod is of the class Guaranteed."""
+    """CPU and memory: requests that are the limits, so that the pod is of the class Guaranteed."""
     found = {"cpu": f"{math.ceil(cpu * 1000)}m", "memory": f"{memory_mib}Mi"}
     found |= {name: str(count) for name, count in (others or {}).items() if count}
-    return {"requests": dict(found), "limits": found}
+    disk = "ephemeral-storage"
+    return {"requests": {**found, disk: DISK_REQUEST}, "limits": {**found, disk: DISK_LIMIT}}
 
 
 def _plain(values: Mapping[str, str]) -> list[dict[str, Any]]:

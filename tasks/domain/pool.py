@@ -12,7 +12,7 @@ from tasks.domain.secret_words import SECRET_WORDS
 _OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("docker", "kubernetes"): ("image",),
     ("docker",): ("network", "volumes"),
-    ("kubernetes",): ("namespace", "service_account", "accelerator_resource"),
+    ("kubernetes",): ("namespace", "service_account", "accelerator_resource", "model_root"),
 }
 """Fields that only some kinds of pools have."""
 
@@ -98,6 +98,10 @@ class Pool(_Part):
     service_account: Annotated[str | None, Field(description="Kubernetes service account of the jobs")] = None
     accelerator_resource: Annotated[
         str | None, Field(description="Kubernetes resource of an accelerator; default: nvidia.com/gpu")
+    ] = None
+    model_root: Annotated[
+        Literal["writable"] | None,
+        Field(description="the model's image may write into its own file system, not only into /tmp"),
     ] = None
 
     @field_validator("environment")

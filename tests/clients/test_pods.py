@@ -13,8 +13,10 @@ import pytest
 from dask_kubernetes.operator.kubecluster.kubecluster import make_cluster_spec
 from dask_kubernetes.operator.validation import validate_cluster_name
 from fakes import kubernetes
+from fakes.pod_security import open_parts
 
 from tasks.clients.dask_security import CERTIFICATE, KEY, made_identity
+from tasks.clients.pod_security import DISK_LIMIT, DISK_REQUEST, PART_LABEL
 from tasks.clients.pods import (
     SCHEDULER_MEMORY_MIB,
     WORKER_CPU,
@@ -49,6 +51,11 @@ IMAGE = replace(
 def worker_of(group: PodGroup) -> dict[str, Any]:
     spec: dict[str, Any] = cluster_manifest(group)["spec"]["worker"]["spec"]
     return spec
+
+
+def with_disk(expected: dict[str, str]) -> dict[str, dict[str, str]]:
+    disk = "ephemeral-storage"
+    return {"requests": {**expected, disk: DISK_REQUEST}, "limits": {**expected, disk: DISK_LIMIT}}
 
 
 def environment(container: dict[str, Any]) -> dict[str, Any]:
@@ -110,16 +117,16 @@ def test_flavor__is_the_worker_containers_own_with_room_for_its_process() -> Non
     expected = {
         "cpu": f"{int((2.5 + WORKER_CPU) * 1000)}m", "memory": f"{4096 + WORKER_MEMORY_MIB}Mi", "nvidia.com/gpu": "1",
     }  # fmt: skip
-    assert container["resources"] == {"requests": expected, "limits": expected}
+    assert container["resources"] == with_disk(expected)
 
 
 def test_flavor__is_the_model_images_and_the_worker_gets_a_small_fixed_amount() -> None:
     npu = replace(IMAGE, pool=POOL.model_copy(update={"accelerator_resource": "huawei.com/Ascend910"}))
     worker, model = worker_of(npu)["containers"]
     expected = {"cpu": "2500m", "memory": "4096Mi", "huawei.com/Ascend910": "1"}
-    assert model["resources"] == {"requests": expected, "limits": expected}
+    assert model["resources"] == with_disk(expected)
     fixed = {"cpu": f"{int(WORKER_CPU * 1000)}m", "memory": f"{WORKER_MEMORY_MIB}Mi"}
-    assert worker["resources"] == {"requests": fixed, "limits": fixed}
+    assert worker["resources"] == with_disk(fixed)
     assert (model["image"], model["ports"][0]["containerPort"]) == ("registry.example.com/m:1", 8080)
     assert "command" not in model and "args" not in model  # how it is started is the image's own affair
 
@@ -127,9 +134,11 @@ def test_flavor__is_the_model_images_and_the_worker_gets_a_small_fixed_amount() 
 def test_flavor__without_accelerators_asks_for_none_and_the_scheduler_never_does() -> None:
     flavor = Flavor(name="cpu", cpu=1, memory_gb=0.5)
     (container,) = worker_of(replace(PLAIN, flavor=flavor))["containers"]
-    assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert set(container["resources"]["limits"]) == {"cpu", "memory", "ephemeral-storage"}
     (scheduler,) = cluster_manifest(PLAIN)["spec"]["scheduler"]["spec"]["containers"]
-    assert scheduler["resources"]["limits"] == {"cpu": "500m", "memory": f"{SCHEDULER_MEMORY_MIB}Mi"}
+    assert (
+        scheduler["resources"]["limits"] == with_disk({"cpu": "500m", "memory": f"{SCHEDULER_MEMORY_MIB}Mi"})["limits"]
+    )
 
 
 def test_secrets__stand_in_the_secret_only_which_goes_with_the_cluster() -> None:
@@ -172,6 +181,36 @@ def test_pods__have_the_pools_account_and_no_token() -> None:
         assert pod["serviceAccountName"] == "thresher-run"
         assert pod["automountServiceAccountToken"] is False
         assert all(one["securityContext"]["allowPrivilegeEscalation"] is False for one in pod["containers"])
+
+
+@pytest.mark.parametrize("group", [PLAIN, IMAGE], ids=["package", "image"])
+def test_pods__are_of_the_profile_restricted_with_read_only_roots(group: PodGroup) -> None:
+    for deployment in kubernetes.deployments(cluster_manifest(group)):
+        template = deployment["spec"]["template"]
+        assert open_parts(template["spec"]) == []
+        # By which the NetworkPolicies of infra/kubernetes know them.
+        assert template["metadata"]["labels"][PART_LABEL] == "instance"
+
+
+def test_model__shares_no_volume_no_process_and_no_token_with_its_worker() -> None:
+    pod = worker_of(IMAGE)
+    worker, model = pod["containers"]
+    assert not {one["name"] for one in worker["volumeMounts"]} & {one["name"] for one in model["volumeMounts"]}
+    assert {one["name"] for one in pod["volumes"]} == {
+        one["name"] for container in pod["containers"] for one in container["volumeMounts"]
+    }
+    assert all(set(one) == {"name", "emptyDir"} for one in pod["volumes"])
+    assert pod["shareProcessNamespace"] is False and pod["automountServiceAccountToken"] is False
+    assert "envFrom" not in model and "lifecycle" not in model
+
+
+def test_model__writes_into_its_root_only_if_the_pool_says_so() -> None:
+    open_pool = Pool.model_validate(POOL.model_dump() | {"model_root": "writable"})
+    pod = worker_of(replace(IMAGE, pool=open_pool))
+    roots = {one["name"]: one["securityContext"]["readOnlyRootFilesystem"] for one in pod["containers"]}
+    assert roots == {"worker": True, "model": False}
+    assert open_parts(pod, writable=frozenset({"model"})) == []
+    assert open_parts(pod) == ["model: the root file system is not read-only"]
 
 
 def waits(reason: str, **more: Any) -> dict[str, Any]:

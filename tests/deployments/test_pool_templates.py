@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
+from fakes.pod_security import open_parts
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate as AskedFor
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.server.schemas.actions import WorkPoolCreate
 from prefect.workers.base import BaseJobConfiguration
 from prefect.workers.process import ProcessJobConfiguration
@@ -21,10 +28,12 @@ from deployments.pool_templates import (
     APART_MEMORY_MIB,
     FLOW_ENVIRONMENT,
     FLOW_MEMORY_MIB,
+    PROCESSES,
     base_job_template,
     console_job_template,
     job_variables,
 )
+from tasks.clients.pod_security import CLUSTER_LABEL, DISK_LIMIT, DISK_REQUEST, PART_LABEL
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Flavor, Pool
 from tasks.server_pools import pool_of
@@ -57,6 +66,11 @@ def rendered(pool: Pool, flavor: Flavor, instances: int) -> Any:
     template = base_job_template(pool)
     values = job_variables(pool, flavor, instances)
     return asyncio.run(CLASSES[pool.kind].from_template_and_values(template, values))
+
+
+def with_disk(expected: dict[str, str]) -> dict[str, dict[str, str]]:
+    disk = "ephemeral-storage"
+    return {"requests": {**expected, disk: DISK_REQUEST}, "limits": {**expected, disk: DISK_LIMIT}}
 
 
 def test_pools__of_the_project_are_of_every_kind() -> None:
@@ -100,6 +114,11 @@ def test_flavor__ends_up_in_the_job(pool: Pool, flavor: Flavor, instances: int) 
         count = flavor.accelerators * instances
         assert devices == ([{"Count": count, "Capabilities": [["gpu"]]}] if count else [])
         assert (job.networks, job.volumes) == ([pool.network], list(pool.volumes))
+        # As its worker asks Docker for it.
+        closed = job.container_create_kwargs
+        assert (closed["cap_drop"], closed["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+        assert closed["read_only"] is True and closed["pids_limit"] == PROCESSES and not job.privileged
+        assert not set(closed) & set(type(job).model_fields), "its worker passes over these"
     else:
         spec = job.job_manifest["spec"]["template"]["spec"]
         resources = spec["containers"][0]["resources"]
@@ -107,7 +126,7 @@ def test_flavor__ends_up_in_the_job(pool: Pool, flavor: Flavor, instances: int) 
         expected = {"cpu": f"{int((flavor.cpu * instances + 0.5) * 1000)}m", "memory": f"{memory_mib}Mi"}
         if flavor.accelerators:
             expected["nvidia.com/gpu"] = str(flavor.accelerators * instances)
-        assert resources == {"requests": expected, "limits": expected}
+        assert resources == with_disk(expected)
         assert job.namespace == pool.namespace
 
 
@@ -129,7 +148,7 @@ def test_flavor__of_instances_that_are_elsewhere_is_not_in_the_job(kind: str, cl
     else:
         spec = job.job_manifest["spec"]["template"]["spec"]
         expected = {"cpu": f"{int(APART_CPU * 1000)}m", "memory": f"{APART_MEMORY_MIB}Mi"}
-        assert spec["containers"][0]["resources"] == {"requests": expected, "limits": expected}
+        assert spec["containers"][0]["resources"] == with_disk(expected)
         assert spec.get("serviceAccountName") == apart.service_account
     # The only instance is in the run's own process, unless instances are pods.
     alone = job_variables(apart, flavor, 1)
@@ -150,3 +169,82 @@ def test_template__is_a_job_that_kubernetes_takes(pool: Pool, flavor: Flavor, in
     container["resources"]["limits"]["cpu"] = ["no quantity"]
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, "1.30", strict=True)
+
+
+def on_kubernetes(**changed: Any) -> Pool:
+    (pool,) = [pool for pool in pools() if pool.kind == "kubernetes"]
+    return Pool.model_validate(pool.model_dump() | changed)
+
+
+WITH_PODS = {"service_account": "thresher-run", "cluster": {"kind": "kubernetes"}}
+SCHEDULER = {"service_account": "thresher-run", "cluster": {"kind": "scheduler", "address": "tls://dask:8786"}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "token"), [({}, False), ({"service_account": "own"}, False), (SCHEDULER, False), (WITH_PODS, True)]
+)
+def test_template__is_closed_and_has_a_token_only_where_no_model_is(changed: dict[str, Any], token: bool) -> None:
+    pool = on_kubernetes(**changed)
+    spec = rendered(pool, pool.flavors[0], 1).job_manifest["spec"]["template"]["spec"]
+    assert open_parts(spec, token=token) == []
+    assert spec["automountServiceAccountToken"] is token
+    assert len(spec["containers"]) == 1 and "initContainers" not in spec
+
+
+@pytest.mark.parametrize("changed", [{}, WITH_PODS])
+def test_template__says_what_the_pod_is_whatever_labels_a_run_asks_for(changed: dict[str, Any]) -> None:
+    pool = on_kubernetes(**changed)
+    asked = {"labels": {PART_LABEL: "server", CLUSTER_LABEL: "allowed", "app": "postgres"}}
+    job = asyncio.run(KubernetesWorkerJobConfiguration.from_template_and_values(base_job_template(pool), asked))
+    flow_run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), name="a run")
+    job.prepare_for_flow_run(flow_run)
+    labels = job.job_manifest["spec"]["template"]["metadata"]["labels"]
+    assert labels[PART_LABEL] == "run" and labels.get(CLUSTER_LABEL) == ("allowed" if pool.makes_pods else None)
+    assert "app" not in labels and labels["prefect.io/flow-run-id"] == str(flow_run.id)
+    assert job.job_manifest["spec"]["template"]["spec"]["containers"][0]["args"][:2] == ["prefect", "flow-run"]
+
+
+HOSTILE: dict[str, Any] = {
+    "command": "sh -c id", "image": "evil:1", "labels": {"a": "b"}, "namespace": "kube-system",
+    "service_account_name": "admin", "cluster_config": {"config": {}, "context_name": "it"}, "privileged": True,
+    "network_mode": "host", "networks": ["other"], "volumes": ["/:/host"], "working_dir": "/tmp",
+    "registry_credentials": {"username": "a", "password": "b", "registry_url": "c"}, "image_pull_policy": "Always",
+    "env": {"PYTHONPATH": "/tmp"}, "env.LD_PRELOAD": "/tmp/x.so", "stream_output": False, "auto_remove": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", pools(), ids=lambda pool: pool.name)
+def test_template__lets_a_run_change_nothing_but_its_name_and_its_flavor(pool: Pool) -> None:
+    asked = {name: value for name, value in HOSTILE.items() if not name.startswith("env")}
+    template = base_job_template(pool)
+    kind = CLASSES[pool.kind]
+    plain, hostile = (
+        asyncio.run(kind.from_template_and_values(template, values)).model_dump(mode="json")
+        for values in (job_variables(pool, pool.flavors[0], 1), job_variables(pool, pool.flavors[0], 1) | asked)
+    )
+    assert hostile == plain and "evil" not in json.dumps(plain)
+
+
+@pytest.mark.parametrize("kind", sorted(CLASSES))
+def test_server__refuses_job_variables_that_are_the_administrators(kind: str) -> None:
+    pool = next(pool for pool in pools() if pool.kind == kind)
+    few, more = (job_variables(pool, pool.flavors[0], instances) for instances in (1, 3))
+    where = f"closed-{kind}"
+
+    async def ask() -> list[str]:
+        async with get_client() as client:
+            template = base_job_template(pool)
+            await client.create_work_pool(AskedFor(name=where, type=kind, base_job_template=template), overwrite=True)
+            flow = await client.create_flow_from_name("closed")
+            made = await client.create_deployment(flow, "closed", work_pool_name=where, job_variables=few)
+            await client.create_flow_run_from_deployment(made, job_variables=more)
+            taken = list(HOSTILE)
+            for name, value in HOSTILE.items():
+                with pytest.raises(PrefectHTTPStatusError, match="40[09]|422"):
+                    await client.create_flow_run_from_deployment(made, job_variables={name: value})
+                with pytest.raises(PrefectHTTPStatusError, match="40[09]|422"):
+                    await client.create_deployment(flow, "other", work_pool_name=where, job_variables={name: value})
+                taken.remove(name)
+            return taken
+
+    assert asyncio.run(ask()) == []

@@ -41,7 +41,7 @@ def dangling(compose: dict[str, Any]) -> list[str]:
     used: dict[str, set[str]] = {"volumes": set(), "networks": set()}
     for name, service in compose["services"].items():
         used["networks"].update(service.get("networks", ["default"]))
-        used["volumes"].update(volume.split(":")[0] for volume in service.get("volumes", []))
+        used["volumes"].update(volume.split(":")[0] for volume in service.get("volumes", []) if ":" in volume)
         for other, how in service.get("depends_on", {}).items():
             target = compose["services"].get(other)
             if target is None:
@@ -108,6 +108,77 @@ def test_compose__keeps_workers_from_database_and_messaging(name: str) -> None:
     worker = COMPOSE["services"][name]
     assert not reaches(COMPOSE, worker, "postgres") and not reaches(COMPOSE, worker, "redis")
     assert not {name for name in worker["environment"] if "SERVER_API" in name or "DATABASE" in name}
+
+
+def open_parts(compose: dict[str, Any]) -> list[str]:
+    """Containers that may more than they must."""
+    found = []
+    for name, service in compose["services"].items():
+        closed = {
+            "read_only": service.get("read_only") is True,
+            "cap_drop": service.get("cap_drop") == ["ALL"] and not service.get("cap_add"),
+            "security_opt": service.get("security_opt") == ["no-new-privileges:true"],
+            "bounds": bool(service.get("pids_limit") and service.get("mem_limit")),
+            "host": not {"privileged", "pid", "ipc", "network_mode", "devices", "userns_mode"} & set(service),
+            "socket": "docker.sock" not in json.dumps(service),
+            # The image of the project says so itself: tests/infra/test_dockerfile.py.
+            "user": "build" in service or service.get("user", "0").split(":")[0] not in ("0", "root"),
+            "folders": all(":" not in one or one.split(":")[0] in compose["volumes"] for one in service["volumes"])
+            if "volumes" in service
+            else True,
+        }
+        found += [f"{name}: {what}" for what, held in closed.items() if not held]
+    return found
+
+
+def test_compose__containers_may_only_what_they_must() -> None:
+    assert open_parts(COMPOSE) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [
+        ("read_only", False, "read_only"),
+        ("cap_add", ["SYS_ADMIN"], "cap_drop"),
+        ("security_opt", [], "security_opt"),
+        ("pids_limit", None, "bounds"),
+        ("network_mode", "host", "host"),
+        ("pid", "host", "host"),
+        ("privileged", True, "host"),
+        ("volumes", ["/var/run/docker.sock:/var/run/docker.sock"], "socket"),
+        ("volumes", ["/etc:/host"], "folders"),
+    ],
+)
+def test_compose__containers_that_may_more_are_found(key: str, value: Any, what: str) -> None:
+    broken = copy.deepcopy(COMPOSE)
+    broken["services"]["worker"][key] = value
+    assert f"worker: {what}" in open_parts(broken)
+
+
+def test_compose__lets_the_store_of_models_be_written_where_none_is_served() -> None:
+    mounted = {
+        name: next((one for one in service.get("volumes", []) if one.startswith("models:")), None)
+        for name, service in COMPOSE["services"].items()
+    }
+    written = {name for name, mount in mounted.items() if mount is not None and not mount.endswith(":ro")}
+    assert written == {"models"} and COMPOSE["services"]["models"]["profiles"] == ["tools"]
+    assert mounted["worker"] == mounted["console"] == "models:/data/models:ro"
+
+
+def test_compose__only_the_servers_processes_are_in_the_network_of_the_database() -> None:
+    inner = {name for name, service in COMPOSE["services"].items() if "inner" in service["networks"]}
+    assert inner == {"postgres", "redis", "migrate", "server", "services"}
+    assert COMPOSE["networks"]["inner"] == {"internal": True}
+
+
+def test_compose__answers_pages_of_its_own_address_only() -> None:
+    told = COMPOSE["services"]["server"]["environment"]
+    assert f"{told['PREFECT_SERVER_CORS_ALLOWED_ORIGINS']}/api" == told["PREFECT_UI_API_URL"]
+
+
+def test_compose__takes_every_image_by_digest_too() -> None:
+    images = {service["image"] for service in COMPOSE["services"].values()}
+    assert all(re.fullmatch(r"\$\{[A-Z]+_IMAGE:-[a-z]+:[\d.]+\}", one) for one in images), images
 
 
 def test_compose__publishes_to_this_machine_only_unless_told_otherwise() -> None:

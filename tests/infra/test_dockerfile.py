@@ -76,7 +76,24 @@ def test_image__finds_what_the_server_machine_needs_in_the_lock(package: str) ->
 def test_image__runs_as_somebody_else_than_root_with_folders_of_its_own() -> None:
     done = dict(instructions(DOCKERFILE))
     assert done["USER"] == "1000:1000"
-    assert done["VOLUME"] == "/data"
+    assert done["VOLUME"] == "/data /tmp"  # all that is written: the root file system is read-only where it runs
     made = next(rest for word, rest in instructions(DOCKERFILE) if word == "RUN" and "useradd" in rest)
     used = set(re.findall(r"=(/data/\w+)", DOCKERFILE))
-    assert used and used <= set(made.split())
+    assert used and {f"/data/{path.split('/')[2]}" for path in used} <= set(made.split())
+    assert "--mode 0700" in made
+    settings = dict(re.findall(r"^(?:ENV|   ) +([A-Z_]+)=(\S+)", DOCKERFILE, flags=re.MULTILINE))
+    for name in ("PREFECT_HOME", "PREFECT_UI_STATIC_DIRECTORY", "UV_CACHE_DIR", "THRESHER_CACHE"):
+        assert settings[name].startswith("/data/")
+
+
+def test_image__is_built_on_a_base_with_a_tag_that_a_digest_may_replace() -> None:
+    (first, base), (word, rest), *_ = instructions(DOCKERFILE)
+    assert (first, word, rest) == ("ARG", "FROM", "${BASE}")
+    assert re.fullmatch(r"BASE=python:3\.11-slim-\w+", base)
+
+
+def test_image__has_no_secret_and_no_compiler_in_a_layer() -> None:
+    for word, rest in instructions(DOCKERFILE):
+        assert not re.search(r"PASSWORD|SECRET|AUTH|TOKEN|_KEY", rest), rest
+        assert word != "ADD"
+        assert not re.search(r"\b(gcc|g\+\+|build-essential|git|curl|wget|sudo)\b", rest)

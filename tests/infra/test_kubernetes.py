@@ -260,6 +260,16 @@ def test_manifests__give_only_the_worker_a_way_to_the_cluster() -> None:
             assert ("serviceAccountName" in pod) != (pod.get("automountServiceAccountToken") is False), one["metadata"]
 
 
+def test_manifests__no_token_where_models_run() -> None:
+    """Runs and instances: tests/deployments/test_pool_templates.py, tests/clients/test_pods.py."""
+    allowed = [
+        one["metadata"]["name"]
+        for one in OBJECTS
+        if "thresher/kubernetes-api" in one.get("spec", {}).get("template", {}).get("metadata", {}).get("labels", {})
+    ]
+    assert allowed == ["worker-dedicated-example"]
+
+
 def test_manifests__let_only_server_processes_reach_database_and_messaging() -> None:
     allowed = {"thresher/part": "server"}
     for name in ("postgres", "redis"):
@@ -311,7 +321,7 @@ def test_manifests__let_runs_make_the_pods_of_their_instances_and_nothing_else()
 
 def test_manifests__apply_the_pool_files_of_the_config_map_and_serve_each_of_them() -> None:
     pod = named("Job", "pools", OBJECTS)["spec"]["template"]["spec"]
-    (mount,) = pod["containers"][0]["volumeMounts"]
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "pool-files"]
     assert {"name": "THRESHER_POOLS", "value": mount["mountPath"]} in pod["containers"][0]["env"]
     (files,) = pool_files(README).values()
     pools = [Pool.model_validate(yaml.safe_load((FOLDER / file).read_text())) for file in files]
