@@ -240,9 +240,9 @@ def test_server__refuses_job_variables_that_are_the_administrators(kind: str) ->
             await client.create_flow_run_from_deployment(made, job_variables=more)
             taken = list(HOSTILE)
             for name, value in HOSTILE.items():
-                with pytest.raises(PrefectHTTPStatusError, match="40[09]|422"):
+                with pytest.raises(PrefectHTTPStatusError, match=r"40[09]|422"):
                     await client.create_flow_run_from_deployment(made, job_variables={name: value})
-                with pytest.raises(PrefectHTTPStatusError, match="40[09]|422"):
+                with pytest.raises(PrefectHTTPStatusError, match=r"40[09]|422"):
                     await client.create_deployment(flow, "other", work_pool_name=where, job_variables={name: value})
                 taken.remove(name)
             return taken
