@@ -84,6 +84,7 @@ def test_image__runs_as_somebody_else_than_root_with_folders_of_its_own() -> Non
     settings = dict(re.findall(r"^(?:ENV|   ) +([A-Z_]+)=(\S+)", DOCKERFILE, flags=re.MULTILINE))
     for name in ("PREFECT_HOME", "PREFECT_UI_STATIC_DIRECTORY", "UV_CACHE_DIR", "THRESHER_CACHE"):
         assert settings[name].startswith("/data/")
+    assert settings["HOME"] == "/data"
 
 
 def test_image__is_built_on_a_base_with_a_tag_that_a_digest_may_replace() -> None:
