@@ -20,7 +20,7 @@ async def ask_health(url: str, path: str, timeout_seconds: float) -> str:
         return ""
     except RequestFailed as failed:
         status = failed.failure.status or 0
-        if failed.failure.kind == "size":
+        if failed.failure.kind == "unusable":
             return "" if 200 <= status < 300 else f"HTTP {status}"
         return failed.cause
     finally:

@@ -1,28 +1,67 @@
 """One HTTP/1.1 connection to a model server, on the bare event loop: one request at a time, kept open in between.
 
 A general client spends most of an item's time on what a model server never needs (cookies, redirects, proxies,
-compression, a tracing hook a step): tests/benchmarks measures it. Parsing is httptools' (llhttp).
+a tracing hook a step): tests/benchmarks measures it. Parsing is httptools' (llhttp).
+
+On a kept connection nothing but the order tells which answer belongs to which request. A server that sends one answer
+too many shifts all that follow, and nothing shows it at the moment when a wrong one is taken: it shows when bytes come
+that no request is open for. So the answers of a connection belong to a :class:`Stretch`, which is settled once the
+connection was quiet for long enough, and doubted if it was not.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import httptools
 
 MAX_HEADER_BYTES = 64 << 10
+"""Most bytes between two of bodies: of headers, of answers that only ask for patience, of trailers."""
 BROKEN_OFF = "the answer broke off or is not HTTP"
 CLOSED = "the connection was closed without an answer"
+QUIET_SECONDS = 0.05
+"""A connection is quiet if nothing comes for twice the longest wait for one of its answers, and at least this long."""
+MOST_QUIET_SECONDS = 1.0
+COUNTED_BYTES = 64 << 10
+"""Bytes of an answer are counted in steps of this size while they arrive; smaller answers are not."""
+TURN_SECONDS = 0.002
+"""After a time is up, what has come by then is read first: a loop that was busy runs its timers before it reads."""
+_LINE_ENDS = b"\r\n"
+
+
+class Stretch:
+    """The answers of one connection since it was last quiet. Either ``settled`` or ``doubted`` one day; doubts win."""
+
+    __slots__ = ("doubted", "settled")
+
+    def __init__(self, *, settled: bool = False) -> None:
+        self.settled = settled
+        self.doubted = False
 
 
 class Reply(NamedTuple):
-    """What came back: the status, the body, and the value of Retry-After if there was one."""
+    """What came back: the status, the body, and what the headers say that matters here."""
 
     status: int
     data: bytes
     retry_after: str | None
+    encoding: str
+    stretch: Stretch
+
+
+class Room(Protocol):
+    """Bounds the bytes of answers that are here at once."""
+
+    def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
+        """Count bytes that are here; False if no more should be read until ``resume`` is called."""
+
+    def ended(self, amount: int, resume: Callable[[], None], *, whole: bool) -> None:
+        """An answer has ended of which ``amount`` bytes were counted; unless it is ``whole`` they are of no use now.
+
+        ``resume`` is not called any more.
+        """
 
 
 class ConnectionBroken(Exception):
@@ -31,6 +70,18 @@ class ConnectionBroken(Exception):
 
 class ReplyTooLarge(Exception):
     """The answer has more bytes than are taken."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class ReplyDoubted(Exception):
+    """What came on the connection, this answer included, need not belong to the requests."""
+
+
+class ReplyUnclear(Exception):
+    """More bytes follow the answer, although it is the only one of its connection: its length is wrong."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -53,44 +104,89 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        # What small servers write by hand: lines that end in LF alone, folded headers, a blank before the colon.
-        self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
+        # What small servers write by hand: lines that end in LF alone, folded headers, a blank before the colon; and
+        # what follows an answer that ends the connection is to be seen.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_keep_alive=True
+        )
         self._waiting: asyncio.Future[Reply] | None = None
-        self._deadline = 0.0
+        self._last: Reply | None = None
+        """The connection's last answer, until it is sure that nothing follows."""
+        self._only = False
+        self._asked = 0
+        self._started = self._begun_at = self._deadline = 0.0
         self._alarm: asyncio.TimerHandle | None = None
+        self._ending: asyncio.TimerHandle | None = None
         self._closed = False
-        self.idle_since = 0.0
-        """When it was last given back, in seconds of the event loop's clock."""
+        self._room: Room | None = None
+        self._counted = 0
+        self._paused_at: float | None = None
+        self._piece = b""
+        self._unbroken = 0
+        self._longest = 0.0
+        self.answered_at = 0.0
+        """When its last answer was whole, in seconds of the event loop's clock."""
+        self.stretch = Stretch(settled=True)
+        """What was answered on it since it was last quiet."""
         self._begin()
 
     def _begin(self) -> None:
         self._body: list[bytes] = []
         self._size = 0
-        self._header_bytes = 0
-        self._to_the_end = True
+        self._length = -1
+        self._chunked = False
         self._headers_complete = False
         self._begun = False
+        self._early = False
         self._retry_after: str | None = None
+        self._encoding = ""
 
     @property
     def usable(self) -> bool:
-        """Whether it is open and nobody waits for an answer on it."""
+        """Whether it is open and no request is open on it."""
         return not self._closed and self._waiting is None
 
-    async def ask(self, parts: Sequence[bytes], timeout_seconds: float) -> Reply:
+    @property
+    def quiet_at(self) -> float:
+        """When it is quiet if nothing comes until then.
+
+        An answer too many would come after the last one, at the latest when the server has worked on what it was asked
+        last. It does not matter whether another request is open: it would be taken for its answer.
+        """
+        quiet_at = self.answered_at + min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, 2 * self._longest))
+        if self._waiting is not None and self._begun and self._begun_at < quiet_at:
+            quiet_at = max(quiet_at, self._loop.time() + QUIET_SECONDS)  # when that answer is here
+        return quiet_at
+
+    def settle(self) -> None:
+        """It was quiet."""
+        self.stretch.settled = True
+        self._longest /= 2  # the next answers may be as late as these were
+
+    async def ask(
+        self, parts: Sequence[bytes], timeout_seconds: float, *, only: bool = False, room: Room | None = None
+    ) -> Reply:
         """Send a request, head and body in parts, and wait for the whole answer.
 
-        Raises ConnectionBroken, ReplyTooLarge, ReplyLate; the connection is closed then, and if the wait is cancelled.
+        With ``only`` it is the connection's only one, and its answer counts once it is known that nothing follows.
+        ``room`` holds up the reading of large answers; the time-out does not count that. Raises ConnectionBroken,
+        ReplyDoubted, ReplyTooLarge, ReplyUnclear, ReplyLate; the connection is closed then, and if the wait is
+        cancelled.
         """
         if self._closed or self._transport is None:
             raise ConnectionBroken(CLOSED)
         assert self._waiting is None, "one request at a time"
         waiting: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting = waiting
-        self._deadline = self._loop.time() + timeout_seconds
+        self._only = only
+        self._room = room
+        self._asked += 1
+        self._started = self._loop.time()
+        self._deadline = self._started + timeout_seconds
         if self._alarm is None:  # one for many requests: most are answered long before
             self._alarm = self._loop.call_at(self._deadline, self._look_at_the_clock)
         self._begin()
+        self._unbroken = 0
         self._transport.writelines(parts)
         try:
             return await waiting
@@ -113,86 +209,219 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Some bytes of an answer, or of what nobody asked for."""
         if self._waiting is None:
-            self._fail(ConnectionBroken(CLOSED))
+            self._unasked(data)
             return
-        if not self._headers_complete:
-            self._header_bytes += len(data)
+        if not self._begun and data[0] in _LINE_ENDS and self._ends_a_body(data):
+            self._more()
+            return
+        self._piece = data
+        self._unbroken += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(ConnectionBroken(BROKEN_OFF))
+            self._broken()
         else:
-            if not self._headers_complete and self._header_bytes > MAX_HEADER_BYTES:
-                self._fail(ConnectionBroken(BROKEN_OFF))
+            if self._waiting is not None and self._unbroken > MAX_HEADER_BYTES:
+                self._broken()
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is closed, by whomever."""
-        if error is None and self._waiting is not None and self._headers_complete and self._to_the_end:
-            self._complete(keep=False)  # such a body ends with the connection
+        if self._last is None and error is None and self._waiting is not None and self._ends_with_connection:
+            self._last = self._reply()
+            self._begun = False
+        if self._last is not None:
+            self._end()
         self._fail(ConnectionBroken(BROKEN_OFF if self._begun and error is None else CLOSED))
+
+    @property
+    def _ends_with_connection(self) -> bool:
+        return self._headers_complete and self._length < 0 and not self._chunked
 
     def _look_at_the_clock(self) -> None:
         self._alarm = None
-        if self._waiting is None:
+        if self._waiting is None or self._last is not None:
             return
-        if self._deadline > self._loop.time():
-            self._alarm = self._loop.call_at(self._deadline, self._look_at_the_clock)
+        now = self._loop.time()
+        deadline = self._deadline + (0.0 if self._paused_at is None else now - self._paused_at)
+        if deadline > now:
+            self._alarm = self._loop.call_at(deadline, self._look_at_the_clock)
         else:
             self._fail(ReplyLate())
 
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
-        """An answer begins; one that nobody has asked for is none of the next request."""
+        """An answer begins, or what follows one."""
         if self._waiting is None:
-            self._fail(ConnectionBroken(CLOSED))
+            self._unasked(b"")
         self._begun = True
+        self._begun_at = self._loop.time()
+        assert self._transport is not None
+        self._early = bool(self._transport.get_write_buffer_size())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; the parser sees to what most of them mean."""
+        if self._headers_complete or self._last is not None:
+            return
         lower = name.strip().lower()
         if lower == b"content-length":
-            self._to_the_end = False
-            self._size = int(value)
+            self._length = int(value)
         elif lower == b"transfer-encoding":
-            self._to_the_end = False
+            if self._chunked or value.strip().lower() != b"chunked":
+                raise ValueError("only chunks are understood")
+            self._chunked = True
+        elif lower == b"content-encoding":
+            self._encoding += (", " if self._encoding else "") + value.decode("latin-1")
         elif lower == b"retry-after":
             self._retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The body begins, if there is one."""
+        if self._last is not None:  # what follows is another answer: the first is whole
+            self._begun = False
+            self._end()
+            return
         self._headers_complete = True
-        if self._size > self._max_bytes:
-            self._fail(ReplyTooLarge(self._parser.get_status_code()))
-        self._size = 0
+        status = self._parser.get_status_code()
+        if self._length > self._max_bytes and status >= 200 and status not in (204, 304):
+            self._fail(ReplyTooLarge(status))
 
     def on_body(self, data: bytes) -> None:
         """Some bytes of the body."""
+        if self._waiting is None or self._last is not None:
+            return
         self._body.append(data)
         self._size += len(data)
+        self._unbroken = 0
         if self._size > self._max_bytes:
             self._fail(ReplyTooLarge(self._parser.get_status_code()))
+        elif self._size - self._counted >= COUNTED_BYTES:
+            self._count()
 
     def on_message_complete(self) -> None:
         """The answer is whole; one that only asks for patience (1xx) is followed by the real one."""
-        if self._parser.get_status_code() < 200:
+        if self._waiting is None or self._last is not None:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            if status < 100:
+                raise ValueError("no status of HTTP")
             self._begin()
             return
-        self._complete(keep=self._parser.should_keep_alive())
-
-    def _complete(self, *, keep: bool) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is None:  # it was given up meanwhile, or is one too many
-            self._fail(ConnectionBroken(CLOSED))
-            return
-        body = self._body
-        data = body[0] if len(body) == 1 else b"".join(body)
-        self._body = []
-        if not waiting.done():
-            waiting.set_result(Reply(self._parser.get_status_code(), data, self._retry_after))
         assert self._transport is not None
-        if not keep or self._transport.get_write_buffer_size():  # answered before all of the request was taken
-            self._fail(ConnectionBroken(CLOSED))
+        # Answered before all of the request was taken, the connection cannot be used for another one.
+        unsent = bool(self._transport.get_write_buffer_size())
+        keep = self._parser.should_keep_alive()
+        if not keep and self._parser.get_http_version() not in ("1.0", "1.1"):
+            raise ValueError("no version of HTTP that was asked for")
+        if self._line_ends_follow() or ((unsent or self._early) and status < 300 and not self.stretch.settled):
+            self._more()
+        elif keep and not self._only and not unsent:
+            waiting, self._waiting = self._waiting, None
+            self.answered_at = self._loop.time()
+            self._longest = max(self._longest, self.answered_at - self._started)
+            if self.stretch.settled:
+                self.stretch = Stretch()
+            reply = self._reply()
+            if not waiting.done():
+                waiting.set_result(reply)
+        else:
+            self._last = self._reply()
+            self._begun = False
+            self._ending = self._loop.call_later(QUIET_SECONDS, self._end_soon)
+
+    # The parser passes over line ends between answers, but they may be the end of a body whose length is wrong. One
+    # CR LF is what some servers send to be on the safe side.
+
+    def _line_ends_follow(self) -> bool:
+        """Whether line ends follow the body in this piece."""
+        if self._length <= 0 or not self._body or self._piece.endswith(self._body[-1]):
+            return False
+        rest = self._piece[self._piece.rfind(self._body[-1]) + len(self._body[-1]) :]
+        return rest != _LINE_ENDS and not rest.strip(_LINE_ENDS)
+
+    def _ends_a_body(self, data: bytes) -> bool:
+        """Whether the line ends that this piece begins with may belong to the body before."""
+        if self._last is None and self.stretch.settled:
+            return False
+        return data[: len(data) - len(data.lstrip(_LINE_ENDS))] != _LINE_ENDS
+
+    def _reply(self) -> Reply:
+        body, self._body = self._body, []
+        data = body[0] if len(body) == 1 else b"".join(body)
+        status = self._parser.get_status_code()
+        self._release(whole=200 <= status < 300)
+        return Reply(status, data, self._retry_after, self._encoding, self.stretch)
+
+    # --- what is counted while it arrives
+
+    def _count(self) -> None:
+        if self._room is None:
+            return
+        amount, self._counted = self._size - self._counted, self._size
+        if not self._room.arrive(amount, self._resume) and self._paused_at is None and self._transport is not None:
+            self._paused_at = self._loop.time()
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused_at is not None and not self._closed:
+            assert self._transport is not None
+            self._deadline += self._loop.time() - self._paused_at
+            self._paused_at = None
+            self._transport.resume_reading()
+
+    def _release(self, *, whole: bool) -> None:
+        room, counted = self._room, self._counted
+        self._room, self._counted = None, 0
+        if self._paused_at is not None and not self._closed and self._transport is not None:
+            self._transport.resume_reading()
+        self._paused_at = None
+        if room is not None and counted:
+            room.ended(counted, self._resume, whole=whole)
+
+    # --- ends
+
+    def _unasked(self, data: bytes) -> None:
+        """Bytes that no request is open for."""
+        if data == _LINE_ENDS:
+            return
+        if not data.startswith((b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")):  # else the server says why it closes
+            self.stretch.doubted = self._asked > 0
+        self._fail(ConnectionBroken(CLOSED))
+
+    def _broken(self) -> None:
+        """What came is no answer."""
+        if self._waiting is None:  # one came whole before it, in the same piece
+            self._unasked(b"")
+        elif self._last is not None or not self.stretch.settled:
+            self._more()
+        else:
+            self._fail(ConnectionBroken(BROKEN_OFF))
+
+    def _more(self) -> None:
+        """More came than the answers have, the last one or one before it."""
+        if self._only and self._asked == 1:
+            self._fail(ReplyUnclear(self._parser.get_status_code() if self._last is None else self._last.status))
+        else:
+            self.stretch.doubted = True
+            self._fail(ReplyDoubted())
+
+    def _end_soon(self) -> None:
+        self._ending = self._loop.call_later(TURN_SECONDS, self._end)
+
+    def _end(self) -> None:
+        """The last answer is whole if nothing has followed by now."""
+        reply, self._last = self._last, None
+        if reply is None:
+            return
+        if self._begun:
+            self._last = reply
+            self._more()
+            return
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(reply)
+        self._fail(ConnectionBroken(CLOSED))
 
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, None
@@ -201,9 +430,13 @@ class HttpConnection(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
+        self._last = None
         self._body = []
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self.stretch.settled = True  # unless it is doubted: nothing can follow any more
+        self._release(whole=False)
+        for timer in (self._alarm, self._ending):
+            if timer is not None:
+                timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         self._lost(self)

@@ -6,25 +6,38 @@ import asyncio
 import base64
 import ssl
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from tasks.clients.http_connection import ConnectionBroken, HttpConnection, Reply, ReplyLate, ReplyTooLarge
+from tasks.clients.connections import Connections, Reuse
+from tasks.clients.http_connection import (
+    COUNTED_BYTES,
+    ConnectionBroken,
+    Reply,
+    ReplyDoubted,
+    ReplyLate,
+    ReplyTooLarge,
+    ReplyUnclear,
+    Room,
+    Stretch,
+)
 from tasks.clients.http_headers import retry_after
+from tasks.domain.encoding import decoded, is_encoded
+from tasks.domain.errors import AnswerError
 from tasks.domain.request import Body
 from tasks.domain.retry import Failure
 
-CONNECT_SECONDS = 30.0
-IDLE_SECONDS = 30.0
 HEADS_KEPT = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the status and the body."""
+    """What came back: the status and the body; and the stretch of its connection, which may be doubted later."""
 
     status: int
     data: bytes
+    stretch: Stretch = field(default_factory=partial(Stretch, settled=True), compare=False, repr=False)
 
 
 class RequestFailed(Exception):
@@ -40,113 +53,132 @@ class RequestFailed(Exception):
 class ModelClient:
     """Sends requests to one model server. Belongs to one event loop; ``close`` when done.
 
-    There are as many connections as there were requests at once, and they are kept; the one used last is used next.
-    Proxies are not asked, redirects not followed, and answers are taken as they are: a result file is the answer, byte
-    for byte. A user name in the address is sent (basic authentication).
+    Proxies are not asked, redirects not followed, and answers are taken as they are, but for gzip and deflate: a result
+    file is the answer, byte for byte. A user name in the address is sent (basic authentication). There are never more
+    than ``most_connections``, if that is given.
     """
 
     def __init__(
-        self, url: str, method: str, request_path: str, timeout_seconds: float, max_answer_bytes: int = sys.maxsize
+        self,
+        url: str,
+        method: str,
+        request_path: str,
+        timeout_seconds: float,
+        max_answer_bytes: int = sys.maxsize,
+        *,
+        reuse: Reuse | None = None,
+        most_connections: int | None = None,
     ) -> None:
         parts = urlsplit(url.rstrip("/") + request_path)
-        self._host, self._port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 80)
         self._start = _head(parts, method)
-        self._heads: dict[str, bytes] = {}
-        self._ssl = ssl.create_default_context() if parts.scheme == "https" else None
+        self._heads: dict[tuple[str, bool], bytes] = {}
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
-        self._idle: list[HttpConnection] = []
-        self._open: set[HttpConnection] = set()
-        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self.connections = Connections(
+            parts.hostname or "",
+            parts.port or _PORTS.get(parts.scheme, 80),
+            ssl.create_default_context() if parts.scheme == "https" else None,
+            timeout_seconds=timeout_seconds,
+            max_answer_bytes=max_answer_bytes,
+            reuse=reuse or Reuse(),
+            most=most_connections,
+        )
 
-    async def predict(self, body: Body) -> Answer:
-        """Send one request; its answer if the status is a success (2xx). Raises RequestFailed."""
-        if body.parts:
-            first, *others = body.parts
-            parts = (b"%b%d\r\n\r\n%b" % (self._head_of(body.content_type), body.size, first), *others)
-        else:
-            parts = (self._start + b"\r\n",)
+    async def predict(self, body: Body, room: Room | None = None) -> Answer:
+        """Send one request; its answer if the status is a success (2xx). Raises RequestFailed.
+
+        ``room`` bounds the bytes of answers that are here at once.
+        """
         try:
-            connection = self._rested()
-            if connection is None:
-                reply = await self._ask_anew(parts)
-            else:
-                reply = await self._ask(connection, parts, self._timeout_seconds)
+            reply = await self._ask(body, room)
         except ReplyLate:
             cause = f"no answer within {self._timeout_seconds:g} s"
             raise RequestFailed(Failure("timeout"), cause) from None
         except ReplyTooLarge as larger:
             limit = self._max_answer_bytes
             cause = f"The model's answer has more than {limit} bytes ({limit / (1 << 20):g} MiB)."
-            raise RequestFailed(Failure("size", larger.status), cause) from None
+            raise RequestFailed(Failure("unusable", larger.status), cause) from None
+        except ReplyUnclear as unclear:
+            cause = "The model's answer has more bytes than its Content-Length or its chunks say, so it may be cut."
+            raise RequestFailed(Failure("unusable", unclear.status), cause) from None
         except ConnectionBroken as broken:
             raise RequestFailed(Failure("connection"), str(broken)) from None
-        if 200 <= reply.status < 300:
-            return Answer(reply.status, reply.data)
+        answer = Answer(reply.status, reply.data, reply.stretch)
+        success = 200 <= reply.status < 300
+        if reply.data and is_encoded(reply.encoding):
+            try:
+                answer = replace(answer, data=await self._decoded(reply, room, whole=success))
+            except AnswerError as error:
+                if success:
+                    raise RequestFailed(Failure("unusable", reply.status), str(error), answer) from None
+        if success:
+            return answer
         failure = Failure("status", reply.status, retry_after(reply.retry_after))
-        raise RequestFailed(failure, f"HTTP {reply.status}", Answer(reply.status, reply.data))
+        raise RequestFailed(failure, f"HTTP {reply.status}", answer)
 
-    def _rested(self) -> HttpConnection | None:
-        """A connection that waits for a request; those that have waited long may have been dropped on the way."""
-        while self._idle:
-            connection = self._idle.pop()
-            if asyncio.get_running_loop().time() - connection.idle_since < IDLE_SECONDS:
-                return connection
-            connection.abort()
-        return None
+    async def _ask(self, body: Body, room: Room | None) -> Reply:
+        connections = self.connections
+        while True:
+            single = connections.single
+            if body.parts:
+                first, *others = body.parts
+                head = self._head_of(body.content_type, single)
+                parts = (b"%b%d\r\n\r\n%b" % (head, body.size, first), *others)
+            else:
+                parts = (self._start + (_CLOSE if single else b"") + b"\r\n",)
+            began = self._loop.time()
+            seconds = self._timeout_seconds
+            connection = None if single else connections.idle()
+            if connection is None:
+                connection = await connections.take(single=single)
+                seconds -= self._loop.time() - began  # opening it counts
+            try:
+                reply = await connection.ask(parts, seconds, only=single, room=room)
+            except ReplyDoubted:
+                continue  # each request has a connection of its own from now on, where that cannot be
+            connections.answered_after(self._loop.time() - began)
+            if not reply.stretch.doubted:
+                connections.give_back(connection)
+                return reply
 
-    def _head_of(self, content_type: str) -> bytes:
-        head = self._heads.get(content_type)
-        if head is None:
-            head = b"%bContent-Type: %b\r\nContent-Length: " % (self._start, content_type.encode("latin-1"))
-            if len(self._heads) < HEADS_KEPT:
-                self._heads[content_type] = head
-        return head
-
-    async def _ask(self, connection: HttpConnection, parts: tuple[bytes, ...], seconds: float) -> Reply:
-        reply = await connection.ask(parts, seconds)
-        if connection.usable:
-            connection.idle_since = asyncio.get_running_loop().time()
-            self._idle.append(connection)
-        return reply
-
-    async def _ask_anew(self, parts: tuple[bytes, ...]) -> Reply:
-        """As :meth:`_ask`, on a new connection; opening it counts to the time. Raises what that raises."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        connection = await self._connect()
-        return await self._ask(connection, parts, self._timeout_seconds - (loop.time() - started))
-
-    async def _connect(self) -> HttpConnection:
-        loop = asyncio.get_running_loop()
-        connection = HttpConnection(self._max_answer_bytes, self._forget)
+    async def _decoded(self, reply: Reply, room: Room | None, *, whole: bool) -> bytes:
+        """The body without its Content-Encoding, or the beginning of it. Raises AnswerError."""
+        pieces: list[bytes] = []
+        turn = asyncio.Event()
+        counted = 0
         try:
-            async with asyncio.timeout(min(CONNECT_SECONDS, self._timeout_seconds)):
-                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._ssl)
-        except TimeoutError:
-            raise ReplyLate from None
-        except OSError as error:
-            reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "unknown"
-            raise ConnectionBroken(f"no connection ({reason})") from None
-        if self._closed:
-            connection.abort()
-        else:
-            self._open.add(connection)
-        return connection
+            for piece in decoded(reply.encoding, reply.data, self._max_answer_bytes):
+                pieces.append(piece)
+                if not whole:
+                    break
+                turn.clear()
+                if room is not None and len(piece) > COUNTED_BYTES:
+                    counted += len(piece)
+                    if not room.arrive(len(piece), turn.set):
+                        await turn.wait()
+                await asyncio.sleep(0)
+        except BaseException:
+            if room is not None:
+                room.ended(counted, turn.set, whole=False)
+            raise
+        return b"".join(pieces)
 
-    def _forget(self, connection: HttpConnection) -> None:
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+    def _head_of(self, content_type: str, single: bool) -> bytes:
+        head = self._heads.get((content_type, single))
+        if head is None:
+            start = self._start + (_CLOSE if single else b"")
+            head = b"%bContent-Type: %b\r\nContent-Length: " % (start, content_type.encode("latin-1"))
+            if len(self._heads) < HEADS_KEPT:
+                self._heads[content_type, single] = head
+        return head
 
     async def close(self) -> None:
         """Close every connection; requests that are under way get no answer."""
-        self._closed = True
-        for connection in [*self._open]:
-            connection.abort()
-        await asyncio.sleep(0)  # the event loop closes them
+        await self.connections.close()
 
 
+_CLOSE = b"Connection: close\r\n"
 _PORTS = {"http": 80, "https": 443}
 _KEPT = "/:@!$&'()*+,;=-._~%"
 """Signs of a path that are sent as they are (RFC 3986), and what is percent-encoded already."""

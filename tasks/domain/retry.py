@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["connection", "timeout", "status", "size"]
+Kind = Literal["connection", "timeout", "status", "unusable"]
 """``connection``: refused, reset, closed unanswered. ``timeout``: no answer in time. ``status``: an HTTP error.
-``size``: an answer of more bytes than are taken."""
+``unusable``: an answer of more bytes than are taken, whose end cannot be told, or in an encoding that is not known."""
 
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 MAX_ATTEMPTS = 6
@@ -47,7 +47,7 @@ def decide(failure: Failure, attempt: int, *, jitter: float = 1.0) -> Decision:
 
     The statuses tried again are those that HTTP calls temporary (RFC 9110: 408, 500, 502, 503, 504; RFC 6585: 429).
     """
-    if failure.kind == "size" or (failure.kind == "status" and failure.status not in RETRIED_STATUSES):
+    if failure.kind == "unusable" or (failure.kind == "status" and failure.status not in RETRIED_STATUSES):
         return FINAL
     if attempt >= (MAX_TIMEOUTS if failure.kind == "timeout" else MAX_ATTEMPTS):
         return FINAL

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Held:
-    """Bytes taken from a budget, until :meth:`give_back`."""
+    """Bytes taken from a budget, until :meth:`give_back`.
 
-    def __init__(self, budget: Budget, amount: int) -> None:
+    It is also the room for answers while they arrive (:class:`tasks.clients.http_connection.Room`); with ``single`` it
+    is that of one answer, after which nothing is sent any more.
+    """
+
+    def __init__(self, budget: Budget, amount: int, *, single: bool = False) -> None:
         self._budget = budget
         self._amount = amount
+        self._single = single
 
     def shrink(self, amount: int) -> None:
         """Give back what is more than ``amount``; never takes more."""
@@ -26,17 +32,36 @@ class Held:
 
     def give_back(self) -> None:
         """Give all of it back."""
-        self._budget.give(self._amount)
-        self._amount = 0
+        self._budget.let_read(self)
+        self.change(0)
+
+    def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
+        """Hold bytes of an answer that are here; False if no more should be read until ``resume`` is called."""
+        self._amount += amount
+        return self._budget.arrive(self, amount, resume)
+
+    def ended(self, amount: int, resume: Callable[[], None], *, whole: bool) -> None:
+        """An answer has ended, of which ``amount`` bytes were held; ``resume`` is not called any more."""
+        self._budget.forget(resume)
+        if not (whole and self._single):  # else the bytes are given back soon, and then others may read
+            self._budget.let_read(self)
+        if not whole:
+            self.change(self._amount - amount)
 
 
 class Budget:
-    """Bounds the bytes that are held at once; waits in order. One request for more than all waits for all."""
+    """Bounds the bytes that are held at once; waits in order. One request for more than all waits for all.
+
+    Once it is overdrawn, only one of those whose answers arrive reads on, so that there is always one that gets to its
+    end and gives back what it holds; and so on, one after the other.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = total
         self._free = total
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._reader: Held | None = None
+        self._paused: list[tuple[Held, Callable[[], None]]] = []
 
     async def take(self, amount: int) -> int:
         """Wait until ``amount`` bytes are free and take them; what was taken, for :meth:`give`."""
@@ -58,9 +83,30 @@ class Budget:
             raise
         return amount
 
-    async def hold(self, amount: int) -> Held:
+    async def hold(self, amount: int, *, single: bool = False) -> Held:
         """Wait until ``amount`` bytes are free; they are held until they are given back."""
-        return Held(self, await self.take(amount))
+        return Held(self, await self.take(amount), single=single)
+
+    def arrive(self, held: Held, amount: int, resume: Callable[[], None]) -> bool:
+        """Take bytes that are here; False if ``held`` should read on only when ``resume`` is called."""
+        self._free -= amount
+        if self._free < 0 and self._reader is None:
+            self._reader = held
+        if self._free >= 0 or self._reader is held:
+            return True
+        self._paused.append((held, resume))
+        return False
+
+    def forget(self, resume: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        if self._paused:
+            self._paused = [paused for paused in self._paused if paused[1] != resume]
+
+    def let_read(self, held: Held) -> None:
+        """Another one may read, if it was the turn of ``held``."""
+        if self._reader is held:
+            self._reader = None
+            self._wake()
 
     def give(self, amount: int) -> None:
         """Give bytes back (or take them without waiting, if less than 0)."""
@@ -73,3 +119,14 @@ class Budget:
             if not turn.done():
                 self._free -= amount
                 turn.set_result(None)
+        if not self._paused or (self._free < 0 and self._reader is not None):
+            return
+        if self._free < 0:
+            self._reader = self._paused[0][0]
+        others = []
+        for held, resume in self._paused:
+            if self._free >= 0 or held is self._reader:
+                resume()
+            else:
+                others.append((held, resume))
+        self._paused = others

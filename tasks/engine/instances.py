@@ -325,6 +325,11 @@ class InstanceGroup:
             instance.in_flight += 1
             self._waiting.popleft().set_result(instance)
 
+    async def settle(self) -> None:
+        """Returns when every answer that has come so far is settled or doubted."""
+        clients = [instance.client for instance in self.instances if instance.client is not None]
+        await asyncio.gather(*(client.connections.settle() for client in clients))
+
     async def close(self) -> None:
         """Stop every instance; returns when no process is left."""
         for keeper in self._keepers:

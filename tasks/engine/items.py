@@ -12,10 +12,11 @@ from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadEr
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import Address, parse_address
-from tasks.domain.result import Outcome, Tally, rows_message
+from tasks.domain.result import Outcome, rows_message
 from tasks.engine.answer_lines import Answers
 from tasks.engine.budget import Held
 from tasks.engine.rows import answer_rows
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 
 CSV_COST = 12
@@ -27,8 +28,11 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _log = logging.getLogger(__name__)
 
 
-async def process(session: Session, item: Item, tally: Tally) -> Outcome:
-    """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome."""
+async def process(session: Session, item: Item, sent: Sent) -> Outcome:
+    """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome.
+
+    It counts once ``sent`` is settled, and not if it is doubted.
+    """
     held: Held | None = None
     try:
         if item.error:
@@ -41,10 +45,11 @@ async def process(session: Session, item: Item, tally: Tally) -> Outcome:
             raise ContentError(refused)
         # What no listing told counts as the largest there may be, until its bytes are here.
         size = item.size if item.size >= 0 else limit
-        held = await session.bytes.hold(size if mapping is None else size * CSV_COST)
+        held = await session.bytes.hold(size if mapping is None else size * CSV_COST, single=mapping is None)
+        sent.room = held
         if mapping is None:
-            return await _file(session, item, address, held, tally)
-        return await _table(session, mapping, item, address, held, tally)
+            return await _file(session, item, address, held, sent)
+        return await _table(session, mapping, item, address, held, sent)
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, str(error), False)
     except Exception as error:
@@ -122,7 +127,7 @@ async def _write_whole(output: OutputFolder, name: str, data: bytes | Answers) -
                 await asyncio.sleep(0)
 
 
-async def _file(session: Session, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
+async def _file(session: Session, item: Item, address: Address, held: Held, sent: Sent) -> Outcome:
     assert session.form is not None
     began = time.monotonic()
     data = await _read(session, item, address)
@@ -131,7 +136,7 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     held.shrink(size)
     body = session.form.body(address.name, data)
     del data  # the body has it now
-    answer = (await session.sender.send(body, tally)).data
+    answer = (await session.sender.send(body, sent)).data
     del body
     held.change(len(answer))
     answered = time.monotonic()
@@ -141,11 +146,11 @@ async def _file(session: Session, item: Item, address: Address, held: Held, tall
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 
-async def _table(session: Session, mapping: Mapping, item: Item, address: Address, held: Held, tally: Tally) -> Outcome:
+async def _table(session: Session, mapping: Mapping, item: Item, address: Address, held: Held, sent: Sent) -> Outcome:
     data = await _read(session, item, address)
     size = len(data)
     held.shrink(size * CSV_COST)
-    answers = await answer_rows(session, mapping, item, data, tally)
+    answers = await answer_rows(session, mapping, item, data, sent)
     message = ""
     if answers.failed:
         message = rows_message(answers.rows, answers.failed, answers.first_failure())

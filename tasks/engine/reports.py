@@ -30,7 +30,9 @@ from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
+from tasks.domain.item import Item
 from tasks.domain.run import ShardRef
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 
 _log = logging.getLogger(__name__)
@@ -38,8 +40,18 @@ _REPORTED = re.compile(r"(?:report|part)-(\d+)-([0-9a-f]+)(?:-[0-9a-f]+)?\.parqu
 _CUT = re.compile(r"cut-(\d+)-([0-9a-f]+)-(\d+)\Z")
 
 
+NOTE = (
+    "The model server sent bytes that no request was open for, or answers of another length than it said: what it had "
+    "answered on such a connection was sent again, and each request has had a connection of its own since"
+)
+
+
 class Reporter:
-    """Outcomes of one shard. ``shard`` may shrink while it is worked on (:meth:`shrink`)."""
+    """Outcomes of one shard. ``shard`` may shrink while it is worked on (:meth:`shrink`).
+
+    An outcome is reported once it is settled that the answers are those to the item's requests. The others come to
+    ``doubted``, and count no more.
+    """
 
     def __init__(self, session: Session, shard: ShardRef) -> None:
         self._session = session
@@ -48,6 +60,8 @@ class Reporter:
         self._items: Sequence[Item] = ()
         self.shard = shard
         self._outcomes: list[Outcome] = []
+        self._unsettled: list[tuple[Item, Outcome, Sent]] = []
+        self.doubted: list[tuple[Item, Outcome]] = []
         self._fresh: list[Outcome] = []
         self._parts: list[str] = []
         self._whole = ""
@@ -131,10 +145,26 @@ class Reporter:
             self._outcomes.append(outcome)
             self._count(outcome)
 
-    def add(self, outcome: Outcome) -> None:
-        """Take one outcome."""
-        self._fresh.append(outcome)
+    def add(self, item: Item, outcome: Outcome, sent: Sent) -> None:
+        """Take one outcome, and what it depends on."""
+        self._unsettled.append((item, outcome, sent))
         self._count(outcome)
+
+    async def settle(self) -> None:
+        """Wait until it is known what to think of each outcome so far."""
+        if not self._unsettled:
+            return
+        await self._session.group.settle()
+        waiting = []
+        for item, outcome, sent in self._unsettled:
+            if sent.doubted:
+                self.doubted.append((item, outcome))
+                self._count(outcome, -1)
+            elif sent.settled:
+                self._fresh.append(outcome)
+            else:
+                waiting.append((item, outcome, sent))
+        self._unsettled = waiting
 
     def _count(self, outcome: Outcome, by: int = 1) -> None:
         progress = self._session.progress
@@ -148,7 +178,7 @@ class Reporter:
         """Write what is new every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._session.settings.report_seconds)
-            if self._fresh:
+            if self._unsettled or self._fresh:
                 # Cancelled in the middle, it would be half counted.
                 # If the storage fails just now, the shard's own report will have it all.
                 self._flushing = asyncio.ensure_future(self.flush())
@@ -156,7 +186,8 @@ class Reporter:
                     await asyncio.shield(self._flushing)
 
     async def flush(self) -> None:
-        """Write what is new. Raises ObjectError."""
+        """Write what is new, once it is settled. Raises ObjectError."""
+        await self.settle()
         fresh, self._fresh = self._fresh, []
         self._outcomes += fresh
         name = f"{self._name('part')}-{time.time_ns() // 1_000_000}.parquet"
@@ -176,9 +207,12 @@ class Reporter:
 
     async def finish(self) -> Tally:
         """Write the shard's report; then its partial ones are not needed any more."""
+        await self.settle()
         if self._flushing is not None:  # else it could come after it was deleted
             with suppress(ObjectError):
                 await self._flushing
+        if not self._session.reuse.allowed:
+            self.sent.note(NOTE)
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])
         await self._session.output.sync()

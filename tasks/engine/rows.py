@@ -19,11 +19,11 @@ from tasks.domain.joining import Order, Server, Unproved
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import redact
 from tasks.domain.request import row_body
-from tasks.domain.result import Tally
 from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.service import BatchService
 from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 
 SINGLES_AT_ONCE = 16
@@ -59,7 +59,7 @@ async def read_rows(service: BatchService, mapping: Mapping, data: bytes) -> Row
     return rows
 
 
-async def answer_rows(session: Session, mapping: Mapping, item: Item, data: bytes, tally: Tally) -> Answers:
+async def answer_rows(session: Session, mapping: Mapping, item: Item, data: bytes, sent: Sent) -> Answers:
     """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is broken.
 
     Rows that were joined are sent again, alone, if it shows that their answers may be others' (see
@@ -67,7 +67,7 @@ async def answer_rows(session: Session, mapping: Mapping, item: Item, data: byte
     """
     rows = await read_rows(session.run.service, mapping, data)
     for tries in range(1, JOINED_TRIES + 2):
-        work = _Rows(session, mapping, item, rows, tally, joins=tries <= JOINED_TRIES and not session.stopped)
+        work = _Rows(session, mapping, item, rows, sent, joins=tries <= JOINED_TRIES and not session.stopped)
         await work.all()
         if await work.covered():
             break
@@ -79,7 +79,7 @@ class _Rows:
     """Sends the rows of one item, as many requests at once as the instances take, and some that wait."""
 
     def __init__(
-        self, session: Session, mapping: Mapping, item: Item, rows: RowReader, tally: Tally, *, joins: bool
+        self, session: Session, mapping: Mapping, item: Item, rows: RowReader, sent: Sent, *, joins: bool
     ) -> None:
         self._session = session
         self._joined = session.joined
@@ -87,7 +87,7 @@ class _Rows:
         self._item = item
         self._rows = rows
         self._joins = joins
-        self._tally = tally
+        self._sent = sent
         self.answers = Answers()
         self._ready: deque[tuple[int, str]] = deque()
         self._left = rows.count
@@ -191,7 +191,7 @@ class _Rows:
     async def _answer(self, text: str) -> bytes:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
-        answer = (await self._session.sender.send(body, self._tally)).data.removeprefix(BOM_UTF8)
+        answer = (await self._session.sender.send(body, self._sent)).data.removeprefix(BOM_UTF8)
         if error := json_error(answer, orjson.loads):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
@@ -312,7 +312,7 @@ class _Rows:
             return
         self._joined.joining.refuse(why)
         who = "" if session.number is None else f" by instance {session.number} (each instance decides for itself)"
-        self._tally.note(
+        self._sent.tally.note(
             f"rows_per_request = {session.run.service.rows_per_request} was given up{who}: {why}. From then on each "
             "row was sent alone, and those of unfinished files again"
         )
@@ -323,7 +323,7 @@ class _Rows:
         joined = self._joined
         body = row_body(self._mapping.request([text for _, text in ready]))
         try:
-            answered = await self._session.sender.send(body, self._tally)
+            answered = await self._session.sender.send(body, self._sent)
         except AnswerError:
             return None
         joined.auto.answered(len(ready), body.size, answered.seconds, answered.in_flight)

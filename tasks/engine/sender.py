@@ -13,9 +13,9 @@ from tasks.domain.answer import status_error
 from tasks.domain.errors import AnswerError, ModelServerError
 from tasks.domain.instance import MAX_DEATHS_PER_REQUEST
 from tasks.domain.request import Body
-from tasks.domain.result import Tally
 from tasks.domain.retry import decide
 from tasks.engine.instances import Instance, InstanceGroup
+from tasks.engine.sent import Sent
 
 OVERLOAD = (429, 503)
 
@@ -48,9 +48,10 @@ class Sender:
         self._stopped = stopped
         self._pause = pause
 
-    async def send(self, body: Body, tally: Tally) -> Answered:
+    async def send(self, body: Body, sent: Sent) -> Answered:
         """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
         group = self._group
+        tally = sent.tally
         attempt = deaths = 0
         suspected: Instance | None = None
         while True:
@@ -81,7 +82,7 @@ class Sender:
                     continue
                 started = time.monotonic()
                 try:
-                    answer = await client.predict(body)
+                    answer = await client.predict(body, sent.room)
                 except RequestFailed as failed:
                     # Its traceback leads to this frame, and so to the body, which only a search for garbage would free.
                     failure = failed.with_traceback(None)
@@ -89,6 +90,7 @@ class Sender:
                 else:
                     ended = time.monotonic()
                     tally.request(ended - started)
+                    sent.answered(answer.stretch)
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
                     return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
@@ -106,12 +108,13 @@ class Sender:
                     instance.limit.overloaded(started, time.monotonic())
                 if failure.answer is not None:
                     instance.deaths.answered()
+                    sent.answered(failure.answer.stretch)
             finally:
                 group.release(instance, alone=was_suspected is not None)
                 if was_suspected is not None:
                     group.clear_suspect(was_suspected)
             decision = decide(failure.failure, attempt, jitter=random.random())
-            if failure.failure.kind == "size":
+            if failure.failure.kind == "unusable":
                 raise AnswerError(failure.cause)
             if not decision.again:
                 if failure.answer is not None:

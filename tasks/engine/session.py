@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import launcher
+from tasks.clients.connections import Reuse
 from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
@@ -74,6 +75,8 @@ class Session:
         leaf = run.api.file_leaf
         self.form = FileForm(leaf) if leaf is not None else None
         self.joined = JoinedRows(run.api.response)
+        self.reuse = Reuse()
+        """Whether connections are given more than one request."""
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""
@@ -199,7 +202,15 @@ class Session:
     def _connect(self, url: str) -> ModelClient:
         api = self.run.api
         settings = self.settings
-        return ModelClient(url, api.method, api.url, settings.request_timeout_seconds, settings.max_answer_bytes)
+        return ModelClient(
+            url,
+            api.method,
+            api.url,
+            settings.request_timeout_seconds,
+            settings.max_answer_bytes,
+            reuse=self.reuse,
+            most_connections=self.run.service.max_concurrency,
+        )
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do ``work`` as a part of this session: closing the session cancels it."""

@@ -15,6 +15,7 @@ from tasks.domain.shard import weight
 from tasks.engine.collector import rare_collections
 from tasks.engine.items import process
 from tasks.engine.reports import Reporter
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 from tasks.engine.stored_plan import read_part
 from tasks.engine.supply import Supply
@@ -90,19 +91,20 @@ class ShardWork:
         self._working = 0
         self._handing_back = asyncio.Lock()
         self._lost = False
+        self._again: set[int] = set()
+        """Items that are sent once more, because an answer of theirs was doubted."""
 
     async def run(self) -> None:
         """Process the items; returns when each has its outcome or was handed back."""
         writing = asyncio.create_task(self.reporter.write_parts())
         self._session.shards[self.supply.shard.key] = self
         try:
-            async with asyncio.TaskGroup() as self._group:
-                self._fill()
-            async with self._handing_back:  # what is handed back belongs to nobody until that is stored
-                pass
-            if self.supply.left and not self._lost:  # it could not be stored
+            while self._left and not self._lost:
                 async with asyncio.TaskGroup() as self._group:
                     self._fill()
+                async with self._handing_back:  # what could not be stored as handed back is left
+                    pass
+                await self.reporter.settle()
         finally:
             del self._session.shards[self.supply.shard.key]
             writing.cancel()
@@ -111,6 +113,11 @@ class ShardWork:
             with suppress(ObjectError):  # others do it again
                 await self.reporter.flush()
             raise _loss(self._session)
+
+    @property
+    def _left(self) -> int:
+        """Items that are not begun yet, or are to be sent again."""
+        return self.supply.left + len(self.reporter.doubted)
 
     @property
     def _at_once(self) -> int:
@@ -126,7 +133,7 @@ class ShardWork:
 
     def _fill(self) -> None:
         assert self._group is not None
-        while not self._lost and self._working < min(self._at_once, self._working + self.supply.left):
+        while not self._lost and self._working < min(self._at_once, self._working + self._left):
             self._working += 1
             self._group.create_task(self._work())
 
@@ -138,9 +145,10 @@ class ShardWork:
         worker.add_done_callback(session.workers.discard)
         dropped = False
         try:
-            while not self._lost and self._working <= self._at_once and (item := self.supply.take()) is not None:
+            while not self._lost and self._working <= self._at_once and (item := self._next()) is not None:
+                sent = Sent(self.reporter.sent)
                 try:
-                    outcome = await self._outcome(item)
+                    outcome = await self._outcome(item, sent)
                 except asyncio.CancelledError:
                     if dropped or not session.halted:
                         raise
@@ -150,17 +158,30 @@ class ShardWork:
                 if outcome.message and session.lost:
                     self._lost = True  # others may do better
                     return
-                self.reporter.add(outcome)
+                self.reporter.add(item, outcome, sent)
                 session.finished += weight(item)
                 self._fill()
         finally:
             self._working -= 1
 
-    async def _outcome(self, item: Item) -> Outcome:
+    def _next(self) -> Item | None:
+        """The next item to be sent; None if there is none."""
+        if not self.reporter.doubted:
+            return self.supply.take()
+        item, outcome = self.reporter.doubted.pop()
+        self._session.finished -= weight(item)
+        self._session.failed_items -= bool(outcome.message)
+        self._again.add(item.number)
+        return item
+
+    async def _outcome(self, item: Item, sent: Sent) -> Outcome:
         session = self._session
+        if item.number in self._again:  # it may FAIL now
+            with suppress(ObjectError):
+                await session.output.delete_files([f"{session.run.names.result_folder}/{item.result_name}"])
         if session.stopped and not item.error:
             return self._not_processed(item)
-        outcome = await process(session, item, self.reporter.sent)
+        outcome = await process(session, item, sent)
         if outcome.message and not session.lost:
             session.count_failure()
         if outcome.message and session.stopped and not item.error:

@@ -130,21 +130,21 @@ class Shard:
 
     def infer(self) -> Shard:
         """Infer it, in a session of its own."""
-
-        async def work() -> None:
-            session = self.session()
-            try:
-                await self.store_plan(session)
-                _, self.report_name, returned = await infer_shard(session, self.ref)
-                await self.read_report(session)
-                assert returned.to_json() == self.tally.to_json()
-                self.stopped = session.stopped
-            finally:
-                await session.close()
-
-        run_on_loop(work())
-        assert [outcome.number for outcome in self.outcomes] == [item.number for item in self.items]
+        run_on_loop(self.infer_async())
         return self
+
+    async def infer_async(self) -> None:
+        """The same, from the engine's loop."""
+        session = self.session()
+        try:
+            await self.store_plan(session)
+            _, self.report_name, returned = await infer_shard(session, self.ref)
+            await self.read_report(session)
+            assert returned.to_json() == self.tally.to_json()
+            self.stopped = session.stopped
+        finally:
+            await session.close()
+        assert [outcome.number for outcome in self.outcomes] == [item.number for item in self.items]
 
     @property
     def messages(self) -> dict[str, str]:

@@ -21,6 +21,7 @@ from tasks.domain.request import Body
 from tasks.domain.result import Tally
 from tasks.engine.instances import Instance, InstanceGroup
 from tasks.engine.sender import Sender
+from tasks.engine.sent import Sent
 
 HEALTH = Health(period_seconds=0.5)
 
@@ -66,7 +67,7 @@ async def send_all(
         from tasks.domain.errors import AnswerError
 
         try:
-            return (await sender.send(Body("application/json", (item,)), tally)).data
+            return (await sender.send(Body("application/json", (item,)), Sent(tally))).data
         except AnswerError as error:
             return str(error)
 

@@ -20,6 +20,7 @@ from tasks.domain.result import Tally
 from tasks.engine import items
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.sender import Sender
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 
@@ -32,7 +33,7 @@ async def keep_busy(group: InstanceGroup, items: int, at_once: int = 280) -> lis
     async def work() -> None:
         for number in numbers:
             item = b"item %d" % number
-            assert (await sender.send(Body("application/json", (item,)), tally)).data == item
+            assert (await sender.send(Body("application/json", (item,)), Sent(tally))).data == item
             limits.append(tuple(instance.limit.limit for instance in group.instances))
 
     await asyncio.gather(*(work() for _ in range(at_once)))

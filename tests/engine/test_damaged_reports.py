@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from engine.tries import Tries, outcome, outcomes, ref, run, seen
+from engine.tries import Tries, add, outcome, outcomes, ref, run, seen
 from fakes.reports import owner_of
 
 from tasks.clients import durable
@@ -61,7 +61,7 @@ def test_report__that_is_damaged_or_foreign_is_named_and_its_items_are_sent_agai
     assert kind in note and note.endswith("its items were sent again") and "\n" not in note
     tries.write_results(outcomes(10, 20))
     for number in {*range(10, 20)} - again.seen:
-        again.add(outcome(number))
+        add(again, outcome(number))
     tally = run(again.finish())
     assert tally.successful == 10 and [*tally.notes] == [note]
 
@@ -85,10 +85,10 @@ def test_report__whose_result_files_are_not_there_as_written_does_not_count_for_
 def test_outcomes__of_a_stop_are_in_the_report_but_the_next_try_sends_the_items_again(tries: Tries) -> None:
     reporter = tries.resumed(ref(10, 14), "aa")
     tries.write_results([outcome(10)])
-    reporter.add(outcome(10))
-    reporter.add(outcome(11, "The model answered HTTP 400"))
+    add(reporter, outcome(10))
+    add(reporter, outcome(11, "The model answered HTTP 400"))
     for number in (12, 13):
-        reporter.add(outcome(number, "The run was stopped before it was processed.")._replace(final=False))
+        add(reporter, outcome(number, "The run was stopped before it was processed.")._replace(final=False))
     tally = run(reporter.finish())
     assert (tally.successful, tally.failed) == (1, 3)
     assert tries.report("report-10-aa.parquet")[0] == [10, 11, 12, 13]
@@ -111,8 +111,8 @@ def test_results__are_synced_before_the_report_that_names_them_is_written(
 
     monkeypatch.setattr(OutputFolder, "write", noted)
     reporter = tries.resumed(ref(10, 12))
-    reporter.add(outcome(10))
+    add(reporter, outcome(10))
     run(reporter.flush())
-    reporter.add(outcome(11))
+    add(reporter, outcome(11))
     run(reporter.finish())
     assert steps == ["sync", "part", "sync", "report"]

@@ -14,6 +14,7 @@ from fakes.processes import DEADLINE_SECONDS
 from tasks.domain.result import Tally
 from tasks.engine.budget import Budget
 from tasks.engine.items import process
+from tasks.engine.sent import Sent
 
 MIB = 1 << 20
 
@@ -37,7 +38,7 @@ def test_item__that_is_refused_anyway_waits_for_no_bytes(
         session = shard.session()
         held = await session.bytes.hold(session.settings.bytes_in_flight)
         try:
-            return (await asyncio.wait_for(process(session, item, Tally()), DEADLINE_SECONDS)).message
+            return (await asyncio.wait_for(process(session, item, Sent(Tally())), DEADLINE_SECONDS)).message
         finally:
             held.give_back()
             await session.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from engine.runs import items_of, local_items, make_run, no_environment
-from engine.tries import FOLDER, Tries, outcome, outcomes, ref, run, seen
+from engine.tries import FOLDER, Tries, add, outcome, outcomes, ref, run, seen
 from fakes.model_server import FakeModelServer
 
 from tasks.clients.failures import ObjectError
@@ -34,11 +34,11 @@ def tries(tmp_path: Path) -> Tries:
 def test_report__has_every_outcome_in_order_and_replaces_its_parts(tries: Tries) -> None:
     reporter = tries.resumed(ref(10, 14))
     for number in (12, 10):
-        reporter.add(outcome(number))
+        add(reporter, outcome(number))
     run(reporter.flush())
     assert [name.rpartition("-")[0] for name in tries.names] == ["part-10-aa"]
     for number in (13, 11):
-        reporter.add(outcome(number, "no"))
+        add(reporter, outcome(number, "no"))
     tally = run(reporter.finish())
     assert tries.names == ["report-10-aa.parquet"]
     assert tries.report("report-10-aa.parquet")[0] == [10, 11, 12, 13]
@@ -48,14 +48,14 @@ def test_report__has_every_outcome_in_order_and_replaces_its_parts(tries: Tries)
 def test_task__that_is_run_again_in_the_same_try_goes_on_behind_its_parts(tries: Tries) -> None:
     first = tries.resumed(ref(10, 20))
     tries.write_results(outcomes(10, 20))
-    first.add(outcome(10))
-    first.add(outcome(15))
+    add(first, outcome(10))
+    add(first, outcome(15))
     run(first.flush())
     again = tries.resumed(ref(10, 20))
     assert seen(again) == [10, 15]
     assert again.whole() is None
     for number in {*range(10, 20)} - again.seen:
-        again.add(outcome(number))
+        add(again, outcome(number))
     run(again.finish())
     assert tries.names == ["report-10-aa.parquet"]  # also the parts of the one before are gone
     assert tries.report("report-10-aa.parquet")[0] == [*range(10, 20)]
@@ -98,9 +98,9 @@ def test_cut__of_outcomes_from_an_earlier_try_leaves_them_to_who_gets_the_part(t
     other = tries.resumed(ref(24, 30), "bb")
     assert (seen(other), other.done, other.failed) == ([25, 26], 2, 1)
     for number in {*range(10, 24)} - {11}:
-        reporter.add(outcome(number))
+        add(reporter, outcome(number))
     for number in {*range(24, 30)} - other.seen:
-        other.add(outcome(number))
+        add(other, outcome(number))
     run(reporter.finish())
     run(other.finish())
     assert tries.report("report-10-bb.parquet")[0] == [*range(10, 24)]

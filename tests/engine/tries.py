@@ -16,6 +16,7 @@ from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
 from tasks.engine.reports import Reporter
+from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 from tasks.settings import Settings
 
@@ -29,6 +30,12 @@ def ref(first: int, behind: int) -> ShardRef:
 
 def outcome(number: int, message: str = "") -> Outcome:
     return Outcome(number, f"/in/{number}", f"{number}_result.txt", message, not message, bytes_read=1)
+
+
+def add(reporter: Reporter, found: Outcome) -> None:
+    """Give the outcome of an item, whose answers are settled."""
+    item = Item(found.number, found.source, found.source, 1, found.result_name, "")
+    reporter.add(item, found, Sent(Tally()))
 
 
 def planned(shard: ShardRef) -> list[Item]:

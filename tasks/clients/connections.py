@@ -1,0 +1,228 @@
+"""The connections to one model server: opened as they are needed, used again, and let be quiet now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+
+from tasks.clients.http_connection import TURN_SECONDS, ConnectionBroken, HttpConnection, ReplyLate
+
+CONNECT_SECONDS = 30.0
+IDLE_SECONDS = 30.0
+SLOW_SECONDS = 0.25
+"""Answers that take this long need no kept connections: to be certain of them costs more than to connect."""
+CONNECTS = 20
+"""They take this many times as long as to connect does, too."""
+REST_SHARE = 8
+"""Of so many connections that are used, one is let be quiet at a time."""
+
+
+class Reuse:
+    """Whether connections are given more than one request: as long as each answer is one to a request.
+
+    One for all model servers of a run in a process, which are the same program.
+    """
+
+    def __init__(self) -> None:
+        self.allowed = True
+
+
+class Connections:
+    """Those to one address. Belongs to one event loop; :meth:`close` when done.
+
+    There are as many as there were requests at once, and some more while others are quiet, but never more than
+    ``most`` if that is given. The one used last is used next. Opening one takes at most ``timeout_seconds``.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext | None,
+        *,
+        timeout_seconds: float,
+        max_answer_bytes: int,
+        reuse: Reuse,
+        most: int | None,
+    ) -> None:
+        self._address = (host, port)
+        self._ssl = context
+        self._timeout_seconds = timeout_seconds
+        self._max_answer_bytes = max_answer_bytes
+        self._reuse = reuse
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[HttpConnection] = []
+        self.open: set[HttpConnection] = set()
+        self._opening = 0
+        self._waiting: deque[asyncio.Future[HttpConnection | None]] = deque()
+        self._closed = False
+        self._connect_seconds = CONNECT_SECONDS
+        self._usual_seconds = 0.0
+        # A round lets each connection be quiet once.
+        self._unquiet: set[HttpConnection] = set()
+        self._resting: set[HttpConnection] = set()
+        self._over: asyncio.Future[None] | None = None
+        self._this_round: asyncio.Task[None] | None = None
+        self._next_round: asyncio.Task[None] | None = None
+        self._letting_go: asyncio.Task[None] | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether each request has a connection of its own now."""
+        if not self._reuse.allowed:
+            return True
+        usual = self._usual_seconds
+        return usual >= SLOW_SECONDS and usual >= CONNECTS * self._connect_seconds
+
+    def answered_after(self, seconds: float) -> None:
+        """Take note of how long an answer took."""
+        self._usual_seconds += (0.125 if self._usual_seconds else 1.0) * (seconds - self._usual_seconds)
+
+    def idle(self) -> HttpConnection | None:
+        """One that is free; those that were free for long may have been dropped on the way."""
+        while self._idle:
+            connection = self._idle.pop()
+            if self._loop.time() - connection.answered_at < IDLE_SECONDS:
+                return connection
+            connection.abort()
+        return None
+
+    async def take(self, *, single: bool) -> HttpConnection:
+        """A new one; or, if there may not be more, one that was quiet, unless the request is its ``single`` one.
+
+        Raises ConnectionBroken, ReplyLate.
+        """
+        if single and self._idle:
+            self._let_go()
+        while not single and self._most is not None and self._resting and len(self.open) + self._opening >= self._most:
+            turn: asyncio.Future[HttpConnection | None] = self._loop.create_future()
+            self._waiting.append(turn)
+            try:
+                rested = await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled() and (given := turn.result()) is not None:
+                    self._free(given)
+                raise
+            if rested is not None and rested.usable:
+                return rested
+        return await self._connect()
+
+    async def _connect(self) -> HttpConnection:
+        connection = HttpConnection(self._max_answer_bytes, self._forget)
+        started = self._loop.time()
+        self._opening += 1
+        try:
+            async with asyncio.timeout(min(CONNECT_SECONDS, self._timeout_seconds)):
+                await self._loop.create_connection(lambda: connection, *self._address, ssl=self._ssl)
+        except TimeoutError:
+            raise ReplyLate from None
+        except OSError as error:
+            reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "unknown"
+            raise ConnectionBroken(f"no connection ({reason})") from None
+        finally:
+            self._opening -= 1
+        self._connect_seconds = min(self._connect_seconds, self._loop.time() - started)
+        if self._closed:
+            connection.abort()
+        else:
+            self.open.add(connection)
+        return connection
+
+    def give_back(self, connection: HttpConnection) -> None:
+        """It has its answer; give it to another request, or let it be quiet first if it is asked to."""
+        if not connection.usable:
+            return
+        few = max(1, len(self.open) // REST_SHARE)
+        if connection in self._unquiet and len(self._resting) < few:
+            self._resting.add(connection)
+        else:
+            self._free(connection)
+
+    def _free(self, connection: HttpConnection) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(connection)
+                return
+        self._idle.append(connection)
+
+    def _forget(self, connection: HttpConnection) -> None:
+        self.open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if connection.stretch.doubted and not self._closed:
+            self._reuse.allowed = False
+            self._let_go()
+        self._was_quiet(connection)
+        if self._waiting and not (turn := self._waiting.popleft()).done():
+            turn.set_result(None)
+
+    def _let_go(self) -> None:
+        """Close those that are kept, once they are quiet: no request will be given to them."""
+        if self._letting_go is None or self._letting_go.done():
+            self._letting_go = asyncio.create_task(self.settle())
+
+    # --- quiet
+
+    async def settle(self) -> None:
+        """Let each connection be quiet once: every answer that has come so far is settled then, or doubted."""
+        if self._next_round is None:
+            self._next_round = asyncio.create_task(self._round(self._this_round))
+        await asyncio.shield(self._next_round)
+
+    async def _round(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        self._this_round, self._next_round = self._next_round, None
+        if self.single:
+            for connection in [one for one in self._idle if one.stretch.settled]:
+                connection.abort()
+        self._unquiet = {connection for connection in self.open if not connection.stretch.settled}
+        if not self._unquiet:
+            return
+        self._over = self._loop.create_future()
+        self._resting = self._unquiet.intersection(self._idle)
+        self._idle = [connection for connection in self._idle if connection not in self._resting]
+        for connection in [*self._unquiet]:
+            self._look(connection)
+        await self._over
+
+    def _look(self, connection: HttpConnection) -> None:
+        if connection in self._unquiet:
+            seconds = connection.quiet_at - self._loop.time()
+            if seconds > 0:
+                self._loop.call_later(seconds, self._look, connection)
+            else:
+                self._loop.call_later(TURN_SECONDS, self._look_again, connection, connection.answered_at)
+
+    def _look_again(self, connection: HttpConnection, answered_at: float) -> None:
+        if connection not in self._unquiet:
+            return
+        if connection.answered_at != answered_at or connection.quiet_at > self._loop.time():
+            self._look(connection)
+            return
+        connection.settle()
+        rested = connection in self._resting
+        self._was_quiet(connection)
+        if self.single and connection.usable:
+            connection.abort()
+        elif rested:
+            self._free(connection)
+
+    def _was_quiet(self, connection: HttpConnection) -> None:
+        self._unquiet.discard(connection)
+        self._resting.discard(connection)
+        if not self._unquiet and self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    async def close(self) -> None:
+        """Close every connection; requests that are under way get no answer."""
+        self._closed = True
+        for connection in [*self.open]:
+            connection.abort()
+        rounds = [one for one in (self._this_round, self._next_round, self._letting_go) if one is not None]
+        await asyncio.gather(*rounds, return_exceptions=True)
+        await asyncio.sleep(0)  # the event loop closes them
+

@@ -1,0 +1,132 @@
+"""Model servers that send what nobody asked for: answers twice, late, glued together, or of another length.
+
+The model answers a request's body with that body, so that each answer tells whose it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+Odd = Callable[[asyncio.StreamWriter, bytes, int], Awaitable[None]]
+"""Answers one request: where to, the whole answer, and the number of the request, from 1."""
+
+
+class OddServer:
+    """The address, and what has come: connections, and the bodies of requests."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.connections = 0
+        self.bodies: list[bytes] = []
+        self.heads: list[bytes] = []
+
+
+def answer(body: bytes, headers: bytes = b"") -> bytes:
+    """A whole answer."""
+    return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (headers, len(body), body)
+
+
+@asynccontextmanager
+async def odd_server(odd: Odd, seconds: float = 0.0) -> AsyncIterator[OddServer]:
+    """A server that takes ``seconds`` for each request and answers as ``odd`` does; it closes where it is asked to."""
+    server = OddServer()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"GET "):  # its health
+                writer.write(answer(b"{}", b"Connection: close\r\n"))
+                return
+            server.connections += 1
+            while True:
+                size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                body = await reader.readexactly(size)
+                server.heads.append(head)
+                server.bodies.append(body)
+                if seconds:
+                    await asyncio.sleep(seconds)
+                await odd(writer, body, len(server.bodies))
+                await writer.drain()
+                if b"connection: close" in head.lower():
+                    return
+                head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            writer.close()
+
+    def started(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.ensure_future(connected(reader, writer))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async with await asyncio.start_server(started, "127.0.0.1", 0, backlog=256) as listening:
+        server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        try:
+            yield server
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def twice_after(seconds: float, every: int = 1) -> Odd:
+    """Each answer, or every so many, comes again; the connection's next request is read after that."""
+
+    async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+        writer.write(answer(body))
+        if number % every == 0:
+            await asyncio.sleep(seconds)
+            writer.write(answer(body))
+
+    return odd
+
+
+def twice_by_a_timer(seconds: float, every: int = 1) -> Odd:
+    """The same, but the next request is read at once."""
+
+    async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+        writer.write(answer(body))
+        if number % every == 0:
+            asyncio.get_running_loop().call_later(
+                seconds, lambda: None if writer.is_closing() else writer.write(answer(body))
+            )
+
+    return odd
+
+
+def followed_by(excess: bytes, *, glued: bool = True, every: int = 1) -> Odd:
+    """Every so many answers are followed by these bytes, in the same piece or in one that comes a little later."""
+
+    async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+        if number % every:
+            writer.write(answer(body))
+        elif glued:
+            writer.write(answer(body) + excess)
+        else:
+            writer.write(answer(body))
+            await asyncio.sleep(0.003)
+            writer.write(excess)
+
+    return odd
+
+
+def cut_lengths(*, glued: bool = True, every: int = 1) -> Odd:
+    """Content-Length is less by one than the bytes that come."""
+
+    async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+        if number % every:
+            writer.write(answer(body))
+            return
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(body) - 1)
+        if glued:
+            writer.write(head + body)
+        else:
+            writer.write(head + body[:-1])
+            await asyncio.sleep(0.002)
+            writer.write(body[-1:])
+
+    return odd
