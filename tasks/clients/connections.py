@@ -225,4 +225,3 @@ class Connections:
         rounds = [one for one in (self._this_round, self._next_round, self._letting_go) if one is not None]
         await asyncio.gather(*rounds, return_exceptions=True)
         await asyncio.sleep(0)  # the event loop closes them
-

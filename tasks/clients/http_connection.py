@@ -24,6 +24,8 @@ CLOSED = "the connection was closed without an answer"
 QUIET_SECONDS = 0.05
 """A connection is quiet if nothing comes for twice the longest wait for one of its answers, and at least this long."""
 MOST_QUIET_SECONDS = 1.0
+FIRST_QUIET_SECONDS = 0.03
+"""After its first answer, which can only be its own: what may follow is the rest of it."""
 COUNTED_BYTES = 64 << 10
 """Bytes of an answer are counted in steps of this size while they arrive; smaller answers are not."""
 TURN_SECONDS = 0.002
@@ -153,7 +155,10 @@ class HttpConnection(asyncio.Protocol):
         An answer too many would come after the last one, at the latest when the server has worked on what it was asked
         last. It does not matter whether another request is open: it would be taken for its answer.
         """
-        quiet_at = self.answered_at + min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, 2 * self._longest))
+        seconds = FIRST_QUIET_SECONDS
+        if self._asked > 1:
+            seconds = min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, 2 * self._longest))
+        quiet_at = self.answered_at + seconds
         if self._waiting is not None and self._begun and self._begun_at < quiet_at:
             quiet_at = max(quiet_at, self._loop.time() + QUIET_SECONDS)  # when that answer is here
         return quiet_at

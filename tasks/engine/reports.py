@@ -30,7 +30,6 @@ from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.item import Item
 from tasks.domain.run import ShardRef
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session

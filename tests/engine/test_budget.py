@@ -8,7 +8,7 @@ import pytest
 from clients.support import run
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.engine.budget import Budget
+from tasks.engine.budget import Budget, Held
 
 
 async def settle() -> None:
@@ -105,3 +105,81 @@ def test_budget__is_never_passed_by_many_at_once() -> None:
         return most
 
     assert run(work()) <= 100
+
+
+# -- answers while they arrive
+
+
+class Arrival:
+    """An answer that is read in steps as long as there is room."""
+
+    def __init__(self, held: Held, size: int) -> None:
+        self.held = held
+        self.left = size
+        self.size = size
+        self.paused = False
+
+    def read(self, step: int) -> None:
+        """Some of it comes, if it is read."""
+        if not self.paused and self.left:
+            self.left -= step
+            self.paused = not self.held.arrive(step, self.resume)
+
+    def resume(self) -> None:
+        """It is read again."""
+        self.paused = False
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_arriving__answers_never_hold_more_than_the_budget_and_one_of_them_and_a_step(single: bool) -> None:
+    async def work() -> None:
+        budget = Budget(100)
+        arrivals = [Arrival(await budget.hold(0, single=single), 80) for _ in range(8)]
+        most = 0
+        while arrivals:
+            reading = [one for one in arrivals if not one.paused]
+            assert reading  # there is always one that goes on
+            for one in reading:
+                one.read(10)
+                most = max(most, sum(each.size - each.left for each in arrivals))
+                if not one.left:
+                    one.held.ended(80, one.resume, whole=True)
+                    one.held.give_back()  # it is written
+                    arrivals.remove(one)
+        assert most <= 100 + 80 + 8 * 10
+        assert await budget.take(100) == 100  # all of it is back
+
+    run(work())
+
+
+def test_arriving__answer_of_which_nothing_comes_of_lets_another_one_read() -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        first, second = [Arrival(await budget.hold(0, single=True), 80) for _ in range(2)]
+        first.read(20)
+        second.read(20)
+        assert (first.paused, second.paused) == (False, True)
+        first.held.ended(20, first.resume, whole=False)
+        assert not second.paused
+        second.held.ended(20, second.resume, whole=False)
+        assert await budget.take(10) == 10
+
+    run(work())
+
+
+def test_arriving__answers_of_one_table_are_read_in_turn_although_it_holds_them_all() -> None:
+    async def work() -> None:
+        budget = Budget(10)
+        held = await budget.hold(5)
+        rows = [Arrival(held, 20) for _ in range(4)]
+        while any(row.left for row in rows):
+            reading = [row for row in rows if row.left and not row.paused]
+            assert reading
+            for row in reading:
+                row.read(10)
+                if not row.left:
+                    held.ended(20, row.resume, whole=True)
+        held.give_back()
+        assert await budget.take(10) == 10
+
+    run(work())

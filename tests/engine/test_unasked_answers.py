@@ -8,7 +8,14 @@ import pytest
 from clients.support import run
 from engine.runs import ROWS, Shard, local_items, make_run
 from fakes.odd_model_server import (
-    Odd, OddServer, answer, cut_lengths, followed_by, odd_server, twice_after, twice_by_a_timer,
+    Odd,
+    OddServer,
+    answer,
+    cut_lengths,
+    followed_by,
+    odd_server,
+    twice_after,
+    twice_by_a_timer,
 )  # fmt: skip
 
 from tasks.engine.reports import NOTE
@@ -89,7 +96,7 @@ def test_items__of_a_server_that_answers_well_keep_their_connections(tmp_path: P
 
 
 def test_items__that_take_long_have_connections_of_their_own_and_no_doubt(tmp_path: Path) -> None:
-    shard, server = inferred(tmp_path, twice_after(0.003), seconds=0.6, items=24, max_concurrency=4)
+    shard, _ = inferred(tmp_path, twice_after(0.003), seconds=0.6, items=24, max_concurrency=4)
     assert wrong(shard, 24) == []
     assert set(shard.messages.values()) == {""}
 
@@ -106,4 +113,4 @@ def test_rows__of_a_server_that_answers_twice_have_their_own_answers(tmp_path: P
     shard = run(work())
     assert shard.messages == {"1.csv": ""}
     lines = shard.result("1.csv").decode().splitlines()
-    assert lines == ['{"data":{"req_data":[{"a":%d,"b":%d}]}}' % (number, number) for number in range(300)]
+    assert lines == [f'{{"data":{{"req_data":[{{"a":{number},"b":{number}}}]}}}}' for number in range(300)]

@@ -1,0 +1,83 @@
+"""Content-Encoding of answers: undone within a bound, or refused."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from tasks.domain.encoding import PIECE_BYTES, decoded, is_encoded
+from tasks.domain.errors import AnswerError
+
+TEXT = b'{"label": "cat"}' * 1000
+
+
+def raw(data: bytes) -> bytes:
+    made = zlib.compressobj(wbits=-15)
+    return made.compress(data) + made.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("gzip", gzip.compress(TEXT)), (" GZIP ", gzip.compress(TEXT)), ("x-gzip", gzip.compress(TEXT)),
+        ("gzip", gzip.compress(TEXT[:77]) + gzip.compress(TEXT[77:])), ("gzip", gzip.compress(TEXT) + bytes(512)),
+        ("gzip", gzip.compress(b"") + gzip.compress(TEXT) + gzip.compress(b"")),
+        ("deflate", zlib.compress(TEXT)), ("deflate", raw(TEXT)),
+    ],
+)  # fmt: skip
+def test_answer__is_decoded(encoding: str, data: bytes) -> None:
+    assert is_encoded(encoding)
+    assert b"".join(decoded(encoding, data, len(TEXT))) == TEXT
+
+
+def test_raw_deflate__that_begins_like_the_header_of_zlib_is_decoded() -> None:
+    for length in range(1, 400):
+        data = raw(bytes([length % 256]) * length)
+        assert b"".join(decoded("deflate", data, 1000)) == bytes([length % 256]) * length
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_answer__without_encoding_is_none(encoding: str) -> None:
+    assert not is_encoded(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "identity, gzip", "compress", "x" * 1000])
+def test_encoding__that_is_not_known_is_refused_by_its_name(encoding: str) -> None:
+    with pytest.raises(AnswerError, match="Content-Encoding '.*'; it should be none") as refused:
+        list(decoded(encoding, b"x", 100))
+    assert len(str(refused.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "data"),
+    [
+        ("gzip", gzip.compress(TEXT)[:-1]), ("gzip", gzip.compress(TEXT)[:40]), ("gzip", b"\x1f"), ("gzip", TEXT),
+        ("gzip", gzip.compress(TEXT) + b"more"), ("gzip", gzip.compress(TEXT) + gzip.compress(TEXT)[:30]),
+        ("gzip", gzip.compress(TEXT)[:-6] + bytes(6)), ("deflate", zlib.compress(TEXT)[:-3]), ("deflate", raw(TEXT)[:-1]),
+        ("deflate", zlib.compress(TEXT) + b"more"), ("deflate", zlib.compress(TEXT)[:-1] + b"\0"), ("deflate", b"\xff"),
+        ("deflate", TEXT),
+    ],
+)  # fmt: skip
+def test_stream__that_is_cut_or_damaged_is_no_answer(encoding: str, data: bytes) -> None:
+    with pytest.raises(AnswerError, match=r"The model's answer is damaged: it cannot be decoded as (gzip|deflate)"):
+        list(decoded(encoding, data, 1 << 20))
+
+
+def test_stream__of_members_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.domain.encoding.MOST_MEMBERS", 10)
+    assert b"".join(decoded("gzip", gzip.compress(b"x") * 10, 100)) == b"x" * 10
+    with pytest.raises(AnswerError, match="more than 10 members"):
+        list(decoded("gzip", gzip.compress(b"") * 11, 100))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, raw])
+def test_bomb__is_not_decoded_beyond_the_bound(compress: object) -> None:
+    data = compress(bytes(64 << 20))  # type: ignore[operator]
+    got = 0
+    with pytest.raises(AnswerError, match=r"more than 3000000 bytes \(2.86102 MiB\) when its (gzip|deflate) encoding"):
+        for piece in decoded("gzip" if data[0] == 0x1F else "deflate", data, 3_000_000):
+            got += len(piece)
+            assert len(piece) <= PIECE_BYTES
+    assert got <= 3_000_000
