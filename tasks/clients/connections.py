@@ -6,7 +6,8 @@ import asyncio
 import ssl
 from collections import deque
 
-from tasks.clients.http_connection import TURN_SECONDS, ConnectionBroken, HttpConnection, ReplyLate
+from tasks.clients.http_connection import TURN_SECONDS, HttpConnection
+from tasks.clients.http_reply import ConnectionBroken, ReplyLate
 
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS = 30.0

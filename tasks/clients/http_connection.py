@@ -13,9 +13,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import cast
 
 import httptools
+
+from tasks.clients.http_reply import (
+    ConnectionBroken,
+    Reply,
+    ReplyDoubted,
+    ReplyLate,
+    ReplyTooLarge,
+    ReplyUnclear,
+    Room,
+    Stretch,
+)
 
 MAX_HEADER_BYTES = 64 << 10
 """Most bytes between two of bodies: of headers, of answers that only ask for patience, of trailers."""
@@ -31,67 +42,6 @@ COUNTED_BYTES = 64 << 10
 TURN_SECONDS = 0.002
 """After a time is up, what has come by then is read first: a loop that was busy runs its timers before it reads."""
 _LINE_ENDS = b"\r\n"
-
-
-class Stretch:
-    """The answers of one connection since it was last quiet. Either ``settled`` or ``doubted`` one day; doubts win."""
-
-    __slots__ = ("doubted", "settled")
-
-    def __init__(self, *, settled: bool = False) -> None:
-        self.settled = settled
-        self.doubted = False
-
-
-class Reply(NamedTuple):
-    """What came back: the status, the body, and what the headers say that matters here."""
-
-    status: int
-    data: bytes
-    retry_after: str | None
-    encoding: str
-    stretch: Stretch
-
-
-class Room(Protocol):
-    """Bounds the bytes of answers that are here at once."""
-
-    def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
-        """Count bytes that are here; False if no more should be read until ``resume`` is called."""
-
-    def ended(self, amount: int, resume: Callable[[], None], *, whole: bool) -> None:
-        """An answer has ended of which ``amount`` bytes were counted; unless it is ``whole`` they are of no use now.
-
-        ``resume`` is not called any more.
-        """
-
-
-class ConnectionBroken(Exception):
-    """There is no whole answer, and the connection is of no use any more."""
-
-
-class ReplyTooLarge(Exception):
-    """The answer has more bytes than are taken."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class ReplyDoubted(Exception):
-    """What came on the connection, this answer included, need not belong to the requests."""
-
-
-class ReplyUnclear(Exception):
-    """More bytes follow the answer, although it is the only one of its connection: its length is wrong."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-class ReplyLate(Exception):
-    """There was no answer in time."""
 
 
 class HttpConnection(asyncio.Protocol):

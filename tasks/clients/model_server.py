@@ -11,8 +11,9 @@ from functools import partial
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from tasks.clients.connections import Connections, Reuse
-from tasks.clients.http_connection import (
-    COUNTED_BYTES,
+from tasks.clients.http_connection import COUNTED_BYTES
+from tasks.clients.http_headers import retry_after
+from tasks.clients.http_reply import (
     ConnectionBroken,
     Reply,
     ReplyDoubted,
@@ -22,7 +23,6 @@ from tasks.clients.http_connection import (
     Room,
     Stretch,
 )
-from tasks.clients.http_headers import retry_after
 from tasks.domain.encoding import decoded, is_encoded
 from tasks.domain.errors import AnswerError
 from tasks.domain.request import Body

@@ -9,7 +9,7 @@ from collections.abc import Callable
 class Held:
     """Bytes taken from a budget, until :meth:`give_back`.
 
-    It is also the room for answers while they arrive (:class:`tasks.clients.http_connection.Room`); with ``single`` it
+    It is also the room for answers while they arrive (:class:`tasks.clients.http_reply.Room`); with ``single`` it
     is that of one answer, after which nothing is sent any more.
     """
 

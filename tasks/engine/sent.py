@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.clients.http_connection import Room, Stretch
+from tasks.clients.http_reply import Room, Stretch
 from tasks.domain.result import Tally
 
 

@@ -167,8 +167,9 @@ def test_status__beyond_those_of_http_is_no_success(status: bytes) -> None:
 @pytest.mark.parametrize(
     ("first", "endless"),
     [
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (OK, b"A: b\r\n"), (OK + b"A: ", b"b"), (CHUNKED + b"2\r\nhi\r\n0\r\n", b"A: b\r\n"),
-        (CHUNKED + b"2\r\nhi\r\n0\r\nA: ", b"b"), (CHUNKED + b"2;a=", b"b"), (CHUNKED + b"0", b"0"), (b"HTTP/1.1 200 ", b"OK"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"), (OK, b"A: b\r\n"), (OK + b"A: ", b"b"),
+        (CHUNKED + b"2\r\nhi\r\n0\r\n", b"A: b\r\n"), (CHUNKED + b"2\r\nhi\r\n0\r\nA: ", b"b"),
+        (CHUNKED + b"2;a=", b"b"), (CHUNKED + b"0", b"0"), (b"HTTP/1.1 200 ", b"OK"),
     ],
 )  # fmt: skip
 def test_endless__headers_and_the_like_are_given_up(first: bytes, endless: bytes) -> None:
@@ -226,7 +227,7 @@ def test_answer__that_is_encoded_is_decoded(answer: bytes) -> None:
 
 @pytest.mark.parametrize("name", [b"br", b"zstd", b"gzip, gzip"])
 def test_answer__in_an_encoding_that_is_not_known_fails_at_once(name: bytes) -> None:
-    found, server = ask(saying(with_length(b"hello", b"Content-Encoding: %b\r\n" % name)))
+    found, _ = ask(saying(with_length(b"hello", b"Content-Encoding: %b\r\n" % name)))
     assert kind(found[0])[0] == "unusable"
     assert f"Content-Encoding '{name.decode()}'" in kind(found[0])[1]
 

@@ -11,6 +11,7 @@ from fakes.odd_model_server import (
     Odd,
     OddServer,
     answer,
+    at_random,
     cut_lengths,
     followed_by,
     odd_server,
@@ -114,3 +115,12 @@ def test_rows__of_a_server_that_answers_twice_have_their_own_answers(tmp_path: P
     assert shard.messages == {"1.csv": ""}
     lines = shard.result("1.csv").decode().splitlines()
     assert lines == [f'{{"data":{{"req_data":[{{"a":{number},"b":{number}}}]}}}}' for number in range(300)]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("seed", range(3))
+def test_items__of_a_server_that_errs_at_random_have_their_own_answers_or_fail(
+    tmp_path: Path, seed: int, share: float
+) -> None:
+    shard, _ = inferred(tmp_path, at_random(seed, share), items=400)
+    assert wrong(shard, 400) == []

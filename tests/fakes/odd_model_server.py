@@ -6,6 +6,7 @@ The model answers a request's body with that body, so that each answer tells who
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -128,5 +129,25 @@ def cut_lengths(*, glued: bool = True, every: int = 1) -> Odd:
             writer.write(head + body[:-1])
             await asyncio.sleep(0.002)
             writer.write(body[-1:])
+
+    return odd
+
+
+def at_random(seed: int, share: float) -> Odd:
+    """A share of the answers comes twice, late, glued to another one, or with a wrong length; each time differently."""
+    draw = random.Random(seed)
+    kinds = [
+        lambda: twice_after(draw.uniform(0, 0.01)), lambda: twice_by_a_timer(draw.uniform(0, 0.02)),
+        lambda: followed_by(answer(b"other")), lambda: followed_by(answer(b"other"), glued=False),
+        lambda: followed_by(b"HTTP/1.1 100 Continue\r\n\r\n"), lambda: followed_by(b"\n", glued=False), cut_lengths,
+        lambda: cut_lengths(glued=False),
+    ]  # fmt: skip
+
+    async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+        if draw.random() < share:
+            await draw.choice(kinds)()(writer, body, 0)
+        else:
+            await asyncio.sleep(draw.choice([0, 0, draw.uniform(0, 0.01)]))
+            writer.write(answer(body))
 
     return odd

@@ -1,0 +1,65 @@
+"""Large answers: held against the budget while they arrive, so that many at once do not take all memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from pathlib import Path
+
+import pytest
+from clients.support import run
+from engine.runs import Shard, local_items, make_run
+from fakes.odd_model_server import Odd, answer, odd_server
+
+from tasks.domain.result import Outcome
+from tasks.engine.budget import Budget
+
+MIB = 1 << 20
+ITEMS = 24
+LARGE = bytes(range(256)) * (4 * MIB // 256)
+PIECES = 512 << 10
+"""What a connection may have read before it stops."""
+
+
+async def plain(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+    writer.write(answer(LARGE))
+
+
+async def packed(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+    writer.write(answer(gzip.compress(LARGE, 1), b"Content-Encoding: gzip\r\n"))
+
+
+async def breaking_off(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
+    if number % 2:
+        writer.write(answer(LARGE)[: 3 * MIB])
+        await writer.drain()
+        writer.close()
+    else:
+        writer.write(answer(LARGE))
+
+
+@pytest.mark.parametrize("odd", [plain, packed, breaking_off])
+def test_answers__that_are_large_are_read_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: Odd
+) -> None:
+    least = [0]
+    arrive = Budget.arrive
+
+    def watched(budget: Budget, *arguments: object) -> bool:
+        found = arrive(budget, *arguments)  # type: ignore[arg-type]
+        least[0] = min(least[0], budget._free)
+        return found
+
+    monkeypatch.setattr(Budget, "arrive", watched)
+    items = local_items(tmp_path / "in", {f"{number:02d}.bin": b"x" for number in range(ITEMS)})
+
+    async def work() -> list[Outcome]:
+        async with odd_server(odd) as server:
+            shard = Shard(make_run(server.url, str(tmp_path / "out")), items, bytes_in_flight=8 * MIB)
+            await shard.infer_async()
+            assert all(shard.result(f"{number:02d}.bin") == LARGE for number in range(ITEMS))
+            return shard.outcomes
+
+    outcomes = run(work())
+    assert {outcome.message for outcome in outcomes} == {""}
+    assert least[0] >= -len(LARGE) - ITEMS * PIECES
