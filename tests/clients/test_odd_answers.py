@@ -21,6 +21,10 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 UNCLEAR = "The model's answer has more bytes than its Content-Length or its chunks say, so it may be cut."
 
 
+def packed(data: bytes) -> bytes:
+    return gzip.compress(data, mtime=0)
+
+
 def with_length(data: bytes, headers: bytes = b"", status: bytes = b"200 OK") -> bytes:
     return b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(data), data)
 
@@ -209,7 +213,7 @@ def test_answer__that_comes_byte_by_byte_is_late_in_all() -> None:
 
 
 def gzipped(data: bytes) -> bytes:
-    return with_length(gzip.compress(data), b"Content-Encoding: gzip\r\n")
+    return with_length(packed(data), b"Content-Encoding: gzip\r\n")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_answer__that_is_large_when_decoded_is_given_up() -> None:
 
 @pytest.mark.parametrize("spoil", [lambda data: data[:-4], lambda data: data[:-8] + bytes(8), lambda data: data + b"x"])
 def test_answer__whose_encoding_is_damaged_fails(spoil: Callable[[bytes], bytes]) -> None:
-    data = spoil(gzip.compress(b"hello" * 100))
+    data = spoil(packed(b"hello" * 100))
     found, _ = ask(saying(with_length(data, b"Content-Encoding: gzip\r\n")))
     assert kind(found[0])[0] == "unusable"
     assert "is damaged" in kind(found[0])[1]
@@ -250,7 +254,7 @@ def test_answer__whose_encoding_is_damaged_fails(spoil: Callable[[bytes], bytes]
 
 def test_error__that_is_encoded_is_decoded_for_its_message_as_far_as_it_can_be() -> None:
     headers = b"Content-Encoding: gzip\r\n"
-    found, _ = ask(saying(with_length(gzip.compress(b"too hot"), headers, b"418 Teapot")))
+    found, _ = ask(saying(with_length(packed(b"too hot"), headers, b"418 Teapot")))
     assert isinstance(found[0], RequestFailed) and found[0].answer == Answer(418, b"too hot")
     found, _ = ask(saying(with_length(b"too hot", headers, b"418 Teapot")))
     assert isinstance(found[0], RequestFailed) and found[0].answer == Answer(418, b"too hot")
