@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -49,9 +51,12 @@ class Cluster(_Part):
     ] = None
     key_file: Annotated[str | None, Field(pattern=r"^/", description="its key (PEM)")] = None
     insecure_scheduler: Annotated[
-        Literal["refuse", "allow"],
-        Field(description="a scheduler without TLS, where all that reach it run code as the user of the runs"),
-    ] = "refuse"
+        Literal["refuse", "loopback", "allow"],
+        Field(
+            description="a scheduler without TLS, where all that reach it run code as the user of the runs: refused, "
+            "used on this machine's loopback only, or used anywhere"
+        ),
+    ] = "loopback"
 
     @model_validator(mode="after")
     def _fields_of_the_kind(self) -> Cluster:
@@ -63,7 +68,8 @@ class Cluster(_Part):
         if any(files.values()) and not all(files.values()):
             missing = ", ".join(name for name, path in files.items() if path is None)
             raise ValueError(f"{missing} is missing: all three of {', '.join(files)}, or none (Dask's configuration)")
-        if self.address is not None and not self.encrypted and self.insecure_scheduler != "allow":
+        allowed = self.insecure_scheduler == "allow" or (self.insecure_scheduler == "loopback" and self.on_loopback)
+        if self.address is not None and not self.encrypted and not allowed:
             raise ValueError(
                 f"address {self.address} has no TLS: all that reach such a scheduler, or a worker of it, run code as "
                 "the user of the runs. Use a tls:// address, or, in a network of their own, insecure_scheduler: allow"
@@ -74,6 +80,15 @@ class Cluster(_Part):
     def encrypted(self) -> bool:
         """Whether the existing scheduler is talked to over TLS."""
         return self.address is not None and self.address.startswith(("tls://", "wss://"))
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the existing scheduler is reached from this machine only."""
+        host = urlsplit(self.address or "").hostname or ""
+        try:
+            return ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 class Pool(_Part):

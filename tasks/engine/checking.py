@@ -117,6 +117,11 @@ class _Found:
                 "what the model's image prints is in the log of the container `model` of each pod, not in the Logs tab "
                 f"nor {nor}"
             )
+        if self._pool is not None and (cluster := self._pool.cluster).address and not cluster.encrypted:
+            self._warnings.append(
+                f"the Dask scheduler {cluster.address} has no TLS: all that reach it, or a worker of it, can run code as "
+                "the user of this run"
+            )
         return Run(
             task_id=task_id, service=service, serving=self._serving,
             package=None if self._package is None else str(self._package), model_version=self._version,

@@ -85,6 +85,10 @@ def test_pool__takes_a_scheduler_with_tls_or_one_without_that_it_allows() -> Non
         {"address": "tls://a:1"},
         {"address": "wss://a:1", **files},
         {"address": "tcp://a:1", "insecure_scheduler": "allow"},
+        {"address": "tcp://127.0.0.1:1"},
+        {"address": "tcp://127.1.2.3:1", "insecure_scheduler": "loopback"},
+        {"address": "tcp://[::1]:1"},
+        {"address": "tcp://localhost:1"},
     ):
         given = CONTAINER | {"kind": "docker", "cluster": {"kind": "scheduler", **cluster}}
         assert Pool.model_validate(given).cluster.encrypted is not cluster["address"].startswith("tcp")
@@ -112,10 +116,24 @@ def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
         ({**PODS, "cluster": {"kind": "kubernetes", "address": "tcp://a:1"}}, "address is needed for kind scheduler"),
         *(
             (
-                {"kind": "docker", "cluster": {"kind": "scheduler", "address": f"{scheme}://127.0.0.1:8786"}},
-                f"address {scheme}://127.0.0.1:8786 has no TLS",
+                {"kind": "docker", "cluster": {"kind": "scheduler", "address": address}},
+                f"address {address} has no TLS",
             )
-            for scheme in ("tcp", "ws", "ucx")
+            for address in (
+                "tcp://10.0.0.1:8786",
+                "ws://scheduler:8786",
+                "ucx://0.0.0.0:8786",
+                "tcp://127.0.0.1.example:8786",
+                "tcp://127.0.0.1@scheduler:8786",
+                "tcp://localhost.example:8786",
+            )
+        ),
+        (
+            {
+                "kind": "docker",
+                "cluster": {"kind": "scheduler", "address": "tcp://127.0.0.1:1", "insecure_scheduler": "refuse"},
+            },
+            "address tcp://127.0.0.1:1 has no TLS",
         ),
         (
             {
