@@ -119,8 +119,8 @@ class _Found:
             )
         if self._pool is not None and (cluster := self._pool.cluster).address and not cluster.encrypted:
             self._warnings.append(
-                f"the Dask scheduler {cluster.address} has no TLS: all that reach it, or a worker of it, can run code as "
-                "the user of this run"
+                f"the Dask scheduler {cluster.address} has no TLS: all that reach it, or a worker of it, can run code "
+                "as the user of this run"
             )
         return Run(
             task_id=task_id, service=service, serving=self._serving,
