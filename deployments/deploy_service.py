@@ -8,6 +8,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from deployments.lifecycle import create
 from tasks.clients.process_privacy import hide_memory
 from tasks.console import plain_errors
+from tasks.domain.plain_text import markdown
 from tasks.domain.service import BatchService
 from tasks.reporting import artifact_key
 
@@ -26,7 +27,7 @@ async def deploy_service(service: BatchService) -> str:
     await acreate_markdown_artifact(
         key=artifact_key(made.name, "service"),
         markdown=(
-            f"# {made.name}\n\nThe service was created and its first run was started.\n\n"
+            f"# {markdown(made.name)}\n\nThe service was created and its first run was started.\n\n"
             f"- [its page]({page}): start it again, change its description, schedule it\n"
             f"- [its first run]({run}): graph, logs, results\n"
         ),

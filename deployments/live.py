@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from deployments.talk import say_on
 from tasks.engine import progress
 
 _LINE_SECONDS = 5.0
@@ -80,7 +81,7 @@ class LiveProgress:
             now = self._current()
             changed = now.split("  ")[0] != said.split("  ")[0]
             if changed or (now != said and time.monotonic() - when >= _LINE_SECONDS):
-                self._console.print(now, highlight=False, soft_wrap=True)
+                say_on(self._console, now)
                 said, when = now, time.monotonic()
         if (now := self._current()) != said:
-            self._console.print(now, highlight=False, soft_wrap=True)
+            say_on(self._console, now)

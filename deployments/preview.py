@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tasks.domain.plain_text import plain_lines
+
 
 def preview_text(found: dict[str, Any]) -> str:
     """Plan, mapping and first request, for a person."""
@@ -34,4 +36,4 @@ def preview_text(found: dict[str, Any]) -> str:
             "",
             request["body"].replace("\r\n", "\n"),
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(one for line in lines for one in plain_lines(line)) + "\n"

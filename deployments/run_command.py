@@ -15,11 +15,13 @@ from deployments.live import LiveProgress
 from deployments.stack_access import password_for, refused
 from deployments.startup import importing
 from deployments.stopping import ignore_signals
+from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import validate_service
 from tasks.clients.process_identity import own_start
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
+from tasks.domain.plain_text import plain_line
 from tasks.domain.run import RunFailed, RunResult
 from tasks.domain.service import BatchService, require
 from tasks.embedded_server import start_server
@@ -84,7 +86,7 @@ def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str
             f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
             f"service, `thresher start NAME --resume {task_id}`."
         )
-        talk.print(said, highlight=False, soft_wrap=True, markup=False)
+        say_on(talk, said)
 
 
 def _how_to_resume(command: Sequence[str]) -> str:
@@ -175,8 +177,8 @@ def exit_code(result: RunResult) -> int:
 def talk_of(result: RunResult, talk: Console) -> None:
     """Say on standard error what came of a run."""
     for warning in result.warnings:
-        talk.print(f"warning: {warning}", highlight=False, soft_wrap=True, markup=False)
+        say_on(talk, f"warning: {warning}")
     counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
-    talk.print(f"{result.failure or 'Completed.'} {counts}.", highlight=False, soft_wrap=True, markup=False)
+    say_on(talk, f"{result.failure or 'Completed.'} {counts}.")
     for cause in result.top_causes:
-        talk.print(f"  {cause['items']:>8,} x {cause['cause']}", highlight=False, soft_wrap=True, markup=False)
+        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}")

@@ -19,6 +19,7 @@ from deployments.stack_access import is_own, made_password, password_file
 from deployments.stack_lock import answers, claimed, said
 from deployments.stack_processes import guarded, of_a_worker, of_the_server, tail
 from deployments.stack_runs import stopped_runs
+from deployments.talk import say_on
 from deployments.zombies import end_orphans
 from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.proxies import spare_loopback
@@ -52,7 +53,7 @@ def run_stack(port: int | None = None) -> int:
         try:
             LoopThread("thresher-stack").run_blocking(_run(url, port, console), STOP_SECONDS)
         except KeyboardInterrupt:
-            console.print("Stopped: no process is left.", highlight=False)
+            say_on(console, "Stopped: no process is left.")
     return 0
 
 
@@ -62,8 +63,8 @@ def _again(url: str, port: int | None, console: Console) -> int:
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         asyncio.run(_applied())
     if port is not None and url != _api(port):
-        console.print(f"Runs already at {_ui(url)}; --port is not used.", highlight=False, soft_wrap=True)
-    console.print("Runs already; the pool files were applied again.", highlight=False)
+        say_on(console, f"Runs already at {_ui(url)}; --port is not used.")
+    say_on(console, "Runs already; the pool files were applied again.")
     _print_address(url, password, console)
     return 0
 
@@ -73,7 +74,7 @@ async def _run(url: str, port: int, console: Console) -> None:
     password = made_password(folder)
     # This is another thread.
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
-        console.print("Starting the Prefect server ...", highlight=False)
+        say_on(console, "Starting the Prefect server ...")
         command = ("tasks.prefect_app", str(port))
         async with guarded("server", command, folder, of_the_server(folder, url, password)) as server:
             await _until(lambda: answers(url) and is_own(url), server, folder / "server.log", "The Prefect server")
@@ -163,22 +164,20 @@ async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str], 
     while True:
         async with guarded(f"worker-{name}", command, folder, environment) as worker:
             status = await worker.ended()
-        console.print(f"The worker of {name} has ended (status {status}) and is started again.", highlight=False)
+        say_on(console, f"The worker of {name} has ended (status {status}) and is started again.")
         await asyncio.sleep(AGAIN_SECONDS)
 
 
 def _greet(pools: list[PoolState], console: Console) -> None:
     others = [pool.name for pool in pools if not _is_local(pool)]
-    console.print(
-        f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.", highlight=False
-    )
+    say_on(console, f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.")
     if others:
-        console.print(f"Pools whose workers run elsewhere: {', '.join(others)}.", highlight=False)
-    console.print(
+        say_on(console, f"Pools whose workers run elsewhere: {', '.join(others)}.")
+    say_on(
+        console,
         "Deploy a service: in the user interface under Deployments, deploy-service; or\n"
         "  thresher deploy deployments/services/digits.yaml\n"
         "Ctrl-C stops everything.",
-        highlight=False,
     )
 
 

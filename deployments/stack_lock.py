@@ -14,6 +14,7 @@ import requests
 from rich.console import Console
 
 from deployments.stack_access import private_folder, stack_address, stack_file
+from deployments.talk import say_on
 from tasks.domain.errors import ServerError
 
 LOCK_FILE = "lock"
@@ -62,7 +63,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
                 "there; THRESHER_STACK names the folder of a second stack."
             )
         if not waiting:
-            console.print("Another stack is starting or stopping in the same folder: waiting ...", highlight=False)
+            say_on(console, "Another stack is starting or stopping in the same folder: waiting ...")
             waiting = True
         time.sleep(_POLL_SECONDS)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from deployments.overview import each
 from deployments.server import prefect_server
 from deployments.service import FLOW
+from deployments.talk import say_on
 from tasks.domain.errors import ServerError
 
 STOP_RUNS_SECONDS = 20.0
@@ -58,7 +59,7 @@ async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
         if len(active) > told:
             told = len(active)
             what = "1 run is" if told == 1 else f"{told} runs are"
-            console.print(f"{what} being stopped; the manifests account for every item ...", highlight=False)
+            say_on(console, f"{what} being stopped; the manifests account for every item ...")
         for flow_run in active:
             if flow_run["state_type"] == "RUNNING":
                 state: State[None] = Cancelling(message="The local stack is being stopped.")
@@ -66,7 +67,7 @@ async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
                     await client.set_flow_run_state(UUID(flow_run["id"]), state)
         if asyncio.get_running_loop().time() > deadline:
             what = "1 run has" if len(active) == 1 else f"{len(active)} runs have"
-            console.print(f"{what} not ended within {STOP_RUNS_SECONDS:g} s: ended by force.", highlight=False)
+            say_on(console, f"{what} not ended within {STOP_RUNS_SECONDS:g} s: ended by force.")
             return
         await asyncio.sleep(_POLL_SECONDS)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
 from tasks.domain.errors import ThresherError
+from tasks.domain.masking import masked
+from tasks.domain.plain_text import plain_block
 
 
 class _Plain(logging.Filter):
@@ -17,15 +20,25 @@ class _Plain(logging.Filter):
             record.exc_info = None
             record.exc_text = None
             record.msg, record.args = "%s", (error,)
+        with suppress(TypeError, ValueError):  # a record that cannot be formatted is shown so by logging
+            record.msg, record.args = plain_block(masked(record.getMessage())), ()
         return True
 
 
 def plain_errors() -> None:
-    """Make Prefect's loggers of flows and tasks in this process show Thresher's own errors without their stack."""
+    """Make the logs of this process show Thresher's own errors without their stack, and texts from outside plain."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
         if not any(isinstance(one, _Plain) for one in logger.filters):
             logger.addFilter(_Plain())
+    for handler in _handlers():
+        if not any(isinstance(one, _Plain) for one in handler.filters):
+            handler.addFilter(_Plain())
+
+
+def _handlers() -> set[logging.Handler]:
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    return {one for logger in loggers for one in logger.handlers}
 
 
 def outlive_reader() -> None:
@@ -34,8 +47,7 @@ def outlive_reader() -> None:
     Rich raises SystemExit then, in whichever thread has something to say: the run would be aborted, or wait for ever
     for a thread that is gone.
     """
-    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
-    for handler in {one for logger in loggers for one in logger.handlers}:
+    for handler in _handlers():
         if isinstance(handler, PrefectConsoleHandler):
             handler.console.__class__ = _Unread
 

@@ -48,8 +48,13 @@ class Settings(BaseSettings):
     log_lines_per_second: float = Field(
         default=20, gt=0, description="lines of an instance that go to the run's Logs tab, in the long run"
     )
+    log_bytes_per_second: int = Field(
+        default=MIB, ge=1 << 10, description="of an instance's output that is kept in the long run; a burst may be more"
+    )
     max_log_bytes: int = Field(
-        default=64 * MIB, ge=MIB, description="of an instance's output that is kept in full beside the results"
+        default=64 * MIB,
+        ge=MIB,
+        description="of an instance's output that is kept beside the results, and in the log store; then its end only",
     )
     max_item_bytes: int = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
     max_answer_bytes: int = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -13,7 +12,9 @@ from typing import Annotated, Any, ParamSpec
 from cyclopts import Parameter
 from rich.console import Console
 
+from deployments.talk import say_on
 from tasks.domain.errors import RunError
+from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
 
 P = ParamSpec("P")
 
@@ -34,8 +35,8 @@ def talk() -> Console:
 
 
 def say(text: str) -> None:
-    """Say a line on standard error, as it is."""
-    talk().print(text, highlight=False, soft_wrap=True, markup=False)
+    """Say something on standard error; nothing in it acts on the terminal, nor looks like a secret."""
+    say_on(talk(), text)
 
 
 def quiet_prefect() -> None:
@@ -56,9 +57,14 @@ def quietly(command: Callable[P, int]) -> Callable[P, int]:
 
 
 def print_text(text: str) -> None:
-    """Write a result. Raises RunError if nobody takes it (a closed pipe, a full disk)."""
+    """Write a result; on a terminal nothing in it acts.
+
+    Raises RunError if nobody takes it (a closed pipe, a full disk).
+    """
+    if sys.stdout.isatty():
+        text = "\n".join(plain_lines(text))
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(without_halves(text))
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
@@ -67,12 +73,12 @@ def print_text(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Write a result as JSON."""
-    print_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    print_text(plain_json(value, indent=2) + "\n")
 
 
 def print_rows(rows: Sequence[Sequence[object]]) -> None:
     """Write a table: columns as wide as they need be on a terminal, separated by tabs elsewhere."""
-    texts = [["" if cell is None else " ".join(str(cell).split()) for cell in row] for row in rows]
+    texts = [["" if cell is None else " ".join(plain_line(str(cell)).split()) for cell in row] for row in rows]
     if sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         lines = [

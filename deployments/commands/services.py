@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from cyclopts import App, Parameter
 
 from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_rows, print_text, quietly, say
 from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.plain_text import plain_block, plain_json
 
 if TYPE_CHECKING:
     from deployments.service import Execution, Service
@@ -240,7 +240,7 @@ def logs(
     async def print_lines() -> None:
         lines = service_logs.stored(name, run) if store else service_logs.lines(name, run, follow=follow)
         async for line in lines:
-            print_text(f"{json.dumps(line.model_dump(mode='json'), ensure_ascii=False) if as_json else line.text}\n")
+            print_text(f"{plain_json(line.model_dump(mode='json')) if as_json else plain_block(line.text)}\n")
 
     asyncio.run(print_lines())
     return 0

@@ -14,12 +14,13 @@ from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, Limits, instance_environment, server_environment
+from tasks.domain.masking import Masker
 from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
-from tasks.domain.server_log import Masker
 
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
+_BEFORE_BYTES = 64 << 10
 PORT_TRIES = 5
 _FIRST_PERIOD_SECONDS = 0.05
 
@@ -147,16 +148,14 @@ class Server:
     def tail(self) -> str:
         """What the server printed last, as the end of a message; empty if it printed nothing."""
         try:
-            with open(self._log, "rb") as file:
-                start = max(0, os.path.getsize(self._log) - _TAIL_BYTES)
+            with open(os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
                 # A secret is recognized whole only: one that begins before the part that is shown, too.
-                before = min(start, self._masker.longest)
-                file.seek(start - before)
-                output = file.read()
+                file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES - _BEFORE_BYTES))
+                output = file.read(_TAIL_BYTES + _BEFORE_BYTES)
         except OSError:
-            output, before = b"", 0
-        text = self._masker.shown(self._masker.blank(output)[before:]).decode("utf-8", "replace")
-        lines = text.strip().splitlines()[-_TAIL_LINES:]
+            output = b""
+        text = self._masker.block(output.decode("utf-8", "replace"))
+        lines = [line for line in text[-_TAIL_BYTES:].strip().splitlines() if line.strip()][-_TAIL_LINES:]
         if not lines:
             return " It printed nothing."
         said = "\n".join(f"    {redact(line)}" for line in lines)
@@ -166,7 +165,12 @@ class Server:
 async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     environment = {**launch.environment, "PORT": str(port)}
     return await GuardedProcess.start(
-        launch.command, folder=launch.folder, environment=environment, log=log, limits=launch.limits
+        launch.command,
+        folder=launch.folder,
+        environment=environment,
+        log=log,
+        limits=launch.limits,
+        log_bytes_per_second=launch.log_bytes_per_second,
     )
 
 

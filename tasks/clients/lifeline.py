@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tasks.clients.confinement import MARK_BITS, has_mark
 from tasks.clients.control_groups import REMOVE_SECONDS, Group
+from tasks.clients.output_drain import BYTES_PER_SECOND
 from tasks.clients.private_process import ROOT
 from tasks.clients.warden import environment_frame, stat, stats
 from tasks.domain.instance import Limits, handed_on
@@ -68,13 +69,17 @@ class GuardedProcess:
         environment: Mapping[str, str],
         log: Path,
         limits: Limits | None = None,
+        log_bytes_per_second: int = BYTES_PER_SECOND,
     ) -> GuardedProcess:
         """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
+
+        Of a command that prints more than ``log_bytes_per_second`` for long, a part is left out (output_drain.py).
 
         It and everything it starts are held to ``limits`` together; if they exceed them, the last line of ``log`` says
         so (limits.py tells what that means on which machine). They are confined: see warden.confine.
         """
         held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
+        held += ["--rate", str(log_bytes_per_second)]
         return await cls._start([*held, str(log), "--", *command], folder, environment)
 
     @classmethod

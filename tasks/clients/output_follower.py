@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
-import re
+import stat
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from tasks.domain.server_log import Masker
+from tasks.domain.masking import Masker
+from tasks.domain.plain_text import plain_lines
 
 POLL_SECONDS = 0.2
-READ_BYTES = 256 << 10
+READ_BYTES = 64 << 10
 LINE_BYTES = 64 << 10
 """A line that grows beyond this is delivered in pieces."""
 KEPT_BYTES = 16 << 20
-"""A larger file is emptied once it was read, so that a talkative server does not fill the disk."""
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+"""When so much was read, its room on the disk is given back, so that a talkative server does not fill it."""
+TAIL_BYTES = 64 << 10
+UNFINISHED_BYTES = 64
+"""An escape or a sign at the end of a piece may be longer than the piece."""
+_PUNCH_HOLE = 3
+"""FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of Linux."""
 
 Deliver = Callable[[Sequence[str]], Awaitable[None]]
 
@@ -37,6 +42,7 @@ class OutputFollower:
         self._deliver = deliver
         self._kept_bytes = kept_bytes
         self._file: BinaryIO | None = None
+        self._freed = 0
         self._rest = b""
         self._closing = asyncio.Event()
         self._following = asyncio.create_task(self._follow())
@@ -64,9 +70,8 @@ class OutputFollower:
 
     async def _read_to_end(self) -> None:
         if self._file is None:
-            try:
-                self._file = open(self._path, "rb", buffering=0)  # noqa: SIM115 - closed by close()
-            except OSError:
+            self._file = _opened(self._path)
+            if self._file is None:
                 return
         while data := self._file.read(READ_BYTES):
             whole, newline, self._rest = (self._rest + data).rpartition(b"\n")
@@ -74,27 +79,56 @@ class OutputFollower:
                 await self._hand_on(whole)
             if len(self._rest) > LINE_BYTES:
                 await self._cut()
+            await asyncio.sleep(0)  # who delivers need not have waited for anything
         position = self._file.tell()
-        if position > self._kept_bytes and os.fstat(self._file.fileno()).st_size == position:
+        if position - self._freed > self._kept_bytes:
+            self._free(position)
+
+    def _free(self, position: int) -> None:
+        """Give back the disk's room of what was read, but for the last part, which tells why a server has ended."""
+        assert self._file is not None
+        end = position - TAIL_BYTES
+        if _punch(self._file.fileno(), end):
+            self._freed = end
+        elif os.fstat(self._file.fileno()).st_size == position:  # a file system that cannot
             with suppress(OSError):
-                os.truncate(self._path, 0)
+                os.truncate(self._file.fileno(), 0)
                 self._file.seek(0)
+                self._freed = 0
 
     async def _cut(self) -> None:
-        """Hand on the beginning of a very long line, but no part of a secret."""
-        blank = self._masker.blank(self._rest)
-        cut = len(blank) - self._masker.longest
-        while 0 < cut < len(blank) and blank[cut - 1] == 0 and blank[cut] == 0:
-            cut -= 1
-        if cut > 0:
-            head, self._rest = self._rest[:cut], self._rest[cut:]
-            await self._hand_on(head)
+        """Hand on the beginning of a very long line, but no part of a secret, an escape or a sign."""
+        end = len(self._rest) - UNFINISHED_BYTES
+        escape = self._rest.rfind(b"\x1b", end - UNFINISHED_BYTES, end)
+        end = escape if escape > 0 else end
+        while end and self._rest[end] & 0xC0 == 0x80:
+            end -= 1
+        text = "\n".join(plain_lines(self._rest[:end].decode("utf-8", "replace")))
+        cut = self._masker.cut(text)
+        self._rest = text[cut:].encode("utf-8", "replace") + self._rest[end:]
+        if cut:
+            await self._deliver(self._masker.lines(text[:cut]))
 
     async def _hand_on(self, text: bytes) -> None:
-        masked = self._masker.mask(text).decode("utf-8", "replace")
-        await self._deliver([_displayed(line) for line in masked.split("\n")])
+        await self._deliver(self._masker.lines(text.decode("utf-8", "replace")))
 
 
-def _displayed(line: str) -> str:
-    """A line without escapes and control characters; of a progress bar that overwrites itself, the last state."""
-    return _CONTROL.sub("", _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]))
+def _opened(path: Path) -> BinaryIO | None:
+    """The file, to be read; None if there is none. A link that a model has put there is not followed."""
+    try:
+        number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return os.fdopen(number, "rb", buffering=0)
+    os.close(number)
+    return None
+
+
+def _punch(number: int, end: int) -> bool:
+    """Free a file's room up to ``end``; its size stays. False where that cannot be done."""
+    try:
+        done = ctypes.CDLL(None, use_errno=True).fallocate(number, _PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(end))
+    except (OSError, AttributeError):
+        return False
+    return bool(done == 0)

@@ -3,7 +3,7 @@
 Run as ``python -I -S warden.py OPTION... LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
 ``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG. The
 options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and, if wanted, ``--memory BYTES``,
-``--cpu CORES``, ``--scratch FOLDER``, ``--own``.
+``--cpu CORES``, ``--scratch FOLDER``, ``--rate BYTES``, ``--own``.
 
 The lifeline begins with the command's environment (see :func:`environment_frame`): a warden's own is open to every
 process of its user, a model server among them, and holds nothing but what any program needs. The command is confined:
@@ -19,6 +19,8 @@ all of it carries (see confinement.py).
 An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
 is removed together with its folder, if that is empty then. The scratch folder is removed with all that is in it,
 whoever ends first: a warden that was given one waits for its owner's byte, or its end.
+
+What a command prints that is not ``--own`` goes through a pipe, and BYTES a second of it into LOG (output_drain.py).
 
 With ``--memory`` or ``--cpu`` the command and everything below it are held to that (see limits.py). If they use more
 memory together, they are killed at once, and the last line of LOG says so.
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tasks.clients.limits import Bounds
+    from tasks.clients.output_drain import Drain
 
 GRACE_SECONDS = 3.0
 PR_SET_PDEATHSIG = 1
@@ -87,11 +90,10 @@ def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | 
     return Bounds(memory_bytes, cpu, log)
 
 
-def _start(log: str, command: list[str], bounds: Bounds | None, environment: bytes, own: bool, its_mark: int) -> int:
+def _start(output: int, command: list[str], bounds: Bounds | None, environment: bytes, own: bool, its_mark: int) -> int:
     """Start the command as the leader of its own session, within its bounds from the first; its process id."""
     held, release = os.pipe()
     private = os.pipe() if own else None
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     warden = os.getpid()
     child = os.fork()
     if child:
@@ -193,7 +195,7 @@ def _reap(child: int) -> int | None:
             status = os.waitstatus_to_exitcode(raw)
 
 
-def _end_all(child: int, bounds: Bounds | None, number: int = signal.SIGTERM) -> int | None:
+def _end_all(child: int, bounds: Bounds | None, drain: Drain | None, number: int = signal.SIGTERM) -> int | None:
     """End everything below the warden; the status of ``child`` if it was still running."""
     status = None
     deadline = time.monotonic() + GRACE_SECONDS
@@ -202,6 +204,8 @@ def _end_all(child: int, bounds: Bounds | None, number: int = signal.SIGTERM) ->
         found = _reap(child)
         status = found if found is not None else status
         alive = below(os.getpid())
+        if drain:
+            drain.flush()
         if not alive:
             return status
         if number == signal.SIGTERM and time.monotonic() > deadline:
@@ -245,12 +249,24 @@ def _close_inherited() -> None:
                 continue
 
 
-def _exceeded(bounds: Bounds) -> bool:
+def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
+    """Where the command's output goes: what reads it, and the command's end."""
+    if own:
+        return None, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    from tasks.clients.output_drain import BYTES_PER_SECOND, Drain
+
+    drain = Drain(log, rate or BYTES_PER_SECOND)
+    return drain, drain.write_end
+
+
+def _exceeded(bounds: Bounds, drain: Drain | None) -> bool:
     """Whether all that runs below the warden uses too much; looks only when it is time to."""
     if bounds.seconds_to_next_look() != 0:
         return False
     from tasks.clients.limits import tree
 
+    if drain:
+        drain.flush(tail=False)  # what the log says of it comes last
     return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
 
 
@@ -270,6 +286,7 @@ def guard(
     scratch: str | None = None,
     own: bool = False,
     its_mark: int = 0,
+    rate: int | None = None,
 ) -> int:
     """Run the command until it ends or the lifeline closes; the exit status."""
     environment = _given_environment()
@@ -281,12 +298,18 @@ def guard(
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     bounds = _limited(memory_bytes, cpu, log)
-    child = _start(log, command, bounds, environment, own, its_mark)
+    drain, output = _output(log, own, rate)
+    child = _start(output, command, bounds, environment, own, its_mark)
     _say(f"{child} {bounds.group.path}\n" if bounds and bounds.group else f"{child}\n")
     status = None
     orphaned = True
     while status is None:
-        ready, _, _ = select.select([0, woken], [], [], bounds.seconds_to_next_look() if bounds else None)
+        rest = drain.rest_seconds() if drain else None
+        pauses = [one for one in (bounds.seconds_to_next_look() if bounds else None, rest or None) if one is not None]
+        read = [drain.descriptor] if drain and rest == 0 else []
+        ready, _, _ = select.select([0, woken, *read], [], [], min(pauses, default=None))
+        if drain and read and read[0] in ready:
+            drain.take()
         if woken in ready:
             os.read(woken, 512)
             status = _reap(child)
@@ -295,13 +318,15 @@ def guard(
             orphaned = orphaned and not said
             if not said:
                 break
-        if status is None and bounds and _exceeded(bounds):
-            status = _end_all(child, bounds, signal.SIGKILL)
+        if status is None and bounds and _exceeded(bounds, drain):
+            status = _end_all(child, bounds, drain, signal.SIGKILL)
     if status is not None:
+        if drain:
+            drain.flush()
         if bounds:
             bounds.ended(status)  # before anybody is told to look into the log
         _say(".")
-    found = _end_all(child, bounds)
+    found = _end_all(child, bounds, drain)
     if bounds:
         bounds.remove()
     if status is None and orphaned:
@@ -349,7 +374,7 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--adopt":
         return adopt([int(pid) for pid in arguments[1:]])
     given: dict[str, str] = {}
-    while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch"):
+    while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch", "--rate"):
         given[arguments[0]] = arguments[1]
         arguments = arguments[2:]
     # Run by its path and isolated, a script finds nothing of its own project. Behind everything else: nothing in that
@@ -359,7 +384,8 @@ def main(arguments: list[str]) -> int:
         arguments = arguments[1:]
     memory, cpu = given.get("--memory"), given.get("--cpu")
     bounds = (int(memory) if memory else None, float(cpu) if cpu else None)
-    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"), own, int(given["--mark"]))
+    rate = int(given["--rate"]) if "--rate" in given else None
+    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"), own, int(given["--mark"]), rate)
 
 
 if __name__ == "__main__":

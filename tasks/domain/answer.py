@@ -9,11 +9,16 @@ from typing import Any
 
 from tasks.domain.errors import AnswerError
 from tasks.domain.mapping import properties, schema_type
+from tasks.domain.masking import Masker
+from tasks.domain.plain_text import plain_lines
 
 _OUTSIDE_TEXT = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
 _STRUCTURE = re.compile(rb'(?:"(?:[^"\\]|\\.)*")|[\[\]{},:]', re.DOTALL)
 _BLANKS = (b" ", b"\n", b"\t", b"\r")
 SHOWN = 200
+LOOKED_AT = 4 << 10
+"""Bytes of an answer from which what is shown of it is taken."""
+_NOTHING_SECRET = Masker()
 
 
 def compact(answer: bytes) -> bytes:
@@ -32,16 +37,21 @@ def error_line(message: str) -> bytes:
     return b'{"error": ' + json.dumps(message, ensure_ascii=False).encode("utf-8", "replace") + b"}"
 
 
-def shown(answer: bytes) -> str:
-    """The beginning of an answer for a message."""
-    text = " ".join(answer[: SHOWN + 1].decode("utf-8", "replace").split())
-    return f"{text[:SHOWN]}..." if len(answer) > SHOWN else text
+def shown(answer: bytes, masker: Masker = _NOTHING_SECRET) -> str:
+    """The beginning of an answer for a message: one line, plain, without secrets."""
+    piece = answer[: LOOKED_AT + masker.longest].lstrip()
+    text = piece.decode("utf-8", "replace")
+    if len(answer) > LOOKED_AT + masker.longest:  # a secret at its end may be a part of one
+        text = "\n".join(plain_lines(text.replace("\r", "\n")))
+        text = text[: masker.cut(text)]
+    text = " ".join(masker.line(text).split())
+    return f"{text[:SHOWN]}..." if len(text) > SHOWN else text
 
 
-def status_error(status: int, answer: bytes, attempts: int) -> AnswerError:
+def status_error(status: int, answer: bytes, attempts: int, masker: Masker = _NOTHING_SECRET) -> AnswerError:
     """The error for an HTTP status that is not a success."""
     times = f" (tried {attempts} times)" if attempts > 1 else ""
-    said = f": {shown(answer)}" if answer.strip() else ""
+    said = f": {shown(answer, masker)}" if answer.strip() else ""
     return AnswerError(f"The model answered HTTP {status}{times}{said}")
 
 

@@ -27,6 +27,12 @@ class Credentials(BaseModel):
     virtual_hosted: bool = Field(default=False, description="bucket in the host name instead of in the path")
     anonymous: bool = False
 
+    @property
+    def secrets(self) -> list[str]:
+        """The values that must not be shown."""
+        hidden = [one.get_secret_value() for one in (self.secret_access_key, self.session_token) if one is not None]
+        return [*hidden, *([self.access_key_id] if self.access_key_id else [])]
+
 
 def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials:
     """The credentials for ``s3`` or ``obs`` in the usual environment variables.

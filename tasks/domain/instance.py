@@ -61,6 +61,8 @@ class Launch:
     """Values that must not be shown, should the model server print them."""
     limits: Limits | None = None
     """What it may use; None: whatever the machine has."""
+    log_bytes_per_second: int = 1 << 20
+    """Of what it prints so much is kept in the long run."""
 
 
 @dataclass(frozen=True, slots=True)

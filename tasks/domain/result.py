@@ -13,6 +13,7 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 CAUSES_KEPT = 200
 CAUSES_SHOWN = 10
 CAUSE_SHOWN = 300
+LOOKED_AT = 2_000
 NOTES_KEPT = 20
 _BUCKET = math.log(1.05)
 """Latencies are counted in buckets of 5 %."""
@@ -83,6 +84,11 @@ class Tally:
             self.latencies += other.latencies
             self.causes += other.causes
             self.notes += other.notes
+            for counted, kept in ((self.causes, CAUSES_KEPT), (self.notes, NOTES_KEPT)):
+                if len(counted) > 2 * kept:  # each shard has its own
+                    frequent = counted.most_common(kept)
+                    counted.clear()
+                    counted.update(dict(frequent))
         return self
 
     def requests_only(self) -> Tally:
@@ -132,7 +138,7 @@ _COUNTS = ("successful", "failed", "rows", "failed_rows", "bytes_read", "bytes_w
 
 def cause_of(message: str) -> str:
     """A failure's message without what differs from item to item: numbers and quoted values."""
-    cause = _DIGITS.sub("N", _QUOTED.sub('"..."', message))
+    cause = _DIGITS.sub("N", _QUOTED.sub('"..."', message[:LOOKED_AT]))
     return cause if len(cause) <= CAUSE_SHOWN else f"{cause[:CAUSE_SHOWN]}..."
 
 

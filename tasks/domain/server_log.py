@@ -1,59 +1,12 @@
-"""What a model server prints: masked, and with a bound on how much of it is shown."""
+"""What a model server prints, with bounds on how much of it is shown and kept."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import quote, quote_plus
-
-SECRET_LENGTH = 4
-"""Shorter values are no secrets, and would hide half of every text."""
-MASK = b"***"
-_MASKED = re.compile(b"\0+")
-
-
-class Masker:
-    """Hides secrets in what a program prints."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        # Each line of a secret of several lines as well: programs print them indented, or with line ends escaped.
-        parts = {part.strip() for one in secrets for part in (one, *one.splitlines())}
-        hidden = {form for part in parts if len(part) >= SECRET_LENGTH for form in _forms(part)}
-        self._secrets = sorted((one.encode() for one in hidden), key=len, reverse=True)
-
-    @property
-    def longest(self) -> int:
-        """Bytes of the longest secret: so far before a part that is shown may begin one that reaches into it."""
-        return max(map(len, self._secrets), default=0)
-
-    def blank(self, text: bytes) -> bytes:
-        """The text with every secret as NUL bytes, of the same length."""
-        blanked: bytearray | None = None
-        for secret in self._secrets:
-            found = text.find(secret)
-            while found >= 0:  # also where secrets overlap
-                blanked = bytearray(text) if blanked is None else blanked
-                blanked[found : found + len(secret)] = bytes(len(secret))
-                found = text.find(secret, found + 1)
-        return text if blanked is None else bytes(blanked)
-
-    @staticmethod
-    def shown(blanked: bytes) -> bytes:
-        """A blanked text with ``***`` for what was blanked."""
-        return _MASKED.sub(MASK, blanked)
-
-    def mask(self, text: bytes) -> bytes:
-        """The text with ``***`` in place of every secret."""
-        return self.shown(self.blank(text.replace(b"\0", b"")))
-
-
-def _forms(secret: str) -> set[str]:
-    """A secret as programs print it: as it is, in a URL, and in JSON."""
-    in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
-    return {secret, quote(secret, safe=""), quote(secret), quote_plus(secret)} | in_json
 
 
 class LineBudget:
@@ -81,6 +34,43 @@ class LineBudget:
         """How many lines were held back since this was asked last."""
         held_back, self._held_back = self._held_back, 0
         return held_back
+
+
+class KeptLines:
+    """What is kept of lines that may have no end: the first ones, up to a number of bytes, and the last ones."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+        self._last: deque[str] = deque()
+        self._held = 0
+        self._dropped = 0
+
+    def take(self, lines: Sequence[str]) -> list[str]:
+        """Those of the next lines that are kept now."""
+        kept = []
+        for line in lines:
+            size = len(line.encode("utf-8", "replace")) + 1
+            if size <= self._left:
+                self._left -= size
+                kept.append(line)
+                continue
+            self._left = 0
+            self._last.append(line)
+            self._held += size
+            while self._held > LAST_BYTES:
+                gone = len(self._last.popleft().encode("utf-8", "replace")) + 1
+                self._held -= gone
+                self._dropped += gone
+        return kept
+
+    def rest(self) -> list[str]:
+        """At the end: how much is missing, and the last lines."""
+        missing = [f"({self._dropped} bytes are left out: THRESHER_MAX_LOG_BYTES)"] if self._dropped else []
+        return [*missing, *self._last]
+
+
+LAST_BYTES = 256 << 10
+"""Of lines beyond the bound the last ones are kept, too: they tell how it ended."""
 
 
 def stream_name(task_id: str, instance: int) -> str:

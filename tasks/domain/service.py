@@ -21,6 +21,7 @@ from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
+from tasks.domain.plain_text import plain_line
 from tasks.domain.schedule import Schedule
 from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
 from tasks.domain.secret_words import SECRET_WORDS
@@ -256,6 +257,8 @@ class BatchService(BaseModel):
     @field_validator("description")
     @classmethod
     def _plain(cls, value: str) -> str:
+        if plain_line(value) != value:
+            raise ValueError("should be one line, without control characters and signs that are not seen")
         if found := [sign for sign in FORBIDDEN_IN_DESCRIPTION if sign in value]:
             raise ValueError(f"should have none of ! < > = & \" ' (it has {' '.join(found)})")
         return value

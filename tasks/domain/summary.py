@@ -8,48 +8,62 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from tasks.domain.paths import redact
+from tasks.domain.plain_text import code_span, markdown, plain_line
 from tasks.domain.run import Run, RunResult
 
 LINES_SHOWN = 5
 """Lines of the output manifest that the page shows."""
+LINE_SHOWN = 2_000
+WARNINGS_SHOWN = 50
 _WIDTH, _HEIGHT = 640, 18
-_SIGNS = re.compile(r"[\\`*_\[\]<>|]")
 _SAFE = "/:~!$&',;=@+%"
 _GOOD, _BAD = "#2e9e5b", "#d64545"
 
 
 def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -> str:
     """The page of a run that is published; ``first_lines`` are those of its output manifest."""
+    kind = markdown(str(run.config.model_type))
     rows = [
         ("Items", f"{result.items:,}"),
         ("SUCCESSFUL", f"{result.successful:,}"),
         ("FAILED", f"{result.failed:,}"),
-        ("Model", f"{_code(run.service.model)} {run.model_version or ''} ({run.config.model_type})"),
-        ("Pool", f"{run.service.resource_pool}: {run.service.instances} x {run.flavor.name}"),
+        (
+            "Model",
+            f"{code_span(run.service.model)} {markdown(run.model_version or '')} ({kind})",
+        ),
+        ("Pool", f"{markdown(run.service.resource_pool)}: {run.service.instances} x {markdown(run.flavor.name)}"),
         ("Seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())),
     ]
     if run.service.failed_of is not None:
         how = "merged" if run.service.merge else "these items only"
-        rows.append(("FAILED items of", f"{_code(redact(run.service.failed_of))} ({how})"))
+        rows.append(("FAILED items of", f"{code_span(redact(run.service.failed_of))} ({how})"))
     chart = _chart(result.successful, result.failed)
-    lines = [f"# {_plain(run.service.name)}: {_plain(_outcome(result))}", "", chart, ""]
+    lines = [f"# {markdown(run.service.name)}: {markdown(_outcome(result))}", "", chart, ""]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
     lines += ["", "## Results", ""]
     lines += [_place(name, address) for name, address in _places(run, result)]
     if first_lines:
+        fence = "`" * max(3, 1 + max(len(run) for run in re.findall("`*", "".join(first_lines))))
         lines += [
             "",
             "The first lines of the output manifest:",
             "",
-            "```",
-            *(one.rstrip() for one in first_lines),
-            "```",
+            fence,
+            *(plain_line(one.rstrip())[:LINE_SHOWN] for one in first_lines),
+            fence,
         ]
     if result.top_causes:
         lines += ["", "## Why items failed", "", "| items | cause |", "| --- | --- |"]
-        lines += [f"| {cause['items']:,} | {_plain(str(cause['cause']))} |" for cause in result.top_causes]
+        lines += [f"| {cause['items']:,} | {markdown(str(cause['cause']))} |" for cause in result.top_causes]
     if result.warnings:
-        lines += ["", "## Warnings", "", *(f"- {_plain(warning)}" for warning in result.warnings)]
+        lines += [
+            "",
+            "## Warnings",
+            "",
+            *(f"- {markdown(one[:LINE_SHOWN])}" for one in result.warnings[:WARNINGS_SHOWN]),
+        ]
+        if len(result.warnings) > WARNINGS_SHOWN:
+            lines.append(f"- {len(result.warnings) - WARNINGS_SHOWN:,} more, in the summary file")
     return "\n".join(lines) + "\n"
 
 
@@ -68,13 +82,7 @@ def _places(run: Run, result: RunResult) -> list[tuple[str, str]]:
 def _place(name: str, address: str) -> str:
     """An address that can be followed where the browser is allowed to, and copied."""
     url = address if "://" in address else f"file://{address}"
-    return f"- [{name}]({quote(url, safe=_SAFE)}): {_code(address)}"
-
-
-def _code(text: str) -> str:
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    space = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{space}{text}{space}{fence}"
+    return f"- [{name}]({quote(url, safe=_SAFE)}): {code_span(address)}"
 
 
 def _chart(successful: int, failed: int) -> str:
@@ -90,9 +98,4 @@ def _chart(successful: int, failed: int) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _plain(text: str) -> str:
-    """Text in which no sign is Markdown."""
-    return _SIGNS.sub(lambda sign: f"\\{sign[0]}", text).replace("\n", " ")
+    return re.sub(r"(?<!\\)\|", r"\\|", text)

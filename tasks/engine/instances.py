@@ -17,6 +17,7 @@ from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths, Launch, device_variables
+from tasks.domain.masking import Masker
 from tasks.domain.package import Health
 
 DEATH_SEEN_SECONDS = 0.5
@@ -71,7 +72,8 @@ class InstanceGroup:
     ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
     gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
-    the file that its output is appended to. Instances are numbered from ``first``.
+    the file that its output is appended to. Instances are numbered from ``first``. ``masker`` hides
+    secrets in why they are given up.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class InstanceGroup:
         lease: Lease | None = None,
         on_log: Callable[[int, Path], None] = lambda number, log: None,
         first: int = 0,
+        masker: Callable[[], Masker] = Masker,
     ) -> None:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
@@ -105,6 +108,7 @@ class InstanceGroup:
         self._on_health = on_health
         self._lease = lease
         self._on_log = on_log
+        self._masker = masker
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
@@ -247,6 +251,7 @@ class InstanceGroup:
             await instance.server.stop()
 
     def _give_up(self, instance: Instance, error: ModelServerError) -> None:
+        error = ModelServerError(self._masker().block(str(error)))
         instance.given_up = error
         self._on_health(self.sick)
         instance.ready.set()  # whoever waits for it alone must see the error

@@ -51,7 +51,7 @@ async def process(session: Session, item: Item, sent: Sent) -> Outcome:
             return await _file(session, item, address, held, sent)
         return await _table(session, mapping, item, address, held, sent)
     except ItemError as error:
-        return Outcome(item.number, item.source, item.result_name, str(error), False)
+        return Outcome(item.number, item.source, item.result_name, session.masker.line(str(error)), False)
     except Exception as error:
         # A fault of ours or of a library must not cost the other items.
         _log.exception("unexpected item=%d", item.number)
@@ -153,7 +153,7 @@ async def _table(session: Session, mapping: Mapping, item: Item, address: Addres
     answers = await answer_rows(session, mapping, item, data, sent)
     message = ""
     if answers.failed:
-        message = rows_message(answers.rows, answers.failed, answers.first_failure())
+        message = session.masker.line(rows_message(answers.rows, answers.failed, answers.first_failure()))
     if answers.failed == answers.rows:
         return Outcome(
             item.number, item.source, item.result_name, message, False, answers.rows, answers.failed, bytes_read=size

@@ -315,4 +315,4 @@ async def first_lines(storage: Storage, manifest: Address, count: int) -> list[s
                 break
     except ObjectError:
         return []
-    return [redact(line) for line in text[:FIRST_BYTES].decode("utf-8", "replace").splitlines()[:count]]
+    return [redact(line) for line in text[:FIRST_BYTES].decode("utf-8", "replace").split("\n")[:count] if line]

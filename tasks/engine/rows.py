@@ -195,7 +195,7 @@ class _Rows:
         if error := json_error(answer, orjson.loads):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
-            raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer)}")
+            raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer, self._session.masker)}")
         return compact(answer)
 
     async def _single(self, row: int, text: str) -> bytes | None:

@@ -12,6 +12,7 @@ from tasks.clients.model_server import RequestFailed
 from tasks.domain.answer import status_error
 from tasks.domain.errors import AnswerError, ModelServerError
 from tasks.domain.instance import MAX_DEATHS_PER_REQUEST
+from tasks.domain.masking import Masker
 from tasks.domain.request import Body
 from tasks.domain.retry import decide
 from tasks.engine.instances import Instance, InstanceGroup
@@ -35,7 +36,7 @@ class Answered(NamedTuple):
 class Sender:
     """Sends requests to a group of instances; none any more once ``stopped`` says why.
 
-    ``pause`` waits so many seconds before a request is sent again.
+    ``pause`` waits so many seconds before a request is sent again; ``masker`` hides secrets in what a model answers.
     """
 
     def __init__(
@@ -43,10 +44,12 @@ class Sender:
         group: InstanceGroup,
         stopped: Callable[[], str] = str,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        masker: Callable[[], Masker] = Masker,
     ) -> None:
         self._group = group
         self._stopped = stopped
         self._pause = pause
+        self._masker = masker
 
     async def send(self, body: Body, sent: Sent) -> Answered:
         """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
@@ -118,7 +121,7 @@ class Sender:
                 raise AnswerError(failure.cause)
             if not decision.again:
                 if failure.answer is not None:
-                    raise status_error(failure.answer.status, failure.answer.data, attempt)
+                    raise status_error(failure.answer.status, failure.answer.data, attempt, self._masker())
                 raise AnswerError(f"The model did not answer: {failure.cause} (tried {attempt} times).")
             tally.retries += 1
             await self._pause(decision.delay_seconds)

@@ -15,8 +15,9 @@ from tasks.clients.log_store import LogStore, LogStream
 from tasks.clients.output_follower import OutputFollower
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.errors import StorageError
+from tasks.domain.masking import Masker
 from tasks.domain.run import Run
-from tasks.domain.server_log import LineBudget, LogRecord, Masker, stream_name
+from tasks.domain.server_log import KeptLines, LineBudget, LogRecord, stream_name
 from tasks.settings import Settings
 
 BURST_LINES = 200
@@ -31,14 +32,12 @@ Show = Callable[[str], None]
 
 
 class FullText:
-    """The whole output of an instance beside the results: ``instance-0.log``, ``instance-0_1.log`` and so on."""
+    """The output of an instance beside the results: ``instance-0.log``, ``instance-0_1.log`` and so on."""
 
-    def __init__(self, output: OutputFolder, folder: str, instance: int, max_bytes: int) -> None:
+    def __init__(self, output: OutputFolder, folder: str, instance: int) -> None:
         self._output = output
         self._folder = folder
         self._name = f"instance-{instance}"
-        self._left = max_bytes
-        self._dropped = 0
         self._lines: list[bytes] = []
         self._size = 0
         self._part: int | None = None
@@ -48,11 +47,6 @@ class FullText:
         """Take lines; written whenever there are enough for a part."""
         for line in lines:
             data = line.encode("utf-8", "replace") + b"\n"
-            if len(data) > self._left:
-                self._left = 0
-                self._dropped += len(data)
-                continue
-            self._left -= len(data)
             self._size += len(data)
             self._lines.append(data)
         if self._size >= PART_BYTES:
@@ -60,8 +54,6 @@ class FullText:
 
     async def close(self) -> None:
         """Write what is left."""
-        if self._dropped:
-            self._lines.append(f"({self._dropped} more bytes are left out: THRESHER_MAX_LOG_BYTES)\n".encode())
         if self._lines:
             await self._write()
 
@@ -99,7 +91,7 @@ class ServerOutputs:
             if settings.log_otlp_endpoint:
                 self._exporter = LogExporter(settings.log_otlp_endpoint, run.service.name, run.task_id)
 
-    def follow(self, instance: int, path: Path, secrets: Sequence[str]) -> None:
+    def follow(self, instance: int, path: Path, masker: Masker) -> None:
         """Follow the file that an instance's output goes to, from now on and over restarts of its server."""
         if instance in self._instances:
             return
@@ -111,10 +103,11 @@ class ServerOutputs:
             run,
             instance,
             path,
-            Masker(secrets),
+            masker,
             budget=LineBudget(settings.log_lines_per_second, BURST_LINES),
             show=self._show,
-            full=FullText(self._output, run.names.logs, instance, settings.max_log_bytes),
+            full=FullText(self._output, run.names.logs, instance),
+            kept=KeptLines(settings.max_log_bytes),
             stream=LogStream(self._store, run.service.name, stream) if self._store else None,
             exporter=self._exporter,
         )
@@ -148,6 +141,7 @@ class ServerOutput:
         budget: LineBudget,
         show: Show,
         full: FullText,
+        kept: KeptLines,
         stream: LogStream | None,
         exporter: LogExporter | None,
     ) -> None:
@@ -156,6 +150,7 @@ class ServerOutput:
         self._budget = budget
         self._show = show
         self._full = full
+        self._kept = kept
         self._stream = stream
         self._exporter = exporter
         self._follower = OutputFollower(path, masker, self._take)
@@ -166,6 +161,9 @@ class ServerOutput:
             if line and self._budget.allow(now):
                 self._say_held_back()
                 self._show(f"instance-{self._instance}: {line[:SHOWN_CHARACTERS]}")
+        await self._keep(self._kept.take(lines))
+
+    async def _keep(self, lines: Sequence[str]) -> None:
         await self._full.add(lines)
         if self._stream is not None or self._exporter is not None:
             for line in lines:
@@ -195,6 +193,7 @@ class ServerOutput:
         """Hand on what is left; returns when it is where it belongs. Call it once the server has ended."""
         await self._follower.close()
         self._say_held_back()
+        await self._keep(self._kept.rest())
         await self._full.close()
         if self._stream is not None:
             await self._stream.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
+from tasks.domain.masking import Masker
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
@@ -100,6 +101,9 @@ class Session:
         self.preparing_since = 0.0
         self.ready_at = 0.0
         self._credentials = dict(credentials)
+        self._keys = [secret for one in credentials.values() for secret in one.secrets]
+        self.masker = Masker(self._keys)
+        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
         self._environment = environment
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -121,9 +125,10 @@ class Session:
             sidecar_port=settings.sidecar_port if run.serving == "sidecar" else None,
             on_health=self._note_health,
             lease=self._devices,
-            on_log=lambda instance, log: self._outputs.follow(instance, log, self._secrets),
+            on_log=lambda instance, log: self._outputs.follow(instance, log, self.masker),
+            masker=lambda: self.masker,
         )
-        self.sender = Sender(self.group, lambda: self.not_processed, self._pause)
+        self.sender = Sender(self.group, lambda: self.not_processed, self._pause, lambda: self.masker)
         if run.deadline_at is not None:
             self._set_alarm(run.deadline_at - time.time(), deadline_passed(service.deadline_minutes))
 
@@ -167,9 +172,15 @@ class Session:
     async def _start(self) -> None:
         if self.run.serving == "running":
             await launcher.check_running(self.run.service.model, self.run.config.health, RUNNING_TIMEOUT_SECONDS)
+        if self.run.serving == "sidecar":  # it is given its environment elsewhere
+            with suppress(Exception):  # what looks like a secret is hidden all the same
+                self._hide((await self._environment()).secrets)
         await self.group.start()
         self.ready_at = time.time()
         self.progress.enter("inferring")
+
+    def _hide(self, secrets: Sequence[str]) -> None:
+        self.masker = Masker([*self._keys, *secrets])
 
     async def _prepare(self) -> Launch:
         async with self._preparing:
@@ -178,6 +189,7 @@ class Session:
                 assert self.run.serving in ("built-in", "boot-file")
                 folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
                 given = await self._environment()
+                self._hide(given.secrets)
                 launch = await launcher.prepare(
                     self.run.serving,
                     self.run.config,
@@ -187,7 +199,9 @@ class Session:
                     self.settings.cache,
                     Limits.of(self.run.flavor),
                 )
-                self._launch = replace(launch, secrets=given.secrets)
+                self._launch = replace(
+                    launch, secrets=given.secrets, log_bytes_per_second=self.settings.log_bytes_per_second
+                )
             return self._launch
 
     async def _devices(self) -> DeviceLease:
@@ -277,10 +291,6 @@ class Session:
             self._halted.set()
             for worker in self.workers:
                 worker.cancel()
-
-    @property
-    def _secrets(self) -> tuple[str, ...]:
-        return self._launch.secrets if self._launch is not None else ()
 
     def _note_health(self, sick: int) -> None:
         self.progress.sick_instances = sick

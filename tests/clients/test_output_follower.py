@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.clients import output_follower
 from tasks.clients.output_follower import LINE_BYTES, OutputFollower
-from tasks.domain.server_log import Masker
+from tasks.domain.masking import Masker
 
 SECRET = "hunter2-hunter2"
 
@@ -114,19 +114,78 @@ def test_follower__cuts_a_line_without_end_but_never_in_a_secret(tmp_path: Path)
     assert "".join(lines) == before.decode() + "*** and on"
 
 
-def test_follower__empties_a_file_that_grows_too_large(tmp_path: Path) -> None:
+def test_follower__gives_back_the_room_of_what_it_has_read_but_for_the_last_part(tmp_path: Path) -> None:
     path = tmp_path / "log"
+    line = b"a" * 1023 + b"\n"
 
     async def follow() -> list[str]:
         taken = Taken()
-        follower = OutputFollower(path, Masker(()), taken, kept_bytes=100)
-        append(path, b"a" * 150 + b"\n")
-        await taken.until(1)
+        follower = OutputFollower(path, Masker(()), taken, kept_bytes=1 << 20)
+        append(path, line * 2048)
         async with asyncio.timeout(60):
-            while os.path.getsize(path):
+            while path.stat().st_blocks * 512 > 2 * output_follower.TAIL_BYTES:
                 await asyncio.sleep(output_follower.POLL_SECONDS)
         append(path, b"after\n")
         await follower.close()
         return taken.lines
 
-    assert asyncio.run(follow()) == ["a" * 150, "after"]
+    lines = asyncio.run(follow())
+    assert (len(lines), lines[-1]) == (2049, "after")
+    assert path.read_bytes().endswith(line * 60 + b"after\n")
+
+
+def test_follower__does_not_follow_a_link_that_took_the_files_place(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_text("a key of the flow\n")
+    (tmp_path / "log").symlink_to(private)
+
+    async def follow() -> list[str]:
+        taken = Taken()
+        await OutputFollower(tmp_path / "log", Masker(()), taken).close()
+        return taken.lines
+
+    assert asyncio.run(follow()) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 200))
+def test_follower__cuts_no_sign_and_no_escape_of_a_long_line(tmp_path_factory: object, shift: int) -> None:
+    path = Path(os.path.join(str(tmp_path_factory.mktemp("long")), "log"))  # type: ignore[attr-defined]
+    before = "x" * (LINE_BYTES - 160 + shift)
+    append(path, f"{before}\x1b[31mrød €{'y' * 300}".encode())
+
+    async def follow() -> list[str]:
+        taken = Taken()
+        follower = OutputFollower(path, Masker([SECRET]), taken)
+        await follower._read_to_end()
+        append(path, b" end\n")
+        await follower.close()
+        return taken.lines
+
+    assert "".join(asyncio.run(follow())) == f"{before}rød €{'y' * 300} end"
+
+
+def test_follower__lets_others_have_their_turn_while_it_reads(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    append(path, b"line\n" * 200_000)
+    slices = path.stat().st_size // output_follower.READ_BYTES
+
+    async def follow() -> tuple[int, int]:
+        taken = Taken()
+        turns = 0
+        follower = OutputFollower(path, Masker(()), taken)
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(others())
+        await follower.close()
+        task.cancel()
+        return turns, len(taken.lines)
+
+    turns, lines = asyncio.run(follow())
+    assert lines == 200_000
+    assert turns >= slices

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tasks.domain.masking import Masker
 from tasks.domain.secret_reference import resolved
-from tasks.domain.server_log import Masker
 
 REFERENCE = "{{ prefect.blocks.secret.db }}"
 
@@ -39,6 +39,6 @@ def test_resolved__the_value_of_a_block_is_secret_wherever_it_stands() -> None:
     dsn = f"postgres://u:{REFERENCE}@h/db"
     found = resolved({"DSN": dsn, "MY_KEY": "plain-key", "MODE": "visible"}, {"db": "hunter/22"}, ["DSN", "MY_KEY"])
     assert found.values == {"DSN": "postgres://u:hunter/22@h/db", "MY_KEY": "plain-key", "MODE": "visible"}
-    printed = b"postgres://u:hunter/22@h/db hunter/22 hunter%2F22 plain-key visible"
-    assert Masker(found.secrets).mask(printed) == b"*** *** *** *** visible"
+    printed = "postgres://u:hunter/22@h/db hunter/22 hunter%2F22 plain-key visible"
+    assert Masker(found.secrets).line(printed) == "*** *** *** *** visible"
     assert "hunter" not in repr(found)

@@ -6,43 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.server_log import MASK, SECRET_LENGTH, LineBudget, LogRecord, Masker, is_of_run, stream_name
-
-SECRET = st.text(st.characters(exclude_characters="*\0", exclude_categories=["Cs"]), min_size=SECRET_LENGTH)
-
-
-@pytest.mark.parametrize(
-    ("secrets", "text", "shown"),
-    [
-        ((), b"nothing to hide", b"nothing to hide"),
-        (("opensesame",), b"it is opensesame, opensesame!", b"it is ***, ***!"),
-        (("open", "opensesame"), b"opensesame open", b"*** ***"),
-        (("abc",), b"abc stays: too short", b"abc stays: too short"),
-        (("first line\nsecond line",), b"  first line\\n", b"  ***\\n"),
-        (("first line\nsecond line",), b"first line\nsecond line", b"***"),
-        (("käse123",), "ein käse123".encode(), b"ein ***"),
-        (("secret",), b"sec\0ret", b"***"),
-        (("p@ss w/rd",), b"p%40ss%20w%2Frd p%40ss+w%2Frd p%40ss%20w/rd", b"*** *** ***"),
-        (('say "käse"',), 'x=say \\"käse\\" y=say \\"k\\u00e4se\\"'.encode(), b"x=*** y=***"),
-        (("abcdef", "defghi"), b"abcdefghi abcabcdef", b"*** abc***"),
-    ],
-)
-def test_masker__hides_secrets(secrets: tuple[str, ...], text: bytes, shown: bytes) -> None:
-    assert Masker(secrets).mask(text) == shown
-
-
-@given(secrets=st.lists(SECRET.map(str.strip).filter(lambda one: len(one) >= SECRET_LENGTH)), between=st.text())
-def test_masker__leaves_no_secret(secrets: list[str], between: str) -> None:
-    masker = Masker(secrets)
-    shown = masker.mask(between.encode().join(one.encode() for one in secrets))
-    assert all(one.encode() not in shown for one in secrets)
-    assert masker.longest >= max((len(one.encode()) for one in secrets), default=0)
-
-
-def test_masker__blanks_without_changing_the_length() -> None:
-    masker = Masker(["opensesame"])
-    assert masker.blank(b"a opensesame b") == b"a " + b"\0" * 10 + b" b"
-    assert masker.shown(b"a \0\0\0 b\0") == b"a " + MASK + b" b" + MASK
+from tasks.domain.server_log import LAST_BYTES, KeptLines, LineBudget, LogRecord, is_of_run, stream_name
 
 
 def test_stream__is_of_one_run_only() -> None:
@@ -73,3 +37,21 @@ def test_record__is_one_line_and_the_same_after_a_journey_through_json(message: 
 def test_record__of_something_else_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # JSON's own errors say what is wrong in their words
         LogRecord.from_json(line)
+
+
+def test_kept_lines__are_the_first_and_the_last_and_say_what_is_missing() -> None:
+    kept = KeptLines(10)
+    assert kept.take(["1234", "5678", "9"]) == ["1234", "5678"]
+    line = "x" * 1023
+    assert [one for _ in range(4 * LAST_BYTES // 1024) for one in kept.take([line])] == []
+    assert kept.take(["the end"]) == []
+    missing, *last = kept.rest()
+    assert last[-1] == "the end"
+    size = sum(len(one) + 1 for one in last)
+    assert size <= LAST_BYTES
+    assert missing == f"({2 + 4 * LAST_BYTES + 8 - size} bytes are left out: THRESHER_MAX_LOG_BYTES)"
+
+
+def test_kept_lines__of_little_are_all() -> None:
+    kept = KeptLines(1000)
+    assert (kept.take(["one", ""]), kept.rest()) == (["one", ""], [])

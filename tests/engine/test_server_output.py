@@ -8,20 +8,19 @@ from engine.runs import make_run
 
 from tasks.clients.log_store import KEPT_DAYS
 from tasks.clients.storage import OutputFolder, Storage
+from tasks.domain.masking import Masker
 from tasks.domain.paths import parse_address
 from tasks.engine.server_output import PART_BYTES, FullText, ServerOutputs
 from tasks.settings import Settings
 
 
-def kept(tmp_path: Path, lines: list[str], max_bytes: int = 1 << 30, times: int = 1) -> dict[str, str]:
+def kept(tmp_path: Path, lines: list[str], times: int = 1) -> dict[str, str]:
     (tmp_path / "out").mkdir(exist_ok=True)
 
     async def write() -> None:
         storage = Storage(Settings(), {})
         for _ in range(times):
-            full = FullText(
-                OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 3, max_bytes
-            )
+            full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 3)
             await full.add(lines)
             await full.close()
         await storage.close()
@@ -42,17 +41,11 @@ def test_full_text__of_a_run_that_is_tried_again_stands_beside_the_first(tmp_pat
     }
 
 
-def test_full_text__is_bounded_and_says_what_is_left_out(tmp_path: Path) -> None:
-    assert kept(tmp_path, ["12345", "6789", "0"], max_bytes=8)["instance-3.log"] == (
-        "12345\n(7 more bytes are left out: THRESHER_MAX_LOG_BYTES)\n"
-    )
-
-
 def test_full_text__goes_on_in_parts(tmp_path: Path) -> None:
     async def write() -> None:
         (tmp_path / "out").mkdir()
         storage = Storage(Settings(), {})
-        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0, 1 << 30)
+        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0)
         line = "x" * (PART_BYTES // 2)
         for _ in range(3):
             await full.add([line])
@@ -69,7 +62,7 @@ def test_full_text__that_cannot_be_written_costs_nothing(tmp_path: Path) -> None
 
     async def write() -> None:
         storage = Storage(Settings(), {})
-        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0, 1 << 30)
+        full = FullText(OutputFolder(storage, parse_address(str(tmp_path / "out")), ".scratch"), "logs", 0)
         await full.add(["one"])
         await full.close()
         await storage.close()
@@ -88,7 +81,7 @@ def test_server_outputs__clear_the_log_store_when_they_begin(tmp_path: Path) -> 
         storage = Storage(settings, {})
         run = make_run("http://127.0.0.1:1", str(tmp_path / "out"), runtime_log_output=True)
         outputs = ServerOutputs(run, settings, storage, OutputFolder(storage, run.output_address, ".scratch"), print)
-        outputs.follow(0, tmp_path / "log", ())
+        outputs.follow(0, tmp_path / "log", Masker())
         async with asyncio.timeout(60):
             while old.exists():
                 await asyncio.sleep(0.01)
