@@ -25,6 +25,10 @@ class JoinedRows:
         self.auto = AutoRows()
         self.joining = Joining(Random())
         self.evidence = Evidence()
+        self.waiting = 0
+        """Files whose rows are all answered, and that wait until a check covers them."""
+        self.when_waiting: set[Callable[[], None]] = set()
+        """Called when a file begins to wait: others may be begun instead."""
         self._sending = 0
         self._changed = asyncio.Event()
         self._last_check = asyncio.Lock()
@@ -52,6 +56,17 @@ class JoinedRows:
 
         ``check`` makes a check that covers them, for when no other file's requests do.
         """
+        if self.joining.covers(unproved):
+            return True
+        self.waiting += 1
+        try:
+            for begin_others in [*self.when_waiting]:
+                begin_others()
+            return await self._covered(unproved, check)
+        finally:
+            self.waiting -= 1
+
+    async def _covered(self, unproved: Unproved, check: Callable[[], Awaitable[bool]]) -> bool:
         joining = self.joining
         while not joining.covers(unproved):
             if joining.refused:

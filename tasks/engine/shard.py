@@ -23,6 +23,8 @@ from tasks.engine.supply import Supply
 READ_AHEAD = 32
 """Items that are read or written while others wait for their answers."""
 TABLES_AT_ONCE = 8
+MOST_WAITING = 64
+"""Tables whose answers wait for a check beside those that are worked on."""
 MOST_AT_ONCE = 288
 MOST_STORING = 0.95
 """Share of the items of an instance that are read or written, as far as more are begun for it."""
@@ -98,6 +100,7 @@ class ShardWork:
         """Process the items; returns when each has its outcome or was handed back."""
         writing = asyncio.create_task(self.reporter.write_parts())
         self._session.shards[self.supply.shard.key] = self
+        self._session.joined.when_waiting.add(self._fill_more)
         try:
             while self._left and not self._lost:
                 async with asyncio.TaskGroup() as self._group:
@@ -107,6 +110,7 @@ class ShardWork:
                 await self.reporter.settle()
         finally:
             del self._session.shards[self.supply.shard.key]
+            self._session.joined.when_waiting.discard(self._fill_more)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         if self._lost:
@@ -129,7 +133,11 @@ class ShardWork:
             # read or written meanwhile.
             at_instance = 1 - min(MOST_STORING, session.storage_share)
             most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
-        return most
+        return most + min(MOST_WAITING, session.joined.waiting)
+
+    def _fill_more(self) -> None:
+        if self._working:  # else it has not begun, or has ended
+            self._fill()
 
     def _fill(self) -> None:
         assert self._group is not None

@@ -185,3 +185,10 @@ def test_instances__say_that_each_decides_for_itself(tmp_path: Path) -> None:
         shard.infer()
     ((note, _),) = shard.tally.notes.items()
     assert "was given up by instance 3 (each instance decides for itself): row" in note
+
+
+def test_checks__of_many_small_files_are_few(tmp_path: Path) -> None:
+    files = {f"{number:03}.csv": table(16, 16 * number) for number in range(400)}
+    _, sizes = check(tmp_path, sums, files, rows_per_request=16)
+    assert sizes.count(1) <= 16 + 40  # files wait for each other's checks, instead of having one each
+    assert sizes.count(16) <= 400 + 10
