@@ -45,11 +45,13 @@ class ModelServer:
     port: int
     log: Path
 
-    def request(self, method: str, path: str, body: bytes = b"", content_type: str = "application/json") -> Response:
+    def request(
+        self, method: str, path: str, body: bytes = b"", content_type: str = "application/json", **headers: str
+    ) -> Response:
         """One request on a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_SECONDS)
         with contextlib.closing(connection):
-            connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+            connection.request(method, path, body, headers | ({"Content-Type": content_type} if content_type else {}))
             answer = connection.getresponse()
             return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
 

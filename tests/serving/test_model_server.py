@@ -142,6 +142,31 @@ def test_server__refuses_malformed_bodies(write_package: WritePackage, start_ser
         assert answer.json()["error"]
 
 
+def test_server__does_not_answer_web_pages_nor_foreign_names(
+    write_package: WritePackage, start_server: StartServer
+) -> None:
+    server = start_server(write_package(ECHO)).ready()
+
+    def status(method: str = "POST", **headers: str) -> int:
+        # What a page may send to anywhere without being asked for leave: a form's content type.
+        answer = server.request(method, "/" if method == "POST" else "/health", b"{}", "text/plain", **headers)
+        return answer.status if answer.status == 403 else 200
+
+    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port}"):
+        assert status(Origin=origin) == status("GET", Origin=origin) == 403
+    for host in (
+        "evil.example",
+        f"evil.example:{server.port}",
+        "127.0.0.1.evil.example",
+        "127.0.0.1:x",
+        ":80",
+        "192.0.2.1",
+    ):
+        assert status(Host=host) == status("GET", Host=host) == 403, host
+    for host in (f"127.0.0.1:{server.port}", f"localhost:{server.port}", "LOCALHOST", "[::1]:8080", ""):
+        assert status(Host=host) == 200, host
+
+
 def test_server__names_the_paths_there_are_when_asked_for_another(
     write_package: WritePackage, start_server: StartServer
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
@@ -21,6 +22,8 @@ Message = dict[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+OWN_HOST = re.compile(rb"((127\.0\.0\.1|localhost|\[::1\])(:\d+)?)?", re.IGNORECASE)
+"""A Host header, with any port: it may be forwarded. None at all is no browser."""
 LOADING_RETRY_SECONDS = 1
 WATCH_AFTER_SECONDS = 1.0
 """A request that takes longer is given up when its client goes away before a thread has begun with it."""
@@ -55,6 +58,7 @@ class ModelApp:
         self.service: SingleNodeService | None = None
         self._settings = settings
         self._threads = threads
+        self._address = b"127.0.0.1:%d" % settings.port
         self._methods = {path: set(methods) for path, methods in settings.predict_methods.items()}
         self._methods.setdefault(settings.health_path, set()).update({"GET", "HEAD"})
 
@@ -85,6 +89,9 @@ class ModelApp:
         body = await _read_body(receive)
         if body is None:
             return None
+        headers = dict(scope["headers"])
+        if b"origin" in headers or not self._is_own_name(headers.get(b"host", b"")):
+            return failure(403, "pages of a browser and foreign host names are not answered")
         path, method = scope["path"], scope["method"]
         allowed = self._methods.get(path)
         if allowed is None:
@@ -99,8 +106,12 @@ class ModelApp:
             return Answer(status, JSON, orjson.dumps({"status": word, "model": self._settings.model_name}))
         if service is None:
             return failure(503, "the model is still loading", (b"retry-after", b"%d" % LOADING_RETRY_SECONDS))
-        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        return await self._predict(service, body, content_type.decode("latin-1"), scope["query_string"], receive)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        return await self._predict(service, body, content_type, scope["query_string"], receive)
+
+    def _is_own_name(self, host: bytes) -> bool:
+        """Whether this machine is asked by its own name: a web page could have its name point here (DNS rebinding)."""
+        return host == self._address or OWN_HOST.fullmatch(host) is not None
 
     async def _predict(
         self, service: SingleNodeService, body: bytes, content_type: str, query: bytes, receive: Receive
