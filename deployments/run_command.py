@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shlex
@@ -98,13 +99,21 @@ def _how_to_resume(command: Sequence[str]) -> str:
 
 async def _resumed(
     client: PrefectClient, run: str, fields: dict[str, Any], service: BatchService
-) -> tuple[FlowRun, BatchService]:
-    """A run that is to go on, and its service. Raises SpecificationError saying why it cannot."""
+) -> tuple[FlowRun | None, BatchService]:
+    """A run that is to go on, and its service; no run if the server does not know it, but the output folder does.
+
+    Raises SpecificationError saying why it cannot go on.
+    """
     from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
     from flows.batch_service import batch_service
 
     where = f"on this Prefect server ({redact(str(client.api_url))}; its data: PREFECT_HOME)"
-    flow_run = await read_run(client, run, where)
+    try:
+        flow_run = await read_run(client, run, where)
+    except SpecificationError:
+        if run in await asyncio.to_thread(unfinished_runs, service, run):
+            return None, service  # all that counts stands in its scratch folder
+        raise
     if (await client.read_flow(flow_run.flow_id)).name != batch_service.name:
         raise SpecificationError([Problem(FIELD, run, "is a flow run, but not one of a batch service")])
     before = (flow_run.parameters or {}).get("service") or {}
@@ -125,11 +134,12 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
     with importing():
         import httpx
         from prefect.context import AsyncClientContext, SyncClientContext
-        from prefect.exceptions import CancelledRun, PrefectHTTPStatusError
+        from prefect.exceptions import CancelledRun, ObjectNotFound, PrefectHTTPStatusError
         from prefect.flow_engine import run_flow_async
         from prefect.settings import PREFECT_API_URL
 
         from flows.batch_service import batch_service
+        from tasks.run_identity import taking_up
         from tasks.starting import begin_command
 
     try:
@@ -145,11 +155,20 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
                 result: Any = await batch_service(service)
             else:
                 flow_run, service = await _resumed(client, resume, fields, service)
-                result = await run_flow_async(batch_service, flow_run, {"service": service})
+                if flow_run is None:
+                    with taking_up(resume):
+                        result = await batch_service(service)
+                else:
+                    result = await run_flow_async(batch_service, flow_run, {"service": service})
             assert isinstance(result, RunResult)
             return result
     except RunFailed as failed:
         return failed.result
+    except ObjectNotFound:
+        if (published := next((one.result for one in progress.runs().values() if one.result), None)) is not None:
+            return published  # the server has lost its database since; what is published is published
+        begun = "".join(f" `--resume {run}` resumes it from its output folder." for run in list(progress.runs())[-1:])
+        raise RunError(f"The Prefect server does not know this run any more: its database was lost.{begun}") from None
     except CancelledRun as stopped:
         raise RunError(str(stopped)) from None
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:

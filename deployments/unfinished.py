@@ -16,24 +16,24 @@ from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
 
 
-def unfinished_runs(service: BatchService) -> list[str]:
-    """Ids of the runs that have planned into a service's output folder and have not published.
+def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
+    """Ids of the runs that have planned into a service's output folder (the one of ``task_id``) and have not published.
 
     None if the folder cannot be listed: the run that is about to begin will say so.
     """
     with suppress(ThresherError, ObjectError, ValueError):
-        return engine_loop().run_blocking(_unfinished(service))
+        return engine_loop().run_blocking(_unfinished(service, task_id))
     return []
 
 
-async def _unfinished(service: BatchService) -> list[str]:
+async def _unfinished(service: BatchService, task_id: str) -> list[str]:
     settings = read_settings()
     storage = Storage(settings, await storage_keys(settings))
     now = datetime.now(UTC)
-    folder = parse_address(expand_words(service.output_path, task_id="", name=service.name, scheduled_time=now))
+    folder = parse_address(expand_words(service.output_path, task_id=task_id, name=service.name, scheduled_time=now))
     try:
-        found = [task_id for name in await storage.top(folder) if (task_id := scratch_of(name))]
-        planned = [folder.child(f"{OutputNames(task_id).scratch}/{PLAN_NAME}") for task_id in found]
+        found = [one for name in await storage.top(folder) if (one := scratch_of(name))]
+        planned = [folder.child(f"{OutputNames(one).scratch}/{PLAN_NAME}") for one in found]
         return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
     finally:
         await storage.close()

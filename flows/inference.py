@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from prefect import flow
+from prefect import flow, get_run_logger
+from prefect.exceptions import ObjectNotFound
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.stopping import sigterm_of_the_run
@@ -23,7 +24,9 @@ async def inference(run: Run, plan: str) -> list[ShardDone]:
     ``plan`` is the digest of the run's plan.
     """
     with sigterm_of_the_run():
-        return await share_out(run, await stored_plan(run, plan), infer.submit)
+        done = await share_out(run, await stored_plan(run, plan), infer.submit)
+    _done[run.task_id] = done
+    return done
 
 
 async def distributed(run: Run, planned: Plan) -> list[ShardDone]:
@@ -31,4 +34,16 @@ async def distributed(run: Run, planned: Plan) -> list[ShardDone]:
     async with cluster_of(run) as cluster:
         runner: Any = DaskTaskRunner(address=cluster.address, client_kwargs={"security": cluster.security})
         nested: Callable[[Run, str], Awaitable[list[ShardDone]]] = inference.with_options(task_runner=runner)
-        return await nested(run, digest_of(planned))
+        try:
+            return await nested(run, digest_of(planned))
+        except ObjectNotFound:  # the server has lost its database: what is done is done all the same
+            if run.task_id not in _done:
+                raise
+            get_run_logger().warning("the Prefect server does not know this run any more")
+            return _done[run.task_id]
+        finally:
+            _done.pop(run.task_id, None)
+
+
+_done: dict[str, list[ShardDone]] = {}
+"""By the id of a run whose shards are all done: what came of them."""

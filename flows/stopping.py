@@ -23,6 +23,7 @@ from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
 from tasks.reporting import Reporter
+from tasks.run_identity import own_task_id
 from tasks.starting import note_start
 
 P = ParamSpec("P")
@@ -41,16 +42,18 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
 
     @wraps(run)
     async def stopped_in_order(*arguments: P.args, **named: P.kwargs) -> RunResult | State[RunResult]:
-        task_id = str(runtime.flow_run.id)
+        task_id, flow_run = own_task_id(), UUID(str(runtime.flow_run.id))
         forget(task_id)  # a run that Prefect tries again in the same process counts from the beginning
         note_start(progress_of(task_id))
         async with get_client() as client:
-            stop = partial(_stop_if_told, client, task_id)
-            reporter = Reporter(client, task_id)
+            stop = partial(_stop_if_told, client, flow_run, task_id)
+            reporter = Reporter(client, flow_run, task_id)
             reporting = asyncio.create_task(reporter.follow(stop))
             try:
                 with _sigterm_asks(stop):
-                    return _ended(await run(*arguments, **named))
+                    result = await run(*arguments, **named)
+                progress_of(task_id).result = result
+                return _ended(result)
             except RunStopped as stopped:
                 return Cancelled(message=str(stopped))
             finally:
@@ -71,11 +74,11 @@ def _ended(result: RunResult) -> RunResult | State[RunResult]:
     return result.checked()
 
 
-async def _stop_if_told(client: PrefectClient, task_id: str) -> bool:
+async def _stop_if_told(client: PrefectClient, flow_run_id: UUID, task_id: str) -> bool:
     """Stop the run if its state is Cancelling; whether it is."""
     if progress_of(task_id).stop_requested:
         return True
-    flow_run = await client.read_flow_run(UUID(task_id))  # a signal may find the process in the nested flow
+    flow_run = await client.read_flow_run(flow_run_id)  # a signal may find the process in the nested flow
     if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:
         return False
     await engine_loop().run(sessions.halt(task_id))

@@ -17,8 +17,6 @@ from contextvars import copy_context
 from functools import cache, partial
 from typing import Any
 
-from prefect import runtime
-
 from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients.process_privacy import hide_memory
 from tasks.clients.scratch_folders import remove_left_folders
@@ -30,6 +28,7 @@ from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
 from tasks.engine.session import Session
 from tasks.engine.sessions import sessions
+from tasks.run_identity import own_task_id
 from tasks.settings import read_settings
 
 
@@ -68,7 +67,7 @@ async def instances() -> AsyncIterator[None]:
     outlive_reader()
     guard_server()
     await asyncio.to_thread(remove_left_folders)
-    task_id = str(runtime.flow_run.id)
+    task_id = own_task_id()
     _close_at_exit()
     await engine_loop().run(sessions.begin(task_id))
     try:

@@ -40,8 +40,9 @@ def artifact_key(service: str, kind: str) -> str:
 class Reporter:
     """Tells the server how far a run is. A server that does not answer is told the next time."""
 
-    def __init__(self, client: PrefectClient, task_id: str) -> None:
+    def __init__(self, client: PrefectClient, flow_run: UUID, task_id: str) -> None:
         self._client = client
+        self._flow_run = flow_run
         self._task_id = task_id
         self._told: RunReport | None = None
         self._artifact: UUID | None = None
@@ -63,7 +64,7 @@ class Reporter:
             if now == self._told:
                 return
             with suppress(httpx.HTTPError, PrefectException):
-                await _label(self._client, self._task_id, now)
+                await _label(self._client, self._flow_run, now)
                 if progress.service and now.items:
                     await self._show(progress.service, now)
                 self._told = now
@@ -86,14 +87,14 @@ class Reporter:
             await aupdate_progress_artifact(self._artifact, share, description=text)
 
 
-async def _label(client: PrefectClient, task_id: str, now: RunReport) -> None:
+async def _label(client: PrefectClient, flow_run: UUID, now: RunReport) -> None:
     """Set the labels of the flow run. Raises httpx.HTTPError.
 
     Prefect's server on SQLite often answers 503 here: it reads and then writes while the tasks of the run are noted;
     its client would wait two seconds, which every short run would take longer.
     """
     request = client._client.build_request(
-        "PATCH", f"/flow_runs/{task_id}/labels", json={**now.labels(), PROCESS_LABEL: own_process()}
+        "PATCH", f"/flow_runs/{flow_run}/labels", json={**now.labels(), PROCESS_LABEL: own_process()}
     )
     for pause in _PAUSES_SECONDS:
         answer = await httpx.AsyncClient.send(client._client, request)

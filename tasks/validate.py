@@ -20,6 +20,7 @@ from tasks.engine.checking import check
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
+from tasks.run_identity import own_task_id
 from tasks.server_pools import server_pools
 from tasks.settings import read_settings
 
@@ -30,7 +31,7 @@ async def validate(service: BatchService) -> Run:
     minutes = service.deadline_minutes
     deadline_at = None if minutes is None else time.time() + minutes * 60
     settings = read_settings()
-    task_id = str(runtime.flow_run.id)
+    task_id = own_task_id()
     progress = progress_of(task_id)
     progress.enter("validating")
     progress.service = service.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from tasks.domain.run import RunResult
 from tasks.domain.status import PHASES, Phase, RunReport
 
 
@@ -27,6 +28,8 @@ class Progress:
     inferred_at: float | None = None
     flow_began_at: float = 0.0
     """When the flow's first line was reached, in this try of the run; seconds since 1970."""
+    result: RunResult | None = None
+    """What came of the run, once everything is published."""
     start_seconds: float = 0.0
     """What passed before, since the command or, without one, this try of the flow run began."""
 

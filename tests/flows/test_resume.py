@@ -326,6 +326,26 @@ def test_run__that_was_killed_is_resumed_and_ends_like_one_that_was_not(
 
 
 @pytest.mark.slow
+def test_run__is_resumed_from_its_folder_alone_by_a_server_that_does_not_know_it(
+    killed: Any, thresher: Any, model: FakeModelServer, tmp_path: Path
+) -> None:
+    task_id, env, keys, spec = killed(False)
+    other = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
+    ran = thresher("run", spec, "--resume", task_id, "--json", env=other)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["task_id"], told["items"], told["successful"]) == (task_id, ITEMS, ITEMS)
+    assert "Traceback" not in ran.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(".manifest")) == [
+        f"infer-result-{task_id}.manifest"
+    ]
+    seen = model.stats()["items"]
+    assert {name for name, key in keys.items() if seen[key] > 1} <= {f"{n:03}.jpg" for n in range(GOOD, ITEMS)}
+    again = thresher("run", spec, "--resume", task_id, env=other)
+    assert (again.returncode, again.stdout) == (2, "") and "there is no such run on this" in again.stderr
+
+
+@pytest.mark.slow
 def test_run__that_was_killed_is_named_and_resumed_only_by_what_fits_it(
     killed: Any, thresher: Any, tmp_path: Path
 ) -> None:
