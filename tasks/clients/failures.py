@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+_ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error(?:\s[^>]*)?>.{0,2000}?<Code>", re.DOTALL)
+
 
 class ObjectError(Exception):
     """A storage said no. ``cause`` is for the user; ``missing`` tells that there is no such file or object,
@@ -23,3 +28,26 @@ class TooLarge(Exception):
     def __init__(self, size: int) -> None:
         super().__init__(f"{size} bytes")
         self.size = size
+
+
+def changed(what: str, listed: int, found: int) -> str:
+    """The cause when a file or object has not the size (in bytes) that its listing told."""
+    return f"The {what} has changed since it was listed: it had {listed} bytes, it has {found} now."
+
+
+def unlike(listed: int, found: Sequence[int]) -> str:
+    """The cause when an object was never read as it was listed: ``found`` are the sizes of the answers, -1 where an
+    error stood in the place of the object."""
+    if set(found) == {-1}:
+        return "The storage answers with an error document in the place of the object."
+    sizes = [size for size in found if size >= 0]
+    if listed < 0 or len(set(found)) > 1:
+        shown = ", ".join("an error document" if size < 0 else f"{size} bytes" for size in found)
+        said = f"; the listing told {listed} bytes" if listed >= 0 else ""
+        return f"The storage answers differently each time ({shown}){said}."
+    return changed("object", listed, sizes[0])
+
+
+def is_error(data: bytes | bytearray) -> bool:
+    """Whether a body is an error document of S3, which some servers (and what stands before them) send with 200."""
+    return data[:64].lstrip()[:1] == b"<" and _ERROR_DOCUMENT.match(data) is not None

@@ -11,7 +11,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.failures import ObjectError, TooLarge, changed
+from tasks.clients.local_places import SystemPlace, folder_place, open_to_read
 from tasks.clients.temporary_names import open_new
 
 INLINE_BYTES = 128 << 10
@@ -23,6 +24,10 @@ PACK_NAMES = 200
 """Names that are unpacked at once, of each part."""
 
 
+class FileChanged(OSError):
+    """A file is not what was listed, or not the same from its first byte to its last."""
+
+
 class FolderGone(FileNotFoundError):
     """The folder that everything is written below does not exist any more."""
 
@@ -31,6 +36,10 @@ def explain(error: OSError) -> ObjectError:
     """The system's error in one line, without the path (the caller names the item)."""
     if isinstance(error, FolderGone):
         return ObjectError("The output folder is gone.")
+    if isinstance(error, FileChanged):
+        return ObjectError(str(error))
+    if isinstance(error, SystemPlace):
+        return ObjectError(f"{error.strerror}.")
     if isinstance(error, FileNotFoundError):
         return ObjectError("There is no such file.", missing=True)
     if isinstance(error, PermissionError):
@@ -40,38 +49,63 @@ def explain(error: OSError) -> ObjectError:
     return ObjectError(f"{error.strerror or type(error).__name__}.")
 
 
-def _read(path: str, max_bytes: int | None) -> bytes:
-    # Not blocking: a pipe under a file's name must not stop everything.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _read(path: str, max_bytes: int | None, size: int) -> bytes:
+    descriptor, status = open_to_read(path)
     try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, "It is a folder, not a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(22, "It is not a regular file")
         if max_bytes is not None and status.st_size > max_bytes:
             raise TooLarge(status.st_size)
+        if 0 <= size != status.st_size:
+            raise FileChanged(changed("file", size, status.st_size))
         data = os.read(descriptor, status.st_size + 1)
-        if len(data) != status.st_size:  # more than 2 GiB, or a file that is being written
-            chunks = [data]
-            while chunk := os.read(descriptor, 1 << 24):
+        if 0 < len(data) < status.st_size:  # more than 2 GiB, or a network's file system
+            chunks, left = [data], status.st_size + 1 - len(data)
+            while left and (chunk := os.read(descriptor, min(left, 1 << 24))):
                 chunks.append(chunk)
-                if max_bytes is not None and sum(map(len, chunks)) > max_bytes:
-                    raise TooLarge(sum(map(len, chunks)))
+                left -= len(chunk)
             data = b"".join(chunks)
+        now = os.fstat(descriptor)
+        if len(data) != status.st_size or (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            raise FileChanged("The file was written while it was being read.")
         return data
     finally:
         os.close(descriptor)
 
 
 async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes:
-    """A whole file; ``size`` is what the listing said. Raises ObjectError, TooLarge."""
+    """A whole file; ``size`` is what the listing said, -1 if nothing did. Raises ObjectError, TooLarge.
+
+    A file that has another size now, or is written meanwhile, is an error: half of it would look like all of it.
+    """
     try:
         if 0 <= size <= INLINE_BYTES:
-            return _read(path, max_bytes)
-        return await asyncio.to_thread(_read, path, max_bytes)
+            return _read(path, max_bytes, size)
+        return await asyncio.to_thread(_read, path, max_bytes, size)
     except (OSError, ValueError) as error:
         raise explain(error if isinstance(error, OSError) else OSError(22, str(error))) from None
+
+
+def chunks(path: str, chunk_bytes: int) -> Iterator[bytes]:
+    """A file piece by piece. Raises OSError, also if it is written meanwhile."""
+    descriptor, status = open_to_read(path)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        left = status.st_size
+        while chunk := file.read(min(chunk_bytes, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            yield chunk
+        now = os.fstat(file.fileno())
+        if left or (now.st_size, now.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            raise FileChanged("The file was written while it was being read.")
+
+
+def refuse_system(path: str) -> None:
+    """Raises ObjectError if a file or folder is, or would be, the system's."""
+    try:
+        if place := folder_place(path):
+            raise explain(SystemPlace(place))
+    except OSError as error:
+        raise explain(error) from None
 
 
 def _write(path: str, data: bytes, temporary_folder: str) -> None:
@@ -124,8 +158,9 @@ def walk(folder: str) -> Iterator[tuple[str, int]]:
     """Path relative to ``folder`` and size (-1: a link that leads nowhere) of every file below it, in name order.
 
     The order is that of an object storage: by the whole relative path. Links are followed, a link back to a folder that
-    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over. Raises OSError for a folder
-    that cannot be read. A million files in one folder take some 30 MB: their names, packed.
+    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over; a link to a folder of the
+    system stands for itself, with the size -1. Raises OSError for a folder that cannot be read, or is the system's. A
+    million files in one folder take some 30 MB: their names, packed.
     """
     yield from _walk(folder, "", ())
 
@@ -134,6 +169,11 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
     status = os.stat(folder)
     identity = (status.st_dev, status.st_ino)
     if identity in above:
+        return
+    if place := folder_place(folder, status):
+        if not prefix:
+            raise SystemPlace(place)
+        yield prefix[:-1], -1  # reading it will say why
         return
     for raw in _sorted(_names(folder)):
         name = os.fsdecode(raw)

@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from obstore.store import S3Store
 
 from tasks.clients.endpoints import is_address, lists_by_bytes
-from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
 from tasks.domain.credentials import Credentials
 
@@ -27,6 +27,8 @@ _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
+READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
+"""Before an object is read again whose answer was not what the listing had said."""
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
 
@@ -109,25 +111,50 @@ class Bucket:
             **options,
         )
 
-    async def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``."""
-        if is_odd(key):
-            return await self._read_odd(key, max_bytes)
+    async def read(self, key: str, max_bytes: int | None = None, size: int = -1) -> bytes:
+        """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``.
+
+        ``size`` is what the listing said (-1: nothing). An answer of another size, or with an error in the place of the
+        object, is asked for again; then it is an ObjectError.
+        """
+        found = []
+        for pause in (*READ_PAUSES_SECONDS, None):
+            data, is_object = await (self._get_odd if is_odd(key) else self._get)(key, max_bytes)
+            if is_object and size in (-1, len(data)):
+                return data
+            found.append(len(data) if is_object else -1)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise ObjectError(unlike(size, found))
+
+    async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, bool]:
+        """An answer's body, and whether it is the object."""
         try:
             got = await obstore.get_async(self._store, key)
             if max_bytes is not None and got.meta["size"] > max_bytes:
                 raise TooLarge(got.meta["size"])
-            return (await got.bytes_async()).to_bytes()
+            data = (await got.bytes_async()).to_bytes()
         except (BaseError, OSError) as error:
             raise explain(error) from None
+        return data, got.meta.get("e_tag") is not None or not is_error(data)
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """An object in chunks of some MiB."""
+        """An object in chunks of some MiB, which has the size that the storage has told before."""
+        size = await self.size(key)
+        if size is None:
+            raise ObjectError("There is no such object.", missing=True)
         if is_odd(key):
-            yield await self._read_odd(key, None)
+            async for chunk in self._stream_odd(key, size):
+                yield chunk
             return
         try:
-            got = await obstore.get_async(self._store, key)
+            for pause in (*READ_PAUSES_SECONDS, None):
+                got = await obstore.get_async(self._store, key)
+                if got.meta["size"] == size:
+                    break
+                if pause is None:
+                    raise ObjectError(unlike(size, [got.meta["size"]]))
+                await asyncio.sleep(pause)
             async for chunk in got.stream(min_chunk_size=1 << 20):
                 yield bytes(chunk)
         except (BaseError, OSError) as error:
@@ -268,15 +295,27 @@ class Bucket:
         except Exception as error:  # s3fs lets botocore's and aiohttp's errors through
             raise _explain_odd(error) from None
 
-    async def _read_odd(self, key: str, max_bytes: int | None) -> bytes:
+    async def _get_odd(self, key: str, max_bytes: int | None) -> tuple[bytes, bool]:
         answer = await self._call_odd("get_object", Key=key)
         try:
             async with answer["Body"] as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise TooLarge(answer["ContentLength"])
-                return bytes(await body.read())
+                data = bytes(await body.read())
         except TooLarge:
             raise
+        except Exception as error:
+            raise _explain_odd(error) from None
+        return data, "ETag" in answer or not is_error(data)
+
+    async def _stream_odd(self, key: str, size: int) -> AsyncGenerator[bytes]:
+        answer = await self._call_odd("get_object", Key=key)
+        if answer["ContentLength"] != size:
+            raise ObjectError(unlike(size, [answer["ContentLength"]]))
+        try:
+            async with answer["Body"] as body:
+                while chunk := await body.read(1 << 20):
+                    yield bytes(chunk)
         except Exception as error:
             raise _explain_odd(error) from None
 

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.failures import ObjectError, TooLarge, is_error
 from tasks.clients.http_headers import retry_after
 from tasks.domain.retry import Failure, decide
 
@@ -59,12 +59,15 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
         if _is_allowed(self._allowed, host, port):
-            return found
+            return await self._resolver.resolve(host, port, family)
+        try:
+            found = await self._resolver.resolve(host, port, family)
+        except OSError as error:
+            raise OSError(error.errno, _unknown(host)) from None
         public = [one for one in found if is_public(one["host"])]
         if not public:
-            raise AddressNotAllowed(_refusal(host))
+            raise AddressNotAllowed(_unknown(host))
         return public
 
     async def close(self) -> None:
@@ -78,6 +81,15 @@ def _is_allowed(allowed: frozenset[str], host: str, port: int) -> bool:
 
 def _refusal(host: str) -> str:
     return f"The host {host} is not a public address; the administrator can allow it (THRESHER_SHARE_LINK_HOSTS)."
+
+
+def _unknown(host: str) -> str:
+    # The same for a name that there is not, and for one of the inner network: whoever writes a manifest learns nothing
+    # about the names that this network knows.
+    return (
+        f"The host {host} is not a public address, or is not known; the administrator can allow it "
+        "(THRESHER_SHARE_LINK_HOSTS)."
+    )
 
 
 class ShareLinks:
@@ -121,6 +133,11 @@ class ShareLinks:
             if url.scheme not in ("http", "https") or not url.raw_host:
                 raise ObjectError("A redirect leads to something else than http(s).")
             self._check_literal(url.raw_host, url.port or 0)
+            if url.scheme == "http" and not _is_allowed(self._allowed, url.raw_host, url.port or 0):
+                raise ObjectError(
+                    f"A share link should begin with https://, and lead nowhere else; the administrator can allow http "
+                    f"for the host {url.raw_host} (THRESHER_SHARE_LINK_HOSTS)."
+                )
             async with session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and (target := answer.headers.get("Location")):
                     link = urljoin(link, target)
@@ -134,6 +151,8 @@ class ShareLinks:
                     body += chunk
                     if max_bytes is not None and len(body) > max_bytes:
                         raise TooLarge(len(body))
+                if "ETag" not in answer.headers and is_error(body):
+                    raise ObjectError("The host answers with an error document in the place of the object.")
                 return bytes(body)
         raise ObjectError(f"More than {MAX_REDIRECTS} redirects.")
 
@@ -194,6 +213,8 @@ def _expiry(link: str) -> str:
 def _connection_cause(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "The host's certificate is not valid."
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return error.os_error.strerror or "The host is not known."
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"No connection to the host ({error.os_error.strerror or 'unknown'})."
     return "The connection broke."

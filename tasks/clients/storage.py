@@ -14,6 +14,7 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.object_store import Bucket, is_odd
 from tasks.clients.temporary_names import open_new
 from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.manifest import LONGEST_LINE
 from tasks.domain.paths import Address
 from tasks.settings import Settings
 
@@ -52,20 +53,22 @@ class Storage:
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:
-        """All bytes at an address; ``size`` is what a listing said of it, -1 if nothing did."""
+        """All bytes at an address; ``size`` is what a listing said of it, -1 if nothing did.
+
+        Another size is an error (objects are read again first): nobody gets a half for the whole.
+        """
         if address.scheme == "local":
             return await local_files.read(address.path, max_bytes, size)
         if address.scheme == "http":
             return await self._share_links().read(address.path, max_bytes)
-        return await self.bucket(address).read(address.path, max_bytes)
+        return await self.bucket(address).read(address.path, max_bytes, size)
 
     async def stream(self, address: Address) -> AsyncGenerator[bytes]:
         """The bytes at an address in chunks of about one MiB."""
         if address.scheme == "local":
             try:
-                with open(address.path, "rb") as file:
-                    while chunk := file.read(1 << 20):
-                        yield chunk
+                for chunk in local_files.chunks(address.path, 1 << 20):
+                    yield chunk
             except OSError as error:
                 raise local_files.explain(error) from None
         else:
@@ -73,26 +76,27 @@ class Storage:
                 async for chunk in chunks:
                     yield chunk
 
-    async def lines(self, address: Address, see: Callable[[bytes], None] | None = None) -> AsyncGenerator[bytes]:
-        """The lines of a file or object, without their ends; memory is bounded by the longest line.
+    async def lines(
+        self, address: Address, see: Callable[[bytes], None] | None = None, longest: int = LONGEST_LINE
+    ) -> AsyncGenerator[bytes]:
+        """The lines of a file or object, without their ends. Of one that is longer than ``longest``, its beginning.
 
         ``see`` is shown every byte that was read, chunk by chunk: whoever digests a file needs no second reading.
         """
-        begun: list[bytes] = []  # the pieces of a line that goes on in the next chunk
+        begun = bytearray()  # of a line that goes on in the next chunk
         async with aclosing(self.stream(address)) as chunks:
             async for chunk in chunks:
                 if see is not None:
                     see(chunk)
                 *lines, rest = chunk.split(b"\n")
                 if lines and begun:
-                    lines[0] = b"".join((*begun, lines[0]))
-                    begun = []
+                    lines[0] = bytes(begun + lines[0][: longest + 1 - len(begun)])
+                    begun.clear()
                 for line in lines:
                     yield line
-                if rest:
-                    begun.append(rest)
+                begun += rest[: longest + 1 - len(begun)]
         if begun:
-            yield b"".join(begun)
+            yield bytes(begun)
 
     async def is_file(self, address: Address) -> bool:
         """Whether a file or object is at this very address."""
@@ -276,6 +280,7 @@ class OutputFolder:
     async def make(self) -> None:
         """Make the folder itself, if it is a local one that does not exist yet."""
         if self.root.scheme == "local":
+            local_files.refuse_system(self.root.path)
             try:
                 os.makedirs(self.root.path, exist_ok=True)
             except OSError as error:
@@ -286,18 +291,23 @@ class OutputFolder:
 
         Leaves nothing behind. Raises ObjectError.
         """
-        probe = f"{self.scratch.name}/probe"
         if self.root.scheme != "local":
             if is_odd(self.root.child("x").path):
                 raise ObjectError("The folder's key should have no empty, '.' or '..' part and no control character.")
-        elif not os.path.lexists(self.root.path):
+            await self._probe()
+            return
+        local_files.refuse_system(self.root.path)
+        if not os.path.lexists(self.root.path):
             if not local_files.is_creatable(self.root.path):
                 raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
             return
+        await self._probe()
+        local_files.remove_empty(self._temporary, self.scratch.path)
+
+    async def _probe(self) -> None:
+        probe = f"{self.scratch.name}/probe"
         await self.write(probe, b"")
         await self.delete_files([probe])
-        if self.root.scheme == "local":
-            local_files.remove_empty(self._temporary, self.scratch.path)
 
 
 @asynccontextmanager

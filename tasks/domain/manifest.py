@@ -8,6 +8,10 @@ from json.encoder import encode_basestring as _text  # what json.dumps(ensure_as
 from typing import Any, NamedTuple
 
 MANIFEST_SUFFIX = ".manifest"
+LONGEST_LINE = 8 << 20
+"""Bytes of one line of an input manifest: room for thousands of items, but not for a file without line ends."""
+LONGEST_OUTPUT_LINE = 32 << 20
+"""The same of an output manifest, whose lines hold sources in full, and messages."""
 SHOWN = 2000
 """Characters of an unreadable line that its FAILED line keeps as its source."""
 
@@ -36,6 +40,9 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
     """
     if number == 1 and raw.startswith(_BOM):
         raw = raw[len(_BOM) :]
+    if len(raw) > LONGEST_LINE:
+        shown = raw[: SHOWN + 1].decode("utf-8", "backslashreplace")
+        return [_unreadable(shown, number, f"it has more than {LONGEST_LINE} bytes")]
     try:
         text = raw.decode("utf-8").strip(_BLANKS)
     except UnicodeDecodeError as error:
@@ -104,6 +111,8 @@ class OutputLine(NamedTuple):
 
 def read_output_line(raw: bytes) -> OutputLine:
     """A line of an output manifest. Raises ValueError, saying why, if it is none."""
+    if len(raw) > LONGEST_OUTPUT_LINE:
+        raise ValueError(f"it has more than {LONGEST_OUTPUT_LINE} bytes")
     try:
         value = json.loads(raw.decode())
     except (ValueError, RecursionError):

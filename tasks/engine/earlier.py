@@ -8,15 +8,17 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from tasks.clients.failures import ObjectError
+from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
 from tasks.domain.errors import AccountError
-from tasks.domain.manifest import OutputLine, read_output_line
+from tasks.domain.manifest import LONGEST_OUTPUT_LINE, OutputLine, read_output_line
 from tasks.domain.paths import Address, OutputNames, run_of_manifest
 from tasks.domain.result import Outcome
 
 LINES_AT_ONCE = 1_000
 """Lines that are read while others wait: a local file never waits by itself, and reading it must be cancellable."""
+
+MAX_SUMMARY_BYTES = 16 << 20
 
 
 class EarlierManifest:
@@ -62,7 +64,7 @@ class EarlierManifest:
             address = self._beside(self._names.manifest(part))
             in_part = 0
             try:
-                async for raw in self._storage.lines(address):
+                async for raw in self._storage.lines(address, longest=LONGEST_OUTPUT_LINE):
                     in_part += 1
                     yield raw, _read(raw, in_part, address)
                     if in_part % LINES_AT_ONCE == 0:
@@ -109,14 +111,14 @@ class EarlierManifest:
         """Parts, items and FAILED items, as the summary of its run counts them; None without a summary."""
         summary = self._beside(self._names.summary)
         try:
-            document = json.loads(await self._storage.read(summary))
+            document = json.loads(await self._storage.read(summary, MAX_SUMMARY_BYTES))
             items = document["items"]
             return len(document["manifests"]), int(items["planned"]), int(items["failed"])
         except ObjectError as error:
             if error.missing:
                 return None
             raise
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError, TooLarge):
             raise ObjectError(f"the summary of its run, {self._names.summary}, is damaged") from None
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 
 from tasks.clients.failures import ObjectError
+from tasks.clients.local_files import refuse_system
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint
@@ -18,6 +19,7 @@ from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, read_li
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
 from tasks.domain.shard import Bounds, Cutter
+from tasks.domain.system_places import refusal, system_place
 from tasks.domain.used_names import UsedNames
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.fingerprinting import fingerprint_of, is_manifest
@@ -45,6 +47,8 @@ def is_passed_over(relative: str) -> bool:
 
 async def first_file(storage: Storage, source: Address) -> None:
     """Check that an input path can be read and has an item. Raises ObjectError saying what would be right."""
+    if source.scheme == "local":
+        refuse_system(source.path)
     if is_manifest(source):
         if not await storage.is_file(source):
             raise ObjectError("there is no such input manifest", missing=True)
@@ -161,6 +165,8 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
             if found.scheme == "local":
                 if base is None:
                     raise ValueError("a local path may stand only in a manifest on a local disk")
+                if place := system_place(found.path):
+                    raise ValueError(refusal(place))
                 try:
                     size = os.stat(found.path).st_size
                 except (OSError, ValueError):

@@ -21,6 +21,7 @@ from tasks.clients.share_links import MAX_REDIRECTS, ShareLinks, is_public
 from tasks.domain.retry import FINAL
 
 Runner = Callable[[Any], Any]
+HTTPS = "A share link should begin with https://"
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_allowed_host__by_name_in_any_case(share: ShareServer) -> None:
 )  # fmt: skip
 def test_own_machine__is_not_connected_to_however_it_is_written(share: ShareServer, host: str) -> None:
     said = refusal(f"http://{host}:{port_of(share)}/object/1.jpg?Signature=SECRET")
-    assert "not a public address" in said or "not a valid address" in said or "No connection" in said, said
+    assert "not a public address" in said or "not a valid address" in said or HTTPS in said, said
     assert not share.requests
 
 
@@ -116,7 +117,7 @@ def test_inner_network__is_not_connected_to(share: ShareServer, monkeypatch: pyt
     assert fetch(share.link("1.jpg"), "127.0.0.1") == b"the image"
     assert connected == [("127.0.0.1", port_of(share))]  # this is how it connects
     connected.clear()
-    said = refusal(f"http://{host}/latest/meta-data?Signature=SECRET")
+    said = refusal(f"https://{host}/latest/meta-data?Signature=SECRET")
     assert "not a public address" in said or "not a valid address" in said
     assert connected == []
 
@@ -146,9 +147,9 @@ def test_name__that_leads_to_the_own_machine_is_not_connected_to(
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
     # uvloop has a resolver of its own, which cannot be replaced.
-    link = f"http://innocent.example:{port_of(share)}/object/1.jpg?Signature=SECRET"
+    link = f"https://innocent.example:{port_of(share)}/object/1.jpg?Signature=SECRET"
     said = refusal(link, run=asyncio.run)
-    assert said.startswith("The host innocent.example is not a public address; the administrator can allow it")
+    assert said.startswith("The host innocent.example is not a public address, or is not known; the administrator can")
     assert not share.requests
     link = share.link("1.jpg").replace("127.0.0.1", "innocent.example")
     assert fetch(link, "innocent.example", run=asyncio.run) == b"the image"
@@ -225,7 +226,35 @@ def test_slow_host__is_given_up_after_two_tries(share: ShareServer) -> None:
 
 def test_unknown_host__is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(share_links, "decide", lambda *_, **__: FINAL)  # once is enough here
-    assert refusal("http://no-such-host.invalid/1.jpg?Signature=SECRET").startswith("No connection to the host (")
+    said = refusal("https://no-such-host.invalid/1.jpg?Signature=SECRET")
+    assert said.startswith("The host no-such-host.invalid is not a public address, or is not known;")
+
+
+def test_inner_name__gets_the_same_answer_as_one_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name server is the only part that is replaced: there is none in a test that knows an inner network."""
+    monkeypatch.setattr(share_links, "decide", lambda *_, **__: FINAL)
+    real = socket.getaddrinfo
+
+    def answers(host: object, *arguments: object, **options: object) -> object:
+        return real("10.1.2.3" if host == "one.inner" else host, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    known, unknown = (refusal(f"https://{name}.inner/1.jpg", run=asyncio.run) for name in ("one", "two"))
+    assert known.replace("one.inner", "two.inner") == unknown
+
+
+@pytest.mark.parametrize("link", ["http://8.8.8.8/1.jpg", "HTTP://public.example/1.jpg?Signature=SECRET"])
+def test_plain_http__is_for_allowed_hosts_only(link: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: connected.append(address))
+    assert refusal(link).startswith(HTTPS)
+    assert connected == []
+
+
+def test_error_document__with_status_200_is_not_the_object() -> None:
+    document = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code></Error>'
+    with ShareServer({"1.jpg": document}) as share:
+        assert "error document" in refusal(share.link("1.jpg"), "127.0.0.1")
 
 
 @pytest.mark.parametrize("chunked", ["", "&chunked=1"])
@@ -323,4 +352,4 @@ def test_session__sends_no_cookie_back() -> None:
 )
 def test_broken_link__is_told(link: str) -> None:
     said = refusal(link)
-    assert "valid address" in said or "http(s)" in said or "No connection" in said
+    assert "valid address" in said or "http(s)" in said or HTTPS in said

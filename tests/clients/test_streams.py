@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
 from clients.support import run
 from fakes.odd_s3_server import OddS3Server
 from hypothesis import given, settings
@@ -45,13 +47,40 @@ def test_lines__are_the_same_however_the_file_is_cut_into_pieces(pieces: list[by
     assert b"".join(seen) == whole
 
 
-def test_lines__of_one_endless_line_are_joined_once() -> None:
-    pieces = [b"x" * (1 << 20)] * 64
+def test_lines__of_an_endless_line_keep_its_beginning_and_all_that_follows() -> None:
+    class Endless(Storage):
+        async def stream(self, address: Address) -> AsyncGenerator[bytes]:
+            yield b"before\n"
+            for _ in range(64):
+                yield b"x" * (1 << 20)
+            yield b"x\nbehind\nlast"
 
     async def work() -> list[bytes]:
-        return [line async for line in Pieces(pieces).lines(parse_address("/some/file"))]
+        return [line async for line in Endless(Settings()).lines(parse_address("/some/file"), longest=1000)]
 
-    assert asyncio.run(work()) == [b"".join(pieces)]
+    tracemalloc.start()
+    try:
+        lines = asyncio.run(work())
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines == [b"before", b"x" * 1001, b"behind", b"last"]
+    assert most < 8 << 20
+
+
+@pytest.mark.parametrize("longest", [1, 2, 3, 10])
+def test_lines__within_the_bound_are_whole_and_longer_ones_are_seen_to_be(longest: int) -> None:
+    for size in range(8):
+        whole = b"a" * longest + b"\n" + b"b" * size + b"\n" + b"c"
+
+        async def work(step: int, whole: bytes = whole) -> list[bytes]:
+            pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
+            return [line async for line in Pieces(pieces).lines(parse_address("/some/file"), longest=longest)]
+
+        for step in range(1, len(whole) + 1):
+            first, second, last = asyncio.run(work(step))
+            assert (first, last) == (b"a" * longest, b"c")
+            assert second == b"b" * size if size <= longest else len(second) > longest
 
 
 def test_stream__writes_an_object_in_parts_as_it_is_given() -> None:

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.domain.manifest import (
+    LONGEST_LINE,
+    LONGEST_OUTPUT_LINE,
     SHOWN,
     Entry,
     OutputLine,
@@ -155,6 +157,18 @@ def test_manifest__a_huge_line_is_read_and_a_huge_broken_one_is_cut_in_its_faile
 
 
 # Writing
+
+
+@pytest.mark.parametrize("byte", [b"\0", b"[", b"x", b"\xff", b" "])
+def test_manifest__a_line_beyond_the_bound_is_one_failed_line(byte: bytes) -> None:
+    (entry,) = read_line(byte * (LONGEST_LINE + 1), 7)
+    assert entry.error == "Line 7 of the input manifest cannot be read: it has more than 8388608 bytes."
+    assert len(entry.source) < 5 * SHOWN
+
+
+def test_output_manifest__a_line_beyond_the_bound_is_none() -> None:
+    with pytest.raises(ValueError, match="it has more than 33554432 bytes"):
+        read_output_line(b" " * (LONGEST_OUTPUT_LINE + 1))
 
 
 def test_manifest__writes_the_documents_own_lines_to_the_letter() -> None:

@@ -68,6 +68,10 @@ class OddS3Server:
         """Answer the next `times` requests with this status; 0 closes the connection without an answer."""
         self._faults += [status] * times
 
+    def object_body(self, key: str, data: bytes) -> tuple[bytes, bool]:
+        """What a GET of an object answers, and whether with an ETag."""
+        return data, True
+
     def take_fault(self) -> int | None:
         """The fault due now, if any."""
         return self._faults.pop(0) if self._faults else None
@@ -172,8 +176,11 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
                 self.answer(204)
             elif key not in keys:
                 self.answer(404, _error("NoSuchKey").encode())
-            else:
+            elif self.command == "HEAD":
                 self.answer(200, keys[key], etag=_etag(keys[key]))
+            else:
+                data, whole = owner.object_body(key, keys[key])
+                self.answer(200, data, etag=_etag(data) if whole else "")
 
         def answer_xml(self, name: str, content: str) -> None:
             self.answer(200, f"<{name} {NAMESPACE}>{content}</{name}>".encode())

@@ -1,0 +1,130 @@
+"""Opening local files for reading, but none of the system's: see :mod:`tasks.domain.system_places`.
+
+What counts is where the opened file really is, not what its name looks like: links, links in the folders above it, bind
+mounts, and links that are changed meanwhile make no difference.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cache
+
+from tasks.domain.system_places import kernel_devices, key_files, refusal, system_place
+
+MOUNTS = "/proc/self/mountinfo"
+_LINKS = 40
+"""Links that the kernel itself follows in one path."""
+
+_devices: dict[int, bool] = {}
+"""Whether a device is a kernel's file system, by its number."""
+
+
+class SystemPlace(PermissionError):
+    """A path leads into a place of the system."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(1, refusal(place))
+
+
+class FileMoved(OSError):
+    """A file or a link was changed while it was being opened."""
+
+
+def _is_kernels(device: int) -> bool:
+    if (known := _devices.get(device)) is None:
+        try:
+            with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+                devices = kernel_devices(file.read())
+        except OSError:
+            devices = set()
+        known = _devices[device] = (os.major(device), os.minor(device)) in devices
+    return known
+
+
+@cache
+def _key_files() -> frozenset[str]:
+    return frozenset(map(os.path.realpath, key_files(os.environ, os.path.expanduser("~"))))
+
+
+def open_to_read(path: str) -> tuple[int, os.stat_result]:
+    """A regular file, opened, and its status. Raises OSError; for what belongs to the system SystemPlace."""
+    if place := system_place(path):
+        raise SystemPlace(place)
+    # Not blocking: a pipe under a file's name must not stop everything.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(21, "It is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(22, "It is not a regular file")
+        _check(descriptor, status, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor, status
+
+
+def _check(descriptor: int, status: os.stat_result, path: str) -> None:
+    if _is_kernels(status.st_dev):
+        raise SystemPlace(system_place(os.path.realpath(path)) or "a file system of the kernel")
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # no /proc here, and so no link into it
+        real = os.path.realpath(path)
+    if place := system_place(real):
+        raise SystemPlace(place)
+    if real in _key_files():
+        raise SystemPlace("a file with keys")
+    if real == path:
+        return
+    # By links, /proc also leads to files that have no name, or had one: of this process, and of others.
+    if place := _passes_through(path):
+        raise SystemPlace(place)
+    try:
+        named = os.stat(real)
+    except OSError:
+        named = None
+    if named is None or (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
+        raise FileMoved(11, "It was changed while it was being opened")
+
+
+def _passes_through(path: str) -> str:
+    """The system's place that the links of a path lead through, if they do."""
+    at, links = "", 0
+    parts = [part for part in reversed(path.split("/")) if part]
+    while parts:
+        part = parts.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = os.path.dirname(at).rstrip("/")
+            continue
+        at = f"{at}/{part}"
+        if place := system_place(at):
+            return place
+        try:
+            target = os.readlink(at)
+        except OSError:
+            continue
+        if _is_kernels(os.lstat(at).st_dev) or (links := links + 1) > _LINKS:
+            return "a file system of the kernel"
+        parts += reversed(target.split("/"))
+        at = "" if target.startswith("/") else os.path.dirname(at).rstrip("/")
+    return ""
+
+
+def folder_place(path: str, status: os.stat_result | None = None) -> str:
+    """The system's place in which a folder, or what will be one, really is; empty if it is in none."""
+    if place := system_place(path):
+        return place
+    if status is None:
+        path = os.path.realpath(path)
+        above = path
+        while not os.path.lexists(above) and above != "/":
+            above = os.path.dirname(above)
+        status = os.stat(above)
+    elif os.path.islink(path):
+        path = os.path.realpath(path)
+    return system_place(path) or ("a file system of the kernel" if _is_kernels(status.st_dev) else "")

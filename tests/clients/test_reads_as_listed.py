@@ -1,0 +1,181 @@
+"""Bytes that are read are those that were listed: never half of a file or object, nor an error in its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clients.support import run
+from fakes.odd_s3_server import OddS3Server
+
+from tasks.clients import local_files, object_store
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.paths import parse_address
+from tasks.settings import Settings
+
+ERROR = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>Sorry</Message></Error>'
+KEYS = ["in/o.bin", "in//o.bin"]
+"""One that obstore reads, and one that s3fs does."""
+
+
+class Server(OddS3Server):
+    """Answers with what ``body`` makes of an object, counted from 1; without an ETag if it is shown so."""
+
+    def __init__(self, key: str, data: bytes, body: Callable[[int, bytes], tuple[bytes, bool]]) -> None:
+        super().__init__({"data": {key: data}})
+        self._body = body
+        self.gets = 0
+
+    def object_body(self, key: str, data: bytes) -> tuple[bytes, bool]:
+        self.gets += 1
+        return self._body(self.gets, data)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "READ_PAUSES_SECONDS", (0.0, 0.0, 0.0))
+
+
+def read(server: OddS3Server, key: str, size: int) -> bytes:
+    """An object that was listed with this size."""
+    names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    keys = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
+
+    async def work() -> bytes:
+        storage = Storage(Settings(storage_retry_seconds=1), {"s3": keys})
+        try:
+            return await storage.read(parse_address(f"s3://data/{key}"), 1 << 20, size)
+        finally:
+            await storage.close()
+
+    return run(work())
+
+
+def stream(server: OddS3Server, key: str) -> bytes:
+    """The same, piece by piece."""
+    names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    keys = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
+
+    async def work() -> bytes:
+        storage = Storage(Settings(storage_retry_seconds=1), {"s3": keys})
+        try:
+            return b"".join([chunk async for chunk in storage.stream(parse_address(f"s3://data/{key}"))])
+        finally:
+            await storage.close()
+
+    return run(work())
+
+
+def half(data: bytes) -> bytes:
+    """The first half."""
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("wrong", [half, lambda data: data + b"x", lambda data: b""])
+def test_object__of_another_size_is_read_again(key: str, wrong: Callable[[bytes], bytes]) -> None:
+    with Server(key, b"whole data", lambda at, data: (wrong(data) if at == 1 else data, True)) as server:
+        assert read(server, key, 10) == b"whole data"
+        assert server.gets == 2
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_object__as_listed_is_read_once(key: str) -> None:
+    with Server(key, b"whole data", lambda at, data: (data, True)) as server:
+        assert read(server, key, 10) == read(server, key, -1) == b"whole data"
+        assert server.gets == 2
+        assert not [line for line in server.lines if line.startswith("HEAD")]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_object__that_has_changed_says_both_sizes(key: str) -> None:
+    with Server(key, b"whole data", lambda at, data: (data, True)) as server:
+        with pytest.raises(ObjectError) as raised:
+            read(server, key, 7)
+        assert raised.value.cause == ("The object has changed since it was listed: it had 7 bytes, it has 10 now.")
+        assert server.gets == 4
+
+
+def test_object__that_differs_each_time_says_so() -> None:
+    with Server("o", b"whole data", lambda at, data: (data[:at], True)) as server:
+        with pytest.raises(ObjectError) as raised:
+            read(server, "o", 10)
+        assert raised.value.cause == (
+            "The storage answers differently each time (1 bytes, 2 bytes, 3 bytes, 4 bytes); the listing told 10 bytes."
+        )
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("size", [-1, len(ERROR)])
+def test_error_document__with_status_200_is_not_the_object(key: str, size: int) -> None:
+    whole = b"x" * len(ERROR)
+    with Server(key, whole, lambda at, data: (data, True) if at == 3 else (ERROR, False)) as server:
+        assert read(server, key, size) == whole
+    with Server(key, whole, lambda at, data: (ERROR, False)) as server, pytest.raises(ObjectError) as raised:
+        read(server, key, size)
+    assert raised.value.cause == "The storage answers with an error document in the place of the object."
+
+
+def test_object__may_look_like_an_error_document_if_it_is_stored_so() -> None:
+    with Server("o", ERROR, lambda at, data: (data, True)) as server:
+        assert read(server, "o", -1) == ERROR
+
+
+@pytest.mark.parametrize("key", KEYS[:1])
+def test_stream__of_another_size_than_the_storage_told_is_begun_again(key: str) -> None:
+    with Server(key, b"whole data", lambda at, data: (half(data) if at == 1 else data, True)) as server:
+        assert stream(server, key) == b"whole data"
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_stream__that_stays_short_is_an_error(key: str) -> None:
+    with (
+        Server(key, b"whole data", lambda at, data: (half(data), True)) as server,
+        pytest.raises(ObjectError) as raised,
+    ):
+        stream(server, key)
+    assert "it had 10 bytes, it has 5 now" in raised.value.cause
+
+
+@pytest.mark.parametrize("size", [3, 5, 200_000])
+def test_local_file__of_another_size_has_changed(tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(b"data")
+    with pytest.raises(ObjectError) as raised:
+        run(local_files.read(str(tmp_path / "file"), None, size))
+    assert raised.value.cause == f"The file has changed since it was listed: it had {size} bytes, it has 4 now."
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks", "is written"])
+@pytest.mark.parametrize("verb", ["read", "stream"])
+def test_local_file__that_is_written_while_it_is_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, verb: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"data" * 1000)
+    really = os.fstat
+    looks = []
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = really(descriptor)
+        looks.append(status)
+        if len(looks) == 1:
+            path.write_bytes({"grows": b"data" * 1001, "shrinks": b"data"}.get(change, b"DATA" * 1000))
+            os.utime(path, ns=(1, 1))
+        return status
+
+    monkeypatch.setattr(os, "fstat", fstat)
+
+    async def work() -> None:
+        if verb == "read":
+            await local_files.read(str(path), None, 4000)
+        else:
+            async for _ in Storage(Settings()).stream(parse_address(str(path))):
+                pass
+
+    with pytest.raises(ObjectError, match="was written while it was being read"):
+        run(work())
+    assert looks
