@@ -10,16 +10,24 @@ _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error(?:\s[^>]*)?>.{0,20
 
 class ObjectError(Exception):
     """A storage said no. ``cause`` is for the user; ``missing`` tells that there is no such file or object,
-    ``is_folder`` that it is a folder, where a file was wanted, ``unreachable`` that nothing was said at all."""
+    ``is_folder`` that it is a folder, where a file was wanted, ``unreachable`` that nothing was said at all, ``full``
+    that there was no room."""
 
     def __init__(
-        self, cause: str, *, missing: bool = False, is_folder: bool = False, unreachable: bool = False
+        self,
+        cause: str,
+        *,
+        missing: bool = False,
+        is_folder: bool = False,
+        unreachable: bool = False,
+        full: bool = False,
     ) -> None:
         super().__init__(cause)
         self.cause = cause
         self.missing = missing
         self.is_folder = is_folder
         self.unreachable = unreachable
+        self.full = full
 
 
 class TooLarge(Exception):

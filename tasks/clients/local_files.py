@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import heapq
 import itertools
 import os
@@ -46,7 +47,8 @@ def explain(error: OSError) -> ObjectError:
         return ObjectError("No permission.")
     if isinstance(error, IsADirectoryError):
         return ObjectError(f"{error.strerror}.", is_folder=True)
-    return ObjectError(f"{error.strerror or type(error).__name__}.")
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return ObjectError(f"{error.strerror or type(error).__name__}.", full=full)
 
 
 def _read(path: str, max_bytes: int | None, size: int) -> bytes:
@@ -123,17 +125,20 @@ def _write(path: str, data: bytes, temporary_folder: str) -> None:
         raise
 
 
-async def write(root: str, path: str, data: bytes, temporary_folder: str) -> None:
+async def write(root: str, path: str, data: bytes, temporary_folder: str, *, made: bool = False) -> None:
     """A whole file below ``root``, visible only once it is complete.
 
     Folders between are made, ``root`` is not: a root that is gone is an error. The bytes are first written into
-    ``temporary_folder`` (same file system). Raises ObjectError.
+    ``temporary_folder`` (same file system); if that has been ``made`` and is not there any more, another folder is in
+    the place of ``root``. Raises ObjectError.
     """
 
     def work() -> None:
         try:
             _write(path, data, temporary_folder)
         except FileNotFoundError:
+            if made and not os.path.isdir(temporary_folder):
+                raise FolderGone from None
             make_folder(root, os.path.dirname(path))
             make_folder(root, temporary_folder)
             _write(path, data, temporary_folder)
@@ -215,6 +220,25 @@ def _unpacked(packs: list[bytes]) -> Iterator[bytes]:
     packs.reverse()
     while packs:
         yield from packs.pop().split(b"\0")
+
+
+def sizes(folder: str) -> Iterator[tuple[str, int]]:
+    """Path relative to ``folder`` and size of every regular file below it, in no order; links are not followed.
+
+    Raises OSError; a folder that does not exist has no files.
+    """
+    below = [""]
+    while below:
+        prefix = below.pop()
+        try:
+            with os.scandir(f"{folder}/{prefix}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(f"{prefix}{entry.name}/")
+                    elif entry.is_file(follow_symlinks=False):
+                        yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue
 
 
 def remove_file(path: str) -> None:

@@ -47,7 +47,7 @@ class LogStore:
     def __init__(self, storage: Storage, address: str) -> None:
         self._storage = storage
         self._root = parse_address(address)
-        self._output = OutputFolder(storage, self._root, _TEMPORARY)
+        self._output = OutputFolder(storage, self._root, _TEMPORARY, lasts=False)
 
     async def append(self, name: str, records: Sequence[LogRecord]) -> None:
         """Write records of one stream as ``name``, relative to the store. Raises ObjectError."""

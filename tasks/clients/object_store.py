@@ -21,6 +21,7 @@ from obstore.store import S3Store
 from tasks.clients.endpoints import is_address, lists_by_bytes
 from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
+from tasks.clients.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
@@ -71,7 +72,7 @@ class Bucket:
     ) -> None:
         self.name = name
         self._credentials = credentials
-        self._odd_keys: Any = None
+        self._odd_keys = OddKeys(name, credentials)
         endpoint = credentials.endpoint_url
         if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
@@ -84,8 +85,8 @@ class Bucket:
             options["skip_signature"] = True
         elif credentials.access_key_id:
             options["access_key_id"] = credentials.access_key_id
-            options["secret_access_key"] = _plain(credentials.secret_access_key) or ""
-            if token := _plain(credentials.session_token):
+            options["secret_access_key"] = plain(credentials.secret_access_key) or ""
+            if token := plain(credentials.session_token):
                 options["session_token"] = token
         else:
             options["credential_provider"] = _found_credentials()
@@ -119,7 +120,7 @@ class Bucket:
         """
         found = []
         for pause in (*READ_PAUSES_SECONDS, None):
-            data, is_object = await (self._get_odd if is_odd(key) else self._get)(key, max_bytes)
+            data, is_object = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
             if is_object and size in (-1, len(data)):
                 return data
             found.append(len(data) if is_object else -1)
@@ -144,7 +145,7 @@ class Bucket:
         if size is None:
             raise ObjectError("There is no such object.", missing=True)
         if is_odd(key):
-            async for chunk in self._stream_odd(key, size):
+            async for chunk in self._odd_keys.stream(key, size):
                 yield chunk
             return
         try:
@@ -179,7 +180,7 @@ class Bucket:
         """Bytes of an object, None if there is none."""
         try:
             if is_odd(key):
-                return int((await self._call_odd("head_object", Key=key))["ContentLength"])
+                return await self._odd_keys.size(key)
             return (await obstore.head_async(self._store, key))["size"]
         except (BaseError, OSError) as error:
             explained = explain(error)
@@ -199,7 +200,7 @@ class Bucket:
         last = ""
         empty: list[str] = []
         if self.name.endswith(_DIRECTORY_BUCKET):
-            found = [one async for one in self._list_odd(folder, after=None)]
+            found = [one async for one in self._odd_keys.list(folder, after=None)]
             for one in sorted(found):
                 yield one
             return
@@ -229,7 +230,7 @@ class Bucket:
                 ) from None
             except (BaseError, OSError) as error:
                 raise explain(error) from None
-        async for key, size in self._list_odd(folder, after=last):
+        async for key, size in self._odd_keys.list(folder, after=last):
             yield key, size
 
     async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
@@ -261,7 +262,7 @@ class Bucket:
         try:
             found = await obstore.list_with_delimiter_async(self._store, folder or None)
         except InvalidPathError:
-            keys = [key async for key, _ in self._list_odd(folder, after=None)]
+            keys = [key async for key, _ in self._odd_keys.list(folder, after=None)]
             return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
         except (BaseError, OSError) as error:
             raise explain(error) from None
@@ -279,102 +280,13 @@ class Bucket:
             except (BaseError, OSError) as error:
                 raise explain(error) from None
 
-    def _s3fs(self) -> Any:
-        if self._odd_keys is None:
-            import s3fs  # half a second, and only odd keys need it
-
-            options = s3fs_options(self._credentials)
-            self._odd_keys = s3fs.S3FileSystem(asynchronous=True, loop=asyncio.get_running_loop(), **options)
-        return self._odd_keys
-
-    async def _call_odd(self, verb: str, **arguments: Any) -> Any:
-        filesystem = self._s3fs()
-        try:
-            await filesystem.set_session()
-            return await filesystem._call_s3(verb, Bucket=self.name, **arguments)
-        except Exception as error:  # s3fs lets botocore's and aiohttp's errors through
-            raise _explain_odd(error) from None
-
-    async def _get_odd(self, key: str, max_bytes: int | None) -> tuple[bytes, bool]:
-        answer = await self._call_odd("get_object", Key=key)
-        try:
-            async with answer["Body"] as body:
-                if max_bytes is not None and answer["ContentLength"] > max_bytes:
-                    raise TooLarge(answer["ContentLength"])
-                data = bytes(await body.read())
-        except TooLarge:
-            raise
-        except Exception as error:
-            raise _explain_odd(error) from None
-        return data, "ETag" in answer or not is_error(data)
-
-    async def _stream_odd(self, key: str, size: int) -> AsyncGenerator[bytes]:
-        answer = await self._call_odd("get_object", Key=key)
-        if answer["ContentLength"] != size:
-            raise ObjectError(unlike(size, [answer["ContentLength"]]))
-        try:
-            async with answer["Body"] as body:
-                while chunk := await body.read(1 << 20):
-                    yield bytes(chunk)
-        except Exception as error:
-            raise _explain_odd(error) from None
-
-    async def _list_odd(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int]]:
-        where = {"StartAfter": after} if after else {}
-        while True:
-            page = await self._call_odd("list_objects_v2", Prefix=folder, **where)
-            for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):
-                    yield entry["Key"], entry["Size"]
-            if not page.get("NextContinuationToken"):
-                return
-            where = {"ContinuationToken": page["NextContinuationToken"]}
+    async def abort_uploads(self, prefix: str) -> int:
+        """Give up uploads in parts that were never completed, of keys that begin so; how many there were."""
+        return await self._odd_keys.abort_uploads(prefix)
 
     async def close(self) -> None:
         """Close s3fs's connections; obstore closes its own."""
-        if self._odd_keys is not None:
-            filesystem, self._odd_keys = self._odd_keys, None
-            if filesystem._s3 is not None:
-                await filesystem._s3.close()
-
-
-def _explain_odd(error: BaseException) -> ObjectError:
-    """What s3fs and botocore say, in one line."""
-    from botocore.exceptions import ConnectionError as NotConnected
-    from botocore.exceptions import HTTPClientError
-
-    answer = getattr(error.__cause__, "response", None) or {}
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    if isinstance(error, FileNotFoundError) or status == 404:
-        return ObjectError("There is no such object (HTTP 404).", missing=True)
-    if isinstance(error, PermissionError) or status in (401, 403):
-        return ObjectError(f"No permission (HTTP {status or 403}).")
-    if isinstance(error, TimeoutError):
-        return ObjectError("The storage did not answer in time.", unreachable=True)
-    if isinstance(error, (ConnectionError, NotConnected, HTTPClientError)):
-        return ObjectError("The storage cannot be reached.", unreachable=True)
-    return ObjectError(f"The storage failed: {f'HTTP {status}' if status else type(error).__name__}.")
-
-
-def s3fs_options(credentials: Credentials) -> dict[str, Any]:
-    """The same credentials in s3fs's words."""
-    client: dict[str, Any] = {"region_name": credentials.region} if credentials.region else {}
-    style = "virtual" if credentials.virtual_hosted else "path"
-    return {
-        "key": credentials.access_key_id,
-        "secret": _plain(credentials.secret_access_key),
-        "token": _plain(credentials.session_token),
-        "anon": credentials.anonymous,
-        "endpoint_url": credentials.endpoint_url,
-        "client_kwargs": client,
-        "config_kwargs": {
-            "s3": {"addressing_style": style},
-            # Other makers' servers do not know the newer checksums.
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        },
-        "skip_instance_cache": True,
-    }
+        await self._odd_keys.close()
 
 
 def _store(name: str, **options: Any) -> S3Store:
@@ -382,10 +294,6 @@ def _store(name: str, **options: Any) -> S3Store:
         return S3Store(name, **options)
     except Exception as error:  # a panic in Rust is an exception of no known class
         raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None
-
-
-def _plain(secret: Any) -> str | None:
-    return None if secret is None else secret.get_secret_value()
 
 
 def _found_credentials() -> Any:

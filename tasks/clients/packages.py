@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.object_store import s3fs_options
+from tasks.clients.odd_keys import s3fs_options
 from tasks.clients.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials, from_environment

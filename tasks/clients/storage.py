@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,8 @@ from tasks.clients import local_files
 from tasks.clients.durable import FileSystemSync, sync_folder
 from tasks.clients.failures import ObjectError
 from tasks.clients.object_store import Bucket, is_odd
-from tasks.clients.temporary_names import open_new
+from tasks.clients.part_writers import LocalWriter, PartWriter
+from tasks.clients.temporary_names import open_new, unique_name
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.manifest import LONGEST_LINE
 from tasks.domain.paths import Address
@@ -20,6 +23,10 @@ from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.clients.share_links import ShareLinks
+
+ROOM_BYTES = 64 << 10
+"""A storage that does not take a file of so many bytes takes no results."""
+PAGE_FILES = 5_000
 
 
 class Storage:
@@ -167,21 +174,25 @@ class Storage:
 class OutputFolder:
     """The output folder of one run: results, scratch and manifests are written through it.
 
-    ``root`` must exist while the run lasts if it is a local folder; folders below it are made when they are needed.
+    ``root`` must exist while the run lasts if it is a local folder; folders below it are made when they are needed. The
+    ``scratch`` folder, once it was made, shows that it is still the same ``root``, unless it does not ``lasts``.
     """
 
-    def __init__(self, storage: Storage, root: Address, scratch: str) -> None:
+    def __init__(self, storage: Storage, root: Address, scratch: str, *, lasts: bool = True) -> None:
         self._storage = storage
         self.root = root
         self.scratch = root.child(scratch)
         self._temporary = self.scratch.child("tmp").path
+        self._lasts = lasts
+        self._made = False
         self._sync = FileSystemSync(root.path) if root.scheme == "local" else None
 
     async def write(self, relative: str, data: bytes) -> None:
         """Write a whole file, visible only once it is complete."""
         address = self.root.child(relative)
         if address.scheme == "local":
-            await local_files.write(self.root.path, address.path, data, self._temporary)
+            await local_files.write(self.root.path, address.path, data, self._temporary, made=self._made)
+            self._made = self._lasts
         else:
             await self._storage.bucket(address).write(address.path, data)
 
@@ -222,11 +233,14 @@ class OutputFolder:
         if address.scheme == "local":
             temporary = ""
             try:
+                if self._made and self.is_gone():
+                    raise local_files.FolderGone
                 local_files.make_folder(self.root.path, self._temporary)
+                self._made = self._lasts
                 local_files.make_folder(self.root.path, os.path.dirname(address.path))
                 descriptor, temporary = open_new(self._temporary)
                 with os.fdopen(descriptor, "wb") as file:
-                    yield _LocalWriter(file)
+                    yield LocalWriter(file)
                     file.flush()
                     await asyncio.to_thread(os.fsync, file.fileno())
                 os.replace(temporary, address.path)
@@ -238,7 +252,7 @@ class OutputFolder:
                 if temporary:
                     local_files.remove_file(temporary)
         else:
-            writer = _PartWriter(self._storage.bucket(address), address.path)
+            writer = PartWriter(self._storage.bucket(address), address.path)
             try:
                 yield writer
             except BaseException:
@@ -270,11 +284,67 @@ class OutputFolder:
             return False
 
     def is_gone(self) -> bool:
-        """Whether the folder was there and is not any more (local folders; a bucket's folders are no things)."""
-        return self.root.scheme == "local" and not os.path.isdir(self.root.path)
+        """Whether the folder was there and is not any more, or another one is in its place.
+
+        (Local folders; a bucket's folders are no things.)
+        """
+        if self.root.scheme != "local":
+            return False
+        return not os.path.isdir(self._temporary if self._made else self.root.path)
+
+    async def takes_more(self) -> bool:
+        """Whether a small file can still be written."""
+        try:
+            probe = f"{self.scratch.name}/room-{unique_name()}"
+            await self.write(probe, bytes(ROOM_BYTES))
+            await self.delete_files([probe])
+        except ObjectError:
+            return False
+        return True
+
+    async def sizes(self, relative: str) -> AsyncGenerator[Sequence[tuple[str, int]]]:
+        """Path relative to a folder of the run, and size, of every file below it, many at a time, in no order."""
+        folder = self.root.child(relative)
+        if self.root.scheme == "local":
+            found = local_files.sizes(folder.path)
+            try:
+                while page := await asyncio.to_thread(lambda: [*itertools.islice(found, PAGE_FILES)]):
+                    yield page
+            except OSError as error:
+                raise local_files.explain(error) from None
+            return
+        page = []
+        async with aclosing(self._storage.list(folder)) as files:
+            async for one in files:
+                page.append(one)
+                if len(page) == PAGE_FILES:
+                    yield page
+                    page = []
+        if page:
+            yield page
+
+    async def size(self, relative: str) -> int:
+        """Bytes of a file that the run wrote. Raises ObjectError; what is no regular file is missing."""
+        address = self.root.child(relative)
+        if address.scheme != "local":
+            return await self._storage.size(address)
+        try:
+            status = os.lstat(address.path)
+        except OSError as error:
+            raise local_files.explain(error) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectError("It is not a regular file.", missing=True)
+        return status.st_size
+
+    async def give_up_uploads(self, names: Sequence[str]) -> None:
+        """Give up uploads of large objects whose names begin so, that a killed try of the run has left incomplete."""
+        if self.root.scheme != "local":
+            for name in names:
+                await self._storage.bucket(self.root).abort_uploads(self.root.child(name).path)
 
     async def remove_scratch(self) -> None:
         """Remove plan and reports."""
+        self._made = False
         await self._storage.delete(self.scratch)
 
     async def make(self) -> None:
@@ -302,7 +372,9 @@ class OutputFolder:
                 raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
             return
         await self._probe()
-        local_files.remove_empty(self._temporary, self.scratch.path)
+        self._made = False
+        if os.listdir(self.scratch.path) == ["tmp"]:  # else it belongs to another try of the run
+            local_files.remove_empty(self._temporary, self.scratch.path)
 
     async def _probe(self) -> None:
         probe = f"{self.scratch.name}/probe"
@@ -320,50 +392,3 @@ async def open_output(
         yield storage, OutputFolder(storage, root, scratch)
     finally:
         await storage.close()
-
-
-class _LocalWriter:
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    async def write(self, data: bytes) -> None:
-        self._file.write(data)
-
-
-class _GivenUp(Exception):
-    """Ends an upload that will not be complete."""
-
-
-class _PartWriter:
-    """Hands bytes to an upload that runs beside; a few MiB wait in between."""
-
-    def __init__(self, bucket: Bucket, key: str) -> None:
-        self._queue: asyncio.Queue[bytes | _GivenUp | None] = asyncio.Queue(maxsize=2)
-        self._upload = asyncio.create_task(bucket.write_stream(key, self._chunks()))
-
-    async def _chunks(self) -> AsyncIterator[bytes]:
-        while (chunk := await self._queue.get()) is not None:
-            if isinstance(chunk, _GivenUp):
-                raise chunk
-            yield chunk
-
-    async def _put(self, chunk: bytes | _GivenUp | None) -> None:
-        put = asyncio.ensure_future(self._queue.put(chunk))
-        await asyncio.wait({put, self._upload}, return_when=asyncio.FIRST_COMPLETED)
-        put.cancel()  # without effect if it is done
-
-    async def write(self, data: bytes) -> None:
-        """Hand on some bytes. Raises ObjectError if the upload has failed meanwhile."""
-        await self._put(data)
-        if self._upload.done():
-            await self._upload
-
-    async def close(self) -> None:
-        """Complete the upload."""
-        await self._put(None)
-        await self._upload
-
-    async def give_up(self) -> None:
-        """End the upload without an object."""
-        await self._put(_GivenUp())
-        await asyncio.gather(self._upload, return_exceptions=True)

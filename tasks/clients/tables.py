@@ -75,10 +75,14 @@ def read_report(data: bytes, owner: str = "") -> tuple[list[Outcome], Tally]:
     return [Outcome(*row) for row in zip(*columns, strict=True)], _tally(table)
 
 
-def read_numbers(data: bytes, owner: str = "") -> tuple[list[int], Tally]:
-    """The numbers of the items of a report, in the order they were written, and its tally: a tenth of the time."""
-    table = _table(data, _REPORT, owner, ["number"])
-    return table.column("number").to_pylist(), _tally(table)
+def read_numbers(data: bytes, owner: str = "") -> tuple[list[int], list[tuple[str, int]], Tally]:
+    """The numbers of the items of a report, in the order they were written; names and sizes of its result files; its
+    tally. In a fifth of the time.
+    """
+    table = _table(data, _REPORT, owner, ["number", "result_name", "written", "bytes_written"])
+    numbers, names, written, sizes = (column.to_pylist() for column in table.columns)
+    files = [one for one, there in zip(zip(names, sizes, strict=True), written, strict=True) if there]
+    return numbers, files, _tally(table)
 
 
 def _tally(table: pa.Table) -> Tally:

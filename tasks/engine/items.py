@@ -23,6 +23,8 @@ CSV_COST = 12
 """A CSV item's text and answers, held until it is complete, take several times its own bytes."""
 IN_ONE_PIECE = 32 << 20
 """Bytes of a table's result file from which on it is written piece by piece."""
+FULL_PAUSES_SECONDS = (0.2, 1.0)
+"""Before a result is written again for which a disk had no room."""
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 _log = logging.getLogger(__name__)
@@ -101,18 +103,25 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
 
 async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
     name = f"{session.run.names.result_folder}/{item.result_name}"
-    try:
-        if session.output.root.scheme == "local":
-            await _write_whole(session.output, name, data)
-        else:
-            async with session.remote_writes:
+    for pause in (*FULL_PAUSES_SECONDS, 0):
+        try:
+            if session.output.root.scheme == "local":
                 await _write_whole(session.output, name, data)
-    except ObjectError as error:
-        if session.output.is_gone():
-            session.stop(f"the output folder {session.output.root} is gone")
-        if error.unreachable:
-            session.does_not_reach(session.output.root.child(name))
-        raise UploadError(error.cause) from None
+            else:
+                async with session.remote_writes:
+                    await _write_whole(session.output, name, data)
+            return
+        except ObjectError as error:
+            if error.full and pause:  # perhaps of what others write just now, and will have to take back
+                await asyncio.sleep(pause)
+                continue
+            if session.output.is_gone():
+                session.stop(f"the output folder {session.output.root} is gone")
+            elif error.unreachable:
+                session.does_not_reach(session.output.root.child(name))
+            else:
+                await session.check_output(error.cause)
+            raise UploadError(error.cause) from None
 
 
 async def _write_whole(output: OutputFolder, name: str, data: bytes | Answers) -> None:

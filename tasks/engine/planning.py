@@ -236,6 +236,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     planner = Planner(storage, source, run.failed_of)
     if (stored := await stored_plan(run, output)) is not None:
         await _check_again(run, stored, planner, storage, output)
+        await output.give_up_uploads([run.names.result_folder, scratch])
         return stored
     # The input manifest is read once, and what is kept of it describes what was planned. (That of a run that tries
     # FAILED items again is not read for its items.)

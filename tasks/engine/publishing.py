@@ -16,11 +16,13 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import read_numbers, read_report
 from tasks.domain.errors import AccountError, DamagedFile, StorageError
+from tasks.domain.ledger import Ledger
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
 from tasks.engine.earlier import EarlierManifest
+from tasks.engine.verifying import lost_results, without
 from tasks.settings import Settings
 
 T = TypeVar("T")
@@ -50,7 +52,9 @@ async def publish_run(
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
     reports = _Reports(run, done, output)
     try:
-        tally = await _account(plan, reports)
+        claims = Ledger()
+        tally = await _account(plan, reports, claims)
+        await reports.verify(plan, claims, tally)
         if earlier is not None:
             await _account_for_whole(run, plan, reports, output, earlier)
         lines = settings.manifest_lines
@@ -79,9 +83,19 @@ class _Reports:
         self._done = done
         self._output = output
         self._kept: tuple[str, list[Outcome]] = ("", [])
+        self._lost: dict[int, Outcome] = {}
 
-    async def numbers(self) -> AsyncIterator[tuple[list[int], Tally]]:
-        """The numbers of the items of each, and its tally."""
+    async def verify(self, plan: Plan, claims: Ledger, tally: Tally) -> None:
+        """Look whether the result files are there; items that have lost theirs are FAILED from now on."""
+        folder = self._run.names.result_folder
+        self._lost, size = await lost_results(claims, lambda: self.outcomes(0, plan.items), self._output, folder)
+        if self._lost:
+            _log.warning("result files missing folder=%s items=%d", folder, len(self._lost))
+            without(tally, self._lost, size)
+            self._kept = ("", [])
+
+    async def numbers(self) -> AsyncIterator[tuple[list[int], list[tuple[str, int]], Tally]]:
+        """The numbers of the items of each, the result files that it tells of, and its tally."""
         for one in self._done:
             yield await self._read(one, read_numbers)
 
@@ -94,7 +108,10 @@ class _Reports:
                 return
             if self._kept[0] != one.report:
                 self._kept = ("", [])  # one at a time: it may be large
-                self._kept = (one.report, (await self._read(one, read_report))[0])
+                outcomes, _ = await self._read(one, read_report)
+                if self._lost:
+                    outcomes = [self._lost.get(outcome.number, outcome) for outcome in outcomes]
+                self._kept = (one.report, outcomes)
             yield self._kept[1][max(0, first - shard.first_item) : behind - shard.first_item]
 
     async def _read(self, one: ShardDone, table: Callable[[bytes, str], T]) -> T:
@@ -116,11 +133,14 @@ class _Reports:
             raise
 
 
-async def _account(plan: Plan, reports: _Reports) -> Tally:
-    """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order."""
+async def _account(plan: Plan, reports: _Reports, claims: Ledger) -> Tally:
+    """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order.
+
+    The result files that are to be there are added to ``claims``.
+    """
     tally = Tally()
     expected = 0
-    async for numbers, part in reports.numbers():
+    async for numbers, files, part in reports.numbers():
         if numbers != [*range(expected, expected + len(numbers))]:
             wrong, number = next((wanted, found) for wanted, found in enumerate(numbers, expected) if wanted != found)
             raise AccountError(
@@ -129,6 +149,7 @@ async def _account(plan: Plan, reports: _Reports) -> Tally:
             )
         expected += len(numbers)
         tally.merge([part])
+        claims.claim(files)
     if expected != plan.items or tally.successful + tally.failed != plan.items:
         raise AccountError(
             f"{plan.items} items were planned, but {tally.successful} successful and {tally.failed} failed were "

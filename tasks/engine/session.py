@@ -84,6 +84,9 @@ class Session:
         """Why no further item is sent; empty while all is well."""
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
+        self.unwritable = ""
+        """Why no result can be written any more; what has no outcome yet gets none, so that a resumed run does it."""
+        self._looking_at_output = asyncio.Lock()
         self.halted = False
         """Set once what is under way is dropped, too: somebody has stopped the run by hand, or its time is over."""
         self._by_hand = False
@@ -266,6 +269,12 @@ class Session:
                 pass
             self.cut_off = ""
             return
+
+    async def check_output(self, cause: str) -> None:
+        """Told that a result could not be written: looks whether that was because of the result, or none can be."""
+        async with self._looking_at_output:
+            if not self.unwritable and not await self.output.takes_more():
+                self.unwritable = cause
 
     def note_storage(self, storing_seconds: float, all_seconds: float) -> None:
         """Count an item that took so long in all, and so long of it to be read and written."""

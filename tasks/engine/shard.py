@@ -116,6 +116,11 @@ class ShardWork:
         if self._lost:
             with suppress(ObjectError):  # others do it again
                 await self.reporter.flush()
+            if self._session.unwritable:
+                raise StorageError(
+                    f"No result can be written to {self._session.output.root} any more: {self._session.unwritable} "
+                    "What was done is kept; a resumed run does the rest."
+                )
             raise _loss(self._session)
 
     @property
@@ -163,8 +168,8 @@ class ShardWork:
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
                     outcome = self._not_processed(item)
-                if outcome.message and session.lost:
-                    self._lost = True  # others may do better
+                if outcome.message and (session.lost or session.unwritable):
+                    self._lost = True  # others may do better, or this run when it is resumed
                     return
                 self.reporter.add(item, outcome, sent)
                 session.finished += weight(item)

@@ -51,8 +51,9 @@ def test_report__is_read_back_as_it_was_written(reported: list[Outcome], latenci
     back, counted = read_report(report_bytes(reported, tally))
     assert back == reported
     assert vars(counted) == vars(tally)
-    numbers, counted = read_numbers(report_bytes(reported, tally))
+    numbers, files, counted = read_numbers(report_bytes(reported, tally))
     assert numbers == [outcome.number for outcome in reported]
+    assert files == [(outcome.result_name, outcome.bytes_written) for outcome in reported if outcome.written]
     assert vars(counted) == vars(tally)
 
 

@@ -65,6 +65,8 @@ class Published:
                 tally = self.tallies.get(ref.number, tally_of(outcomes))
                 report = report_bytes(outcomes, tally, ref.owner(self.run.task_id))
                 await output.write(f"{scratch}/{ref.report_name(self.run.attempt)}", report)
+        for one in {one for outcomes in self.shards for one in outcomes if one.written}:
+            await output.write(f"{self.run.names.result_folder}/{one.result_name}", b"x" * one.bytes_written)
 
     def done(self, **fields: Any) -> list[ShardDone]:
         """The shards as done."""
@@ -110,7 +112,8 @@ def test_manifest__stands_as_the_contract_says(tmp_path: Path) -> None:
     assert Path(result.manifest).read_bytes() == expected.encode()
     assert result.manifests == (result.manifest,)
     assert (result.items, result.successful, result.failed, result.failure) == (3, 2, 1, "")
-    assert sorted(os.listdir(tmp_path / "out")) == [f"{folder.name}.manifest", f"{folder.name}.summary.json"]
+    left = sorted(os.listdir(tmp_path / "out"))
+    assert left == [folder.name, f"{folder.name}.manifest", f"{folder.name}.summary.json"]
 
 
 def test_manifest__has_the_scheme_of_the_output_path(place: Place) -> None:
@@ -121,7 +124,8 @@ def test_manifest__has_the_scheme_of_the_output_path(place: Place) -> None:
     assert result.manifest == f"{place.root}/out/{name}.manifest"
     first = json.loads(place.get(f"out/{name}.manifest").splitlines()[0])
     assert first["inference-loc"] == f"{place.root}/out/{name}/000.jpg_result.txt"
-    assert place.names() == [f"out/{name}.manifest", f"out/{name}.summary.json"]
+    results = [f"out/{name}/000.jpg_result.txt"]
+    assert place.names() == [f"out/{name}.manifest", f"out/{name}.summary.json", *results]
 
 
 def test_manifest__in_the_older_layout_names_the_older_folder(tmp_path: Path) -> None:
@@ -192,7 +196,8 @@ def test_account__that_does_not_agree_publishes_nothing(tmp_path: Path, fault: s
         published.tallies = {1: tally_of([outcome(2)])}
     with pytest.raises(AccountError, match="so the output manifest is not published"):
         publish(published)
-    assert os.listdir(tmp_path / "out") == [run_.names.scratch]  # the reports stay
+    assert run_.names.scratch in os.listdir(tmp_path / "out")  # the reports stay
+    assert not list((tmp_path / "out").glob("*.manifest"))
     assert (tmp_path / "out" / run_.names.scratch / published.refs[0].report_name(run_.attempt)).exists()
 
 

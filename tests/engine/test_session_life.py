@@ -63,6 +63,7 @@ def test_session__of_a_resumed_run_that_does_not_start_keeps_what_was_done(
     works = Shard(make_run(fake.url, str(tmp_path / "out")), shard.items, report_seconds=0.05)
     works.run = works.run.model_copy(update={"task_id": shard.run.task_id})
     (tmp_path / "in" / "3.jpg").write_bytes(b"FAIL:hang")
+    works.items = shard.items = [item._replace(size=-1) for item in shard.items]
 
     async def work() -> None:
         session = works.session()

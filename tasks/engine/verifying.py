@@ -1,0 +1,70 @@
+"""Looking, before anything is published, whether the result files are there that the reports tell of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+
+from tasks.clients.failures import ObjectError
+from tasks.clients.storage import OutputFolder
+from tasks.domain.errors import UploadError
+from tasks.domain.ledger import Ledger
+from tasks.domain.result import Outcome, Tally
+
+LOOKS_AT_ONCE = 64
+
+
+async def lost_results(
+    claims: Ledger, outcomes: Callable[[], AsyncIterator[list[Outcome]]], output: OutputFolder, folder: str
+) -> tuple[dict[int, Outcome], int]:
+    """The outcomes, FAILED, of items whose result file is not in ``folder`` as it was written, by their numbers.
+
+    And how many bytes these files had. The folder is listed once; only where that does not agree with the ``claims`` of
+    the reports, single files are looked at. Raises ObjectError if the folder cannot be listed.
+    """
+    lost: dict[int, Outcome] = {}
+    bytes_lost = 0
+    if claims.balanced:  # nothing was written
+        return lost, 0
+    async with aclosing(output.sizes(folder)) as pages:
+        async for page in pages:
+            claims.found(page)
+    if claims.balanced:
+        return lost, 0
+    async for some in outcomes():
+        doubtful = [one for one in some if one.written and not one.message and claims.doubts(one.result_name)]
+        for start in range(0, len(doubtful), LOOKS_AT_ONCE):
+            bytes_lost += await _look(doubtful[start : start + LOOKS_AT_ONCE], output, folder, lost)
+    return lost, bytes_lost
+
+
+async def _look(doubtful: Sequence[Outcome], output: OutputFolder, folder: str, lost: dict[int, Outcome]) -> int:
+    bytes_lost = 0
+    sizes = await asyncio.gather(*(_size(output, f"{folder}/{one.result_name}") for one in doubtful))
+    for one, size in zip(doubtful, sizes, strict=True):
+        if size != one.bytes_written:
+            now = "it is not there any more" if size < 0 else f"it has {size} now"
+            message = str(UploadError(f"It was written with {one.bytes_written} bytes, but {now}."))
+            lost[one.number] = one._replace(message=message, written=False, bytes_written=0)
+            bytes_lost += one.bytes_written
+    return bytes_lost
+
+
+async def _size(output: OutputFolder, name: str) -> int:
+    try:
+        return await output.size(name)
+    except ObjectError as error:
+        if error.missing or error.is_folder:
+            return -1
+        raise
+
+
+def without(tally: Tally, lost: dict[int, Outcome], written: int) -> None:
+    """Count the items as FAILED whose result files are lost; ``written`` is how many bytes these had."""
+    again = Tally()
+    for outcome in lost.values():
+        again.add(outcome._replace(rows=0, failed_rows=0, bytes_read=0))
+    tally.successful -= len(lost)
+    tally.bytes_written -= written
+    tally.merge([again])
