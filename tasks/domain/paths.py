@@ -23,8 +23,10 @@ NAME_BYTES = 255
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _USER = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
-# A path or a query may hold quotes; one at the query's very end is the message's.
-_QUERY = re.compile(r"(https?://[^\s?#]*[?#])\S*[^\s'\"<>()\[\]{}.,:;]", re.IGNORECASE)
+_WEB = re.compile(r"https?://\S*", re.IGNORECASE)
+_QUERY = re.compile(r"[?#]")
+_AFTER_QUERY = "'\"<>()[]{}.,:;"
+"""A path or a query may hold quotes; one at the query's very end is the message's."""
 _SPECIAL = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -109,7 +111,16 @@ def _absolute(path: str, base: str | None) -> str:
 
 def redact(text: str) -> str:
     """``text`` without the query and the user part of every web address: those carry signatures and passwords."""
-    return _QUERY.sub(r"\1...", _USER.sub(r"\1", text))
+    return _WEB.sub(_without_query, _USER.sub(r"\1", text))
+
+
+def _without_query(address: re.Match[str]) -> str:
+    text = address[0]
+    begin = _QUERY.search(text)
+    if begin is None:
+        return text
+    end = len(text.rstrip(_AFTER_QUERY))
+    return f"{text[: begin.end()]}...{text[end:]}" if end > begin.end() else text
 
 
 def safe_relative(relative: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.domain.masking import Masker
+from tasks.domain.paths import redact
 from tasks.domain.plain_text import code_span, markdown, plain_block, plain_json, plain_line, plain_lines
 from tasks.domain.result import cause_of
 
@@ -96,7 +97,7 @@ def test_code_span__holds_any_text() -> None:
 
 HOSTILE = [
     "\x1b]", "\x1b[", "\x1b[0", "\x9d", "\x1bP" + "a" * 4000, "://", "://a:", "?sig=", "Basic ", "a", "%41", "\r",
-    "\b", "`", " \n", "\u200d", '"\\"', "9 ", "www.", "HTTP ", "opensesame", "o p e n s e s a m e ", "http://a?",
+    "\b", "`", " \n", "\u200d", '"\\"', "9 ", "www.", "HTTP ", "opensesame", "o p e n s e s a m e ", "http://a?", "https://",
 ]  # fmt: skip
 
 
@@ -111,4 +112,5 @@ def test_texts__of_any_kind_take_time_in_proportion_to_their_length(piece: str) 
     markdown(text)
     code_span(text)
     cause_of(text)
+    redact(text)
     assert time.process_time() - started < 30
