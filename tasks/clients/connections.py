@@ -61,6 +61,7 @@ class Connections:
         self._closed = False
         self._connect_seconds = CONNECT_SECONDS
         self._usual_seconds = 0.0
+        self._slow = False
         # A round lets each connection be quiet once.
         self._unquiet: set[HttpConnection] = set()
         self._resting: set[HttpConnection] = set()
@@ -72,20 +73,13 @@ class Connections:
     @property
     def single(self) -> bool:
         """Whether each request has a connection of its own now."""
-        if not self._reuse.allowed:
-            return True
-        usual = self._usual_seconds
-        return usual >= SLOW_SECONDS and usual >= CONNECTS * self._connect_seconds
+        return self._slow or not self._reuse.allowed
 
-    def answered_after(self, seconds: float) -> None:
-        """Take note of how long an answer took."""
-        self._usual_seconds += (0.125 if self._usual_seconds else 1.0) * (seconds - self._usual_seconds)
-
-    def idle(self) -> HttpConnection | None:
+    def idle(self, now: float) -> HttpConnection | None:
         """One that is free; those that were free for long may have been dropped on the way."""
         while self._idle:
             connection = self._idle.pop()
-            if self._loop.time() - connection.answered_at < IDLE_SECONDS:
+            if now - connection.answered_at < IDLE_SECONDS:
                 return connection
             connection.abort()
         return None
@@ -131,15 +125,19 @@ class Connections:
             self.open.add(connection)
         return connection
 
-    def give_back(self, connection: HttpConnection) -> None:
-        """It has its answer; give it to another request, or let it be quiet first if it is asked to."""
+    def give_back(self, connection: HttpConnection, seconds: float) -> None:
+        """It has its answer, after so many seconds; give it to another request, or let it be quiet first."""
+        usual = self._usual_seconds
+        self._usual_seconds = usual = usual + 0.125 * (seconds - usual) if usual else seconds
+        self._slow = usual >= SLOW_SECONDS and usual >= CONNECTS * self._connect_seconds
         if not connection.usable:
             return
-        few = max(1, len(self.open) // REST_SHARE)
-        if connection in self._unquiet and len(self._resting) < few:
+        if connection in self._unquiet and len(self._resting) < max(1, len(self.open) // REST_SHARE):
             self._resting.add(connection)
-        else:
+        elif self._waiting:
             self._free(connection)
+        else:
+            self._idle.append(connection)
 
     def _free(self, connection: HttpConnection) -> None:
         while self._waiting:

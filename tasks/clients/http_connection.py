@@ -33,7 +33,10 @@ MAX_HEADER_BYTES = 64 << 10
 BROKEN_OFF = "the answer broke off or is not HTTP"
 CLOSED = "the connection was closed without an answer"
 QUIET_SECONDS = 0.05
-"""A connection is quiet if nothing comes for twice the longest wait for one of its answers, and at least this long."""
+LONGEST = 1.5
+"""A connection is quiet if nothing comes for so many times the longest wait for one of its latest answers."""
+FADES = 0.95
+"""How much of the longest wait counts after each further answer: the first ones of a server are slow."""
 MOST_QUIET_SECONDS = 1.0
 FIRST_QUIET_SECONDS = 0.03
 """After its first answer, which can only be its own: what may follow is the rest of it."""
@@ -64,9 +67,9 @@ class HttpConnection(asyncio.Protocol):
         self._waiting: asyncio.Future[Reply] | None = None
         self._last: Reply | None = None
         """The connection's last answer, until it is sure that nothing follows."""
-        self._only = False
+        self._only = self._large = False
         self._asked = 0
-        self._started = self._begun_at = self._deadline = 0.0
+        self._started = self._deadline = 0.0
         self._alarm: asyncio.TimerHandle | None = None
         self._ending: asyncio.TimerHandle | None = None
         self._closed = False
@@ -107,24 +110,30 @@ class HttpConnection(asyncio.Protocol):
         """
         seconds = FIRST_QUIET_SECONDS
         if self._asked > 1:
-            seconds = min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, 2 * self._longest))
+            seconds = min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, LONGEST * self._longest))
         quiet_at = self.answered_at + seconds
-        if self._waiting is not None and self._begun and self._begun_at < quiet_at:
+        if self._waiting is not None and self._begun and self._started < quiet_at:
             quiet_at = max(quiet_at, self._loop.time() + QUIET_SECONDS)  # when that answer is here
         return quiet_at
 
     def settle(self) -> None:
         """It was quiet."""
         self.stretch.settled = True
-        self._longest /= 2  # the next answers may be as late as these were
 
     async def ask(
-        self, parts: Sequence[bytes], timeout_seconds: float, *, only: bool = False, room: Room | None = None
+        self,
+        parts: Sequence[bytes],
+        deadline: float,
+        *,
+        only: bool = False,
+        large: bool = True,
+        room: Room | None = None,
     ) -> Reply:
-        """Send a request, head and body in parts, and wait for the whole answer.
+        """Send a request, head and body in parts, and wait for the whole answer, until ``deadline`` (of the loop).
 
         With ``only`` it is the connection's only one, and its answer counts once it is known that nothing follows.
-        ``room`` holds up the reading of large answers; the time-out does not count that. Raises ConnectionBroken,
+        A ``large`` one may not be sent at once. ``room`` holds up the reading of large answers, which counts to
+        nobody's time. Raises ConnectionBroken,
         ReplyDoubted, ReplyTooLarge, ReplyUnclear, ReplyLate; the connection is closed then, and if the wait is
         cancelled.
         """
@@ -134,10 +143,11 @@ class HttpConnection(asyncio.Protocol):
         waiting: asyncio.Future[Reply] = self._loop.create_future()
         self._waiting = waiting
         self._only = only
+        self._large = large
         self._room = room
         self._asked += 1
         self._started = self._loop.time()
-        self._deadline = self._started + timeout_seconds
+        self._deadline = deadline
         if self._alarm is None:  # one for many requests: most are answered long before
             self._alarm = self._loop.call_at(self._deadline, self._look_at_the_clock)
         self._begin()
@@ -181,16 +191,14 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """It is closed, by whomever."""
-        if self._last is None and error is None and self._waiting is not None and self._ends_with_connection:
-            self._last = self._reply()
+        to_the_end = self._headers_complete and self._length < 0 and not self._chunked
+        if self._last is None and error is None and self._waiting is not None and to_the_end:
+            self.answered_at = self._loop.time()
+            self._last = self._reply(self._parser.get_status_code())
             self._begun = False
         if self._last is not None:
             self._end()
         self._fail(ConnectionBroken(BROKEN_OFF if self._begun and error is None else CLOSED))
-
-    @property
-    def _ends_with_connection(self) -> bool:
-        return self._headers_complete and self._length < 0 and not self._chunked
 
     def _look_at_the_clock(self) -> None:
         self._alarm = None
@@ -210,9 +218,8 @@ class HttpConnection(asyncio.Protocol):
         if self._waiting is None:
             self._unasked(b"")
         self._begun = True
-        self._begun_at = self._loop.time()
-        assert self._transport is not None
-        self._early = bool(self._transport.get_write_buffer_size())
+        if self._large and self._transport is not None:
+            self._early = bool(self._transport.get_write_buffer_size())
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header; the parser sees to what most of them mean."""
@@ -265,33 +272,36 @@ class HttpConnection(asyncio.Protocol):
             return
         assert self._transport is not None
         # Answered before all of the request was taken, the connection cannot be used for another one.
-        unsent = bool(self._transport.get_write_buffer_size())
+        unsent = self._large and bool(self._transport.get_write_buffer_size())
         keep = self._parser.should_keep_alive()
         if not keep and self._parser.get_http_version() not in ("1.0", "1.1"):
             raise ValueError("no version of HTTP that was asked for")
-        if self._line_ends_follow() or ((unsent or self._early) and status < 300 and not self.stretch.settled):
+        body = self._body
+        if (body and self._length >= 0 and not self._piece.endswith(body[-1]) and self._line_ends_follow()) or (
+            (unsent or self._early) and status < 300 and not self.stretch.settled
+        ):
             self._more()
         elif keep and not self._only and not unsent:
             waiting, self._waiting = self._waiting, None
-            self.answered_at = self._loop.time()
-            self._longest = max(self._longest, self.answered_at - self._started)
+            self.answered_at = now = self._loop.time()
+            longest, seconds = FADES * self._longest, now - self._started
+            self._longest = longest if longest > seconds else seconds
             if self.stretch.settled:
                 self.stretch = Stretch()
-            reply = self._reply()
+            reply = self._reply(status)
             if not waiting.done():
                 waiting.set_result(reply)
         else:
-            self._last = self._reply()
+            self.answered_at = self._loop.time()
+            self._last = self._reply(status)
             self._begun = False
-            self._ending = self._loop.call_later(QUIET_SECONDS, self._end_soon)
+            self._ending = self._loop.call_later(QUIET_SECONDS, self._loop.call_later, TURN_SECONDS, self._end)
 
     # The parser passes over line ends between answers, but they may be the end of a body whose length is wrong. One
     # CR LF is what some servers send to be on the safe side.
 
     def _line_ends_follow(self) -> bool:
-        """Whether line ends follow the body in this piece."""
-        if self._length <= 0 or not self._body or self._piece.endswith(self._body[-1]):
-            return False
+        """Whether line ends follow the body in this piece, with which it does not end."""
         rest = self._piece[self._piece.rfind(self._body[-1]) + len(self._body[-1]) :]
         return rest != _LINE_ENDS and not rest.strip(_LINE_ENDS)
 
@@ -301,14 +311,12 @@ class HttpConnection(asyncio.Protocol):
             return False
         return data[: len(data) - len(data.lstrip(_LINE_ENDS))] != _LINE_ENDS
 
-    def _reply(self) -> Reply:
+    def _reply(self, status: int) -> Reply:
         body, self._body = self._body, []
         data = body[0] if len(body) == 1 else b"".join(body)
-        status = self._parser.get_status_code()
-        self._release(whole=200 <= status < 300)
+        if self._counted or self._paused_at is not None:
+            self._release(whole=200 <= status < 300)
         return Reply(status, data, self._retry_after, self._encoding, self.stretch)
-
-    # --- what is counted while it arrives
 
     def _count(self) -> None:
         if self._room is None:
@@ -334,8 +342,6 @@ class HttpConnection(asyncio.Protocol):
         if room is not None and counted:
             room.ended(counted, self._resume, whole=whole)
 
-    # --- ends
-
     def _unasked(self, data: bytes) -> None:
         """Bytes that no request is open for."""
         if data == _LINE_ENDS:
@@ -360,9 +366,6 @@ class HttpConnection(asyncio.Protocol):
         else:
             self.stretch.doubted = True
             self._fail(ReplyDoubted())
-
-    def _end_soon(self) -> None:
-        self._ending = self._loop.call_later(TURN_SECONDS, self._end)
 
     def _end(self) -> None:
         """The last answer is whole if nothing has followed by now."""

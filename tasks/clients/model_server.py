@@ -29,9 +29,10 @@ from tasks.domain.request import Body
 from tasks.domain.retry import Failure
 
 HEADS_KEPT = 100
+LARGE_BYTES = 16 << 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What came back: the status and the body; and the stretch of its connection, which may be doubted later."""
 
@@ -106,7 +107,7 @@ class ModelClient:
             raise RequestFailed(Failure("connection"), str(broken)) from None
         answer = Answer(reply.status, reply.data, reply.stretch)
         success = 200 <= reply.status < 300
-        if reply.data and is_encoded(reply.encoding):
+        if reply.encoding and reply.data and is_encoded(reply.encoding):
             try:
                 answer = replace(answer, data=await self._decoded(reply, room, whole=success))
             except AnswerError as error:
@@ -119,27 +120,27 @@ class ModelClient:
 
     async def _ask(self, body: Body, room: Room | None) -> Reply:
         connections = self.connections
+        size = body.size
         while True:
             single = connections.single
             if body.parts:
                 first, *others = body.parts
                 head = self._head_of(body.content_type, single)
-                parts = (b"%b%d\r\n\r\n%b" % (head, body.size, first), *others)
+                parts = (b"%b%d\r\n\r\n%b" % (head, size, first), *others)
             else:
                 parts = (self._start + (_CLOSE if single else b"") + b"\r\n",)
             began = self._loop.time()
-            seconds = self._timeout_seconds
-            connection = None if single else connections.idle()
+            connection = None if single else connections.idle(began)
             if connection is None:
                 connection = await connections.take(single=single)
-                seconds -= self._loop.time() - began  # opening it counts
             try:
-                reply = await connection.ask(parts, seconds, only=single, room=room)
+                # Opening it counts. What is small is sent at once.
+                deadline, large = began + self._timeout_seconds, size >= LARGE_BYTES
+                reply = await connection.ask(parts, deadline, only=single, large=large, room=room)
             except ReplyDoubted:
                 continue  # each request has a connection of its own from now on, where that cannot be
-            connections.answered_after(self._loop.time() - began)
+            connections.give_back(connection, connection.answered_at - began)
             if not reply.stretch.doubted:
-                connections.give_back(connection)
                 return reply
 
     async def _decoded(self, reply: Reply, room: Room | None, *, whole: bool) -> bytes:

@@ -32,8 +32,8 @@ class Held:
 
     def give_back(self) -> None:
         """Give all of it back."""
-        self._budget.let_read(self)
-        self.change(0)
+        amount, self._amount = self._amount, 0
+        self._budget.give_back(self, amount)
 
     def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
         """Hold bytes of an answer that are here; False if no more should be read until ``resume`` is called."""
@@ -108,6 +108,12 @@ class Budget:
             self._reader = None
             self._wake()
 
+    def give_back(self, held: Held, amount: int) -> None:
+        """Give back all that ``held`` has."""
+        if self._reader is held:
+            self._reader = None
+        self.give(amount)
+
     def give(self, amount: int) -> None:
         """Give bytes back (or take them without waiting, if less than 0)."""
         self._free += amount
@@ -119,7 +125,12 @@ class Budget:
             if not turn.done():
                 self._free -= amount
                 turn.set_result(None)
-        if not self._paused or (self._free < 0 and self._reader is not None):
+        if self._paused:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Let those go on reading for whom there is room, or whose turn it is."""
+        if self._free < 0 and self._reader is not None:
             return
         if self._free < 0:
             self._reader = self._paused[0][0]

@@ -22,16 +22,17 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from tasks.clients.failures import ObjectError
+from tasks.clients.http_reply import Stretch
 from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
-from tasks.engine.sent import Sent
+from tasks.engine.sent import NONE, Sent, is_doubted, is_settled
 from tasks.engine.session import Session
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,10 @@ class Reporter:
         self._items: Sequence[Item] = ()
         self.shard = shard
         self._outcomes: list[Outcome] = []
-        self._unsettled: list[tuple[Item, Outcome, Sent]] = []
+        # Lists side by side, since the search for garbage goes through whatever holds more than numbers and texts.
+        self._unsettled: list[Outcome] = []
+        self._unsettled_items: list[Item] = []
+        self._unsettled_stretches: list[Stretch | Collection[Stretch]] = []
         self.doubted: list[tuple[Item, Outcome]] = []
         self._fresh: list[Outcome] = []
         self._parts: list[str] = []
@@ -146,7 +150,9 @@ class Reporter:
 
     def add(self, item: Item, outcome: Outcome, sent: Sent) -> None:
         """Take one outcome, and what it depends on."""
-        self._unsettled.append((item, outcome, sent))
+        self._unsettled.append(outcome)
+        self._unsettled_items.append(item)
+        self._unsettled_stretches.append(sent.unsettled)
         self._count(outcome)
 
     async def settle(self) -> None:
@@ -154,16 +160,20 @@ class Reporter:
         if not self._unsettled:
             return
         await self._session.group.settle()
-        waiting = []
-        for item, outcome, sent in self._unsettled:
-            if sent.doubted:
+        found = zip(self._unsettled_items, self._unsettled, self._unsettled_stretches, strict=True)
+        self._unsettled_items, self._unsettled, self._unsettled_stretches = [], [], []
+        for item, outcome, stretches in found:
+            if stretches is NONE:
+                self._fresh.append(outcome)
+            elif is_doubted(stretches):
                 self.doubted.append((item, outcome))
                 self._count(outcome, -1)
-            elif sent.settled:
+            elif is_settled(stretches):
                 self._fresh.append(outcome)
             else:
-                waiting.append((item, outcome, sent))
-        self._unsettled = waiting
+                self._unsettled_items.append(item)
+                self._unsettled.append(outcome)
+                self._unsettled_stretches.append(stretches)
 
     def _count(self, outcome: Outcome, by: int = 1) -> None:
         progress = self._session.progress

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tasks.clients.http_reply import Room, Stretch
 from tasks.domain.result import Tally
+
+NONE: tuple[Stretch, ...] = ()
 
 
 class Sent:
     """The requests of one item. They are counted in ``tally``; ``room`` is for the bytes of their answers."""
 
-    __slots__ = ("_stretches", "room", "tally")
+    __slots__ = ("_last", "_stretches", "room", "tally")
 
     def __init__(self, tally: Tally, room: Room | None = None) -> None:
         self.tally = tally
         self.room = room
-        self._stretches: set[Stretch] = set()
+        self._last: Stretch | None = None  # most items have one answer
+        self._stretches: set[Stretch] | None = None
 
     def answered(self, stretch: Stretch) -> None:
         """An answer has come, as one of this stretch of its connection."""
-        if not stretch.settled or stretch.doubted:
-            self._stretches.add(stretch)
+        if stretch is self._last or (stretch.settled and not stretch.doubted):
+            return
+        if self._last is None:
+            self._last = stretch
+            return
+        if self._stretches is None:
+            self._stretches = {self._last}
+        self._stretches.add(stretch)
+        self._last = stretch
 
     @property
-    def settled(self) -> bool:
-        """Whether it is known that each answer belongs to its request, or that one need not (:attr:`doubted`)."""
-        return all(stretch.settled for stretch in self._stretches)
+    def unsettled(self) -> Stretch | Collection[Stretch]:
+        """The stretches, or the one, that were not settled when they had an answer for the item."""
+        if self._stretches is not None:
+            return self._stretches
+        return NONE if self._last is None else self._last
 
-    @property
-    def doubted(self) -> bool:
-        """Whether an answer came on a connection on which there was one too many."""
-        return any(stretch.doubted for stretch in self._stretches)
+
+def is_doubted(stretches: Stretch | Collection[Stretch]) -> bool:
+    """Whether an answer came on a connection on which there was one too many."""
+    if isinstance(stretches, Stretch):
+        return stretches.doubted
+    return any(stretch.doubted for stretch in stretches)
+
+
+def is_settled(stretches: Stretch | Collection[Stretch]) -> bool:
+    """Whether it is known of each answer that it belongs to its request, or need not."""
+    if isinstance(stretches, Stretch):
+        return stretches.settled
+    return all(stretch.settled for stretch in stretches)

@@ -146,7 +146,7 @@ class ShardWork:
 
     def _fill(self) -> None:
         assert self._group is not None
-        while not self._lost and self._working < min(self._at_once, self._working + self._left):
+        while not self._lost and self._left and self._working < self._at_once:
             self._working += 1
             self._group.create_task(self._work())
 
