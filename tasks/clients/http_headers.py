@@ -9,13 +9,17 @@ from email.utils import parsedate_to_datetime
 _SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]{1,300})?")
 _DATE = 64
 """Characters that a date has at most."""
+LONGEST_SECONDS = 86_400.0
+"""No model server is away for longer by intention: what asks for more is taken as a mistake."""
 
 
 def retry_after(value: str | None) -> float | None:
     """Seconds that a Retry-After header asks for (a number, or an HTTP date); None if it says nothing usable."""
-    if value is None:
-        return None
-    value = value.strip(" \t")
+    seconds = None if value is None else _seconds(value.strip(" \t"))
+    return None if seconds is None or seconds > LONGEST_SECONDS else seconds
+
+
+def _seconds(value: str) -> float | None:
     if _SECONDS.fullmatch(value):
         return float(value)
     if len(value) > _DATE:
