@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.clients import clock
 from tasks.console import plain_errors
 from tasks.domain.run import Run, ShardDone, ShardRef
 from tasks.engine.loop import engine_loop
@@ -31,7 +30,7 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     session = await session_of(run)
     session.planned_items = items
-    started_at = time.time()
+    started_at = clock.now()
     done, report, tally = await session.during(infer_shard(session, shard))
     return ShardDone(
         shard=done,
@@ -40,7 +39,7 @@ async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
         failed=tally.failed,
         instance=session.number or 0,
         started_at=started_at,
-        ended_at=time.time(),
+        ended_at=clock.now(),
         preparing_since=session.preparing_since,
         ready_at=session.ready_at,
         deaths=session.group.deaths,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from tasks.as_deployed import own_flow_run
+from tasks.clients import clock
 from tasks.engine.progress import Progress
 
 _command_began: list[float] = []
@@ -20,7 +19,7 @@ def note_start(progress: Progress) -> None:
 
     A run that is tried again in the same process has begun anew.
     """
-    now = time.time()
+    now = clock.now()
     own = own_flow_run()
     if _command_began:
         began = _command_began.pop()

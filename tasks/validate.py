@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,6 +12,7 @@ from prefect.client.orchestration import get_client
 
 from tasks.as_deployed import not_as_deployed, own_flow_run
 from tasks.blocks import check_references, storage_credentials
+from tasks.clients import clock
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService
@@ -29,7 +29,7 @@ from tasks.settings import read_settings
 async def validate(service: BatchService) -> Run:
     """Everything that was decided for this run. Raises SpecificationError with every problem."""
     minutes = service.deadline_minutes
-    deadline_at = None if minutes is None else time.time() + minutes * 60
+    deadline_at = None if minutes is None else clock.now() + minutes * 60
     settings = read_settings()
     task_id = own_task_id()
     progress = progress_of(task_id)
@@ -55,7 +55,7 @@ async def validate(service: BatchService) -> Run:
     await check_references(service.environment)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
-    times = {"start_seconds": progress.start_seconds, "validate_seconds": time.time() - progress.flow_began_at}
+    times = {"start_seconds": progress.start_seconds, "validate_seconds": clock.now() - progress.flow_began_at}
     return run.model_copy(update={"deadline_at": deadline_at, **times})
 
 

@@ -8,6 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from tasks.clients import clock
 from tasks.clients.lifeline import started
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -52,8 +53,8 @@ def own_start() -> float:
     """When this process began, in seconds since 1970; now, if nobody tells."""
     ticks = started(os.getpid())
     if ticks is None:
-        return time.time()
-    return time.time() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+        return clock.now()
+    return clock.now() - (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 @cache

@@ -36,7 +36,7 @@ class Run(BaseModel):
     warnings: tuple[str, ...] = ()
     start_seconds: float = Field(default=0, description="of this try, before the flow's first line")
     validate_seconds: float = Field(default=0, description="of this try, from the flow's first line on")
-    deadline_at: float | None = Field(default=None, description="when this try stops early, in seconds since 1970")
+    deadline_at: float | None = Field(default=None, description="when this try stops early, see tasks.clients.clock")
 
     @property
     def is_distributed(self) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from tasks.clients import clock
 from tasks.domain.run import DeadlinePassed, RunStopped, deadline_passed
 from tasks.engine.progress import progress_of
 
@@ -26,13 +26,13 @@ async def unless_stopped(
     doing = asyncio.ensure_future(work)
     try:
         while True:
-            left = LOOK_SECONDS if deadline_at is None else min(LOOK_SECONDS, deadline_at - time.time())
+            left = LOOK_SECONDS if deadline_at is None else min(LOOK_SECONDS, deadline_at - clock.now())
             await asyncio.wait([doing], timeout=max(0.0, left))
             if doing.done():
                 return doing.result()
             if progress_of(task_id).stop_requested:
                 raise RunStopped(f"The run was stopped while {while_}; nothing was sent.")
-            if deadline_at is not None and time.time() >= deadline_at:
+            if deadline_at is not None and clock.now() >= deadline_at:
                 reason = deadline_passed(minutes)
                 raise DeadlinePassed(f"The run was stopped early, while {while_}, because {reason}; nothing was sent.")
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from tasks.clients import clock
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import read_numbers, read_report
@@ -22,6 +23,7 @@ from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
 from tasks.engine.earlier import EarlierManifest
+from tasks.engine.progress import progress_of
 from tasks.engine.verifying import lost_results, without
 from tasks.settings import Settings
 
@@ -48,7 +50,7 @@ async def publish_run(
     Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
     be read or manifests not be written; nothing is published then, and the reports stay.
     """
-    started = time.time()
+    started = clock.now()
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
     reports = _Reports(run, done, output)
     try:
@@ -255,23 +257,31 @@ def _result(
 def _seconds(run: Run, plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:
     """Seconds per phase: preparing lasts until the first instance is ready, inferring until the last shard is done.
 
-    Of this try of the run, but for the plan, which is made once.
+    Of this try of the run, but for the plan, which is made once. Times of other processes are theirs: what they say
+    counts as far as it fits into what has passed here.
     """
+    passed = _passed(run, started)
     prepared = [shard for shard in done if shard.preparing_since]
     ended = max((shard.ended_at for shard in done), default=started)
     prepare = infer = 0.0
     if prepared:
-        ready = min(shard.ready_at for shard in prepared)
-        prepare = ready - min(shard.preparing_since for shard in prepared)
-        infer = max(0.0, ended - max(ready, min(shard.started_at for shard in prepared)))
+        ready = min((shard.ready_at for shard in prepared if shard.ready_at), default=ended)  # stopped before
+        prepare = min(passed, max(0.0, ready - min(shard.preparing_since for shard in prepared)))
+        infer = min(passed, max(0.0, ended - max(ready, min(shard.started_at for shard in prepared))))
     return {
         "start": round(run.start_seconds, 3),
         "validate": round(run.validate_seconds, 3),
         "plan": round(plan.seconds, 3),
         "prepare": round(prepare, 3),
         "infer": round(infer, 3),
-        "publish": round(time.time() - started, 3),
+        "publish": round(clock.now() - started, 3),
     }
+
+
+def _passed(run: Run, until: float) -> float:
+    """Seconds since this try of the run began, as its own process counts them."""
+    began = progress_of(run.task_id).flow_began_at
+    return until - began if began else math.inf
 
 
 def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, result: RunResult) -> dict[str, Any]:
@@ -323,7 +333,8 @@ def _instance_seconds(run: Run, done: Sequence[ShardDone], seconds: dict[str, fl
     for one in done:
         if one.preparing_since:
             since[one.instance] = min(one.preparing_since, since.get(one.instance, one.preparing_since))
-    return sum(ended - begun for begun in since.values())
+    passed = _passed(run, clock.now())
+    return sum(min(passed, max(0.0, ended - begun)) for begun in since.values())
 
 
 async def first_lines(storage: Storage, manifest: Address, count: int) -> list[str]:

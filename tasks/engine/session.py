@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.clients import launcher
+from tasks.clients import clock, launcher
 from tasks.clients.connections import Reuse
 from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError, TooLarge
@@ -133,7 +132,7 @@ class Session:
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause, lambda: self.masker)
         if run.deadline_at is not None:
-            self._set_alarm(run.deadline_at - time.time(), deadline_passed(service.deadline_minutes))
+            self._set_alarm(run.deadline_at - clock.now(), deadline_passed(service.deadline_minutes))
 
     def _set_alarm(self, seconds: float, reason: str) -> None:
         if seconds <= 0:  # at once: a timer's turn comes after the first items
@@ -162,7 +161,7 @@ class Session:
         """Prepare and start the instances, without waiting for them."""
         if self._starting is None:
             self.progress.enter("preparing")
-            self.preparing_since = time.time()
+            self.preparing_since = clock.now()
             self._starting = asyncio.create_task(self._start())
 
     @property
@@ -179,7 +178,7 @@ class Session:
             with suppress(Exception):  # what looks like a secret is hidden all the same
                 self._hide((await self._environment()).secrets)
         await self.group.start()
-        self.ready_at = time.time()
+        self.ready_at = clock.now()
         self.progress.enter("inferring")
 
     def _hide(self, secrets: Sequence[str]) -> None:

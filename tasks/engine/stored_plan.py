@@ -55,7 +55,10 @@ async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
     """
     name = f"{output.scratch.name}/{PLAN_NAME}"
     try:
-        return Plan.model_validate_json(unseal(await output.read(name), run.task_id))
+        plan = Plan.model_validate_json(unseal(await output.read(name), run.task_id))
+        if plan.published is not None or not all(shard.digest for shard in plan.shards):
+            raise DamagedFile("is not as a plan is written")  # without digests its parts could still be exchanged
+        return plan
     except ObjectError as error:
         if error.missing:
             return None

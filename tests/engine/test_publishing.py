@@ -14,12 +14,14 @@ from clients.places import Place
 from clients.support import run
 from engine.runs import make_run, output_of
 
+from tasks.clients import clock
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import report_bytes
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunFailed, RunResult, ShardDone, ShardRef
+from tasks.engine.progress import forget, progress_of
 from tasks.engine.publishing import publish_run
 from tasks.engine.stored_plan import sealed_plan
 from tasks.settings import Settings
@@ -243,6 +245,42 @@ def test_summary__counts(tmp_path: Path) -> None:
     assert 9.5 <= summary["latency_ms"]["p50"] <= 10.5
     assert summary["task_id"] == run_.task_id
     assert summary["manifests"] == [result.manifest]
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_seconds__fit_into_what_has_passed_when_clocks_of_instances_jump(tmp_path: Path, jump: float) -> None:
+    run_ = local_run(tmp_path, instances=2)
+    published = Published(run_, [[outcome(0)], [outcome(1)]])
+    began = clock.now() - 30
+    progress_of(run_.task_id).flow_began_at = began
+    stamps = {"preparing_since": began + 1, "ready_at": began + 3 + jump, "started_at": began + 3}
+
+    async def work() -> RunResult:
+        output = output_of(run_, Storage(Settings()))
+        await published.write(output)
+        ends = {"ended_at": began + 9 + jump, "instance": 1}
+        late = [one.model_copy(update=ends) for one in published.done(**stamps)]
+        return await publish_run(run_, published.plan, late, Settings(), output)
+
+    try:
+        seconds = run(work()).seconds
+    finally:
+        forget(run_.task_id)
+    assert all(0 <= value < 90 for value in seconds.values())
+    summary = json.loads((tmp_path / "out" / run_.names.summary).read_bytes())
+    assert 0 <= summary["instance_seconds"]["test"] < 90
+
+
+def test_seconds__of_a_run_that_was_stopped_before_an_instance_was_ready(tmp_path: Path) -> None:
+    published = Published(local_run(tmp_path), [[outcome(0, "The run was stopped before it was processed.")]])
+
+    async def work() -> RunResult:
+        output = output_of(published.run, Storage(Settings()))
+        await published.write(output)
+        return await publish_run(published.run, published.plan, published.done(ready_at=0.0), Settings(), output)
+
+    seconds = run(work()).seconds
+    assert (seconds["prepare"], seconds["infer"]) == (20.0, 0.0)
 
 
 def test_summary__without_a_request_has_no_latency(tmp_path: Path) -> None:

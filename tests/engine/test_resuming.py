@@ -11,7 +11,7 @@ from engine.runs import make_run, output_of
 from tasks.clients.storage import Storage
 from tasks.clients.tables import read_plan
 from tasks.domain.errors import SpecificationError, StorageError
-from tasks.domain.run import PLAN_NAME, Plan, Run
+from tasks.domain.run import PLAN_NAME, Plan, Run, RunResult
 from tasks.domain.seal import seal
 from tasks.engine.planning import make_plan
 from tasks.engine.stored_plan import sealed_part, sealed_plan
@@ -136,6 +136,28 @@ def test_plan__of_a_folder_that_others_have_changed_is_not_used(place: Place, ru
     outside = str(place.root.child("package/run.sh"))
     forge(place, run, made, {"address": outside, "source": outside})
     with pytest.raises(StorageError, match=r"run\.sh', which is not in .*in: it was changed after"):
+        plan(place, run)
+
+
+@pytest.mark.parametrize("change", ["no digests", "published"])
+def test_plan__that_would_skip_what_is_checked_is_not_used(place: Place, run: Run, change: str) -> None:
+    made = plan(place, run)
+    scratch = f"out/{run.names.scratch}"
+    (shard,) = made.shards
+    forged = made.model_copy(update={"shards": (shard.model_copy(update={"digest": ""}),)})
+    if change == "published":
+        manifest = str(run.output_address.child(run.names.manifest(0)))
+        result = RunResult(
+            task_id=run.task_id, name="tested", manifest=manifest, manifests=(manifest,), summary="", items=2,
+            successful=2, failed=0, seconds={},
+        )  # fmt: skip
+        forged = made.model_copy(update={"published": result})
+    place.put(f"{scratch}/{PLAN_NAME}", sealed_plan(run, forged))
+    again = plan(place, run)
+    assert again == made.model_copy(update={"seconds": again.seconds})
+    place.put(f"{scratch}/{PLAN_NAME}", sealed_plan(run, forged))
+    place.put(f"{scratch}/{shard.folder}/report-0-ab.parquet", b"something was done by it")
+    with pytest.raises(StorageError, match=r"plan\.json is no plan \(it is not as a plan is written\)"):
         plan(place, run)
 
 
