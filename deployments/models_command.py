@@ -15,6 +15,7 @@ from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
 from tasks.domain.instance import Launch
+from tasks.domain.masking import Masker
 from tasks.domain.package import Health, serving_of
 from tasks.domain.paths import parse_address
 from tasks.engine.loop import engine_loop
@@ -49,7 +50,8 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
             launch = await launcher.prepare(serving, config, folder, model, {}, settings.cache)
             await _start_once(launch, config.health)
         except RunError as error:
-            return store.set_state(made, "Abnormal", str(error))
+            keys = [secret for one in credentials.values() for secret in one.secrets]
+            return store.set_state(made, "Abnormal", Masker(keys).block(str(error)))
         except BaseException:
             store.set_state(made, "Abnormal", "registering was interrupted")
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from zlib import crc32
 
 _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error(?:\s[^>]*)?>.{0,2000}?<Code>", re.DOTALL)
 
@@ -53,7 +54,15 @@ def unlike(listed: int, found: Sequence[int]) -> str:
         shown = ", ".join("an error document" if size < 0 else f"{size} bytes" for size in found)
         said = f"; the listing told {listed} bytes" if listed >= 0 else ""
         return f"The storage answers differently each time ({shown}){said}."
+    if listed == sizes[0]:
+        return "The object has changed since it was listed: it has the same size, but another ETag."
     return changed("object", listed, sizes[0])
+
+
+def version_of(e_tag: str | None) -> int:
+    """An ETag as a number that is kept for millions of objects; 0 if there is none."""
+    tag = (e_tag or "").removeprefix("W/").strip('"')
+    return 1 + crc32(tag.encode()) if tag else 0
 
 
 def is_error(data: bytes | bytearray) -> bool:

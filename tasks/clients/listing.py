@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 PAGE_KEYS = 1000
 """Keys of a page, as every S3 server has them at most."""
@@ -25,8 +26,8 @@ LEVELS_AT_ONCE = 4
 
 _LAST = "\U0010ffff"  # no name is likely to begin with it, and none sorts behind those that do
 
-Page = tuple[Sequence[str], Sequence[int]]
-"""Keys, and their sizes in bytes."""
+Page = tuple[Sequence[str], Sequence[int], Sequence[int]]
+"""Keys, their sizes in bytes, and their versions (:func:`tasks.clients.failures.version_of`)."""
 
 
 class StartAfterIgnored(Exception):
@@ -44,7 +45,7 @@ class _Part:
     folder: str
     within: str
     passed: str = ""
-    pages: deque[tuple[str, array[int]]] = field(default_factory=deque)
+    pages: deque[tuple[str, array[int], array[int]]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
     error: Exception | None = None
     ended: bool = False
@@ -69,16 +70,19 @@ class Listing:
         self._moved = asyncio.Condition()
         self._goes_on = False
 
-    async def pages(self) -> AsyncGenerator[Sequence[tuple[str, int]]]:
-        """Every key, with its size, page by page. Raises what ``ask`` raises, in its turn, and StartAfterIgnored."""
+    async def pages(self) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
+        """Every key, with its size and version, page by page.
+
+        Raises what ``ask`` raises, in its turn, and StartAfterIgnored.
+        """
         try:
             while self._parts:
                 first = self._parts[0]
                 self._start()
                 await self._wait(lambda: bool(self._parts[0].pages) or self._parts[0].ended)
                 if first.pages:
-                    keys, sizes = first.pages[0]
-                    yield [*zip(keys.split("\0"), sizes, strict=True)]
+                    keys, sizes, versions = first.pages[0]
+                    yield [*zip(keys.split("\0"), sizes, versions, strict=True)]
                     first.pages.popleft()
                     self._goes_on = True
                 elif first.error is not None:
@@ -113,7 +117,8 @@ class Listing:
         try:
             async with aclosing(self._ask(part.folder, after)) as pages:
                 begun = False
-                async for keys, sizes in pages:
+                async for page in pages:
+                    keys = page[0]
                     if (
                         not begun
                         and keys
@@ -122,7 +127,7 @@ class Listing:
                     ):
                         raise StartAfterIgnored
                     begun = True
-                    if self._take(part, keys, sizes):
+                    if self._take(part, page):
                         break
                     await self._has_moved()
                     await self._wait(lambda: self._may_go_on(part))
@@ -134,8 +139,9 @@ class Listing:
     def _may_go_on(self, part: _Part) -> bool:
         return self._goes_on and len(part.pages) < max(2, PAGES_AHEAD >> min(30, self._parts.index(part)))
 
-    def _take(self, part: _Part, keys: Sequence[str], sizes: Sequence[int]) -> bool:
+    def _take(self, part: _Part, page: Page) -> bool:
         """Keep a page until it is its turn; whether the part has ended with it."""
+        keys, sizes, _ = page
         if not keys:
             return False
         ordered = [part.last, *(key for key, size in zip(keys, sizes, strict=True) if size)]
@@ -144,14 +150,12 @@ class Listing:
         part.last = ordered[-1]
         within = part.within
         ended = keys[-1] > within and not keys[-1].startswith(within)
+        own: Sequence[Sequence[Any]] = page
         if ended or not keys[0].startswith(within):
-            kept = [(key, size) for key, size in zip(keys, sizes, strict=True) if key.startswith(within)]
-            own_keys, own_sizes = [key for key, _ in kept], [size for _, size in kept]
-        else:
-            own_keys, own_sizes = [*keys], [*sizes]
-        if own_keys:
+            own = [*zip(*(one for one in zip(*page, strict=True) if one[0].startswith(within)), strict=True)]
+        if own:
             # (A key with a NUL cannot be: no XML has one.) Packed, a page takes a third.
-            part.pages.append(("\0".join(own_keys), array("q", own_sizes)))
+            part.pages.append(("\0".join(own[0]), array("q", own[1]), array("q", own[2])))
         if not ended and 2 < self._page_keys <= len(keys):
             self._split(part, keys[1], keys[-1])  # the first key may be the folder's own placeholder
         return ended

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tasks.clients.failures import ObjectError, TooLarge, changed
@@ -157,6 +158,15 @@ def make_folder(root: str, folder: str) -> None:
     if not os.path.isdir(root):
         raise FolderGone
     os.makedirs(folder, exist_ok=True)
+
+
+def make_one(folder: str) -> None:
+    """Make a folder, if it is not there, in one that exists. Raises FolderGone if that does not."""
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+    except FileNotFoundError:
+        raise FolderGone from None
 
 
 def walk(folder: str) -> Iterator[tuple[str, int]]:

@@ -61,7 +61,7 @@ class LogStore:
         oldest = _oldest(now)
         found: dict[str, list[str]] = {}
         try:
-            async for name, _ in self._storage.list(self._folder(group)):
+            async for name, _, _ in self._storage.list(self._folder(group)):
                 stream, _, part = name.partition("/")
                 if (match := _PART.fullmatch(part)) is not None and int(match[1]) >= oldest:
                     found.setdefault(stream, []).append(part)
@@ -94,7 +94,7 @@ class LogStore:
         oldest = _oldest(now)
         removed = 0
         try:
-            async for name, _ in self._storage.list(self._root):
+            async for name, _, _ in self._storage.list(self._root):
                 group, stream, part = (*name.split("/"), "", "", "")[:3]
                 match = _PART.fullmatch(part)
                 if name.count("/") != 2 or match is None or not (_GROUP.fullmatch(group) and _STREAM.fullmatch(stream)):

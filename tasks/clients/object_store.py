@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedErro
 from obstore.store import S3Store
 
 from tasks.clients.endpoints import is_address, lists_by_bytes
-from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike
+from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike, version_of
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
 from tasks.clients.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
@@ -73,6 +73,7 @@ class Bucket:
         self.name = name
         self._credentials = credentials
         self._odd_keys = OddKeys(name, credentials)
+        self._lists_other_versions = False
         endpoint = credentials.endpoint_url
         if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
@@ -112,24 +113,36 @@ class Bucket:
             **options,
         )
 
-    async def read(self, key: str, max_bytes: int | None = None, size: int = -1) -> bytes:
+    async def read(self, key: str, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
         """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``.
 
-        ``size`` is what the listing said (-1: nothing). An answer of another size, or with an error in the place of the
-        object, is asked for again; then it is an ObjectError.
+        ``size`` and ``version`` are what the listing said (-1 and 0: nothing). An answer of another size or version, or
+        with an error in the place of the object, is asked for again; then it is an ObjectError.
         """
         found = []
         for pause in (*READ_PAUSES_SECONDS, None):
-            data, is_object = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
-            if is_object and size in (-1, len(data)):
+            data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
+            is_object = e_tag is not None or not is_error(data)
+            if is_object and size in (-1, len(data)) and await self._is_as_listed(key, size, version, e_tag):
                 return data
             found.append(len(data) if is_object else -1)
             if pause is not None:
                 await asyncio.sleep(pause)
         raise ObjectError(unlike(size, found))
 
-    async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, bool]:
-        """An answer's body, and whether it is the object."""
+    async def _is_as_listed(self, key: str, size: int, version: int, e_tag: str | None) -> bool:
+        """Whether an object has the version that its listing told, in a storage that tells one in both places.
+
+        Not every server does: one whose listing still tells the old version, when the object has another one, is
+        trusted to keep its promises of size alone.
+        """
+        if not version or not e_tag or version == version_of(e_tag) or self._lists_other_versions:
+            return True
+        self._lists_other_versions = await self._odd_keys.is_listed(key, size, version)
+        return self._lists_other_versions
+
+    async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
+        """An object and its ETag, an answer without one and None."""
         try:
             got = await obstore.get_async(self._store, key)
             if max_bytes is not None and got.meta["size"] > max_bytes:
@@ -137,7 +150,7 @@ class Bucket:
             data = (await got.bytes_async()).to_bytes()
         except (BaseError, OSError) as error:
             raise explain(error) from None
-        return data, got.meta.get("e_tag") is not None or not is_error(data)
+        return data, got.meta.get("e_tag")
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
         """An object in chunks of some MiB, which has the size that the storage has told before."""
@@ -190,8 +203,8 @@ class Bucket:
             return None
         raise explained
 
-    async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int]]:
-        """Key and size of every object below the folder ``prefix`` (all of the bucket for ""), sub-folders included.
+    async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
+        """Key, size and version of every object below the folder ``prefix`` (all of the bucket for ""), however deep.
 
         Without folder placeholders (empty objects whose key ends in a slash), in name order. Big sub-folders are listed
         at the same time, see :mod:`tasks.clients.listing`.
@@ -210,13 +223,13 @@ class Bucket:
             try:
                 async with aclosing(pages):
                     async for page in pages:
-                        for key, size in page:
+                        for key, size, version in page:
                             if again and key <= last:
                                 continue
                             if size == 0 and not await self._is_empty(key, empty):
                                 continue
                             last = key
-                            yield key, size
+                            yield key, size, version
                 return
             except InvalidPathError:
                 break
@@ -230,17 +243,18 @@ class Bucket:
                 ) from None
             except (BaseError, OSError) as error:
                 raise explain(error) from None
-        async for key, size in self._odd_keys.list(folder, after=last):
-            yield key, size
+        async for one in self._odd_keys.list(folder, after=last):
+            yield one
 
     async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
         """The pages of a folder, each asked for when it is wanted."""
         async for found in obstore.list(self._store, folder or None, offset=after, chunk_size=PAGE_KEYS):
-            yield [one["path"] for one in found], [one["size"] for one in found]
+            versions = [version_of(one["e_tag"]) for one in found]
+            yield [one["path"] for one in found], [one["size"] for one in found], versions
 
-    async def _one_by_one(self, folder: str) -> AsyncGenerator[Sequence[tuple[str, int]]]:
-        async for keys, sizes in self._pages(folder, None):
-            yield [one for one in zip(keys, sizes, strict=True) if one[0].startswith(folder)]
+    async def _one_by_one(self, folder: str) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
+        async for page in self._pages(folder, None):
+            yield [one for one in zip(*page, strict=True) if one[0].startswith(folder)]
 
     async def _is_empty(self, key: str, empty: MutableSequence[str]) -> bool:
         """Whether a key of size 0 is an object that was not told yet, and no placeholder.
@@ -262,7 +276,7 @@ class Bucket:
         try:
             found = await obstore.list_with_delimiter_async(self._store, folder or None)
         except InvalidPathError:
-            keys = [key async for key, _ in self._odd_keys.list(folder, after=None)]
+            keys = [one[0] async for one in self._odd_keys.list(folder, after=None)]
             return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
         except (BaseError, OSError) as error:
             raise explain(error) from None

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike
+from tasks.clients.failures import ObjectError, TooLarge, unlike, version_of
 from tasks.domain.credentials import Credentials
 
 
@@ -35,8 +35,8 @@ class OddKeys:
         except Exception as error:  # s3fs lets botocore's and aiohttp's errors through
             raise explain_odd(error) from None
 
-    async def get(self, key: str, max_bytes: int | None) -> tuple[bytes, bool]:
-        """An answer's body, and whether it is the object. Raises TooLarge before it is downloaded."""
+    async def get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
+        """An object and its ETag, an answer without one and None. Raises TooLarge before it is downloaded."""
         answer = await self.call("get_object", Key=key)
         try:
             async with answer["Body"] as body:
@@ -47,7 +47,7 @@ class OddKeys:
             raise
         except Exception as error:
             raise explain_odd(error) from None
-        return data, "ETag" in answer or not is_error(data)
+        return data, answer.get("ETag")
 
     async def stream(self, key: str, size: int) -> AsyncGenerator[bytes]:
         """An object of ``size`` bytes, piece by piece."""
@@ -65,17 +65,25 @@ class OddKeys:
         """Bytes of an object."""
         return int((await self.call("head_object", Key=key))["ContentLength"])
 
-    async def list(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int]]:
-        """Key and size of every object below a prefix, in the order of the storage, without folder placeholders."""
+    async def list(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int, int]]:
+        """Key, size and version of every object below a prefix, in the order of the storage, without folder
+        placeholders.
+        """
         where = {"StartAfter": after} if after else {}
         while True:
             page = await self.call("list_objects_v2", Prefix=folder, **where)
             for entry in page.get("Contents", ()):
                 if not entry["Key"].endswith("/"):
-                    yield entry["Key"], entry["Size"]
+                    yield entry["Key"], entry["Size"], version_of(entry.get("ETag"))
             if not page.get("NextContinuationToken"):
                 return
             where = {"ContinuationToken": page["NextContinuationToken"]}
+
+    async def is_listed(self, key: str, size: int, version: int) -> bool:
+        """Whether a listing tells this size and version of an object now."""
+        page = await self.call("list_objects_v2", Prefix=key, MaxKeys=1)  # no key sorts between a prefix and itself
+        found = [(one["Key"], one["Size"], version_of(one.get("ETag"))) for one in page.get("Contents", ())]
+        return found == [(key, size, version)]
 
     async def abort_uploads(self, prefix: str) -> int:
         """Give up the uploads in parts, of keys that begin so, that were never completed; how many there were.

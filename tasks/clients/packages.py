@@ -116,8 +116,15 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             source.get_file(name, str(target))
+            listed, copied = int(found[name].get("size") or 0), target.stat().st_size
+            if copied != listed:
+                raise StorageError(
+                    f"The model package {address} cannot be copied: {below} has {copied} bytes, listed were {listed}."
+                )
         (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
         _put(partial, copy)
+    except StorageError:
+        raise
     except Exception as error:
         said = getattr(error, "strerror", None) or type(error).__name__
         raise StorageError(f"The model package {address} cannot be copied: {said}.") from None

@@ -59,16 +59,16 @@ class Storage:
             )
         return self._buckets[key]
 
-    async def read(self, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:
-        """All bytes at an address; ``size`` is what a listing said of it, -1 if nothing did.
+    async def read(self, address: Address, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
+        """All bytes at an address; ``size`` and ``version`` are what a listing said of it, -1 and 0 if nothing did.
 
-        Another size is an error (objects are read again first): nobody gets a half for the whole.
+        Others are an error (objects are read again first): nobody gets a half for the whole.
         """
         if address.scheme == "local":
             return await local_files.read(address.path, max_bytes, size)
         if address.scheme == "http":
             return await self._share_links().read(address.path, max_bytes)
-        return await self.bucket(address).read(address.path, max_bytes, size)
+        return await self.bucket(address).read(address.path, max_bytes, size, version)
 
     async def stream(self, address: Address) -> AsyncGenerator[bytes]:
         """The bytes at an address in chunks of about one MiB."""
@@ -125,12 +125,15 @@ class Storage:
             raise ObjectError("There is no such object.", missing=True)
         return size
 
-    async def list(self, folder: Address) -> AsyncGenerator[tuple[str, int]]:
-        """Path relative to ``folder``, and size, of every file below it, in name order (by the whole relative path)."""
+    async def list(self, folder: Address) -> AsyncGenerator[tuple[str, int, int]]:
+        """Path relative to ``folder``, size and version of every file below it, in name order (by the whole path).
+
+        The version is 0 for local files.
+        """
         if folder.scheme == "local":
             try:
-                for found in local_files.walk(folder.path):
-                    yield found
+                for relative, size in local_files.walk(folder.path):
+                    yield relative, size, 0
             except NotADirectoryError:
                 raise ObjectError("It is not a folder.") from None
             except OSError as error:
@@ -138,8 +141,8 @@ class Storage:
         else:
             start = len(f"{folder.path.rstrip('/')}/") if folder.path else 0
             async with aclosing(self.bucket(folder).list(folder.path)) as found_keys:
-                async for key, size in found_keys:
-                    yield key[start:], size
+                async for key, size, version in found_keys:
+                    yield key[start:], size, version
 
     async def top(self, folder: Address) -> Sequence[str]:
         """Names directly below a folder; none if it does not exist."""
@@ -160,7 +163,7 @@ class Storage:
             local_files.remove_tree(folder.path)
             return
         bucket = self.bucket(folder)
-        keys = [key async for key, _ in bucket.list(folder.path)]
+        keys = [key async for key, _, _ in bucket.list(folder.path)]
         await bucket.delete(keys)
 
     async def close(self) -> None:
@@ -196,6 +199,18 @@ class OutputFolder:
         else:
             await self._storage.bucket(address).write(address.path, data)
 
+    def join(self) -> None:
+        """Write only as long as the scratch folder is there, which another process has made: not once it has published.
+
+        Raises ObjectError if it is gone already.
+        """
+        if self.root.scheme == "local" and not self._made:
+            try:
+                local_files.make_one(self._temporary)
+            except OSError as error:
+                raise local_files.explain(error) from None
+            self._made = True
+
     async def read(self, relative: str) -> bytes:
         """Read a file that the run wrote."""
         return await self._storage.read(self.root.child(relative))
@@ -204,7 +219,7 @@ class OutputFolder:
         """Names below a folder that the run wrote; none if it does not exist."""
         folder = self.root.child(relative)
         try:
-            return [name async for name, _ in self._storage.list(folder)]
+            return [name async for name, _, _ in self._storage.list(folder)]
         except ObjectError as error:
             if error.missing:
                 return []
@@ -315,8 +330,8 @@ class OutputFolder:
             return
         page = []
         async with aclosing(self._storage.list(folder)) as files:
-            async for one in files:
-                page.append(one)
+            async for name, size, _ in files:
+                page.append((name, size))
                 if len(page) == PAGE_FILES:
                     yield page
                     page = []

@@ -27,6 +27,7 @@ _PLAN = pa.schema(
         ("size", pa.int64()),
         ("result_name", pa.string()),
         ("error", pa.string()),
+        ("version", pa.int64()),
     ]
 )
 _REPORT = pa.schema(

@@ -23,6 +23,9 @@ class UsedNames:
     def __len__(self) -> int:
         return self._names
 
+    def __contains__(self, name: str) -> bool:
+        return self._table[_slot(self._table, hash(name) & _WORD or 1)] != 0
+
     def take(self, name: str) -> bool:
         """Take a name; False if it was taken."""
         return self.take_hash(hash(name))
@@ -30,26 +33,27 @@ class UsedNames:
     def take_hash(self, number: int) -> bool:
         """As :meth:`take`, of a name's hash: of any number its last 64 bits, and 0 counts as 1."""
         word = number & _WORD or 1
-        table = self._table
-        mask = len(table) - 1
-        slot = word & mask
-        while held := table[slot]:
-            if held == word:
-                return False
-            slot = (slot + 1) & mask
-        table[slot] = word
+        slot = _slot(self._table, word)
+        if self._table[slot]:
+            return False
+        self._table[slot] = word
         self._names += 1
-        if self._names * 3 > mask * 2:
+        if self._names * 3 > len(self._table) * 2:
             self._grow()
         return True
 
     def _grow(self) -> None:
         grown = array("Q", [0]) * (2 * len(self._table))
-        mask = len(grown) - 1
         for word in self._table:
             if word:
-                slot = word & mask
-                while grown[slot]:
-                    slot = (slot + 1) & mask
-                grown[slot] = word
+                grown[_slot(grown, word)] = word
         self._table = grown
+
+
+def _slot(table: array[int], word: int) -> int:
+    """Where a word is in a table, or would have to be."""
+    mask = len(table) - 1
+    slot = word & mask
+    while (held := table[slot]) and held != word:
+        slot = (slot + 1) & mask
+    return slot

@@ -27,7 +27,7 @@ async def fingerprint_of(run: Run, storage: Storage, *, with_manifest: bool = Tr
         files = code = ""
         if run.package is not None:
             folder = parse_address(run.package)
-            files = listed([one async for one in storage.list(folder)])
+            files = listed([(name, size) async for name, size, _ in storage.list(folder)])
             code = together(await _code(storage, folder))
         manifest = await _digest(storage, source) if with_manifest and is_manifest(source) else ""
     except ObjectError as error:

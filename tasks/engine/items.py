@@ -89,7 +89,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
             data = await session.storage.read(address, limit, item.size)
         else:
             async with session.remote_reads:
-                data = await session.storage.read(address, limit, item.size)
+                data = await session.storage.read(address, limit, item.size, item.version)
     except TooLarge as larger:
         raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:

@@ -21,7 +21,7 @@ from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
 from tasks.domain.shard import Bounds, Cutter
 from tasks.domain.system_places import refusal, system_place
 from tasks.domain.used_names import UsedNames
-from tasks.engine.earlier import EarlierManifest
+from tasks.engine.earlier import LINES_AT_ONCE, EarlierManifest
 from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
 from tasks.engine.published import published_result
@@ -62,7 +62,7 @@ async def first_file(storage: Storage, source: Address) -> None:
         raise ObjectError("there is no such folder or file", missing=True)
     skipped = 0
     async with aclosing(storage.list(source)) as files:
-        async for relative, _ in files:
+        async for relative, _, _ in files:
             if not is_passed_over(relative):
                 return
             skipped += 1
@@ -72,6 +72,8 @@ async def first_file(storage: Storage, source: Address) -> None:
 
 class Planner:
     """Turns an input path into items, in order; with ``failed_of`` those that are FAILED in that output manifest.
+
+    Others may write where that manifest lies, so what it names is read only if it is in the input, too.
 
     ``warnings``, and ``passed`` (the lines of that manifest that are not FAILED), grow while :meth:`items` runs.
     ``manifest`` describes, once it has ended, the input manifest that it has read (else it is empty): those very bytes,
@@ -102,7 +104,7 @@ class Planner:
         base = f"{str(source).rstrip('/')}/" if source.path else str(source)
         number = manifests = 0
         async with aclosing(self._storage.list(source)) as files:
-            async for relative, size in files:
+            async for relative, size, version in files:
                 if is_passed_over(relative):
                     manifests += relative.endswith(MANIFEST_SUFFIX)
                     continue
@@ -114,7 +116,7 @@ class Planner:
                     error = str(DownloadError(NAME_NOT_UTF8))
                     yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
                 else:
-                    yield Item(number, address, address, size, result_name(relative), "")
+                    yield Item(number, address, address, size, result_name(relative), "", version)
                 number += 1
         if manifests:
             self.warnings.append(
@@ -138,6 +140,7 @@ class Planner:
     async def _of_earlier_run(self, earlier: EarlierManifest, named: bool) -> AsyncGenerator[Item]:
         local = self._source.scheme == "local"
         base = (os.path.dirname(self._source.path) if named else self._source.path) if local else None
+        listed = await self._sources() if named else None
         used = UsedNames()
         number = 0
         async with aclosing(earlier.lines()) as lines:
@@ -147,18 +150,35 @@ class Planner:
                     continue
                 # What could not be read then is not read as a name now.
                 entry = Entry(line.source, "" if line.has_source else line.message)
+                if listed is not None and not entry.error and entry.source not in listed:
+                    entry = Entry(entry.source, str(DownloadError(f"It is not in the input manifest {self._source}.")))
                 yield _item(entry, number, base, used, None if named else self._source)
                 number += 1
 
+    async def _sources(self) -> UsedNames:
+        """The sources that an input manifest names."""
+        sources, digest = UsedNames(), Digest()
+        line = 0
+        async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
+            async for raw in lines:
+                line += 1
+                for entry in read_line(raw, line):
+                    sources.take(entry.source)
+                if line % LINES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+        self.manifest = str(digest)
+        return sources
+
 
 def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: Address | None = None) -> Item:
-    """The item of an entry; its result file keeps the sub-folders that it has below ``folder``."""
+    """The item of an entry, which has to lie in ``folder``: its result file keeps the sub-folders that it has there."""
     error, address, size = entry.error, "", UNKNOWN_SIZE
     name = ""
     if not error:
         try:
             found = parse_address(entry.source, base)
-            name = _below(folder, found) or found.name
+            below = "" if folder is None else _below(folder, found)
+            name = below or found.name
             # (A share link ends in its signature, which may well end in a slash.)
             if not name or (found.scheme != "http" and entry.source.endswith("/")):
                 raise ValueError("it is a folder; a manifest names files")
@@ -183,12 +203,15 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
     return Item(number, entry.source, address, size, result, error)
 
 
-def _below(folder: Address | None, found: Address) -> str:
-    """The path below ``folder``, or an empty text for what does not lie there."""
-    if folder is None or not folder.contains(found):
-        return ""
+def _below(folder: Address, found: Address) -> str:
+    """The path below ``folder``, empty for itself. Raises ValueError for what is no item of this folder."""
+    if not folder.contains(found):
+        raise ValueError(f"it is not in the input path {folder}")
     above = folder.path.rstrip("/")
-    return found.path[len(above) + 1 :] if above or folder.scheme == "local" else found.path
+    below = found.path[len(above) + 1 :] if above or folder.scheme == "local" else found.path
+    if is_passed_over(below):
+        raise ValueError("hidden files, _SUCCESS and manifests of a folder are passed over")
+    return below
 
 
 async def _give_up(output: OutputFolder) -> None:
@@ -238,9 +261,8 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
         await _check_again(run, stored, planner, storage, output)
         await output.give_up_uploads([run.names.result_folder, scratch])
         return stored
-    # The input manifest is read once, and what is kept of it describes what was planned. (That of a run that tries
-    # FAILED items again is not read for its items.)
-    now = await fingerprint_of(run, storage, with_manifest=run.failed_of is not None)
+    # The input manifest is read once, and what is kept of it describes what was planned.
+    now = await fingerprint_of(run, storage, with_manifest=False)
     started = time.monotonic()
     named_by = run.service.failed_of or run.service.input_path
     cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))

@@ -71,9 +71,9 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
 
 async def _planned(session: Session, shard: ShardRef) -> list[Item]:
     try:
-        return read_part(
-            session.run, shard, await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
-        )
+        data = await session.output.read(f"{session.output.scratch.name}/{shard.plan_name}")
+        session.output.join()
+        return read_part(session.run, shard, data)
     except DamagedFile as damage:
         raise StorageError(f"{session.output.scratch.child(shard.plan_name)} {damage}. Resume the run.") from None
 
@@ -168,6 +168,8 @@ class ShardWork:
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
                     outcome = self._not_processed(item)
+                if item.number in self._again and not outcome.written:
+                    await self._delete_doubted(item)
                 if outcome.message and (session.lost or session.unwritable):
                     self._lost = True  # others may do better, or this run when it is resumed
                     return
@@ -189,9 +191,6 @@ class ShardWork:
 
     async def _outcome(self, item: Item, sent: Sent) -> Outcome:
         session = self._session
-        if item.number in self._again:  # it may FAIL now
-            with suppress(ObjectError):
-                await session.output.delete_files([f"{session.run.names.result_folder}/{item.result_name}"])
         if session.stopped and not item.error:
             return self._not_processed(item)
         outcome = await process(session, item, sent)
@@ -201,6 +200,15 @@ class ShardWork:
             # Whether it failed for the stop cannot be told of all: the next try of the run, if there is one, will tell.
             outcome = outcome._replace(final=False)
         return outcome
+
+    async def _delete_doubted(self, item: Item) -> None:
+        """Delete the result of an item that has FAILED since: not once the plan is gone, since the run has published
+        what others know of the item then.
+        """
+        output = self._session.output
+        with suppress(ObjectError):
+            await output.size(f"{output.scratch.name}/{self.supply.shard.plan_name}")
+            await output.delete_files([f"{self._session.run.names.result_folder}/{item.result_name}"])
 
     def _not_processed(self, item: Item) -> Outcome:
         message = self._session.not_processed

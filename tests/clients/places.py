@@ -76,7 +76,7 @@ class Place:
 
         async def work(storage: Storage) -> list[tuple[str, int]]:
             folder = self.root.child(relative) if relative else self.root
-            return [found async for found in storage.list(folder)]
+            return [(name, size) async for name, size, _ in storage.list(folder)]
 
         return self.do(work)
 

@@ -59,7 +59,7 @@ class Paged:
                 if self.fails_at and self.fails_at in page:
                     raise ValueError(self.fails_at)
                 if page:
-                    yield page, [len(key) for key in page]
+                    yield page, [len(key) for key in page], [hash(key) for key in page]
         finally:
             self.open -= 1
 
@@ -91,13 +91,13 @@ class Paged:
 
         return run(both())
 
-    def all_of(self, folder: str = "") -> list[tuple[str, int]]:
+    def all_of(self, folder: str = "") -> list[tuple[str, int, int]]:
         """A whole listing."""
 
-        async def work() -> list[tuple[str, int]]:
+        async def work() -> list[tuple[str, int, int]]:
             return [one async for page in self.listing(folder).pages() for one in page]
 
-        found: list[tuple[str, int]] = self.answered(work)
+        found: list[tuple[str, int, int]] = self.answered(work)
         return found
 
 
@@ -116,7 +116,7 @@ def test_listing__has_every_key_once_and_in_order(found: list[str], above: list[
     # Many keys of a few folders, so that folders get parts of their own.
     made = {f"{folder}{key}{ending}" for key in found for ending in ("", "/x", "/y", "/y/z", ".x", "0")} | set(found)
     storage = Paged([*made], page_keys)
-    assert storage.all_of(folder) == [(key, len(key)) for key in storage.keys if key.startswith(folder)]
+    assert storage.all_of(folder) == [(key, len(key), hash(key)) for key in storage.keys if key.startswith(folder)]
     assert storage.open == 0
     pages = -(-len([key for key in made if key.startswith(folder)]) // page_keys)
     assert len(storage.asked) <= max(1, 6 * pages)
@@ -187,7 +187,7 @@ def test_listing__tells_of_a_fault_where_it_is() -> None:
     async def work() -> None:
         async with aclosing(storage.listing("in/").pages()) as pages:
             async for page in pages:
-                told.extend(key for key, _ in page)
+                told.extend(key for key, _, _ in page)
 
     with pytest.raises(ValueError, match="in/004/00050"):
         storage.answered(work)
@@ -244,7 +244,7 @@ def listed(server: OddS3Server | Credentials, folder: str) -> list[tuple[str, in
             credentials = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
         storage = Storage(Settings(), {"s3": credentials})
         try:
-            return [found async for found in storage.list(parse_address(folder))]
+            return [(name, size) async for name, size, _ in storage.list(parse_address(folder))]
         finally:
             await storage.close()
 

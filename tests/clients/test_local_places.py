@@ -153,7 +153,7 @@ def test_listing__passes_a_link_to_a_folder_of_the_system_as_one_file(tmp_path: 
         (tmp_path / name).symlink_to(target)
 
     async def work() -> list[tuple[str, int]]:
-        return [one async for one in Storage(Settings()).list(parse_address(str(tmp_path)))]
+        return [(name, size) async for name, size, _ in Storage(Settings()).list(parse_address(str(tmp_path)))]
 
     assert run(work()) == [("a.bin", 4), ("all", -1), ("deep/self", -1), ("devices", -1), ("sys", -1)]
 

@@ -178,3 +178,16 @@ def test_local_copy__from_a_storage_that_cannot_be_reached_is_told(tmp_path: Pat
         with pytest.raises(StorageError, match="The model package s3://odd/package cannot be read") as raised:
             run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
     assert "hidden" not in str(raised.value)
+
+
+def test_local_copy__of_a_storage_that_answers_short_is_refused(tmp_path: Path) -> None:
+    class Short(OddS3Server):
+        def object_body(self, key: str, data: bytes) -> tuple[bytes, bool]:
+            return (data[:5] if key.endswith("weights.bin") else data), True
+
+    with Short({"odd": {"package/config.json": CONFIG, "package/weights.bin": bytes(100)}}) as server:
+        names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        credentials = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
+        with pytest.raises(StorageError, match=r"weights\.bin has 5 bytes, listed were 100"):
+            run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
+    assert list((tmp_path / "cache" / "packages").iterdir()) == []

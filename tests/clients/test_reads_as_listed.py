@@ -55,6 +55,26 @@ def read(server: OddS3Server, key: str, size: int) -> bytes:
     return run(work())
 
 
+def listed_then_read(server: OddS3Server, key: str, meanwhile: Callable[[], None]) -> bytes:
+    """An object that something happens to between its listing and its reading."""
+    names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    keys = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
+    folder = parse_address("s3://data/in")
+
+    async def work() -> bytes:
+        storage = Storage(Settings(storage_retry_seconds=1), {"s3": keys})
+        try:
+            ((name, size, version),) = [one async for one in storage.list(folder)]
+            meanwhile()
+            for _ in range(3):
+                data = await storage.read(folder.child(name), 1 << 20, size, version)
+            return data
+        finally:
+            await storage.close()
+
+    return run(work())
+
+
 def stream(server: OddS3Server, key: str) -> bytes:
     """The same, piece by piece."""
     names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
@@ -98,6 +118,32 @@ def test_object__that_has_changed_says_both_sizes(key: str) -> None:
             read(server, key, 7)
         assert raised.value.cause == ("The object has changed since it was listed: it had 7 bytes, it has 10 now.")
         assert server.gets == 4
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_object__of_the_same_size_that_is_another_one_has_changed(key: str) -> None:
+    with OddS3Server({"data": {key: b"whole data"}}) as server:
+
+        def change() -> None:
+            server.buckets["data"][key] = b"other data"
+
+        assert listed_then_read(server, key, lambda: None) == b"whole data"
+        with pytest.raises(ObjectError) as raised:
+            listed_then_read(server, key, change)
+    assert raised.value.cause == ("The object has changed since it was listed: it has the same size, but another ETag.")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("shown", ["W/x", ""])
+def test_object__of_a_storage_that_lists_other_etags_than_it_answers_with_is_read(key: str, shown: str) -> None:
+    class Other(OddS3Server):
+        def etag(self, key: str, data: bytes, *, listed: bool) -> str:
+            return shown if listed else super().etag(key, data, listed=listed)
+
+    with Other({"data": {key: b"whole data"}}) as server:
+        assert listed_then_read(server, key, lambda: None) == b"whole data"
+        asked_again = [line for line in server.lines if "max-keys=1&" in f"{line}&"]
+        assert len(asked_again) == (1 if shown else 0)  # once for a storage, not for each object
 
 
 def test_object__that_differs_each_time_says_so() -> None:

@@ -75,7 +75,7 @@ def test_list__takes_a_folder_with_and_without_a_slash_at_its_end(place: Place) 
     address = parse_address(f"{place.root}/in/")
 
     async def work(storage: Storage) -> list[tuple[str, int]]:
-        return [found async for found in storage.list(address)]
+        return [(name, size) async for name, size, _ in storage.list(address)]
 
     assert place.do(work) == [("1", 1)]
 
@@ -135,7 +135,7 @@ def list_odd(server: OddS3Server, folder: str) -> list[tuple[str, int]]:
     async def work() -> list[tuple[str, int]]:
         storage = Storage(Settings(), {"s3": odd_credentials(server)})
         try:
-            return [found async for found in storage.list(parse_address(folder))]
+            return [(name, size) async for name, size, _ in storage.list(parse_address(folder))]
         finally:
             await storage.close()
 
@@ -773,7 +773,7 @@ async def main():
     os.setuid(65534)
 
     async def list_all(folder):
-        return [one async for one in storage.list(folder)]
+        return [(name, size) async for name, size, _ in storage.list(folder)]
 
     for name, work in {
         "list-in": list_all(folder),
@@ -873,3 +873,29 @@ def test_walk__goes_down_deep_folders(tmp_path: Path) -> None:
     os.makedirs(tmp_path / "/".join(["d"] * depth))
     (tmp_path / "/".join(["d"] * depth) / "file").touch()
     assert [name for name, _ in local_files.walk(str(tmp_path))] == ["/".join(["d"] * depth) + "/file"]
+
+
+def test_uploads__that_a_killed_try_left_are_given_up_those_of_others_are_not() -> None:
+    """And a storage that knows no such call keeps them, without an error."""
+    names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+    with OddS3Server({"data": {}}) as server:
+        for number, key in enumerate(["out/run-1/big", "out/.run-1/plan", "out/run-2/big", "other"]):
+            server.uploads[f"upload-{number}"] = {1: b"x"}
+            server.keys_of_uploads[f"upload-{number}"] = key
+
+        async def work() -> None:
+            storage = Storage(
+                Settings(), {"s3": Credentials.model_validate({"endpoint_url": server.endpoint, **names})}
+            )
+            try:
+                await OutputFolder(storage, parse_address("s3://data/out"), ".run-1").give_up_uploads(
+                    ["run-1", ".run-1"]
+                )
+            finally:
+                await storage.close()
+
+        server.fail_next(501, times=2)
+        run(work())
+        assert len(server.uploads) == 4
+        run(work())
+        assert sorted(server.uploads) == ["upload-2", "upload-3"]

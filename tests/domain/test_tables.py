@@ -13,6 +13,7 @@ from tasks.domain.result import Outcome, Tally
 texts = st.text(max_size=20)
 items = st.builds(
     Item, st.integers(0, 1 << 62), texts, texts, st.integers(UNKNOWN_SIZE, 1 << 62), texts, texts,
+    st.integers(0, 1 << 32),
 )  # fmt: skip
 counts = st.integers(0, 2**53)  # sums of many stay within 64 bits, as real counts do
 outcomes = st.builds(Outcome, counts, texts, texts, texts, st.booleans(), counts, counts, counts, counts)

@@ -14,8 +14,10 @@ from tasks.domain.used_names import UsedNames
 def test_used_names__is_a_set(names: list[str]) -> None:
     used, expected = UsedNames(), set()
     for name in names:
+        assert (name in used) is (name in expected)
         assert used.take(name) is (name not in expected)
         expected.add(name)
+        assert name in used
     assert len(used) == len(expected)
 
 

@@ -156,3 +156,25 @@ def test_output_folder__of_another_try_keeps_its_scratch_folder_when_it_is_check
         assert place.get("results/1") == b"data"
 
     place.do(work)
+
+
+def test_output_folder__of_a_process_that_joins_is_not_made_again_once_the_run_has_published(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    root.mkdir()
+    place = Place("local", make_run("http://x", str(root)).output_address, {}, None)
+
+    async def work(storage: Storage) -> None:
+        flow, joining, late, too_late = (place.output(storage) for _ in range(4))
+        await flow.write(f"{flow.scratch.name}/plan.json", b"plan")
+        joining.join()
+        await joining.write("results/1", b"data")
+        late.join()
+        await flow.remove_scratch()
+        for write in (late.write("results/2", b"data"), joining.write("results/3", b"data")):
+            with pytest.raises(ObjectError, match="The output folder is gone"):
+                await write
+        with pytest.raises(ObjectError, match="The output folder is gone"):
+            too_late.join()
+        assert [*root.rglob("*")] == [root / "results", root / "results/1"]
+
+    place.do(work)

@@ -39,6 +39,7 @@ class OddS3Server:
         self.sent: Counter[str] = Counter()
         """Bytes of bodies handed to the connection, by raw target; what the client did not take is not among them."""
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.keys_of_uploads: dict[str, str] = {}
         self.delay_seconds = 0.0
         self._faults: list[int] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -72,6 +73,21 @@ class OddS3Server:
         """What a GET of an object answers, and whether with an ETag."""
         return data, True
 
+    def etag(self, key: str, data: bytes, *, listed: bool) -> str:
+        """The ETag of an object, in a listing or with the object."""
+        return _etag(data)
+
+    def uploads_of(self, prefix: str) -> str:
+        """One page of ListMultipartUploads."""
+        found = [(key, upload) for upload, key in self.keys_of_uploads.items() if upload in self.uploads]
+        shown = "".join(
+            f"<Upload><Key>{escape(key)}</Key><UploadId>{upload}</UploadId></Upload>"
+            for key, upload in sorted(found)
+            if key.startswith(prefix)
+        )
+        name = "ListMultipartUploadsResult"
+        return f"<{name} {NAMESPACE}><IsTruncated>false</IsTruncated>{shown}</{name}>"
+
     def take_fault(self) -> int | None:
         """The fault due now, if any."""
         return self._faults.pop(0) if self._faults else None
@@ -93,7 +109,8 @@ class OddS3Server:
                 continue
             contents.append(
                 f"<Contents><Key>{write(key)}</Key><LastModified>{LAST_MODIFIED}</LastModified>"
-                f'<ETag>"{_etag(self.buckets[bucket][key])}"</ETag><Size>{len(self.buckets[bucket][key])}</Size></Contents>'
+                f'<ETag>"{self.etag(key, self.buckets[bucket][key], listed=True)}"</ETag>'
+                f"<Size>{len(self.buckets[bucket][key])}</Size></Contents>"
             )
         contents += [f"<CommonPrefixes><Prefix>{write(name)}</Prefix></CommonPrefixes>" for name in folders]
         encoding = "<EncodingType>url</EncodingType>" if write is quote_plus else ""
@@ -154,13 +171,17 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
                 owner.buckets.setdefault(bucket, {})
                 self.answer(200)
             else:
-                self.answer(200, owner.listing(bucket, options).encode())
+                found = (
+                    owner.listing(bucket, options) if "uploads" not in options else owner.uploads_of(options["prefix"])
+                )
+                self.answer(200, found.encode())
 
         def object(self, keys: dict[str, bytes], key: str, options: dict[str, str], body: bytes) -> None:
             upload = options.get("uploadId", "")
             if self.command == "POST" and "uploads" in options:
-                upload = f"upload-{len(owner.uploads)}"
+                upload = f"upload-{len(owner.keys_of_uploads)}"
                 owner.uploads[upload] = {}
+                owner.keys_of_uploads[upload] = key
                 self.answer_xml("InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>")
             elif self.command == "POST":
                 keys[key] = b"".join(part for _, part in sorted(owner.uploads.pop(upload).items()))
@@ -177,10 +198,10 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
             elif key not in keys:
                 self.answer(404, _error("NoSuchKey").encode())
             elif self.command == "HEAD":
-                self.answer(200, keys[key], etag=_etag(keys[key]))
+                self.answer(200, keys[key], etag=owner.etag(key, keys[key], listed=False))
             else:
                 data, whole = owner.object_body(key, keys[key])
-                self.answer(200, data, etag=_etag(data) if whole else "")
+                self.answer(200, data, etag=owner.etag(key, data, listed=False) if whole else "")
 
         def answer_xml(self, name: str, content: str) -> None:
             self.answer(200, f"<{name} {NAMESPACE}>{content}</{name}>".encode())

@@ -131,7 +131,7 @@ def test_failed_of__a_manifest_keeps_sources_as_they_stand_and_unreadable_lines_
     assert sorted(again.files) == ["2.jpg_result.txt"]
 
 
-def test_failed_of__goes_to_another_output_folder_and_input(
+def test_failed_of__goes_to_another_output_folder_and_reads_nothing_outside_of_the_input(
     run_service: Any, running: dict[str, str], source: Path, heal: Any, tmp_path: Path
 ) -> None:
     first = run_service(input_path=str(source), **running)
@@ -140,10 +140,39 @@ def test_failed_of__goes_to_another_output_folder_and_input(
     again = run_service(
         input_path=str(source / "a"), output_path=elsewhere, failed_of=first.result.manifest, merge=True, **running
     )
-    assert (again.result.items, again.result.failed) == (7, 0)
-    # Below the input path sub-folders are kept, elsewhere names as those of a manifest's files.
-    assert sorted(again.files) == ["2.jpg_result.txt", "b/1.jpg_result.txt", "d.jpg_result.txt"]
+    assert (again.result.items, again.result.failed) == (7, 1)
+    assert sorted(again.files) == ["2.jpg_result.txt", "b/1.jpg_result.txt"]
+    assert again.lines[-1]["error_message"] == f"Download file failed. It is not in the input path {source / 'a'}."
     assert len(os.listdir(elsewhere)) == 3
+
+
+@pytest.mark.parametrize("named", ["folder", "file", "manifest"])
+def test_failed_of__a_manifest_that_somebody_has_changed_has_nothing_read_that_is_not_in_the_input(
+    run_service: Any, running: dict[str, str], source: Path, tmp_path: Path, model: FakeModelServer, named: str
+) -> None:
+    (tmp_path / "input.manifest").write_text("".join(f'{{"source": "in/{name}"}}\n' for name in SICK))
+    paths = {"folder": source, "file": source / "d.jpg", "manifest": tmp_path / "input.manifest"}
+    fields = {"input_path": str(paths[named]), **running}
+    first = run_service(**fields)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret of another user")
+    (source / ".hidden").write_text("the secret of the same user")
+    manifest = Path(first.result.manifest)
+    places = [str(secret), f"file://{secret}", str(source / ".." / "secret.txt"), str(source / ".hidden")]
+    forged = [json.dumps({"source": place, "result": "FAILED", "error_message": "x"}) for place in places]
+    manifest.write_text("\n".join([*manifest.read_text().splitlines(), *forged]) + "\n")
+    Path(first.result.summary).unlink()
+    again = run_service(failed_of=str(manifest), **fields)
+    lines = again.lines[-len(places) :]
+    assert [line["source"] for line in lines] == places
+    for line in lines[: 3 if named == "folder" else 4]:
+        assert (
+            f"It is not in the input {'manifest' if named == 'manifest' else 'path'} {paths[named]}."
+            in (line["error_message"])
+        )
+    assert "of a folder are passed over" in lines[3]["error_message"] or named != "folder"
+    seen = model.stats()["seen"]
+    assert not [text for text in (secret, source / ".hidden") if item_key(text.read_bytes()) in seen]
 
 
 @pytest.mark.parametrize("scheme", ["s3", "obs"])
