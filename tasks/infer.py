@@ -31,10 +31,11 @@ async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     session = await session_of(run)
     session.planned_items = items
     started_at = clock.now()
-    done, report, tally = await session.during(infer_shard(session, shard))
+    done, report, digest, tally = await session.during(infer_shard(session, shard))
     return ShardDone(
         shard=done,
         report=report,
+        digest=digest,
         successful=tally.successful,
         failed=tally.failed,
         instance=session.number or 0,

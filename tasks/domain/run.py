@@ -159,6 +159,7 @@ class ShardDone(BaseModel):
 
     shard: ShardRef
     report: str = Field(description="its report, below the scratch folder")
+    digest: str = Field(default="", description="that of the report as it was written; empty: not known")
     successful: int
     failed: int
     started_at: float

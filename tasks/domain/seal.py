@@ -3,7 +3,8 @@
 Power loss leaves files empty or cut, disks flip bits, and people copy files to the wrong place. The checksum covers the
 bytes and what the file is of (:func:`seal`'s ``owner``), so that a whole report of another run or shard is found, too.
 It is no protection from people who may write into the output folder: they can compute it. What they may not do is seen
-by comparing the plan with the service, and reports with the plan (:mod:`tasks.engine.stored_plan`, ``reports``).
+by comparing the plan with the service, and reports with the plan (:mod:`tasks.engine.stored_plan`, ``reports``); within
+one try digests of both travel with the references to them.
 """
 
 from __future__ import annotations

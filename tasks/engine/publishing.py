@@ -22,6 +22,7 @@ from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
+from tasks.domain.seal import digest
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.progress import progress_of
 from tasks.engine.verifying import lost_results, without
@@ -120,6 +121,8 @@ class _Reports:
         scratch = self._output.scratch
         try:
             data = await self._output.read(f"{scratch.name}/{one.report}")
+            if one.digest and digest(data) != one.digest:
+                raise DamagedFile("is not as it was written")
             return table(data, one.shard.owner(self._run.task_id))
         except DamagedFile as damage:
             raise AccountError(

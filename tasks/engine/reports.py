@@ -32,6 +32,7 @@ from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
+from tasks.domain.seal import digest
 from tasks.engine.sent import NONE, Sent, is_doubted, is_settled
 from tasks.engine.session import Session
 
@@ -68,6 +69,8 @@ class Reporter:
         self._fresh: list[Outcome] = []
         self._parts: list[str] = []
         self._whole = ""
+        self.digest = ""
+        """Of the report that says all of the shard, once there is one."""
         self._writer = secrets.token_hex(4)
         self._flushing: asyncio.Future[None] | None = None
         self.sent = Tally()
@@ -113,7 +116,8 @@ class Reporter:
                 if not error.missing:  # else its shard is done meanwhile
                     raise
             else:
-                self._take_in(name, outcomes, tally)
+                if self._take_in(name, outcomes, tally):
+                    self.digest = digest(data)
 
     def _check(self, outcomes: Sequence[Outcome]) -> None:
         """Raises DamagedFile for outcomes of items that are not planned like that."""
@@ -134,10 +138,12 @@ class Reporter:
             return True
         return attempt == self._session.run.attempt and first != self.shard.first_item
 
-    def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> None:
+    def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> bool:
+        """Take what a report tells; whether it is one that says all of the shard."""
         own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]
         fresh = [one for one in own if one.final and one.number not in self.seen and self._is_stored(one)]
-        if fresh and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-"):
+        whole = bool(fresh) and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-")
+        if whole:
             self._whole = f"{self.shard.folder}/{name}"
         if f"{self.shard.folder}/{name}".startswith(f"{self._name('part')}-"):
             self._parts.append(f"{self.shard.folder}/{name}")
@@ -147,6 +153,7 @@ class Reporter:
             self.seen.add(outcome.number)
             self._outcomes.append(outcome)
             self._count(outcome)
+        return whole
 
     def add(self, item: Item, outcome: Outcome, sent: Sent) -> None:
         """Take one outcome, and what it depends on."""
@@ -225,9 +232,9 @@ class Reporter:
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])
         await self._session.output.sync()
-        await self._session.output.write(
-            f"{self._scratch}/{self.report_name}", report_bytes(outcomes, tally, self._owner)
-        )
+        data = report_bytes(outcomes, tally, self._owner)
+        await self._session.output.write(f"{self._scratch}/{self.report_name}", data)
+        self.digest = digest(data)
         with suppress(ObjectError):  # they go with the scratch folder
             await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
         return tally

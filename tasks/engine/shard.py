@@ -30,19 +30,19 @@ MOST_STORING = 0.95
 """Share of the items of an instance that are read or written, as far as more are begun for it."""
 
 
-async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
+async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, str, Tally]:
     """Process the items of a shard that have no outcome yet; returns when its report is written.
 
-    What it has become (shorter, if a part was handed back), the name of its report, and the tally. Every few seconds a
-    partial report is written, so that a run that is resumed repeats little. Raises ModelServerError if no instance can
-    be started, or if the only one of this process is lost, or cut off from the storage, while others may go on;
-    StorageError if plan or report cannot be read or written.
+    What it has become (shorter, if a part was handed back), name and digest of its report, and the tally. Every few
+    seconds a partial report is written, so that a run that is resumed repeats little. Raises ModelServerError if no
+    instance can be started, or if the only one of this process is lost, or cut off from the storage, while others may
+    go on; StorageError if plan or report cannot be read or written.
     """
     with rare_collections():
         return await _infer_shard(session, shard)
 
 
-async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, Tally]:
+async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, str, Tally]:
     try:
         items = await _planned(session, shard)
         reporter = Reporter(session, shard)
@@ -50,7 +50,7 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         for _ in range(reporter.failed):
             session.count_failure()
         if (found := reporter.whole()) is not None:
-            return reporter.shard, *found
+            return reporter.shard, found[0], reporter.digest, found[1]
         behind = reporter.shard.behind
         todo = [item for item in items if item.number < behind and item.number not in reporter.seen]
         if any(not item.error for item in items):
@@ -58,7 +58,7 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         work = ShardWork(session, reporter, todo)
         await work.run()
         tally = await reporter.finish()
-        return reporter.shard, reporter.report_name, tally
+        return reporter.shard, reporter.report_name, reporter.digest, tally
     except ObjectError as error:
         if error.unreachable:
             session.does_not_reach(session.output.scratch.child(shard.plan_name))

@@ -106,6 +106,7 @@ class Shard:
         self.tally = Tally()
         self.stopped = ""
         self.report_name = self.ref.report_name(run.attempt)
+        self.digest = ""
 
     def session(self) -> Session:
         """A session on the engine's loop."""
@@ -138,7 +139,7 @@ class Shard:
         session = self.session()
         try:
             await self.store_plan(session)
-            _, self.report_name, returned = await infer_shard(session, self.ref)
+            _, self.report_name, self.digest, returned = await infer_shard(session, self.ref)
             await self.read_report(session)
             assert returned.to_json() == self.tally.to_json()
             self.stopped = session.stopped

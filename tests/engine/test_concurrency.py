@@ -127,7 +127,7 @@ def test_limit__is_found_by_one_of_several_processes_though_its_storage_is_slow(
             session = Session(shard.run, shard.settings, shard.credentials, no_environment, number=0)
             try:
                 await shard.store_plan(session)
-                _, _, tally = await session.during(infer_shard(session, shard.ref))
+                _, _, _, tally = await session.during(infer_shard(session, shard.ref))
                 assert (tally.successful, tally.failed) == (len(files), 0)
                 return session.group.limit
             finally:

@@ -94,7 +94,7 @@ def test_storage__that_is_not_reached_costs_no_item_where_others_may_go_on(
                 while session.cut_off:
                     await asyncio.sleep(0.05)
                 assert not session.lost
-                _, shard.report_name, tally = await infer_shard(session, shard.ref)
+                _, shard.report_name, _, tally = await infer_shard(session, shard.ref)
                 await shard.read_report(session)
                 assert (tally.successful, tally.failed) == (FREE + HELD, 0)
                 assert [one.number for one in shard.outcomes] == list(range(FREE + HELD))
@@ -117,7 +117,7 @@ def test_reports__of_two_processes_with_the_same_shard_have_different_names(shar
         try:
             await shard.store_plan(lost)
             both = await asyncio.gather(infer_shard(lost, shard.ref), infer_shard(other, shard.ref))
-            names = {name for _, name, _ in both}
+            names = {name for _, name, _, _ in both}
             assert len(names) == 2
             for shard.report_name in names:
                 await shard.read_report(other)

@@ -18,6 +18,7 @@ from tasks.clients import clock
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import OutputFolder, Storage
 from tasks.clients.tables import report_bytes
+from tasks.domain import seal
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunFailed, RunResult, ShardDone, ShardRef
@@ -361,3 +362,27 @@ def test_summary__says_what_was_noted_of_how_requests_were_sent(tmp_path: Path) 
     result = publish(published)
     assert result.warnings == ("rows_per_request = auto was given up",)
     assert json.loads(Path(result.summary).read_text())["warnings"] == ["rows_per_request = auto was given up"]
+
+
+def test_report__that_somebody_has_written_anew_is_not_published(tmp_path: Path) -> None:
+    """It has the right seal, and tells of the planned items: only the digest that came with it shows it."""
+    given = Published(local_run(tmp_path), [[outcome(0), outcome(1, "It failed.")]])
+
+    async def work(written: bool) -> RunResult:
+        output = output_of(given.run, Storage(Settings()))
+        await given.write(output)
+        (ref,) = given.refs
+        name = f"{output.scratch.name}/{ref.report_name(given.run.attempt)}"
+        known = seal.digest(await output.read(name))
+        if written:
+            forged = [outcome(0), outcome(1)]
+            await output.write(name, report_bytes(forged, tally_of(forged), ref.owner(given.run.task_id)))
+            await output.write(
+                f"{given.run.names.result_folder}/{forged[1].result_name}", b"x" * forged[1].bytes_written
+            )
+        return await publish_run(given.run, given.plan, given.done(digest=known), Settings(), output)
+
+    with pytest.raises(AccountError, match="is not as it was written, so the output manifest is not published"):
+        run(work(written=True))
+    assert not list((tmp_path / "out").glob("*.manifest"))
+    assert run(work(written=False)).failed == 1

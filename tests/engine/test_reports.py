@@ -233,11 +233,11 @@ async def _share(run_: Run, items: Sequence[Item], whole: ShardRef, *, fails: bo
                     folder.unlink()
                     hidden.rename(folder)
                 waiting += await work.hand_back(0.5, 2)
-            shard, report, tally = await inferring
+            shard, report, digest, tally = await inferring
             done.append(
                 ShardDone(
-                    shard=shard, report=report, successful=tally.successful, failed=tally.failed, started_at=1,
-                    ended_at=2,
+                    shard=shard, report=report, digest=digest, successful=tally.successful, failed=tally.failed,
+                    started_at=1, ended_at=2,
                 )
             )  # fmt: skip
         finally:

@@ -67,7 +67,7 @@ def test_session__waits_for_a_sidecar_that_is_started_later(server: FakeModelSer
                 await session._pause(0.01)
             assert not session.group.ready and session.group.deaths == 0
             with kept_running(server):
-                _, shard.report_name, _ = await infer_shard(session, shard.ref)
+                _, shard.report_name, _, _ = await infer_shard(session, shard.ref)
                 await shard.read_report(session)
         finally:
             await session.close()
