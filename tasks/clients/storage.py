@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.clients import local_files
 from tasks.clients.durable import FileSystemSync, sync_folder
 from tasks.clients.failures import ObjectError
+from tasks.clients.local_places import forget_folder
 from tasks.clients.object_store import Bucket, is_odd
 from tasks.clients.part_writers import LocalWriter, PartWriter
 from tasks.clients.temporary_names import open_new, unique_name
@@ -167,7 +168,8 @@ class Storage:
         await bucket.delete(keys)
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and what else is open."""
+        forget_folder()
         if self._links is not None:
             await self._links.close()
         for bucket in self._buckets.values():

@@ -271,15 +271,18 @@ class InstanceGroup:
                 best, most = instance, instance.free
         return best
 
-    async def acquire(self) -> Instance:
-        """Wait for a place at the freest instance and take it. Raises ModelServerError if none is left."""
+    async def acquire(self, *, urgent: bool = False) -> Instance:
+        """Wait for a place at the freest instance and take it, before all others that wait if it is ``urgent``.
+
+        Raises ModelServerError if none is left.
+        """
         if self._lost is not None:
             raise self._lost
         if not self._waiting and (instance := self._freest()) is not None:
             instance.in_flight += 1
             return instance
         turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
         try:
             return await turn
         except asyncio.CancelledError:

@@ -188,36 +188,36 @@ class _Rows:
                 failed.append((number, str(error)))
         self.answers.fail_all(failed)
 
-    async def _answer(self, text: str) -> bytes:
+    async def _answer(self, text: str, *, urgent: bool = False) -> bytes:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
-        answer = (await self._session.sender.send(body, self._sent)).data.removeprefix(BOM_UTF8)
+        answer = (await self._session.sender.send(body, self._sent, urgent=urgent)).data.removeprefix(BOM_UTF8)
         if error := json_error(answer, orjson.loads):
             if not answer.strip():
                 raise AnswerError("The model's answer is empty; JSON was expected")
             raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer, self._session.masker)}")
         return compact(answer)
 
-    async def _single(self, row: int, text: str) -> bytes | None:
+    async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
         """Send a row for itself, and take its answer, None if it failed."""
         try:
-            answer = await self._answer(text)
+            answer = await self._answer(text, urgent=urgent)
         except AnswerError as error:
             self.answers.fail(row, str(error))
             return None
         self.answers.add(row, answer)
         return answer
 
-    async def _each(self, ready: Ready) -> list[bytes | None]:
+    async def _each(self, ready: Ready, *, urgent: bool = False) -> list[bytes | None]:
         """Send rows one by one; their answers, None for each that failed."""
         if len(ready) == 1:
-            return [await self._single(*ready[0])]
+            return [await self._single(*ready[0], urgent=urgent)]
         answers: list[bytes | None] = [None] * len(ready)
         supply = iter(enumerate(ready))
 
         async def some() -> None:
             for at, (row, text) in supply:
-                answers[at] = await self._single(row, text)
+                answers[at] = await self._single(row, text, urgent=urgent)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(SINGLES_AT_ONCE, len(ready))):
@@ -258,7 +258,8 @@ class _Rows:
             if not alone:
                 self._doubt(ready, parts, server, moment)
                 return
-        singles = await self._each([ready[at] for at in alone])
+        # The sooner it is known what a size of request is worth, the sooner all are sent in it.
+        singles = await self._each([ready[at] for at in alone], urgent=True)
         for at, single in zip(alone, singles, strict=True):
             if single is None and self._session.stopped:
                 self._doubt(ready, parts, server, moment)

@@ -51,8 +51,11 @@ class Sender:
         self._pause = pause
         self._masker = masker
 
-    async def send(self, body: Body, sent: Sent) -> Answered:
-        """The model's answer to one request. Raises AnswerError (final, after what may be retried was)."""
+    async def send(self, body: Body, sent: Sent, *, urgent: bool = False) -> Answered:
+        """The model's answer to one request, which is sent before others that wait if it is ``urgent``.
+
+        Raises AnswerError (final, after what may be retried was).
+        """
         group = self._group
         tally = sent.tally
         attempt = deaths = 0
@@ -60,7 +63,7 @@ class Sender:
         while True:
             attempt += 1
             try:
-                instance = await (group.acquire() if suspected is None else group.acquire_alone(suspected))
+                instance = await (group.acquire(urgent=urgent) if suspected is None else group.acquire_alone(suspected))
             except BaseException as error:
                 if suspected is not None:
                     group.clear_suspect(suspected)

@@ -41,6 +41,8 @@ T = TypeVar("T")
 RUNNING_TIMEOUT_SECONDS = 60.0
 REACH_SECONDS = 2.0
 """Between two looks at a storage that did not answer."""
+ROOM_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
+"""Between looks whether there is room for results: others may just fill the disk with one that will not fit."""
 REMOTE_AT_ONCE = 64
 """Reads and writes of remote objects under way at once, in one process."""
 
@@ -272,8 +274,11 @@ class Session:
     async def check_output(self, cause: str) -> None:
         """Told that a result could not be written: looks whether that was because of the result, or none can be."""
         async with self._looking_at_output:
-            if not self.unwritable and not await self.output.takes_more():
-                self.unwritable = cause
+            for pause in () if self.unwritable else (*ROOM_PAUSES_SECONDS, 0):
+                if await self.output.takes_more():
+                    return
+                await asyncio.sleep(pause)
+            self.unwritable = self.unwritable or cause
 
     def note_storage(self, storing_seconds: float, all_seconds: float) -> None:
         """Count an item that took so long in all, and so long of it to be read and written."""

@@ -109,17 +109,57 @@ def test_file_that_was_replaced_while_it_was_opened__is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"data")
+    (tmp_path / "link").symlink_to("file")
     really = os.open
 
-    def opened(path: str, *arguments: int) -> int:
-        descriptor = really(path, *arguments)
-        os.rename(tmp_path / "file", tmp_path / "other")
-        os.unlink(tmp_path / "other")
+    def opened(path: str, *arguments: int, **options: int) -> int:
+        descriptor = really(path, *arguments, **options)
+        if path == str(tmp_path / "link"):
+            os.rename(tmp_path / "file", tmp_path / "other")
+            os.unlink(tmp_path / "other")
         return descriptor
 
     monkeypatch.setattr(os, "open", opened)
     with pytest.raises(local_places.FileMoved):
-        local_places.open_to_read(str(tmp_path / "file"))
+        local_places.open_to_read(str(tmp_path / "link"))
+
+
+def test_folder__that_was_looked_up_before_leads_nowhere_else_when_it_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_bytes(b"data")
+
+    def read(name: str) -> bytes:
+        return run(Storage(Settings()).read(parse_address(str(folder / name)), None, (folder / name).stat().st_size))
+
+    assert read("a") == b"data"
+    folder.rename(tmp_path / "before")
+    folder.symlink_to("/proc/self")
+    assert SYSTEM in refusal(folder / "environ")
+    folder.unlink()
+    folder.mkdir()
+    (folder / "environ").write_bytes(b"a user's")
+    assert read("environ") == b"a user's"
+    (folder / "b").symlink_to("/proc/self/environ")
+    assert SYSTEM in refusal(folder / "b")
+
+
+def test_folder__of_files_is_not_kept_open_once_the_storage_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"data")
+
+    def opened() -> int:
+        return sum(os.path.realpath(f"/proc/self/fd/{one}") == str(tmp_path) for one in os.listdir("/proc/self/fd"))
+
+    async def work() -> list[int]:
+        storage = Storage(Settings())
+        seen = [opened()]
+        await storage.read(parse_address(str(tmp_path / "file")), None, 4)
+        seen.append(opened())
+        await storage.close()
+        return [*seen, opened()]
+
+    assert run(work()) == [0, 1, 0]
 
 
 def test_links__to_ordinary_files_and_folders_are_followed(tmp_path: Path) -> None:
