@@ -19,7 +19,7 @@ from prefect.states import Crashed
 
 from tasks import instances
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import open_output
+from tasks.clients.output_folder import open_output
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack

@@ -6,7 +6,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import open_output
+from tasks.clients.output_folder import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run

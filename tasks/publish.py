@@ -9,7 +9,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.blocks import storage_credentials
-from tasks.clients.storage import open_output
+from tasks.clients.output_folder import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone

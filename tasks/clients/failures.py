@@ -62,7 +62,7 @@ def unlike(listed: int, found: Sequence[int]) -> str:
 def version_of(e_tag: str | None) -> int:
     """An ETag as a number that is kept for millions of objects; 0 if there is none."""
     tag = (e_tag or "").removeprefix("W/").strip('"')
-    return 1 + crc32(tag.encode()) if tag else 0
+    return 1 + crc32(tag.encode("utf-8", "surrogateescape")) if tag else 0
 
 
 def is_error(data: bytes | bytearray) -> bool:

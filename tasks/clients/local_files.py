@@ -130,16 +130,16 @@ async def write(root: str, path: str, data: bytes, temporary_folder: str, *, mad
     """A whole file below ``root``, visible only once it is complete.
 
     Folders between are made, ``root`` is not: a root that is gone is an error. The bytes are first written into
-    ``temporary_folder`` (same file system); if that has been ``made`` and is not there any more, another folder is in
-    the place of ``root``. Raises ObjectError.
+    ``temporary_folder`` (same file system); if that has been ``made`` and the folder above it is not there any more,
+    another folder is in the place of ``root``. Raises ObjectError.
     """
 
     def work() -> None:
         try:
             _write(path, data, temporary_folder)
         except FileNotFoundError:
-            if made and not os.path.isdir(temporary_folder):
-                raise FolderGone from None
+            if made:
+                make_one(temporary_folder)
             make_folder(root, os.path.dirname(path))
             make_folder(root, temporary_folder)
             _write(path, data, temporary_folder)

@@ -10,6 +10,7 @@ import os
 import stat
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 
 from tasks.domain.system_places import kernel_devices, key_files, refusal, system_place
@@ -84,6 +85,8 @@ class _Latest(threading.local):
     """The folder that this thread opened a file in last."""
 
     folder: _Folder | None = None
+    path = ""
+    """Of the folder in which a file was opened last."""
 
 
 _latest = _Latest()
@@ -97,8 +100,10 @@ def _open_in_folder(path: str) -> tuple[int, os.stat_result] | None:
     above, _, name = path.rpartition("/")
     folder, now = _latest.folder, time.monotonic()
     if folder is None or folder.path != above or folder.until < now:
-        if folder is not None:
-            folder.close()
+        forget_folder()
+        if _latest.path != above:  # one file of a folder is not worth it
+            _latest.path = above
+            return None
         folder = _latest.folder = _Folder(above, now + FOLDER_SECONDS)
     if folder.descriptor < 0:
         return None
@@ -109,7 +114,8 @@ def _open_in_folder(path: str) -> tuple[int, os.stat_result] | None:
     status = os.fstat(descriptor)
     if stat.S_ISREG(status.st_mode) and not _is_kernels(status.st_dev):
         real = f"{folder.real}/{name}"
-        if real not in _key_files() and not system_place(real):
+        is_key = real in _key_files() or (status.st_dev, status.st_ino) in _key_numbers()
+        if not is_key and not system_place(real):
             return descriptor, status
     os.close(descriptor)
     return None
@@ -120,6 +126,17 @@ def forget_folder() -> None:
     if _latest.folder is not None:
         _latest.folder.close()
         _latest.folder = None
+
+
+@cache
+def _key_numbers() -> frozenset[tuple[int, int]]:
+    """Device and inode of each file with keys, which it keeps under whatever name."""
+    found = set()
+    for path in _key_files():
+        with suppress(OSError):
+            status = os.stat(path)
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
 
 
 def open_to_read(path: str, *, many: bool = False) -> tuple[int, os.stat_result]:
@@ -154,7 +171,7 @@ def _check(descriptor: int, status: os.stat_result, path: str) -> None:
         real = os.path.realpath(path)
     if place := system_place(real):
         raise SystemPlace(place)
-    if real in _key_files():
+    if real in _key_files() or (status.st_dev, status.st_ino) in _key_numbers():
         raise SystemPlace("a file with keys")
     if real == path:
         return

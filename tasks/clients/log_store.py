@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from tasks.clients import local_files
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.server_log import LogRecord

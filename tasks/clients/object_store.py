@@ -30,6 +30,8 @@ _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """Before an object is read again whose answer was not what the listing had said."""
+OTHER_VERSIONS = 8
+"""Objects whose listing has another ETag than they have, by which a storage is known to be like that."""
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
 
@@ -73,7 +75,8 @@ class Bucket:
         self.name = name
         self._credentials = credentials
         self._odd_keys = OddKeys(name, credentials)
-        self._lists_other_versions = False
+        self._same_versions = False
+        self._other_versions = 0
         endpoint = credentials.endpoint_url
         if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
@@ -133,13 +136,20 @@ class Bucket:
     async def _is_as_listed(self, key: str, size: int, version: int, e_tag: str | None) -> bool:
         """Whether an object has the version that its listing told, in a storage that tells one in both places.
 
-        Not every server does: one whose listing still tells the old version, when the object has another one, is
-        trusted to keep its promises of size alone.
+        Not every server does: where the listing still tells the old version, when the object has another one, its size
+        has to do; and after some such objects, and none that agreed, the storage is not asked any more.
         """
-        if not version or not e_tag or version == version_of(e_tag) or self._lists_other_versions:
+        if not version or not e_tag or self._other_versions >= OTHER_VERSIONS:
             return True
-        self._lists_other_versions = await self._odd_keys.is_listed(key, size, version)
-        return self._lists_other_versions
+        if version == version_of(e_tag):
+            self._same_versions = True
+            return True
+        try:
+            listed = await self._odd_keys.is_listed(key, size, version)
+        except ObjectError as error:
+            raise ObjectError(f"{unlike(size, [size])} (The listing cannot be asked again: {error.cause})") from None
+        self._other_versions += listed and not self._same_versions
+        return listed
 
     async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
         """An object and its ETag, an answer without one and None."""

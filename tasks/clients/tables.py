@@ -44,6 +44,8 @@ _REPORT = pa.schema(
         ("final", pa.bool_()),
     ]
 )
+_LATER = ("version",)
+"""Columns of numbers that the first plans had not: 0 in these."""
 _TALLY = b"thresher.tally"
 _FOREIGN = "is no table of this version of Thresher"
 
@@ -106,6 +108,9 @@ def _table(data: bytes, schema: pa.Schema, owner: str, columns: Sequence[str] | 
         # Not read_table: that imports pyarrow's compute and dataset modules, which takes a quarter of a second.
         file = pq.ParquetFile(pa.BufferReader(payload))
         table = file.read(columns=[*(columns or schema.names)])
+        for name in _LATER:
+            if name in schema.names and name not in table.schema.names:
+                table = table.append_column(name, pa.array([0] * table.num_rows, pa.int64()))
     except (pa.ArrowException, OSError, ValueError):
         raise DamagedFile(_FOREIGN) from None
     if any(name not in table.schema.names or table.schema.field(name).type != schema.field(name).type

@@ -67,7 +67,7 @@ class Address:
         if (self.scheme, self.bucket) != (other.scheme, other.bucket):
             return False
         own = self.path.rstrip("/")
-        prefix = f"{own}/" if own or not self.bucket else ""
+        prefix = f"{own}/" if self.path or not self.bucket else ""
         return f"{other.path.rstrip('/')}/".startswith(prefix)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_store import ModelStore, ModelVersion
+from tasks.clients.output_folder import OutputFolder
 from tasks.clients.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import Storage
 from tasks.domain import paths
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError

@@ -7,7 +7,7 @@ import logging
 import time
 
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.storage import OutputFolder
+from tasks.clients.output_folder import OutputFolder
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
 from tasks.domain.item import Item
 from tasks.domain.mapping import Mapping
@@ -25,6 +25,8 @@ IN_ONE_PIECE = 32 << 20
 """Bytes of a table's result file from which on it is written piece by piece."""
 FULL_PAUSES_SECONDS = (0.2, 1.0)
 """Before a result is written again for which a disk had no room."""
+FULL_ROUNDS = 5
+"""How often that is begun anew, if there was no room for anything, and then there was again."""
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 _log = logging.getLogger(__name__)
@@ -103,7 +105,8 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
 
 async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
     name = f"{session.run.names.result_folder}/{item.result_name}"
-    for pause in (*FULL_PAUSES_SECONDS, 0):
+    rounds, pauses = FULL_ROUNDS, iter(FULL_PAUSES_SECONDS)
+    while True:
         try:
             if session.output.root.scheme == "local":
                 await _write_whole(session.output, name, data)
@@ -112,15 +115,17 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                     await _write_whole(session.output, name, data)
             return
         except ObjectError as error:
-            if error.full and pause:  # perhaps of what others write just now, and will have to take back
+            if error.full and (pause := next(pauses, 0)):  # perhaps others write what they will have to take back
                 await asyncio.sleep(pause)
                 continue
+            rounds -= 1
             if session.output.is_gone():
                 session.stop(f"the output folder {session.output.root} is gone")
             elif error.unreachable:
                 session.does_not_reach(session.output.root.child(name))
-            else:
-                await session.check_output(error.cause)
+            elif await session.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
+                pauses = iter(FULL_PAUSES_SECONDS)
+                continue
             raise UploadError(error.cause) from None
 
 

@@ -8,10 +8,12 @@ import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.local_files import refuse_system
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
@@ -101,7 +103,7 @@ class Planner:
             size = await self._storage.size(source)
             yield Item(0, str(source), str(source), size, result_name(source.name), "")
             return
-        base = f"{str(source).rstrip('/')}/" if source.path else str(source)
+        base = str(replace(source, path=f"{source.path.rstrip('/')}/")) if source.path else str(source)
         number = manifests = 0
         async with aclosing(self._storage.list(source)) as files:
             async for relative, size, version in files:
@@ -141,6 +143,7 @@ class Planner:
         local = self._source.scheme == "local"
         base = (os.path.dirname(self._source.path) if named else self._source.path) if local else None
         listed = await self._sources() if named else None
+        alone = not named and await self._storage.is_file(self._source)
         used = UsedNames()
         number = 0
         async with aclosing(earlier.lines()) as lines:
@@ -152,18 +155,37 @@ class Planner:
                 entry = Entry(line.source, "" if line.has_source else line.message)
                 if listed is not None and not entry.error and entry.source not in listed:
                     entry = Entry(entry.source, str(DownloadError(f"It is not in the input manifest {self._source}.")))
-                yield _item(entry, number, base, used, None if named else self._source)
+                if alone and not entry.error and not self._is_source(entry.source, base):
+                    entry = Entry(entry.source, str(DownloadError(f"It is not the input path {self._source}.")))
+                yield _item(entry, number, base, used, None if named or alone else self._source)
                 number += 1
 
+    def _is_source(self, text: str, base: str | None) -> bool:
+        try:
+            found = parse_address(text, base)
+        except ValueError:
+            return False
+        source = self._source
+        return (found.scheme, found.bucket, found.path) == (source.scheme, source.bucket, source.path)
+
     async def _sources(self) -> UsedNames:
-        """The sources that an input manifest names."""
+        """The sources that an input manifest names. Raises StorageError, which names it, if it cannot be read."""
+        try:
+            return await self._read_sources()
+        except ObjectError as error:
+            raise StorageError(
+                f"The input manifest {redact(str(self._source))} cannot be read: {error.cause}"
+            ) from None
+
+    async def _read_sources(self) -> UsedNames:
         sources, digest = UsedNames(), Digest()
         line = 0
         async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
             async for raw in lines:
                 line += 1
                 for entry in read_line(raw, line):
-                    sources.take(entry.source)
+                    if not entry.error:
+                        sources.take(entry.source)
                 if line % LINES_AT_ONCE == 0:
                     await asyncio.sleep(0)
         self.manifest = str(digest)
@@ -204,11 +226,11 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
 
 
 def _below(folder: Address, found: Address) -> str:
-    """The path below ``folder``, empty for itself. Raises ValueError for what is no item of this folder."""
-    if not folder.contains(found):
+    """The path below ``folder``. Raises ValueError for what is no item of this folder."""
+    above = f"{folder.path.rstrip('/')}/" if folder.path else ""
+    below = found.path.removeprefix(above)
+    if not folder.contains(found) or not found.path.startswith(above) or not below:
         raise ValueError(f"it is not in the input path {folder}")
-    above = folder.path.rstrip("/")
-    below = found.path[len(above) + 1 :] if above or folder.scheme == "local" else found.path
     if is_passed_over(below):
         raise ValueError("hidden files, _SUCCESS and manifests of a folder are passed over")
     return below

@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Run, RunResult
 

@@ -6,7 +6,7 @@ import logging
 import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ import orjson
 
 from tasks.clients import clock
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.clients.tables import read_numbers, read_report
 from tasks.domain.errors import AccountError, DamagedFile, StorageError
 from tasks.domain.ledger import Ledger
@@ -122,6 +123,8 @@ class _Reports:
         try:
             data = await self._output.read(f"{scratch.name}/{one.report}")
             if one.digest and digest(data) != one.digest:
+                with suppress(ObjectError):  # it may have the right seal, and the next try must not believe it
+                    await self._output.delete_files([f"{scratch.name}/{one.report}"])
                 raise DamagedFile("is not as it was written")
             return table(data, one.shard.owner(self._run.task_id))
         except DamagedFile as damage:

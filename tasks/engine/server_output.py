@@ -12,8 +12,9 @@ from pathlib import Path
 from tasks.clients.failures import ObjectError
 from tasks.clients.log_export import LogExporter
 from tasks.clients.log_store import LogStore, LogStream
+from tasks.clients.output_folder import OutputFolder
 from tasks.clients.output_follower import OutputFollower
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.masking import Masker
 from tasks.domain.run import Run

@@ -15,9 +15,10 @@ from tasks.clients.connections import Reuse
 from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
+from tasks.clients.output_folder import ROOM_BYTES, OutputFolder
 from tasks.clients.packages import local_copy
 from tasks.clients.scratch_folders import scratch_folder
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
@@ -271,14 +272,23 @@ class Session:
             self.cut_off = ""
             return
 
-    async def check_output(self, cause: str) -> None:
-        """Told that a result could not be written: looks whether that was because of the result, or none can be."""
+    async def makes_room(self, error: ObjectError, size: int) -> bool:
+        """Told that a result of ``size`` bytes could not be written: looks whether that was because of the result, or
+        none can be.
+
+        True if there was no room at first, but there is now: then it can be tried once more.
+        """
         async with self._looking_at_output:
-            for pause in () if self.unwritable else (*ROOM_PAUSES_SECONDS, 0):
-                if await self.output.takes_more():
-                    return
+            if self.unwritable:
+                return False
+            if await self.output.takes_more():
+                return error.full and size <= ROOM_BYTES
+            for pause in ROOM_PAUSES_SECONDS if error.full else ():
                 await asyncio.sleep(pause)
-            self.unwritable = self.unwritable or cause
+                if await self.output.takes_more():
+                    return True
+            self.unwritable = error.cause
+            return False
 
     def note_storage(self, storing_seconds: float, all_seconds: float) -> None:
         """Count an item that took so long in all, and so long of it to be read and written."""

@@ -157,6 +157,7 @@ class ShardWork:
         session.workers.add(worker)
         worker.add_done_callback(session.workers.discard)
         dropped = False
+        local = session.output.root.scheme == "local"
         try:
             while not self._lost and self._working <= self._at_once and (item := self._next()) is not None:
                 sent = Sent(self.reporter.sent)
@@ -168,8 +169,8 @@ class ShardWork:
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
                     outcome = self._not_processed(item)
-                if item.number in self._again and not outcome.written:
-                    await self._delete_doubted(item)
+                if not outcome.written and local:
+                    await self._delete_result(item)  # of an earlier try that was killed before it told of it
                 if outcome.message and (session.lost or session.unwritable):
                     self._lost = True  # others may do better, or this run when it is resumed
                     return
@@ -191,6 +192,8 @@ class ShardWork:
 
     async def _outcome(self, item: Item, sent: Sent) -> Outcome:
         session = self._session
+        if item.number in self._again:  # another item's answer, perhaps; and this one may FAIL now
+            await self._delete_result(item)
         if session.stopped and not item.error:
             return self._not_processed(item)
         outcome = await process(session, item, sent)
@@ -201,11 +204,13 @@ class ShardWork:
             outcome = outcome._replace(final=False)
         return outcome
 
-    async def _delete_doubted(self, item: Item) -> None:
-        """Delete the result of an item that has FAILED since: not once the plan is gone, since the run has published
-        what others know of the item then.
+    async def _delete_result(self, item: Item) -> None:
+        """Delete the result that an item must not have: not once the plan is gone, since the run has published what
+        others know of the item then, nor in a folder in which other runs' results are.
         """
         output = self._session.output
+        if self._session.run.task_id not in self._session.run.names.result_folder and item.number not in self._again:
+            return
         with suppress(ObjectError):
             await output.size(f"{output.scratch.name}/{self.supply.shard.plan_name}")
             await output.delete_files([f"{self._session.run.names.result_folder}/{item.result_name}"])

@@ -15,7 +15,7 @@ from contextlib import aclosing
 from pydantic import ValidationError
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder
+from tasks.clients.output_folder import OutputFolder
 from tasks.clients.tables import plan_bytes, read_plan
 from tasks.domain.errors import DamagedFile, StorageError
 from tasks.domain.item import Item

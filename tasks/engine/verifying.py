@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder
+from tasks.clients.output_folder import OutputFolder
 from tasks.domain.errors import UploadError
 from tasks.domain.ledger import Ledger
 from tasks.domain.result import Outcome, Tally

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from tasks.clients import local_files
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.settings import Settings
@@ -722,7 +723,8 @@ def test_full_disk__is_told_and_leaves_nothing_half_written(tmp_path: Path) -> N
 LIMITED = """
 import asyncio, os, resource, sys
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.paths import parse_address
 from tasks.settings import Settings
 
@@ -761,7 +763,8 @@ UNPRIVILEGED = """
 import asyncio, os, sys
 import concurrent.futures.thread, encodings.idna  # what is imported late cannot be read then
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.paths import parse_address
 from tasks.settings import Settings
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.clients import tables
 from tasks.clients.tables import plan_bytes, read_numbers, read_plan, read_report, report_bytes
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.result import Outcome, Tally
+from tasks.domain.seal import seal
 
 texts = st.text(max_size=20)
 items = st.builds(
@@ -62,3 +66,10 @@ def test_report__without_outcomes_is_a_report() -> None:
     back, counted = read_report(report_bytes([], Tally()))
     assert back == []
     assert vars(counted) == vars(Tally())
+
+
+def test_plan__of_before_there_were_versions_is_read() -> None:
+    schema = pa.schema([field for field in tables._PLAN if field.name != "version"])
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.table([[7], ["s"], ["a"], [1], ["r"], [""]], schema=schema), buffer)
+    assert read_plan(seal(buffer.getvalue().to_pybytes(), "owner"), owner="owner") == [Item(7, "s", "a", 1, "r", "")]

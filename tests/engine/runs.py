@@ -11,7 +11,8 @@ from typing import Any
 from clients.support import run as run_on_loop
 
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.clients.tables import plan_bytes, read_report
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment

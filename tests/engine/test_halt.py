@@ -18,7 +18,8 @@ from engine.runs import ROWS, Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped, deadline_passed
 from tasks.engine.ending import unless_stopped

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,11 @@ from engine.runs import ROWS, Shard, items_of, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
 
+from tasks.clients import local_files
+from tasks.clients.output_folder import OutputFolder
+from tasks.domain.errors import StorageError
 from tasks.domain.result import Tally
+from tasks.engine import items, session
 from tasks.engine.budget import Budget
 from tasks.engine.items import process
 from tasks.engine.sent import Sent
@@ -95,3 +100,77 @@ def test_stop__does_not_wait_for_requests_that_would_be_tried_again_later(tmp_pa
         assert "HTTP 404" in shard.messages["2.jpg"]
         # Depending on which was first: stopped while it waited, or not sent at all.
         assert shard.messages["1.jpg"].startswith("Not processed: the run was stopped early")
+
+
+class Disk:
+    """A disk that has no room for results, or for some, for a while: so many tries of everything written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, full_for: int, never: str = "") -> None:
+        self.tries = self.probes = 0
+        write = local_files._write
+
+        def tried(path: str, data: bytes, temporary: str) -> None:
+            if "_result.txt" in path or "/room-" in path:
+                self.tries += 1
+                self.probes += "/room-" in path
+                if self.tries <= full_for or (never and never in path):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            write(path, data, temporary)
+
+        monkeypatch.setattr(local_files, "_write", tried)
+        monkeypatch.setattr(items, "FULL_PAUSES_SECONDS", (0.001, 0.002))
+        monkeypatch.setattr(session, "ROOM_PAUSES_SECONDS", (0.001, 0.001, 0.001, 0.001))
+
+
+@pytest.mark.parametrize("full_for", range(1, 8))
+def test_disk__that_is_full_for_a_while_costs_no_item(
+    tmp_path: Path, fake: FakeModelServer, monkeypatch: pytest.MonkeyPatch, full_for: int
+) -> None:
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), local_items(tmp_path / "in", {"a": b"1"}))
+    disk = Disk(monkeypatch, full_for)
+    assert shard.infer().messages == {"a": ""}
+    assert disk.probes <= 5
+
+
+def test_disk__that_stays_full_ends_the_run_and_no_item_has_failed(
+    tmp_path: Path, fake: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), local_items(tmp_path / "in", {"a": b"1", "b": b"2"}))
+    Disk(monkeypatch, 10_000)
+    with pytest.raises(StorageError, match=r"No space left on device.* a resumed run does the rest"):
+        shard.infer()
+
+
+def test_disk__without_room_for_one_result_costs_that_one(
+    tmp_path: Path, fake: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"{number}.bin": b"%d" % number for number in range(6)}
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), local_items(tmp_path / "in", contents))
+    disk = Disk(monkeypatch, 0, never="3.bin")
+    messages = shard.infer().messages
+    assert [name for name, message in messages.items() if message] == ["3.bin"]
+    assert disk.probes == items.FULL_ROUNDS
+
+
+def test_output__that_fails_for_another_reason_is_looked_at_once(
+    tmp_path: Path, fake: FakeModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look at a bucket that answers with errors lasts as long as it is patient."""
+    looks = []
+
+    async def takes_more(_: OutputFolder) -> bool:
+        looks.append(1)
+        return False
+
+    def refused(path: str, data: bytes, temporary: str) -> None:
+        if "_result.txt" in path:
+            raise OSError(errno.EIO, "Input/output error")
+        write(path, data, temporary)
+
+    write = local_files._write
+    monkeypatch.setattr(OutputFolder, "takes_more", takes_more)
+    monkeypatch.setattr(local_files, "_write", refused)
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), local_items(tmp_path / "in", {"a": b"1"}))
+    with pytest.raises(StorageError, match="Input/output error"):
+        shard.infer()
+    assert looks == [1]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from pathlib import Path
 
+import pytest
+from fakes.odd_s3_server import OddS3Server
+
 from tasks.clients.storage import Storage
+from tasks.domain.credentials import Credentials
 from tasks.domain.item import Item
 from tasks.domain.paths import parse_address
 from tasks.engine.planning import Planner
@@ -22,6 +27,44 @@ def items_of(source: Path) -> list[Item]:
             await storage.close()
 
     return asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("source", "taken", "refused"),
+    [
+        ("s3://data/in", ["s3://data/in"], ["s3://data/in/a", "s3://data/in/", "s3://data/inside", "obs://data/in"]),
+        (
+            "s3://data/dir/",
+            ["s3://data/dir/a"],
+            ["s3://data/dir", "s3://data/secret", "s3://other/dir/a", "/etc/passwd"],
+        ),
+        ("s3://data", ["s3://data/secret", "s3://data/dir/a"], ["s3://other/secret", "file:///etc/passwd"]),
+        ("s3://data//", ["s3://data//lead"], ["s3://data/secret", "s3://data/lead"]),
+        ("s3://data/x.manifest", ["s3://data/dir/a"], ["s3://data/secret", "/no/json", "s3://data/dir/./a"]),
+    ],
+)
+def test_failed_items__are_read_again_only_if_they_are_in_the_input(
+    source: str, taken: list[str], refused: list[str]
+) -> None:
+    lines = [{"source": one, "result": "FAILED", "error_message": "x"} for one in (*taken, *refused)]
+    content = dict.fromkeys(["in", "in/a", "inside", "dir", "dir/a", "secret", "/lead", "lead"], b"x")
+    content["x.manifest"] = b'{"source": "s3://data/dir/a"}\n/no/json\n'
+    earlier = f"infer-result-{uuid.uuid4()}.manifest"
+    out = {earlier: "".join(json.dumps(line) + "\n" for line in lines).encode()}
+
+    async def work(endpoint: str) -> list[Item]:
+        names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        storage = Storage(Settings(), {"s3": Credentials.model_validate({"endpoint_url": endpoint, **names})})
+        try:
+            planner = Planner(storage, parse_address(source), parse_address(f"s3://out/{earlier}"))
+            return [item async for item in planner.items()]
+        finally:
+            await storage.close()
+
+    with OddS3Server({"data": content, "out": out}) as server:
+        found = asyncio.run(work(server.endpoint))
+    assert [item.source for item in found] == [*taken, *refused]
+    assert [item.source for item in found if not item.error] == taken
 
 
 def manifest(folder: Path, *sources: str) -> Path:

@@ -16,7 +16,8 @@ from engine.runs import make_run, output_of
 
 from tasks.clients import clock
 from tasks.clients.failures import ObjectError
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.clients.tables import report_bytes
 from tasks.domain import seal
 from tasks.domain.errors import AccountError, StorageError
@@ -384,5 +385,6 @@ def test_report__that_somebody_has_written_anew_is_not_published(tmp_path: Path)
 
     with pytest.raises(AccountError, match="is not as it was written, so the output manifest is not published"):
         run(work(written=True))
+    assert not list((tmp_path / "out").rglob("report-*"))  # the next try must not believe it, either
     assert not list((tmp_path / "out").glob("*.manifest"))
     assert run(work(written=False)).failed == 1

@@ -7,7 +7,8 @@ from pathlib import Path
 from engine.runs import make_run
 
 from tasks.clients.log_store import KEPT_DAYS
-from tasks.clients.storage import OutputFolder, Storage
+from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import Storage
 from tasks.domain.masking import Masker
 from tasks.domain.paths import parse_address
 from tasks.engine.server_output import PART_BYTES, FullText, ServerOutputs

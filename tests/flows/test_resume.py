@@ -194,7 +194,7 @@ def test_run__that_was_stopped_and_tried_again_is_stopped(
 def test_run__that_died_between_its_manifest_and_its_end_ends_as_published(
     run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.clients.storage import OutputFolder
+    from tasks.clients.output_folder import OutputFolder
 
     async def die(folder: OutputFolder) -> None:
         raise RuntimeError("the machine goes down")
@@ -220,7 +220,7 @@ def test_retry__by_prefect_in_the_same_process_repeats_nothing_that_was_finished
     import asyncio
 
     from flows.batch_service import batch_service
-    from tasks.clients.storage import OutputFolder
+    from tasks.clients.output_folder import OutputFolder
     from tasks.domain.service import BatchService
 
     source = write_files(tmp_path / "in", {f"{number}.jpg": f"retried {number}" for number in range(5)})

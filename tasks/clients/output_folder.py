@@ -1,0 +1,261 @@
+"""The output folder of one run, on a local disk or in a bucket: results, scratch and manifests go through it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from tasks.clients import local_files
+from tasks.clients.durable import FileSystemSync, sync_folder
+from tasks.clients.failures import ObjectError
+from tasks.clients.object_store import is_odd
+from tasks.clients.part_writers import LocalWriter, PartWriter
+from tasks.clients.storage import Storage
+from tasks.clients.temporary_names import open_new, unique_name
+from tasks.domain.credentials import Credentials
+from tasks.domain.paths import Address
+from tasks.settings import Settings
+
+ROOM_BYTES = 64 << 10
+"""A storage that does not take a file of so many bytes takes no results."""
+PAGE_FILES = 5_000
+
+
+class OutputFolder:
+    """The output folder of one run: results, scratch and manifests are written through it.
+
+    ``root`` must exist while the run lasts if it is a local folder; folders below it are made when they are needed. The
+    ``scratch`` folder, once it was made, shows that it is still the same ``root``, unless it does not ``lasts``.
+    """
+
+    def __init__(self, storage: Storage, root: Address, scratch: str, *, lasts: bool = True) -> None:
+        self._storage = storage
+        self.root = root
+        self.scratch = root.child(scratch)
+        self._temporary = self.scratch.child("tmp").path
+        self._lasts = lasts
+        self._made = False
+        self._sync = FileSystemSync(root.path) if root.scheme == "local" else None
+
+    async def write(self, relative: str, data: bytes) -> None:
+        """Write a whole file, visible only once it is complete."""
+        address = self.root.child(relative)
+        if address.scheme == "local":
+            await local_files.write(self.root.path, address.path, data, self._temporary, made=self._made)
+            self._made = self._lasts
+        else:
+            await self._storage.bucket(address).write(address.path, data)
+
+    def join(self) -> None:
+        """Write only as long as the scratch folder is there, which another process has made: not once it has published.
+
+        Raises ObjectError if it is gone already.
+        """
+        if self.root.scheme == "local" and not self._made:
+            try:
+                local_files.make_one(self._temporary)
+            except OSError as error:
+                raise local_files.explain(error) from None
+            self._made = True
+
+    async def read(self, relative: str) -> bytes:
+        """Read a file that the run wrote."""
+        return await self._storage.read(self.root.child(relative))
+
+    async def list(self, relative: str) -> Sequence[str]:
+        """Names below a folder that the run wrote; none if it does not exist."""
+        folder = self.root.child(relative)
+        try:
+            return [name async for name, _, _ in self._storage.list(folder)]
+        except ObjectError as error:
+            if error.missing:
+                return []
+            raise
+
+    async def delete_files(self, relative: Sequence[str]) -> None:
+        """Delete files; one that does not exist is no error."""
+        if self.root.scheme != "local":
+            await self._storage.bucket(self.root).delete([self.root.child(name).path for name in relative])
+            return
+        for name in relative:
+            try:
+                os.unlink(self.root.child(name).path)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    @asynccontextmanager
+    async def stream(self, relative: str) -> AsyncIterator[Any]:
+        """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error.
+
+        It is on the disk then, after power was lost, too.
+        """
+        address = self.root.child(relative)
+        if address.scheme == "local":
+            temporary = ""
+            try:
+                if self._made and self.is_gone():
+                    raise local_files.FolderGone
+                local_files.make_folder(self.root.path, self._temporary)
+                self._made = self._lasts
+                local_files.make_folder(self.root.path, os.path.dirname(address.path))
+                descriptor, temporary = open_new(self._temporary)
+                with os.fdopen(descriptor, "wb") as file:
+                    yield LocalWriter(file)
+                    file.flush()
+                    await asyncio.to_thread(os.fsync, file.fileno())
+                os.replace(temporary, address.path)
+                await asyncio.to_thread(sync_folder, os.path.dirname(address.path))
+                temporary = ""
+            except OSError as error:
+                raise local_files.explain(error) from None
+            finally:
+                if temporary:
+                    local_files.remove_file(temporary)
+        else:
+            writer = PartWriter(self._storage.bucket(address), address.path)
+            try:
+                yield writer
+            except BaseException:
+                await writer.give_up()
+                raise
+            await writer.close()
+
+    async def sync(self) -> None:
+        """Returns once all that was written before the call is still there after power was lost. Raises ObjectError.
+
+        Objects are, once they are put.
+        """
+        if self._sync is not None:
+            try:
+                await self._sync.sync()
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    def has(self, relative: str, size: int) -> bool:
+        """Whether a file of ``size`` bytes is there, on a local disk: it may be cut after power was lost.
+
+        An object is there as it was put.
+        """
+        if self.root.scheme != "local":
+            return True
+        try:
+            return os.stat(self.root.child(relative).path).st_size == size
+        except OSError:
+            return False
+
+    def is_gone(self) -> bool:
+        """Whether the folder was there and is not any more, or another one is in its place.
+
+        (Local folders; a bucket's folders are no things.)
+        """
+        if self.root.scheme != "local":
+            return False
+        return not os.path.isdir(self.scratch.path if self._made else self.root.path)
+
+    async def takes_more(self) -> bool:
+        """Whether a small file can still be written."""
+        try:
+            probe = f"{self.scratch.name}/room-{unique_name()}"
+            await self.write(probe, bytes(ROOM_BYTES))
+            await self.delete_files([probe])
+        except ObjectError:
+            return False
+        return True
+
+    async def sizes(self, relative: str) -> AsyncGenerator[Sequence[tuple[str, int]]]:
+        """Path relative to a folder of the run, and size, of every file below it, many at a time, in no order."""
+        folder = self.root.child(relative)
+        if self.root.scheme == "local":
+            found = local_files.sizes(folder.path)
+            try:
+                while page := await asyncio.to_thread(lambda: [*itertools.islice(found, PAGE_FILES)]):
+                    yield page
+            except OSError as error:
+                raise local_files.explain(error) from None
+            return
+        page = []
+        async with aclosing(self._storage.list(folder)) as files:
+            async for name, size, _ in files:
+                page.append((name, size))
+                if len(page) == PAGE_FILES:
+                    yield page
+                    page = []
+        if page:
+            yield page
+
+    async def size(self, relative: str) -> int:
+        """Bytes of a file that the run wrote. Raises ObjectError; what is no regular file is missing."""
+        address = self.root.child(relative)
+        if address.scheme != "local":
+            return await self._storage.size(address)
+        try:
+            status = os.lstat(address.path)
+        except OSError as error:
+            raise local_files.explain(error) from None
+        if not stat.S_ISREG(status.st_mode):
+            raise ObjectError("It is not a regular file.", missing=True)
+        return status.st_size
+
+    async def give_up_uploads(self, names: Sequence[str]) -> None:
+        """Give up uploads of large objects whose names begin so, that a killed try of the run has left incomplete."""
+        if self.root.scheme != "local":
+            for name in names:
+                await self._storage.bucket(self.root).abort_uploads(self.root.child(name).path)
+
+    async def remove_scratch(self) -> None:
+        """Remove plan and reports."""
+        self._made = False
+        await self._storage.delete(self.scratch)
+
+    async def make(self) -> None:
+        """Make the folder itself, if it is a local one that does not exist yet."""
+        if self.root.scheme == "local":
+            local_files.refuse_system(self.root.path)
+            try:
+                os.makedirs(self.root.path, exist_ok=True)
+            except OSError as error:
+                raise local_files.explain(error) from None
+
+    async def check_writable(self) -> None:
+        """Write and delete a small file; a local folder that does not exist yet needs to be creatable only.
+
+        Leaves nothing behind. Raises ObjectError.
+        """
+        if self.root.scheme != "local":
+            if is_odd(self.root.child("x").path):
+                raise ObjectError("The folder's key should have no empty, '.' or '..' part and no control character.")
+            await self._probe()
+            return
+        local_files.refuse_system(self.root.path)
+        if not os.path.lexists(self.root.path):
+            if not local_files.is_creatable(self.root.path):
+                raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
+            return
+        await self._probe()
+        self._made = False
+        if os.listdir(self.scratch.path) == ["tmp"]:  # else it belongs to another try of the run
+            local_files.remove_empty(self._temporary, self.scratch.path)
+
+    async def _probe(self) -> None:
+        probe = f"{self.scratch.name}/probe"
+        await self.write(probe, b"")
+        await self.delete_files([probe])
+
+
+@asynccontextmanager
+async def open_output(
+    settings: Settings, credentials: Mapping[str, Credentials], root: Address, scratch: str
+) -> AsyncIterator[tuple[Storage, OutputFolder]]:
+    """A storage, and a run's output folder on it, while the block lasts."""
+    storage = Storage(settings, credentials)
+    try:
+        yield storage, OutputFolder(storage, root, scratch)
+    finally:
+        await storage.close()
