@@ -37,6 +37,8 @@ class OutputFolder:
         self._storage = storage
         self.root = root
         self.scratch = root.child(scratch)
+        self._above = root.child("").path
+        self._is_local = root.scheme == "local"
         self._temporary = self.scratch.child("tmp").path
         self._lasts = lasts
         self._made = False
@@ -44,12 +46,12 @@ class OutputFolder:
 
     async def write(self, relative: str, data: bytes) -> None:
         """Write a whole file, visible only once it is complete."""
-        address = self.root.child(relative)
-        if address.scheme == "local":
-            await local_files.write(self.root.path, address.path, data, self._temporary, made=self._made)
+        path = f"{self._above}{relative}"
+        if self._is_local:
+            await local_files.write(self.root.path, path, data, self._temporary, made=self._made)
             self._made = self._lasts
         else:
-            await self._storage.bucket(address).write(address.path, data)
+            await self._storage.bucket(self.root).write(path, data)
 
     def join(self) -> None:
         """Write only as long as the scratch folder is there, which another process has made: not once it has published.

@@ -76,6 +76,8 @@ def parse_address(text: str, base: str | None = None) -> Address:
 
     Raises ValueError, saying what would be right, for an unknown scheme, a missing bucket or an empty text.
     """
+    if text.startswith("/") and "\0" not in text:
+        return Address("local", "", _absolute(text, base), "")  # the usual case, and every item's
     if not text or not text.strip():
         raise ValueError("an address is needed: a local path, file://, s3:// or obs://")
     if "\0" in text:
@@ -104,7 +106,7 @@ def parse_address(text: str, base: str | None = None) -> Address:
 
 def _absolute(path: str, base: str | None) -> str:
     if path.startswith("/") and "//" not in path and "/." not in path and path[-1] != "/":
-        return path  # the usual case, and every item's
+        return path
     # normpath, not realpath: a link stays the name that the user gave. A trailing slash goes.
     return os.path.normpath(os.path.join(base or os.getcwd(), path))
 

@@ -45,14 +45,15 @@ async def process(session: Session, item: Item, sent: Sent) -> Outcome:
         mapping = session.mapping
         limit = session.settings.max_item_bytes
         # Before its bytes are waited for: what is refused anyway holds nobody up.
-        if refused := refusal(address.name, item.size, limit, table=mapping is not None):
+        name = address.name
+        if refused := refusal(name, item.size, limit, table=mapping is not None):
             raise ContentError(refused)
         # What no listing told counts as the largest there may be, until its bytes are here.
         size = item.size if item.size >= 0 else limit
         held = await session.bytes.hold(size if mapping is None else size * CSV_COST, single=mapping is None)
         sent.room = held
         if mapping is None:
-            return await _file(session, item, address, held, sent)
+            return await _file(session, item, address, name, held, sent)
         return await _table(session, mapping, item, address, held, sent)
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, session.masker.line(str(error)), False)
@@ -98,13 +99,13 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
         if failed.unreachable:
             session.does_not_reach(address)
         raise DownloadError(failed.cause) from None
-    if wrong := size_error(address.name, len(data), limit):
+    if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
     return data
 
 
 async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
-    name = f"{session.run.names.result_folder}/{item.result_name}"
+    name = f"{session.result_folder}/{item.result_name}"
     rounds, pauses = FULL_ROUNDS, iter(FULL_PAUSES_SECONDS)
     while True:
         try:
@@ -141,14 +142,14 @@ async def _write_whole(output: OutputFolder, name: str, data: bytes | Answers) -
                 await asyncio.sleep(0)
 
 
-async def _file(session: Session, item: Item, address: Address, held: Held, sent: Sent) -> Outcome:
+async def _file(session: Session, item: Item, address: Address, name: str, held: Held, sent: Sent) -> Outcome:
     assert session.form is not None
     began = time.monotonic()
     data = await _read(session, item, address)
     read = time.monotonic()
     size = len(data)
     held.shrink(size)
-    body = session.form.body(address.name, data)
+    body = session.form.body(name, data)
     del data  # the body has it now
     answer = (await session.sender.send(body, sent)).data
     del body

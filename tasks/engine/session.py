@@ -70,6 +70,7 @@ class Session:
         self.progress = progress_of(run.task_id)
         self.storage = Storage(settings, credentials)
         self.output = OutputFolder(self.storage, run.output_address, run.names.scratch)
+        self.result_folder = run.names.result_folder
         self.bytes = Budget(settings.bytes_in_flight)
         # Two, because who reads may wait for bytes that only who writes gives back.
         self.remote_reads = asyncio.Semaphore(REMOTE_AT_ONCE)

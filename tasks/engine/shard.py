@@ -209,11 +209,11 @@ class ShardWork:
         others know of the item then, nor in a folder in which other runs' results are.
         """
         output = self._session.output
-        if self._session.run.task_id not in self._session.run.names.result_folder and item.number not in self._again:
+        if self._session.run.task_id not in self._session.result_folder and item.number not in self._again:
             return
         with suppress(ObjectError):
             await output.size(f"{output.scratch.name}/{self.supply.shard.plan_name}")
-            await output.delete_files([f"{self._session.run.names.result_folder}/{item.result_name}"])
+            await output.delete_files([f"{self._session.result_folder}/{item.result_name}"])
 
     def _not_processed(self, item: Item) -> Outcome:
         message = self._session.not_processed
