@@ -1,4 +1,4 @@
-# make install | demo | up | test | test-quick | chaos | check | bench | bench-quick | bench-peers | simulate
+# make install | demo | up | test | test-quick | soak | chaos | check | bench | bench-quick | bench-peers | simulate
 # make lock | lock-peers | clean
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test system-packages test-quick chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
+.PHONY: install demo up test system-packages test-quick soak chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
 
 install: $(VENV)/.installed
 
@@ -34,17 +34,23 @@ up: install
 system-packages:
 	sh tests/system-packages.sh
 
+TEST_PROCESSES ?= 2
 test: install system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
+
+# All that make test tries, and besides: each fault with one and with two instances, services on both databases, further
+# rounds of chaos, hosts and stops. For changes that touch these.
+soak: install system-packages
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "" tests
 
 test-quick: install
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect" tests/domain tests/engine tests/deployments/test_specification.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect and not soak" tests/domain tests/engine tests/deployments/test_specification.py
 
 # Random faults at random moments: each round prints the seed that repeats it.
 SEED ?= $(shell date +%s)
 ROUNDS ?= 20
 chaos: install
-	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -s tests/faults/test_chaos.py
+	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -s -m "" tests/faults/test_chaos.py
 
 check: install
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,10 @@ ROOT = Path(__file__).parents[1]
 FAKE_MODEL_SERVER = ROOT / "tests" / "fakes" / "model_server.py"
 _LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py", "dask_worker")
 _OUTSIDE = ("AWS_", "OBS_", "THRESHER_", "PREFECT_")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Started in the background of a script: what is started here would ignore it, too, and tests send it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Prefect reads its settings when it is first imported, which may be while tests are collected.
 _HOME = tempfile.mkdtemp(prefix="tests-prefect-")

@@ -72,8 +72,15 @@ def inferring(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("apart_ms", [0, 3, 20, 50, 100])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("apart_ms", "number"),
+    [
+        pytest.param(apart_ms, number, id=f"{number.name}-{apart_ms}", marks=[] if usual else [pytest.mark.soak])
+        for number, often in ((signal.SIGINT, (3, 50)), (signal.SIGTERM, (20,)))
+        for apart_ms in (0, 3, 20, 50, 100)
+        for usual in [apart_ms in often]
+    ],
+)
 def test_run__that_is_stopped_twice_says_so_once_and_leaves_nothing(
     inferring: tuple[subprocess.Popen[str], Path], processes_of: Any, poll: Any, apart_ms: int, number: signal.Signals
 ) -> None:

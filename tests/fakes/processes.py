@@ -16,6 +16,11 @@ from typing import Any
 DEADLINE_SECONDS = 60.0
 """Far beyond what anything here takes, so that a busy machine fails no test."""
 
+PAUSE_SHARE = 4
+"""A pause between two looks is so many times as long as a look took, ..."""
+LONGEST_PAUSE_SECONDS = 0.3
+"""... but no longer than this."""
+
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -51,11 +56,22 @@ def poll(condition: Callable[[], Any], what: object = "the condition", seconds: 
 
     `what` names it should it never hold; if it can be called, it is asked then.
     """
-    deadline = time.monotonic() + seconds
+    started = before = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what() if callable(what) else what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < started + seconds, f"waited {seconds:g} s in vain for {what() if callable(what) else what}"
+        _pause(started, before)
+        before = time.monotonic()
     return found
+
+
+def _pause(started: float, before: float) -> None:
+    """Wait between two looks of which the first began at ``before``, in a row that began at ``started``.
+
+    Looking must not take the processor from what is waited for: most of the time is left to that.
+    """
+    now = time.monotonic()
+    time.sleep(min(LONGEST_PAUSE_SECONDS, max(0.01, PAUSE_SHARE * (now - before), (now - started) / 50)))
 
 
 @contextlib.contextmanager
@@ -90,14 +106,15 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float) -> None:
     """Poll `ready` until it holds; raise `FakeDidNotStart` when the process ends or the time is over."""
-    deadline = time.monotonic() + timeout_seconds
+    started = before = time.monotonic()
     while not ready():
         ended = process.poll() is not None
-        if ended or time.monotonic() > deadline:
+        if ended or time.monotonic() > started + timeout_seconds:
             cause = f"ended with code {process.returncode}" if ended else f"not ready after {timeout_seconds} s"
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else ""
             raise FakeDidNotStart(f"{process.args!r}: {cause}\n{tail}")
-        time.sleep(0.01)
+        _pause(started, before)
+        before = time.monotonic()
 
 
 def stop(process: subprocess.Popen[bytes], patience_seconds: float = 3.0) -> None:

@@ -12,7 +12,22 @@ from fakes.s3_server import S3Server
 from faults.scenario import FlowRun, S3Scenario, Scenario
 
 
-@pytest.fixture(params=[1, 2], ids=lambda number: f"instances-{number}")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each fault is tried with one instance and with two: with the one that its file says, else ``make soak`` does."""
+    if "instances" not in metafunc.fixturenames or any(
+        "instances" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    ):
+        return
+    mark = metafunc.definition.get_closest_marker("instances")
+    usual = mark.args[0] if mark else 1
+    tried = [
+        pytest.param(number, id=f"instances-{number}", marks=[] if number == usual else [pytest.mark.soak])
+        for number in (1, 2)
+    ]
+    metafunc.parametrize("instances", tried, indirect=True)
+
+
+@pytest.fixture
 def instances(request: pytest.FixtureRequest) -> int:
     """How many instances the service has: more than one is distributed computing mode."""
     number: int = request.param

@@ -20,11 +20,12 @@ from faults.corpus import Corpus
 from faults.scenario import FlowRun, Scenario, assert_nothing_lost
 
 SEED = os.environ.get("CHAOS_SEED") or "1"
-ROUNDS = int(os.environ.get("CHAOS_ROUNDS") or 3)
+ROUNDS = int(os.environ.get("CHAOS_ROUNDS") or 2)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.prefect,
     pytest.mark.xdist_group("faults-chaos"),
+    pytest.mark.instances(2),
     pytest.mark.timeout(900),
 ]
 MOST_TRIES = 8

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from faults.scenario import FlowRun, Scenario, assert_nothing_lost
 
-pytestmark = [pytest.mark.slow, pytest.mark.prefect]
+pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.instances(2)]
 
 Begin = Callable[..., FlowRun]
 

@@ -71,7 +71,9 @@ def test_run__whose_process_got_sigterm_is_resumed(
     assert_nothing_lost(run.resume().wait())
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(
+    "phase", [one if one == "inferring" else pytest.param(one, marks=pytest.mark.soak) for one in PHASES]
+)
 def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin, thresher: Any, tmp_path: Path, phase: str
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ flavors:
 """
 RUN_SECONDS = 150.0
 """A run on a busy machine takes less: its process alone needs seconds to start."""
-_BETWEEN_LOOKS_SECONDS = 0.1
 SERVERS = {"sqlite": prefect_servers.sqlite_server, "postgres": prefect_servers.postgres_redis_server}
 
 
@@ -63,7 +61,6 @@ class Stack:
             if service.status in wanted:
                 return service
             assert not stay or service.status in stay, self.told(name)
-            time.sleep(_BETWEEN_LOOKS_SECONDS)
             return None
 
         return processes.poll(reached, lambda: f"{name} to be {wanted}, it was {seen}. {self.told(name)}", RUN_SECONDS)
@@ -81,7 +78,6 @@ class Stack:
             found = self.server.ask(f"/flow_runs/{task_id}")
             if (found["state"] or {}).get("type") in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
                 return found
-            time.sleep(_BETWEEN_LOOKS_SECONDS)
             return None
 
         found: dict[str, Any] = processes.poll(over, lambda: f"the end of {task_id}. {self.log(task_id)}", RUN_SECONDS)
@@ -148,7 +144,12 @@ def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
         with temporary_settings(updates={PREFECT_API_URL: server.api}):
             names = [*(one.name for one in apply_pools(pools)), CONSOLE_POOL]
         workers = {name: block.enter_context(prefect_servers.worker(server, name, environment)) for name in names}
-        yield Stack(server, workers, environment, pools, collector)
+        try:
+            yield Stack(server, workers, environment, pools, collector)
+        finally:
+            for one in workers.values():  # all at once: each takes a while
+                if one.process is not None:
+                    one.process.terminate()
 
 
 @pytest.fixture(scope="session")
@@ -182,14 +183,25 @@ def speak_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[PrefectServe
         yield speak
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(kind, marks=[pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group(f"lifecycle-{kind}")])
-        for kind in SERVERS
-    ]
-)
+def _each(*also_on_postgres: pytest.MarkDecorator) -> Any:
+    marks = {
+        kind: [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group(f"lifecycle-{kind}")] for kind in SERVERS
+    }
+    marks["postgres"] += also_on_postgres
+    return [pytest.param(kind, marks=marks[kind]) for kind in SERVERS]
+
+
+@pytest.fixture(params=_each())
+def every_stack(request: pytest.FixtureRequest, speak_to: Callable[..., None]) -> Stack:
+    """Each kind of server in turn, which this process speaks to: for what a database may do differently."""
+    found: Stack = request.getfixturevalue(f"_{request.param}_stack")
+    speak_to(found.server, found.environment)
+    return found
+
+
+@pytest.fixture(params=_each(pytest.mark.soak))
 def stack(request: pytest.FixtureRequest, speak_to: Callable[..., None]) -> Stack:
-    """Each kind of server in turn, which this process speaks to."""
+    """The server on SQLite; in ``make soak`` each kind."""
     found: Stack = request.getfixturevalue(f"_{request.param}_stack")
     speak_to(found.server, found.environment)
     return found

@@ -14,12 +14,12 @@ from deployments import lifecycle, overview
 from tasks.domain.errors import SpecificationError
 
 
-def test_deploy__creates_the_service_and_its_first_run_completes(stack, fields, name, manifest):
+def test_deploy__creates_the_service_and_its_first_run_completes(every_stack, fields, name, manifest):
     made = lifecycle.deploy(fields({"a.bin": b"a", "sub/b.bin": b"bb"}, description="first words"))
     assert (made.name, made.status, made.resource_pool, made.description) == (
         name, "Deploying", "public-cpu", "first words",
     )  # fmt: skip
-    done = stack.completed(name)
+    done = every_stack.completed(name)
     assert done.id == made.id and done.last_run.id == made.last_run.id
     assert (done.last_run.items, done.last_run.done, done.last_run.failed) == (2, 2, 0)
     assert [one["result"] for one in manifest(done.last_run.manifest)] == ["SUCCESSFUL"] * 2
@@ -29,7 +29,7 @@ def test_deploy__creates_the_service_and_its_first_run_completes(stack, fields, 
 
     edited = lifecycle.edit(name, description="other words")
     assert edited.description == overview.show(name).description == "other words"
-    assert stack.deployment(name)["parameters"]["service"]["description"] == "other words"
+    assert every_stack.deployment(name)["parameters"]["service"]["description"] == "other words"
 
     with pytest.raises(SpecificationError, match="no run that could be stopped"):
         lifecycle.stop(name)
@@ -50,15 +50,19 @@ def test_start__overrides_hold_for_that_run_only(stack, fields, name, tmp_path):
     assert len(overview.runs(name)) == 2
 
 
-def test_start__two_runs_of_one_service_at_once_do_not_disturb_each_other(stack, fields, name, tmp_path, manifest):
+def test_start__two_runs_of_one_service_at_once_do_not_disturb_each_other(
+    every_stack, fields, name, tmp_path, manifest
+):
     gate = tmp_path / "gate"
     items = {"a.bin": b"a", "b.bin": f"FAIL:until:{gate} "}
     first = lifecycle.deploy(fields(items)).last_run.id
     second = lifecycle.start(name).id
-    processes.poll(lambda: {one.status for one in overview.runs(name)} == {"Running"}, lambda: stack.told(name), 120)
+    processes.poll(
+        lambda: {one.status for one in overview.runs(name)} == {"Running"}, lambda: every_stack.told(name), 120
+    )
     gate.touch()
     for task_id in (first, second):
-        assert stack.ended(task_id)["state"]["type"] == "COMPLETED", stack.told(name)
+        assert every_stack.ended(task_id)["state"]["type"] == "COMPLETED", every_stack.told(name)
         lines = manifest(str(tmp_path / "out" / f"infer-result-{task_id}.manifest"))
         assert [one["result"] for one in lines] == ["SUCCESSFUL"] * 2
         assert all(f"infer-result-{task_id}/" in one["inference-loc"] for one in lines)
@@ -99,7 +103,7 @@ def test_delete__of_a_running_service_wants_force_and_stops_it_first(stack, fiel
         overview.show(name)
 
 
-def test_deploy__two_of_one_name_at_the_same_moment_make_one_service(stack, fields, name, tmp_path):
+def test_deploy__two_of_one_name_at_the_same_moment_make_one_service(every_stack, fields, name, tmp_path):
     async def both() -> list[Any]:
         work = [lifecycle.deploy(fields(output_path=str(tmp_path / f"out{number}"))) for number in (1, 2)]
         return await asyncio.gather(*work, return_exceptions=True)
@@ -109,7 +113,7 @@ def test_deploy__two_of_one_name_at_the_same_moment_make_one_service(stack, fiel
     made = [one for one in found if not isinstance(one, Exception)]
     assert len(made) == len(refused) == 1, found
     assert isinstance(refused[0], SpecificationError) and "a service of this name exists" in str(refused[0])
-    done = stack.completed(name)
+    done = every_stack.completed(name)
     assert done.id == made[0].id and done.output_path == made[0].output_path and len(overview.runs(name)) == 1
 
 
