@@ -39,9 +39,9 @@ test: install system-packages
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
 
 # All that make test tries, and besides: each fault with one and with two instances, services on both databases, further
-# rounds of chaos, hosts and stops. For changes that touch these.
+# phases, rounds and pauses; outages at full length. For changes that touch these.
 soak: install system-packages
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "" tests
+	TESTS_FULL_LENGTH=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "" tests
 
 test-quick: install
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect and not soak" tests/domain tests/engine tests/deployments/test_specification.py

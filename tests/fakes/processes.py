@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 DEADLINE_SECONDS = 60.0
 """Far beyond what anything here takes, so that a busy machine fails no test."""
 
+FULL_LENGTH = os.environ.get("TESTS_FULL_LENGTH") == "1"
+"""Whether outages last as long as they do in practice (``make soak``), and not a third of it."""
 PAUSE_SHARE = 4
 """A pause between two looks is so many times as long as a look took, ..."""
 LONGEST_PAUSE_SECONDS = 0.3
