@@ -280,6 +280,13 @@ class Bucket:
         empty.append(key)
         return True
 
+    async def has_below(self, key: str) -> bool:
+        """Whether there is an object below the folder that is called like this key."""
+        async with aclosing(self.list(key)) as found:
+            async for _ in found:
+                return True
+        return False
+
     async def top(self, prefix: str) -> Sequence[str]:
         """Names of the objects and folders directly below the folder ``prefix``."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""

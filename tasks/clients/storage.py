@@ -104,6 +104,10 @@ class Storage:
             return False
         return await self.bucket(address).size(address.path) is not None
 
+    async def is_placeholder(self, address: Address) -> bool:
+        """Whether there are objects below an empty object, which some programs put for a folder. Not on local disks."""
+        return address.scheme in ("s3", "obs") and await self.bucket(address).has_below(address.path)
+
     async def size(self, address: Address) -> int:
         """Bytes of a file or object. Raises ObjectError if there is none."""
         if address.scheme == "local":

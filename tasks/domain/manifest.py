@@ -22,6 +22,10 @@ _NO_SOURCE = re.compile(rf"Line \d+ of the input manifest cannot be read: |Downl
 _decoder = json.JSONDecoder(parse_int=float)
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = " \t\r\n"
+_BEHIND = f"{_BLANKS},"
+_BRACKETS = ("", "[", "]")
+"""Lines that say nothing, in a manifest that was written as, or cut out of, one JSON array."""
+_OPENS = re.compile(r"\[[ \t\r\n]*\{")
 
 
 class Entry(NamedTuple):
@@ -35,8 +39,9 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
     """The items of line ``number`` (from 1) of an input manifest.
 
     One JSON object with a ``source`` is usual; several on one line, and blanks around keys, are read too (real files
-    have both); an empty line has no item. What cannot be read becomes an entry with an error that names the line, so
-    that it is not lost. Other fields of the object are ignored.
+    have both), as are commas behind objects and brackets around all of them; an empty line has no item. So is an array
+    of texts, which may begin with an object whose ``prefix`` stands before each (SageMaker's form). What cannot be read
+    becomes an entry with an error that names the line, so that it is not lost. Other fields are ignored.
     """
     if number == 1 and raw.startswith(_BOM):
         raw = raw[len(_BOM) :]
@@ -50,6 +55,12 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
         return [_unreadable(shown, number, f"byte {error.start + 1} is not UTF-8")]
     entries: list[Entry] = []
     position = 0
+    if text.strip(_BEHIND) in _BRACKETS:
+        return []
+    if text.startswith("["):
+        if (values := _array(text)) is not None:
+            return [_entry(value, json.dumps(value, ensure_ascii=False), number) for value in values]
+        position = len(text) - len(text[1:].lstrip(_BLANKS)) if _OPENS.match(text) else 0
     while position < len(text):
         try:
             value, end = _decoder.raw_decode(text, position)
@@ -60,9 +71,25 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
             return [*entries, _unreadable(text[position:], number, "nested too deeply")]
         entries.append(_entry(value, text[position:end], number))
         position = end
-        while position < len(text) and text[position] in _BLANKS:
+        while position < len(text) and text[position] in _BEHIND:
             position += 1
+        if text[position:] == "]":
+            break
     return entries
+
+
+def _array(text: str) -> list[Any] | None:
+    """The objects of a line that is one JSON array of objects, or of texts behind an object with their ``prefix``."""
+    try:
+        values = json.loads(text.rstrip(_BEHIND), parse_int=float)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, list) or not values or not isinstance(values[0], dict):
+        return None
+    prefix = values[0].get("prefix")
+    if isinstance(prefix, str) and "source" not in values[0]:
+        values = [{"source": prefix + one} if isinstance(one, str) and one else one for one in values[1:]]
+    return values if values and all(isinstance(one, dict) for one in values) else None
 
 
 def _entry(value: Any, text: str, number: int) -> Entry:

@@ -31,20 +31,20 @@ from tasks.engine.stored_plan import check_plan, sealed_part, sealed_plan, store
 from tasks.settings import Settings
 
 GIVE_UP_SECONDS = 10.0
-_SUCCESS = "_SUCCESS"
-_HIDDEN = re.compile(r"(?:^|/)\.(?!\.?(?:/|$))")
+_PLACEHOLDER = "_$folder$"
+"""What Hadoop's programs put at the end of a folder's name, for an object that stands for it."""
+_HIDDEN = re.compile(r"(?:^|/)(?:_|\.(?!\.?(?:/|$)))")
 
 
 def is_passed_over(relative: str) -> bool:
-    """Whether a file of a folder is no item: hidden (itself or a folder above it), ``_SUCCESS``, or a manifest.
+    """Whether a file of a folder is no item: hidden (itself or a folder above it), a folder's placeholder or a manifest.
 
-    The parts ``.`` and ``..``, which an object's key may have, hide nothing.
+    Hidden is what begins with a dot or with ``_``: programs leave ``_SUCCESS``, ``_temporary/``, ``_committed_7`` with
+    their data. The parts ``.`` and ``..``, which an object's key may have, hide nothing.
     """
-    if (relative.startswith(".") or "/." in relative) and _HIDDEN.search(relative) is not None:
+    if (relative.startswith((".", "_")) or "/." in relative or "/_" in relative) and _HIDDEN.search(relative):
         return True
-    return relative.endswith((_SUCCESS, MANIFEST_SUFFIX)) and (
-        relative.rpartition("/")[2] == _SUCCESS or relative.endswith(MANIFEST_SUFFIX)
-    )
+    return relative.endswith((MANIFEST_SUFFIX, _PLACEHOLDER))
 
 
 async def first_file(storage: Storage, source: Address) -> None:
@@ -68,7 +68,7 @@ async def first_file(storage: Storage, source: Address) -> None:
             if not is_passed_over(relative):
                 return
             skipped += 1
-    hidden = f" ({skipped} hidden files, _SUCCESS and manifests do not count)" if skipped else ""
+    hidden = f" ({skipped} hidden files, names that begin with _ and manifests do not count)" if skipped else ""
     raise ObjectError(f"there is no file in this folder{hidden}")
 
 
@@ -99,18 +99,21 @@ class Planner:
 
     async def _of_file_or_folder(self) -> AsyncGenerator[Item]:
         source = self._source
-        if await self._storage.is_file(source):
-            size = await self._storage.size(source)
+        if (size := await self._size_of_file()) >= 0:
             yield Item(0, str(source), str(source), size, result_name(source.name), "")
             return
         base = str(replace(source, path=f"{source.path.rstrip('/')}/")) if source.path else str(source)
-        number = manifests = 0
+        number = manifests = marks = 0
         async with aclosing(self._storage.list(source)) as files:
             async for relative, size, version in files:
                 if is_passed_over(relative):
                     manifests += relative.endswith(MANIFEST_SUFFIX)
+                    marks += relative.startswith("_") or "/_" in relative or relative.endswith(_PLACEHOLDER)
                     continue
                 address = base + relative
+                if not size and await self._storage.is_placeholder(parse_address(address)):
+                    marks += 1
+                    continue
                 try:
                     address.encode()
                 except UnicodeEncodeError:
@@ -125,6 +128,22 @@ class Planner:
                 f"{manifests} manifest{'s' if manifests > 1 else ''} inside the input folder passed over; "
                 "to use one, give it as the input path"
             )
+        if marks:
+            self.warnings.append(
+                f"{marks} file{'s' if marks > 1 else ''} passed over: names and folders that begin with _, and "
+                "placeholders of folders"
+            )
+
+    async def _size_of_file(self) -> int:
+        """Bytes of the input path if it is one file; -1 if it is a folder."""
+        source = self._source
+        if not await self._storage.is_file(source):
+            return -1
+        size = await self._storage.size(source)
+        if size == 0 and await self._storage.is_placeholder(source):
+            self.warnings.append(f"{source} is an empty object with others below it: it was read as their folder")
+            return -1
+        return size
 
     async def _of_manifest(self) -> AsyncGenerator[Item]:
         local = self._source.scheme == "local"
@@ -143,7 +162,7 @@ class Planner:
         local = self._source.scheme == "local"
         base = (os.path.dirname(self._source.path) if named else self._source.path) if local else None
         listed = await self._sources() if named else None
-        alone = not named and await self._storage.is_file(self._source)
+        alone = not named and await self._size_of_file() >= 0
         used = UsedNames()
         number = 0
         async with aclosing(earlier.lines()) as lines:

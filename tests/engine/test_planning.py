@@ -118,3 +118,66 @@ def test_planning__keeps_result_files_and_folders_apart(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"one")
     (tmp_path / "a_result.txt" / "b").write_bytes(b"two")
     assert [item.result_name for item in items_of(tmp_path)] == ["a_result.txt", "a_result.txt~/b_result.txt"]
+
+
+MARKED = [
+    "_SUCCESS",
+    "_temporary/0/part.csv",
+    "in/_committed_7",
+    "in/_started_7",
+    "sub_$folder$",
+    "a/_b/c.csv",
+    "_$folder$",
+]
+
+
+def test_folder__of_another_program_has_no_item_for_its_marks(tmp_path: Path) -> None:
+    for name in (*MARKED, "part-0.csv", "in/part_1.csv", "in/a_$folder$.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+
+    async def work() -> tuple[list[str], list[str]]:
+        planner = Planner(Storage(Settings()), parse_address(str(tmp_path)))
+        return [item.result_name async for item in planner.items()], planner.warnings
+
+    names, warnings = asyncio.run(work())
+    assert names == ["in/a_$folder$.csv_result.txt", "in/part_1.csv_result.txt", "part-0.csv_result.txt"]
+    assert warnings == [
+        f"{len(MARKED)} files passed over: names and folders that begin with _, and placeholders of folders"
+    ]
+
+
+@pytest.mark.parametrize("odd", ["", "//odd"], ids=["obstore", "s3fs"])
+@pytest.mark.parametrize("source", ["s3://b/data", "s3://b/data/"])
+def test_empty_object__with_others_below_it_stands_for_their_folder(source: str, odd: str) -> None:
+    keys = {"data": b"", "data/1.csv": b"1", "data/sub": b"", "data/sub/2.csv": b"2", "data/sub-": b"", "data/z": b""}
+    if odd:
+        keys[f"data{odd}"] = b"3"
+
+    async def work(endpoint: str) -> tuple[list[str], list[str]]:
+        names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        storage = Storage(Settings(), {"s3": Credentials.model_validate({"endpoint_url": endpoint, **names})})
+        try:
+            planner = Planner(storage, parse_address(source))
+            return [item.address async for item in planner.items()], planner.warnings
+        finally:
+            await storage.close()
+
+    with OddS3Server({"b": keys}) as server:
+        found, warnings = asyncio.run(work(server.endpoint))
+    expected = ["s3://b/data/1.csv", "s3://b/data/sub-", "s3://b/data/sub/2.csv", "s3://b/data/z"]
+    assert sorted(found) == sorted(expected + ([f"s3://b/data{odd}"] if odd else []))
+    assert len(warnings) == (1 if source.endswith("/") else 2)
+
+
+def test_empty_object__alone_is_an_item() -> None:
+    async def work(endpoint: str) -> list[str]:
+        names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+        storage = Storage(Settings(), {"s3": Credentials.model_validate({"endpoint_url": endpoint, **names})})
+        try:
+            return [item.address async for item in Planner(storage, parse_address("s3://b/data")).items()]
+        finally:
+            await storage.close()
+
+    with OddS3Server({"b": {"data": b"", "data-1/x": b""}}) as server:
+        assert asyncio.run(work(server.endpoint)) == ["s3://b/data"]

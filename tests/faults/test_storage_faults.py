@@ -23,9 +23,7 @@ OUTAGE_SECONDS = 10.0 if processes.FULL_LENGTH else 4.0
 FULL = r"Upload of the result file failed\. No space left on device\."
 
 
-def test_run__outlasts_a_storage_that_is_gone_for_a_while(
-    s3_scenario: S3Scenario, s3: S3Server, begin: Begin
-) -> None:
+def test_run__outlasts_a_storage_that_is_gone_for_a_while(s3_scenario: S3Scenario, s3: S3Server, begin: Begin) -> None:
     run = begin(s3_scenario.prepare())
     run.until(s3_scenario.is_in_the_middle)
     s3.stop()

@@ -75,7 +75,10 @@ def test_specification__names_an_unknown_field() -> None:
     ("files", "expected"),
     [
         ({}, "there is no file in this folder"),
-        ({".hidden": "x", "_SUCCESS": "", "a.manifest": "", "b/.git/c": "x"}, "(4 hidden files, _SUCCESS and manif"),
+        (
+            {".hidden": "x", "_SUCCESS": "", "a.manifest": "", "b/.git/c": "x"},
+            "(4 hidden files, names that begin with _ and manif",
+        ),
     ],
 )
 def test_input__without_any_item_is_refused(
