@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import mimetypes
 import secrets
 from dataclasses import dataclass
+
+from tasks.domain.media_types import media_type
 
 JSON = "application/json"
 
@@ -55,8 +56,7 @@ class FileForm:
         extension = file_name.rpartition(".")[2].lower() if "." in file_name else ""
         kind = self._types.get(extension)
         if kind is None:
-            guessed = mimetypes.guess_type(f"x.{extension}")[0] or "application/octet-stream"
-            kind = f'"\r\nContent-Type: {guessed}\r\n\r\n'.encode()
+            kind = f'"\r\nContent-Type: {media_type(extension)}\r\n\r\n'.encode()
             if len(self._types) < 1000:  # names may end in anything
                 self._types[extension] = kind
         name = _quoted(file_name).encode("utf-8", "surrogateescape")

@@ -37,7 +37,7 @@ _HIDDEN = re.compile(r"(?:^|/)(?:_|\.(?!\.?(?:/|$)))")
 
 
 def is_passed_over(relative: str) -> bool:
-    """Whether a file of a folder is no item: hidden (itself or a folder above it), a folder's placeholder or a manifest.
+    """Whether a file of a folder is no item: hidden (itself or a folder above it), a placeholder, a manifest.
 
     Hidden is what begins with a dot or with ``_``: programs leave ``_SUCCESS``, ``_temporary/``, ``_committed_7`` with
     their data. The parts ``.`` and ``..``, which an object's key may have, hide nothing.

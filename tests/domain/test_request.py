@@ -98,6 +98,7 @@ def test_file_form__a_whole_form_parser_reads_it_too(file_name: str, data: bytes
 @pytest.mark.parametrize(
     ("file_name", "kind"),
     [("1.jpg", b"image/jpeg"), ("1.JPEG", b"image/jpeg"), ("1.png", b"image/png"), ("a/b.wav", b"audio/x-wav"),
+     ("x.webp", b"image/webp"), ("x.JFIF", b"image/jpeg"), ("x.m4a", b"audio/mp4"), ("x.dcm", b"application/dicom"),
      ("x.csv", b"text/csv"), ("x", b"application/octet-stream"), ("x.", b"application/octet-stream"),
      ("x.unheard-of", b"application/octet-stream"), ("x.a\r\nb", b"application/octet-stream"),
      ("", b"application/octet-stream")],
