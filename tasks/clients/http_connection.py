@@ -94,7 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._begun = False
         self._early = False
         self._retry_after: str | None = None
-        self._encoding = ""
+        self._encoding = self._location = ""
 
     @property
     def usable(self) -> bool:
@@ -236,6 +236,8 @@ class HttpConnection(asyncio.Protocol):
             self._encoding += (", " if self._encoding else "") + value.decode("latin-1")
         elif lower == b"retry-after":
             self._retry_after = value.decode("latin-1")
+        elif lower == b"location":
+            self._location = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The body begins, if there is one."""
@@ -316,7 +318,7 @@ class HttpConnection(asyncio.Protocol):
         data = body[0] if len(body) == 1 else b"".join(body)
         if self._counted or self._paused_at is not None:
             self._release(whole=200 <= status < 300)
-        return Reply(status, data, self._retry_after, self._encoding, self.stretch)
+        return Reply(status, data, self._retry_after, self._encoding, self.stretch, self._location)
 
     def _count(self) -> None:
         if self._room is None:

@@ -24,6 +24,7 @@ class Reply(NamedTuple):
     retry_after: str | None
     encoding: str
     stretch: Stretch
+    location: str = ""
 
 
 class Room(Protocol):

@@ -39,6 +39,7 @@ class Answer:
     status: int
     data: bytes
     stretch: Stretch = field(default_factory=partial(Stretch, settled=True), compare=False, repr=False)
+    location: str = ""
 
 
 class RequestFailed(Exception):
@@ -105,7 +106,7 @@ class ModelClient:
             raise RequestFailed(Failure("unusable", unclear.status), cause) from None
         except ConnectionBroken as broken:
             raise RequestFailed(Failure("connection"), str(broken)) from None
-        answer = Answer(reply.status, reply.data, reply.stretch)
+        answer = Answer(reply.status, reply.data, reply.stretch, reply.location)
         success = 200 <= reply.status < 300
         if reply.encoding and reply.data and is_encoded(reply.encoding):
             try:

@@ -77,6 +77,8 @@ class Bucket:
         self._odd_keys = OddKeys(name, credentials)
         self._same_versions = False
         self._other_versions = 0
+        if odd := credentials.odd_field:
+            raise ObjectError(f"The storage's {odd} has a character that no request can carry, such as a line break.")
         endpoint = credentials.endpoint_url
         if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")

@@ -10,6 +10,7 @@ from typing import Any
 from tasks.domain.errors import AnswerError
 from tasks.domain.mapping import properties, schema_type
 from tasks.domain.masking import Masker
+from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_lines
 
 _OUTSIDE_TEXT = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+', re.DOTALL)
@@ -48,11 +49,17 @@ def shown(answer: bytes, masker: Masker = _NOTHING_SECRET) -> str:
     return f"{text[:SHOWN]}..." if len(text) > SHOWN else text
 
 
-def status_error(status: int, answer: bytes, attempts: int, masker: Masker = _NOTHING_SECRET) -> AnswerError:
-    """The error for an HTTP status that is not a success."""
+def status_error(
+    status: int, answer: bytes, attempts: int, masker: Masker = _NOTHING_SECRET, location: str = ""
+) -> AnswerError:
+    """The error for an HTTP status that is not a success. ``location`` is where a redirect leads."""
     times = f" (tried {attempts} times)" if attempts > 1 else ""
+    to = ""
+    if location and 300 <= status < 400:
+        place = redact(shown(location.encode(), masker))
+        to = f" to {place} (redirects are not followed: request_path should lead there)"
     said = f": {shown(answer, masker)}" if answer.strip() else ""
-    return AnswerError(f"The model answered HTTP {status}{times}{said}")
+    return AnswerError(f"The model answered HTTP {status}{to}{times}{said}")
 
 
 def array_path(response: Any) -> tuple[str, ...] | None:

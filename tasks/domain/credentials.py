@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 
 class Credentials(BaseModel):
@@ -26,6 +26,24 @@ class Credentials(BaseModel):
     region: str | None = Field(default=None, validation_alias=AliasChoices("region", "region_name"))
     virtual_hosted: bool = Field(default=False, description="bucket in the host name instead of in the path")
     anonymous: bool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        """Secrets that were made by ``echo``, or read from files, end in a line break."""
+        if isinstance(value, SecretStr):
+            return SecretStr(value.get_secret_value().strip())
+        return value.strip() if isinstance(value, str) else value
+
+    @property
+    def odd_field(self) -> str:
+        """The field with a control character inside, which no request can carry; empty if there is none."""
+        texts = {
+            "endpoint": self.endpoint_url, "access key": self.access_key_id, "region": self.region,
+            "secret key": self.secret_access_key and self.secret_access_key.get_secret_value(),
+            "session token": self.session_token and self.session_token.get_secret_value(),
+        }  # fmt: skip
+        return next((name for name, text in texts.items() if text and not (text.isascii() and text.isprintable())), "")
 
     @property
     def secrets(self) -> list[str]:
@@ -57,10 +75,10 @@ def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials
             "session_token": environment.get("OBS_SECURITY_TOKEN"),
             "region": environment.get("OBS_REGION"),
         }
-        if own["access_key_id"]:
+        if (own["access_key_id"] or "").strip():
             found |= {"secret_access_key": None, "session_token": None, "anonymous": False}
-        found |= {name: value for name, value in own.items() if value}
-    endpoint = found["endpoint_url"]
+        found |= {name: value for name, value in own.items() if value and value.strip()}
+    endpoint = (found["endpoint_url"] or "").strip()
     if endpoint and "://" not in endpoint:
         found["endpoint_url"] = f"https://{endpoint}"
     return Credentials.model_validate({name: value for name, value in found.items() if value is not None})

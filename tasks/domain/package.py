@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -81,13 +82,15 @@ class Api(_Part):
             raise ValueError("a URL path has no blanks")
         return value if value.startswith("/") else f"/{value}"
 
-    @field_validator("method")
+    @field_validator("method", mode="before")
     @classmethod
-    def _with_body(cls, value: str) -> str:
-        method = value.strip().upper()
-        if method not in ("POST", "PUT", "PATCH"):
-            raise ValueError("should be a method that carries a body: post, put or patch")
-        return method
+    def _upper(cls, value: Any) -> Any:
+        return (value.strip().upper() or "POST") if isinstance(value, str) else value
+
+    @property
+    def carries_body(self) -> bool:
+        """Whether requests can be sent to it; a model may have other APIs besides."""
+        return self.method in ("POST", "PUT", "PATCH")
 
     @property
     def file_leaf(self) -> str | None:
@@ -168,6 +171,11 @@ class PackageConfig(_Part):
     health: Health = Field(default_factory=Health)
     swr_location: str | None = None
 
+    @field_validator("dependencies", "health", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any, info: ValidationInfo) -> Any:
+        return ((), {})[info.field_name == "health"] if value in ("", {}, None) else value  # that says nothing
+
     @field_validator("apis")
     @classmethod
     def _one_at_least(cls, value: tuple[Api, ...]) -> tuple[Api, ...]:
@@ -176,13 +184,14 @@ class PackageConfig(_Part):
     def api(self, request_path: str | None) -> Api:
         """The API at ``request_path``; without one the only API there is, else the one at ``/``.
 
-        Raises KeyError if there is no such API.
+        One that carries no body only if no other has the same path. Raises KeyError if there is no such API.
         """
+        apis = sorted(self.apis, key=lambda api: not api.carries_body)
         if request_path is None:
-            if len(self.apis) == 1:
-                return self.apis[0]
+            if len(apis) == 1 or (apis[0].carries_body and not apis[1].carries_body):
+                return apis[0]
             request_path = "/"
-        for api in self.apis:
+        for api in apis:
             if api.url == request_path:
                 return api
         raise KeyError(request_path)

@@ -196,6 +196,9 @@ class _Found:
         asked = self._right.get("request_path")
         try:
             api = self._api = self._config.api(asked)
+            if not api.carries_body:
+                expected = "the model's config.json should have a method there that carries a body: post, put or patch"
+                raise SpecificationError([Problem("request_path", api.url, f"is asked by {api.method}; {expected}")])
         except KeyError:
             there = ", ".join(api.url for api in self._config.apis)
             raise SpecificationError([Problem("request_path", asked, f"the model answers at: {there}")]) from None

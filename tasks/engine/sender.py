@@ -124,7 +124,9 @@ class Sender:
                 raise AnswerError(failure.cause)
             if not decision.again:
                 if failure.answer is not None:
-                    raise status_error(failure.answer.status, failure.answer.data, attempt, self._masker())
+                    raise status_error(
+                        failure.answer.status, failure.answer.data, attempt, self._masker(), failure.answer.location
+                    )
                 raise AnswerError(f"The model did not answer: {failure.cause} (tried {attempt} times).")
             tally.retries += 1
             await self._pause(decision.delay_seconds)

@@ -148,3 +148,11 @@ def test_split__gives_every_row_the_answer_it_would_have_had_alone(rows: list[An
 
     assert split(dumped(wrapped(rows)), len(rows)) == [dumped(wrapped([row])) for row in rows]
     assert split(dumped(wrapped(rows)), len(rows) + 1) is None
+
+
+def test_status_error__names_where_a_redirect_leads_without_its_secrets() -> None:
+    said = str(status_error(307, b"", 1, location="http://127.0.0.1:8080/predict/"))
+    assert said.startswith("The model answered HTTP 307 to http://127.0.0.1:8080/predict/ (")
+    assert "SECRET" not in str(status_error(302, b"", 1, location="https://u:SECRET@host/x?Signature=SECRET"))
+    assert "\n" not in str(status_error(302, b"", 1, location="/a\n\x1b[31mb"))
+    assert str(status_error(404, b"", 1, location="/elsewhere")) == "The model answered HTTP 404"

@@ -82,3 +82,26 @@ def test_credentials__are_read_however_a_block_calls_them(fields: dict[str, str]
 def test_credentials__show_no_secret() -> None:
     found = from_environment("s3", AWS | {"AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter2"})
     assert "hunter2" not in f"{found} {found!r} {found.model_dump()} {found.model_dump_json()}"
+
+
+@pytest.mark.parametrize("scheme", ["s3", "obs"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t"])
+def test_credentials__that_were_made_by_echo_have_no_blanks_around_them(scheme: str, end: str) -> None:
+    names = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "ENDPOINT_URL": "http://127.0.0.1:9", "REGION": "r"}
+    token = {"s3": "AWS_SESSION_TOKEN", "obs": "OBS_SECURITY_TOKEN"}[scheme]
+    prefix = {"s3": "AWS", "obs": "OBS"}[scheme]
+    environment = {f"{prefix}_{name}": f"{end}{text}{end}" for name, text in names.items()} | {token: f"token{end}"}
+    found = from_environment(scheme, environment)
+    assert found == from_environment(scheme, {name: text.strip() for name, text in environment.items()})
+    assert found.secrets == ["secret", "token", "key"] and not found.odd_field
+    block = Credentials.model_validate({"key": f"key{end}", "secret": f"secret{end}", "region_name": f"r{end}"})
+    assert (block.access_key_id, block.secrets[0], block.region) == ("key", "secret", "r")
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [("access_key_id", "access key"), ("secret_access_key", "secret key"), ("session_token", "session token"),
+     ("region", "region"), ("endpoint_url", "endpoint")],
+)  # fmt: skip
+def test_credentials__with_a_line_break_inside_are_named(field: str, name: str) -> None:
+    assert Credentials.model_validate({field: "a\nb"}).odd_field == name

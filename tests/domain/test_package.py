@@ -245,7 +245,6 @@ def test_package__an_image_has_an_address() -> None:
         ({"apis": "x"}, "apis = 'x': "),
         ({"apis": [{"url": 7}]}, "apis[0].url = '7': "),
         ({"apis": [{"url": "/a b"}]}, "apis[0].url = '/a b': a URL path has no blanks"),
-        ({"apis": [{"method": "get"}]}, "apis[0].method = 'get': should be a method that carries a body"),
         ({"apis": [{"request": {"data": []}}]}, "apis[0].request.data: "),
         ({"apis": [{"request": "x"}]}, "apis[0].request = 'x': "),
         ({"dependencies": [{"installer": "conda"}]}, "dependencies[0].installer = 'conda': should be 'pip'"),
@@ -273,6 +272,7 @@ def test_package__names_the_path_inside_the_json(changes: dict[str, Any], where:
     [
         {"metrics": None}, {"metrics": []}, {"metrics": "0.9"}, {"model_algorithm": None}, {"model_algorithm": ["a"]},
         {"dependencies": None}, {"health": None}, {"apis": None}, {"swr_location": None},
+        {"dependencies": {}}, {"dependencies": ""}, {"health": ""}, {"health": {}}, {"apis": [{"method": ""}]},
         {"health": {"initial_delay_seconds": None, "period_seconds": "", "url": ""}},
         {"apis": [{"response": None}]}, {"apis": [{"response": {"data": "text"}}]}, {"apis": [{"response": []}]},
         {"apis": [{"url": None, "method": None, "request": {"data": None, "Content-type": None}}]},
@@ -290,9 +290,9 @@ def test_package__says_that_the_type_is_missing() -> None:
 
 
 def test_package__tells_every_problem_in_one_answer() -> None:
-    text = refused({"apis": [{"url": 7}, {"method": "get"}], "health": {"period_seconds": -1}})
+    text = refused({"apis": [{"url": 7}, {"url": 8}], "health": {"period_seconds": -1}})
     assert "(4 problems)" in text
-    for where in ("model_type", "apis[0].url", "apis[1].method", "health.period_seconds"):
+    for where in ("model_type", "apis[0].url", "apis[1].url", "health.period_seconds"):
         assert f"config.json: {where}" in text
 
 
@@ -306,3 +306,22 @@ def test_package__says_that_it_should_be_json(raw: bytes) -> None:
 @pytest.mark.parametrize(("raw", "kind"), [(b"[]", "list"), (b'"x"', "str"), (b"7", "int"), (b"null", "NoneType")])
 def test_package__says_that_it_should_be_an_object(raw: bytes, kind: str) -> None:
     assert f"should be a JSON object, not {kind}" in refused(raw)
+
+
+@pytest.mark.parametrize(
+    ("apis", "asked", "expected"),
+    [
+        ([("/", "post"), ("/bye", "get")], "/bye", ("/bye", False)),
+        ([("/", "get"), ("/", "post")], "/", ("/", True)),
+        ([("/health", "get"), ("/predict", "put")], None, ("/predict", True)),
+        ([("/health", "get")], None, ("/health", False)),
+        ([("/", "get"), ("/a", "post"), ("/b", "post")], None, ("/", False)),
+    ],
+)
+def test_api__that_carries_a_body_comes_first(
+    apis: list[tuple[str, str]], asked: str | None, expected: tuple[str, bool]
+) -> None:
+    found = PackageConfig.model_validate(
+        {"model_type": "Image", "apis": [{"url": url, "method": method} for url, method in apis]}
+    ).api(asked)
+    assert (found.url, found.carries_body) == expected
