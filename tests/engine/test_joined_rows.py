@@ -165,7 +165,7 @@ def test_rows__answered_by_a_server_that_is_wrong_are_sent_again_alone(tmp_path:
     assert server.sizes.count(10) < 240
 
 
-@pytest.mark.parametrize(("size", "rows", "files"), [(5, 15_000, 1), (8, 12_000, 3), ("auto", 60_000, 2)])
+@pytest.mark.parametrize(("size", "rows", "files"), [(5, 15_000, 1), (8, 12_000, 3), ("auto", 160_000, 2)])
 def test_checks__are_at_most_3_in_100_requests(tmp_path: Path, size: int | str, rows: int, files: int) -> None:
     tables = {f"{number}.csv": table(rows // files, rows * number) for number in range(files)}
     shard, sizes = check(tmp_path, sums, tables, rows_per_request=size)

@@ -68,7 +68,9 @@ class Reads:
         self.at_once = self.most = self.total = 0
         read = Storage.read
 
-        async def counted(storage: Storage, address: Address, max_bytes: int | None = None, size: int = -1) -> bytes:
+        async def counted(
+            storage: Storage, address: Address, max_bytes: int | None = None, size: int = -1, version: int = 0
+        ) -> bytes:
             if max_bytes is None:  # not an item: plan or report
                 return await read(storage, address)
             self.at_once += 1
@@ -77,7 +79,7 @@ class Reads:
             try:
                 await settled()
                 fail(address.name)
-                return await read(storage, address, max_bytes, size)
+                return await read(storage, address, max_bytes, size, version)
             finally:
                 self.at_once -= 1
 

@@ -33,6 +33,7 @@ _WHY_NOT = hosts.why_not()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
+    pytest.mark.xdist_group("hosts"),
     pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT),
 ]
 
