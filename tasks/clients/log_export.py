@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 from tasks.domain.server_log import LogRecord
@@ -36,9 +37,12 @@ class LogExporter:
             resource=Resource.create({"service.name": service, "thresher.task_id": task_id}),
             shutdown_on_exit=False,
         )
-        exporter = OTLPLogExporter(endpoint=address, timeout=TIMEOUT_SECONDS)
+        self._exporter: Any = OTLPLogExporter(endpoint=address, timeout=TIMEOUT_SECONDS)
         processor = BatchLogRecordProcessor(
-            exporter, schedule_delay_millis=SEND_MILLISECONDS, max_queue_size=WAITING, max_export_batch_size=AT_ONCE
+            self._exporter,
+            schedule_delay_millis=SEND_MILLISECONDS,
+            max_queue_size=WAITING,
+            max_export_batch_size=AT_ONCE,
         )
         self._provider.add_log_record_processor(processor)
         self._logger: Any = self._provider.get_logger("thresher")
@@ -56,5 +60,10 @@ class LogExporter:
 
     def close(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Send what is left, for so long at most. Blocks."""
-        self._provider.force_flush(int(timeout_seconds * 1000))
+        # The library's own flush takes a timeout, and tries every batch for seconds all the same.
+        flushing = threading.Thread(target=self._provider.force_flush, daemon=True)
+        flushing.start()
+        flushing.join(timeout_seconds)
+        if flushing.is_alive():
+            self._exporter.shutdown()  # from now on it takes nothing, at once
         self._provider.shutdown()

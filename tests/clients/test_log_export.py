@@ -52,6 +52,7 @@ def test_export__to_a_collector_that_takes_nothing_costs_nothing(caplog: pytest.
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.timeout(30)  # all batches together would take a minute
 def test_export__to_nobody_ends_in_time(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), closed_port() as port:
         exporter = LogExporter(f"http://127.0.0.1:{port}", "digits", "t")

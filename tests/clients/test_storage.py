@@ -480,7 +480,9 @@ def test_silent_storage__is_given_up_after_the_time_set(bucket: str) -> None:
         server.delay_seconds = 2
 
         async def work() -> ObjectError:
-            storage = Storage(Settings(download_timeout_seconds=0.3), {"s3": odd_credentials(server)})
+            storage = Storage(
+                Settings(download_timeout_seconds=0.3, storage_retry_seconds=1), {"s3": odd_credentials(server)}
+            )
             with pytest.raises(ObjectError) as raised:
                 await storage.read(parse_address(f"s3://{bucket}/key"))
             return raised.value
