@@ -137,11 +137,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from deployments.sqlite_cursors import sqlite_url
+
     folder = tmp_path_factory.mktemp("prefect-server")
     port = processes.free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = os.environ | {
         "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(folder / "prefect.db"),  # without its stalls of a minute
         "PREFECT_UI_API_URL": url,
         "PREFECT_UI_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
