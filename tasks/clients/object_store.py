@@ -125,32 +125,38 @@ class Bucket:
         with an error in the place of the object, is asked for again; then it is an ObjectError.
         """
         found = []
+        data = b""
         for pause in (*READ_PAUSES_SECONDS, None):
             data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
             is_object = e_tag is not None or not is_error(data)
-            if is_object and size in (-1, len(data)) and await self._is_as_listed(key, size, version, e_tag):
+            if is_object and size in (-1, len(data)) and self._is_as_listed(version, e_tag):
                 return data
             found.append(len(data) if is_object else -1)
             if pause is not None:
                 await asyncio.sleep(pause)
+        if {*found} == {size} and not self._same_versions and await self._has_other_versions(key, size, version):
+            return data
         raise ObjectError(unlike(size, found))
 
-    async def _is_as_listed(self, key: str, size: int, version: int, e_tag: str | None) -> bool:
-        """Whether an object has the version that its listing told, in a storage that tells one in both places.
-
-        Not every server does: where the listing still tells the old version, when the object has another one, its size
-        has to do; and after some such objects, and none that agreed, the storage is not asked any more.
-        """
+    def _is_as_listed(self, version: int, e_tag: str | None) -> bool:
+        """Whether an object has the version that its listing told, as far as this storage tells it in both places."""
         if not version or not e_tag or self._other_versions >= OTHER_VERSIONS:
             return True
-        if version == version_of(e_tag):
-            self._same_versions = True
-            return True
+        same = version == version_of(e_tag)
+        self._same_versions = self._same_versions or same
+        return same
+
+    async def _has_other_versions(self, key: str, size: int, version: int) -> bool:
+        """Whether the listing still tells this version of an object that has another one.
+
+        Not every server tells the same in both places. After some such objects, and none that agreed, it is known what
+        kind of storage it is, and sizes have to do.
+        """
         try:
             listed = await self._odd_keys.is_listed(key, size, version)
         except ObjectError as error:
             raise ObjectError(f"{unlike(size, [size])} (The listing cannot be asked again: {error.cause})") from None
-        self._other_versions += listed and not self._same_versions
+        self._other_versions += listed
         return listed
 
     async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:

@@ -43,9 +43,9 @@ ITEMS = 400
 FREE = 120
 """Items before this one are answered at once, the others when the gate is opened."""
 CUT_SECONDS = 20.0 if processes.FULL_LENGTH else 7.0
-"""How long a link is cut that comes back. A connection is given up after 30 s, or after 10 s."""
+"""How long a link is cut that comes back. A connection is given up after 30 s, or after 12 s (Dask takes no less)."""
 SOONER = {
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "10s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "10",
     "THRESHER_STORAGE_RETRY_SECONDS": "20",
 }
