@@ -34,7 +34,8 @@ up: install
 system-packages:
 	sh tests/system-packages.sh
 
-TEST_PROCESSES ?= 2
+# One more than cores: tests wait, too, for outages to end and for processes to start.
+TEST_PROCESSES ?= 3
 test: install system-packages
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
 
