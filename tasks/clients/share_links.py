@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import random
+import re
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -92,6 +93,13 @@ def _unknown(host: str) -> str:
     )
 
 
+LOOKED_AT = 2048
+"""Bytes of a refusal in which its code is looked for."""
+_CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_UNSENDABLE = re.compile(r"[^!-~]")
+
+
 class ShareLinks:
     """Fetches share links. One per process and loop; ``close`` when done."""
 
@@ -126,6 +134,7 @@ class ShareLinks:
 
     async def _follow(self, link: str, max_bytes: int | None) -> bytes:
         session = self._open()
+        link = sendable(link)
         for _ in range(MAX_REDIRECTS + 1):
             # The signature covers the query to the letter, so it must not be encoded again. What is checked is what the
             # client will connect to: two readers of one address may find two hosts in it.
@@ -140,10 +149,10 @@ class ShareLinks:
                 )
             async with session.get(url, allow_redirects=False) as answer:
                 if answer.status in (301, 302, 303, 307, 308) and (target := answer.headers.get("Location")):
-                    link = urljoin(link, target)
+                    link = sendable(urljoin(link, target))
                     continue
                 if answer.status != 200:
-                    raise _Refused(answer, link)
+                    raise _Refused(answer, link, await answer.content.read(LOOKED_AT))
                 if max_bytes is not None and (answer.content_length or 0) > max_bytes:
                     raise TooLarge(answer.content_length or 0)
                 body = bytearray()
@@ -192,14 +201,28 @@ class ShareLinks:
 class _Refused(Exception):
     """The host answered, but not with the object."""
 
-    def __init__(self, answer: aiohttp.ClientResponse, link: str) -> None:
+    def __init__(self, answer: aiohttp.ClientResponse, link: str, body: bytes) -> None:
+        code = _CODE.search(body)
+        said = f" ({code[1].decode()})" if code else ""
         self.failure = Failure("status", answer.status, retry_after(answer.headers.get("Retry-After")))
         if answer.status in (401, 403):
-            self.cause = f"HTTP {answer.status}: no permission, or the share link has expired{_expiry(link)}."
+            self.cause = f"HTTP {answer.status}{said}: no permission, or the share link has expired{_expiry(link)}."
         elif answer.status == 404:
             self.cause = "HTTP 404: there is no such object."
         else:
-            self.cause = f"HTTP {answer.status}."
+            self.cause = f"HTTP {answer.status}{said}."
+
+
+def sendable(link: str) -> str:
+    """A link in which what no request line can hold (blanks, controls, what is not ASCII) is percent-encoded.
+
+    All else stays to the letter, so that the signature holds: servers sign what they decode. Of the host nothing is
+    changed.
+    """
+    begin = _AUTHORITY.match(link)
+    if begin is None:
+        return link
+    return begin[0] + _UNSENDABLE.sub(lambda sign: quote(sign[0], safe=""), link[begin.end() :])
 
 
 def _expiry(link: str) -> str:

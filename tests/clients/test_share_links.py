@@ -187,7 +187,9 @@ def test_redirect__in_a_circle_ends() -> None:
 
 def test_expired_link__says_until_when_it_was_valid(share: ShareServer) -> None:
     said = refusal(share.link("1.jpg", valid_seconds=-3600), "127.0.0.1")
-    assert said.startswith("HTTP 403: no permission, or the share link has expired (it was valid until 20")
+    assert said.startswith(
+        "HTTP 403 (AccessDenied): no permission, or the share link has expired (it was valid until 20"
+    )
     assert said.endswith(" UTC).")
     assert share.requests.total() == 1  # asking again would not help
 
@@ -206,7 +208,7 @@ def test_faltering_host__is_asked_again(share: ShareServer) -> None:
 
 @pytest.mark.slow
 def test_failing_host__is_given_up(share: ShareServer) -> None:
-    assert refusal(f"{share.url}/flaky?times=99", "127.0.0.1") == "HTTP 503."
+    assert refusal(f"{share.url}/flaky?times=99", "127.0.0.1") == "HTTP 503 (ServiceUnavailable)."
     assert share.requests["/flaky"] == 6
 
 
@@ -324,6 +326,20 @@ def test_link__is_sent_byte_for_byte(target: str) -> None:
     with Circle(b"here") as server:
         assert fetch(server.url + target, "127.0.0.1") == b"here"
         assert server.targets == [target]
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/my file.csv?Expires=1&Signature=a+b/c=", "/my%20file.csv?Expires=1&Signature=a+b/c="),
+        ("/new\nline\t.csv", "/new%0Aline%09.csv"), ("/größe 汉.jpg", "/gr%C3%B6%C3%9Fe%20%E6%B1%89.jpg"),
+        ("/a%20b c", "/a%20b%20c"), ("?q=a b", "/?q=a%20b"),
+    ],
+)  # fmt: skip
+def test_link__that_no_request_line_can_hold_is_encoded_there_only(target: str, sent: str) -> None:
+    with Circle(b"here") as server:
+        assert fetch(server.url + target, "127.0.0.1") == b"here"
+        assert server.targets == [sent]
 
 
 def test_body__is_kept_as_it_is_stored() -> None:
