@@ -15,6 +15,25 @@ _CHINESE = re.compile(
     "[\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _LARGEST_CELL = (1 << 31) - 1
+_KINDS = {
+    b"\x1f\x8b": "packed by gzip",
+    b"BZh": "packed by bzip2",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"\xfd7zXZ\0": "packed by xz",
+    b"PK\x03\x04": "a zip archive, or an Excel file",
+    b"\xd0\xcf\x11\xe0": "an Excel file",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3\0": "an SQLite database",
+    b"%PDF-": "a PDF file",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"\xff\xfe\0\0": "text in UTF-32",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+_ENOUGH = 8
+"""Bytes by which text in UTF-16 is known that has no byte order mark."""
+_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}<(?:!doctype\s+html|html[\s>])", re.IGNORECASE)
 _MARK = "\ufeff"
 _CHUNK = 1 << 16
 """Characters that are cut into lines at once."""
@@ -77,9 +96,11 @@ class _Record(NamedTuple):
 def csv_text(data: bytes) -> str:
     """The text of a CSV item, without byte order mark.
 
-    Raises ContentError with line and column (both from 1, the column in characters) if it is not UTF-8, or has a
-    Chinese character.
+    Raises ContentError if it is a file of another kind; with line and column (both from 1, the column in characters) if
+    it is not UTF-8, or has a Chinese character.
     """
+    if kind := other_kind(data):
+        raise ContentError(f"The file is {kind}; a CSV file should be plain text in UTF-8.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,6 +117,19 @@ def csv_text(data: bytes) -> str:
             f"line {line}, column {column}: the Chinese character {match[0]!r}; a CSV file should have none."
         )
     return text
+
+
+def other_kind(data: bytes) -> str:
+    """What a file is that is no text in UTF-8, by its first bytes; empty if they tell nothing."""
+    for magic, kind in _KINDS.items():
+        if data.startswith(magic):
+            return kind
+    if _PAGE.match(data):
+        return "an HTML page, perhaps one to sign in"
+    first, second = data[:64:2], data[1:64:2]
+    if len(data) >= _ENOUGH and b"\0" not in second and not first.strip(b"\0"):
+        return "text in UTF-16 (big-endian)"
+    return "text in UTF-16" if len(data) >= _ENOUGH and b"\0" not in first and not second.strip(b"\0") else ""
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:
