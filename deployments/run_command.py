@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shlex
+import warnings
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
@@ -184,6 +185,7 @@ def _prefect_environment(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools: who resumes looks for it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # it is told in our own words
     if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from tasks.clients.lifeline import PRIVATE, adopt, children
 from tasks.clients.proxies import spare_loopback
-from tasks.domain.errors import RunError
+from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.instance import handed_on
 from tasks.domain.paths import redact
 
@@ -37,13 +37,15 @@ _guarded: set[int] = set()
 def start_server() -> None:
     """Start the embedded server, if no server is configured; it ends with this process, also if that is killed.
 
-    Before there is an event loop, which would hear Ctrl-C only once the server is up. Raises RunError.
+    Before there is an event loop, which would hear Ctrl-C only once the server is up. Raises RunError, and
+    SpecificationError if there is no place for its database.
     """
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
     spare_loopback()
     if not close_server():
         return
+    _check_home()
     from prefect.client.orchestration import get_client
 
     up = threading.Event()
@@ -62,6 +64,23 @@ def start_server() -> None:
     finally:
         up.set()
         guarding.join()
+
+
+def _check_home() -> None:
+    """Prefect itself would try for minutes, and say so in thousands of lines."""
+    from prefect.settings import get_current_settings
+
+    home = get_current_settings().home
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        expected = (
+            f"should be a folder in which Prefect can keep its database ({error.strerror}): set PREFECT_HOME to one, "
+            "or PREFECT_API_URL to the address of a server"
+        )
+        raise SpecificationError([Problem("PREFECT_HOME", str(home), expected)]) from None
 
 
 def close_server() -> bool:

@@ -267,3 +267,25 @@ def test_cache__may_be_a_relative_path(
     done = thresher("run", spec(model=str(home), model_config=None), env=env)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "relative-cache").is_dir()
+
+
+# -- the environment -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variable", ["HOME", "PREFECT_HOME"])
+def test_run__without_a_place_for_prefects_database_is_refused_in_one_line(
+    thresher: Any, spec: Any, tmp_path: Path, write_files: Any, variable: str
+) -> None:
+    write_files(tmp_path / "in", {"1.jpg": "picture"})
+    environment = {**thresher.environment(), "PREFECT_API_URL": ""}
+    if variable == "HOME":
+        del environment["PREFECT_HOME"]
+    done = subprocess.run(
+        thresher.command(["run", spec()]), cwd=tmp_path, env={**environment, variable: "/proc/nope"}, text=True,
+        capture_output=True, stdin=subprocess.DEVNULL, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    folder = "/proc/nope/.prefect" if variable == "HOME" else "/proc/nope"
+    assert f"PREFECT_HOME = '{folder}': should be a folder in which Prefect can keep its database" in done.stderr
+    assert not (tmp_path / "out").exists()
