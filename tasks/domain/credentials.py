@@ -39,7 +39,7 @@ class Credentials(BaseModel):
     def odd_field(self) -> str:
         """The field with a control character inside, which no request can carry; empty if there is none."""
         texts = {
-            "endpoint": self.endpoint_url, "access key": self.access_key_id, "region": self.region,
+            "access key": self.access_key_id, "region": self.region,
             "secret key": self.secret_access_key and self.secret_access_key.get_secret_value(),
             "session token": self.session_token and self.session_token.get_secret_value(),
         }  # fmt: skip

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -21,7 +22,13 @@ LEAF_TYPES = ("string", "number", "integer", "boolean")
 
 # RFC 8259, section 6: no plus sign, no leading zeros, no NaN, no infinity.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
+# Beside it what programs write that leave out a zero, or tell a plus.
+_LOOSE_NUMBER = re.compile(
+    r"(?P<sign>[+-]?)(?P<whole>0|[1-9][0-9]*)?(?:\.(?P<fraction>[0-9]*))?(?P<exponent>[eE][+-]?[0-9]+)?"
+)
+_INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
+_MOST_DIGITS = 300
+"""Of a whole number that is written with a fraction or an exponent."""
 _INDEX = re.compile(r"[0-9]{1,18}")
 _BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _BLANKS = " \t\r\n"
@@ -138,16 +145,27 @@ def column_index(value: Any) -> int | None:
 
 def _number(cell: str) -> str:
     text = cell.strip(_BLANKS)
-    if _NUMBER.fullmatch(text) is None:
+    if _NUMBER.fullmatch(text) is not None:
+        return text
+    match = _LOOSE_NUMBER.fullmatch(text)
+    if match is None or not (match["whole"] or match["fraction"]):
         raise ValueError("is not a number")
-    return text
+    fraction = "" if match["fraction"] is None else f".{match['fraction'] or '0'}"
+    return f"{match['sign'].replace('+', '')}{match['whole'] or '0'}{fraction}{match['exponent'] or ''}"
 
 
 def _integer(cell: str) -> str:
-    match = _INTEGER.fullmatch(cell.strip(_BLANKS))
-    if match is None or not match[2].isascii():
+    text = cell.strip(_BLANKS)
+    match = _INTEGER.fullmatch(text)
+    if match is not None:
+        return ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
+    try:
+        number = Decimal(_number(text))
+    except (ValueError, ArithmeticError):
+        raise ValueError("is not an integer") from None
+    if number.adjusted() >= _MOST_DIGITS or number != number.to_integral_value():
         raise ValueError("is not an integer")
-    return ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
+    return str(int(number))
 
 
 def _boolean(cell: str) -> str:

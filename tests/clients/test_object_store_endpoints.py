@@ -15,7 +15,7 @@ KEYS = {"access_key_id": "a" * 20, "secret_access_key": "b" * 40}
 @pytest.mark.parametrize(
     "endpoint",
     ["https://not a url", "http://", "http://x:99999", "http://x:abc", "https://[::1", "ftp://x", "http://a/b c", "x",
-     "http://x\n", "http://x/?a=b", "http://x#a", "http://x:0", "http://\u4f60\u597d"],
+     "http://x\ny", "http://x/?a=b", "http://x#a", "http://x:0", "http://\u4f60\u597d"],
 )  # fmt: skip
 def test_bucket__at_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(ObjectError, match=r"should be http\(s\)://host\[:port\]"):

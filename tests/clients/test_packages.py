@@ -53,7 +53,7 @@ def test_read_config__says_what_is_missing(place: Place) -> None:
 
 
 def test_read_config__says_what_is_wrong(place: Place) -> None:
-    place.put("package/config.json", b'{"apis": [{"url": "/", "method": "get"}]}')
+    place.put("package/config.json", b'{"apis": [{"url": "/", "method": 7}]}')
 
     async def work(storage: Storage) -> None:
         await read_config(storage, place.root.child("package"))

@@ -101,7 +101,7 @@ def test_credentials__that_were_made_by_echo_have_no_blanks_around_them(scheme: 
 @pytest.mark.parametrize(
     ("field", "name"),
     [("access_key_id", "access key"), ("secret_access_key", "secret key"), ("session_token", "session token"),
-     ("region", "region"), ("endpoint_url", "endpoint")],
+     ("region", "region")],
 )  # fmt: skip
 def test_credentials__with_a_line_break_inside_are_named(field: str, name: str) -> None:
     assert Credentials.model_validate({field: "a\nb"}).odd_field == name

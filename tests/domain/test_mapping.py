@@ -223,12 +223,28 @@ def test_mapping__converts_a_cell_to_the_type_of_its_field(kind: str, cell: str,
 
 
 @pytest.mark.parametrize(
+    ("kind", "cell", "value"),
+    [
+        ("number", ".5", "0.5"), ("number", "-.5", "-0.5"), ("number", "+.5e3", "0.5e3"), ("number", "3.", "3.0"),
+        ("number", "+5", "5"), ("number", " +5.50 ", "5.50"), ("number", "-0.", "-0.0"), ("number", "2.e-1", "2.0e-1"),
+        ("integer", "7.0", "7"), ("integer", "-7.00", "-7"), ("integer", "7.", "7"), ("integer", "1e3", "1000"),
+        ("integer", "+12.0", "12"), ("integer", "-0.0", "0"),
+        ("integer", "12345678901234567890.0", "12345678901234567890"),
+        ("integer", "1.5e1", "15"),
+    ],
+)  # fmt: skip
+def test_mapping__takes_numbers_as_programs_write_them(kind: str, cell: str, value: str) -> None:
+    assert body_of(kind, cell) == f'{{"x":{value}}}'
+
+
+@pytest.mark.parametrize(
     ("kind", "cell"),
     [
-        *[("number", text) for text in ("", " ", "NaN", "nan", "inf", "-inf", "Infinity", "+1", ".5", "1.", "01", "-01",
+        *[("number", text) for text in ("", " ", "NaN", "nan", "inf", "-inf", "Infinity", ".", "+", "+-1", ".e1", "01",
                                          "1,5", "0x10", "1e", "1e+", "--1", "- 1", "1 2", "1_000", "٣", "one", "1\x00",
                                          "\u00a05", "true", "null")],
-        *[("integer", text) for text in ("", "1.0", "1e3", "x", "+", "-", "--1", "1 2", "1_000", "٣", "²", "0x1")],
+        *[("integer", text) for text in ("", "1.5", "1e-3", "1e999999999", "0.1", ".", "NaN", "inf")],
+        *[("integer", text) for text in ("x", "+", "-", "--1", "1 2", "1_000", "٣", "²", "0x1")],
         *[("boolean", text) for text in ("", "yes", "no", "2", "t", "f", "00", "1.0", "on")],
     ],
 )  # fmt: skip
