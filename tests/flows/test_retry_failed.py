@@ -165,11 +165,9 @@ def test_failed_of__a_manifest_that_somebody_has_changed_has_nothing_read_that_i
     again = run_service(failed_of=str(manifest), **fields)
     lines = again.lines[-len(places) :]
     assert [line["source"] for line in lines] == places
+    said = {"folder": "It is not in the input path", "file": "It is not the input path"}
     for line in lines[: 3 if named == "folder" else 4]:
-        assert (
-            f"It is not in the input {'manifest' if named == 'manifest' else 'path'} {paths[named]}."
-            in (line["error_message"])
-        )
+        assert f"{said.get(named, 'It is not in the input manifest')} {paths[named]}." in line["error_message"]
     assert "of a folder are passed over" in lines[3]["error_message"] or named != "folder"
     seen = model.stats()["seen"]
     assert not [text for text in (secret, source / ".hidden") if item_key(text.read_bytes()) in seen]
