@@ -202,4 +202,5 @@ def talk_of(result: RunResult, talk: Console) -> None:
     counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
     say_on(talk, f"{result.failure or 'Completed.'} {counts}.")
     for cause in result.top_causes:
-        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}")
+        which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
+        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

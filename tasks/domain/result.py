@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from tasks.domain.paths import redact
+
 _DIGITS = re.compile(r"(?<!HTTP )\b\d+\b")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 CAUSES_KEPT = 200
@@ -49,6 +51,8 @@ class Tally:
         self.retries = 0
         self.latencies: Counter[int] = Counter()
         self.causes: Counter[str] = Counter()
+        self.examples: dict[str, tuple[str, str]] = {}
+        """Of each cause one whole message, and whose it is."""
         self.notes: Counter[str] = Counter()
         """What the run's user should know of how the requests were sent, and how often that was noted."""
 
@@ -64,6 +68,8 @@ class Tally:
             cause = cause_of(outcome.message)
             if cause in self.causes or len(self.causes) < CAUSES_KEPT:
                 self.causes[cause] += 1
+                if cause not in self.examples:
+                    self.examples[cause] = outcome.message[:LOOKED_AT], redact(outcome.source)[:LOOKED_AT]
         else:
             self.successful += 1
         self.rows += outcome.rows
@@ -83,12 +89,15 @@ class Tally:
                 setattr(self, name, getattr(self, name) + getattr(other, name))
             self.latencies += other.latencies
             self.causes += other.causes
+            self.examples = {**other.examples, **self.examples}
             self.notes += other.notes
             for counted, kept in ((self.causes, CAUSES_KEPT), (self.notes, NOTES_KEPT)):
                 if len(counted) > 2 * kept:  # each shard has its own
                     frequent = counted.most_common(kept)
                     counted.clear()
                     counted.update(dict(frequent))
+        if len(self.examples) > len(self.causes):
+            self.examples = {cause: one for cause, one in self.examples.items() if cause in self.causes}
         return self
 
     def requests_only(self) -> Tally:
@@ -109,8 +118,13 @@ class Tally:
         return None
 
     def top_causes(self) -> list[dict[str, Any]]:
-        """The most frequent causes of failure, with their counts."""
-        return [{"cause": cause, "items": count} for cause, count in self.causes.most_common(CAUSES_SHOWN)]
+        """The most frequent causes of failure, with their counts: of each the message of one item, and that item."""
+        found = []
+        for cause, count in self.causes.most_common(CAUSES_SHOWN):
+            message, item = self.examples.get(cause, (cause, ""))
+            shown = message if len(message) <= CAUSE_SHOWN else f"{message[:CAUSE_SHOWN]}..."
+            found.append({"cause": shown, "items": count, "item": item})
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; :meth:`from_json` reads it."""
@@ -118,6 +132,7 @@ class Tally:
             **{name: getattr(self, name) for name in _COUNTS},
             "latencies": {str(bucket): count for bucket, count in self.latencies.items()},
             "causes": dict(self.causes),
+            "examples": {cause: list(one) for cause, one in self.examples.items()},
             "notes": dict(self.notes),
         }
 
@@ -129,6 +144,7 @@ class Tally:
             setattr(tally, name, document[name])
         tally.latencies = Counter({int(bucket): count for bucket, count in document["latencies"].items()})
         tally.causes = Counter(document["causes"])
+        tally.examples = {cause: (str(one[0]), str(one[1])) for cause, one in document.get("examples", {}).items()}
         tally.notes = Counter(document.get("notes", {}))
         return tally
 

@@ -53,8 +53,17 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
             fence,
         ]
     if result.top_causes:
-        lines += ["", "## Why items failed", "", "| items | cause |", "| --- | --- |"]
-        lines += [f"| {cause['items']:,} | {markdown(str(cause['cause']))} |" for cause in result.top_causes]
+        lines += [
+            "",
+            "## Why items failed",
+            "",
+            "| items | cause, as one of them tells it | which |",
+            "| --- | --- | --- |",
+        ]
+        lines += [
+            f"| {cause['items']:,} | {markdown(str(cause['cause']))} | {markdown(str(cause.get('item', '')))} |"
+            for cause in result.top_causes
+        ]
     if result.warnings:
         lines += [
             "",

@@ -46,7 +46,7 @@ def test_tally__counts_items_rows_bytes_and_requests() -> None:
     tally = tally_of([outcome(read=10, written=5), outcome("no", 4, 2, 7, 1), outcome(rows=3)], [0.1, 0.2])
     assert (tally.successful, tally.failed, tally.rows, tally.failed_rows) == (2, 1, 7, 2)
     assert (tally.bytes_read, tally.bytes_written, tally.requests) == (17, 6, 2)
-    assert tally.top_causes() == [{"cause": "no", "items": 1}]
+    assert [(one["cause"], one["items"]) for one in tally.top_causes()] == [("no", 1)]
 
 
 def test_tally__an_item_without_a_message_is_successful() -> None:
@@ -154,3 +154,20 @@ def test_tally__keeps_notes_once_but_not_without_end() -> None:
     other.note("note 1")
     merged = Tally().merge([one, other, other.requests_only()])
     assert [*merged.notes] == [f"note {number}" for number in range(NOTES_KEPT)]
+
+
+def test_causes__are_grouped_by_shape_and_shown_as_one_of_them_with_its_item() -> None:
+    shards = []
+    for number in range(3):
+        tally = Tally()
+        for item in range(number, 9, 3):
+            message = (
+                f'row {item}: "v{item}" is not a number' if item % 2 else 'The model answered {"error": "no UTF-8"}'
+            )
+            tally.add(Outcome(item, f"https://host/{item}.csv?Signature=SECRET", "r", message, False))
+        shards.append(Tally.from_json(json.loads(json.dumps(tally.to_json()))))
+    found = Tally().merge(shards).top_causes()
+    assert [one["items"] for one in found] == [5, 4]
+    assert found[0]["cause"] == 'The model answered {"error": "no UTF-8"}'
+    assert found[1]["cause"] == 'row 3: "v3" is not a number'
+    assert [one["item"] for one in found] == ["https://host/0.csv?...", "https://host/3.csv?..."]

@@ -239,7 +239,11 @@ def test_summary__counts(tmp_path: Path) -> None:
     assert summary["rows"] == {"successful": 8, "failed": 2}
     assert summary["bytes"] == {"read": 40, "written": 12}
     assert (summary["requests"], summary["retries"], summary["shards"]) == (4, 3, 2)
-    assert summary["top_causes"] == [{"cause": "item N is bad", "items": 2}] == list(result.top_causes)
+    assert (
+        summary["top_causes"]
+        == [{"cause": "item 17 is bad", "items": 2, "item": "/in/001.jpg"}]
+        == list(result.top_causes)
+    )
     assert summary["seconds"] | {"publish": 0} == {
         "start": 1.2, "validate": 0.3, "plan": 0.5, "prepare": 12.0, "infer": 9.0, "publish": 0
     }  # fmt: skip
