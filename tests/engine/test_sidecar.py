@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from clients.support import run
 from engine.runs import Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
-from fakes.processes import alive, free_port, poll
+from fakes.processes import FakeDidNotStart, alive, free_port, poll
 
 from tasks.clients.sidecar import Sidecar
 from tasks.domain.errors import ModelServerError
@@ -28,7 +28,8 @@ def kept_running(server: FakeModelServer, first: Callable[[], bool] = lambda: Tr
         poll(lambda: over.is_set() or first(), "the first start")
         while not over.is_set():
             if server.process is None or not alive(server.pid):
-                server.start()
+                with suppress(FakeDidNotStart):  # an item has killed it already
+                    server.start()
             over.wait(0.05)
         server.stop()
 

@@ -82,8 +82,8 @@ def test_embedded_server__that_cannot_start_is_refused_in_one_line(thresher: Any
     spec = tmp_path / "spec.yaml"
     spec.write_text(f"{{model: {ROOT}/infra/models/iris, input_path: {ROOT}/infra/models/iris/data, output_path: out}}")
     ran = thresher("run", spec, env={"PREFECT_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "ignore"})
-    assert ran.returncode == 1 and "Traceback" not in ran.stderr
-    assert "The embedded Prefect server did not start:" in ran.stderr.splitlines()[-1]
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert "should be a folder in which Prefect can keep its database" in ran.stderr.splitlines()[-1]
 
 
 def test_prefect__still_starts_its_embedded_server_the_way_that_is_replaced() -> None:
