@@ -424,8 +424,8 @@ def test_share_links__that_cannot_be_fetched_fail_with_their_cause(
             (share.link("汉 1.jpg"), ""),
             (
                 expired,
-                "Download file failed. HTTP 403 (AccessDenied): no permission, or the share link has expired (it was valid "
-                "until",
+                "Download file failed. HTTP 403 (AccessDenied): no permission, or the share link has expired (it was "
+                "valid until",
             ),
             (f"{share.url}/missing", "Download file failed. HTTP 404: there is no such object."),
             (f"http://127.0.0.1:{closed}/1.jpg", "Download file failed. No connection to the host"),
