@@ -89,10 +89,8 @@ class HttpConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._size = 0
         self._length = -1
-        self._chunked = False
-        self._headers_complete = False
-        self._begun = False
-        self._early = False
+        self._chunked = self._headers_complete = False
+        self._begun = self._early = False
         self._retry_after: str | None = None
         self._encoding = self._location = ""
 
@@ -133,9 +131,8 @@ class HttpConnection(asyncio.Protocol):
 
         With ``only`` it is the connection's only one, and its answer counts once it is known that nothing follows.
         A ``large`` one may not be sent at once. ``room`` holds up the reading of large answers, which counts to
-        nobody's time. Raises ConnectionBroken,
-        ReplyDoubted, ReplyTooLarge, ReplyUnclear, ReplyLate; the connection is closed then, and if the wait is
-        cancelled.
+        nobody's time. Raises ConnectionBroken, ReplyDoubted, ReplyTooLarge, ReplyUnclear, ReplyLate; the connection is
+        closed then, and if the wait is cancelled.
         """
         if self._closed or self._transport is None:
             raise ConnectionBroken(CLOSED)

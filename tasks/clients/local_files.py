@@ -52,8 +52,8 @@ def explain(error: OSError) -> ObjectError:
     return ObjectError(f"{error.strerror or type(error).__name__}.", full=full)
 
 
-def _read(path: str, max_bytes: int | None, size: int, *, inline: bool = False) -> bytes:
-    descriptor, status = open_to_read(path, many=inline)
+def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) -> bytes:
+    descriptor, status = open_to_read(path, many=many)
     try:
         if max_bytes is not None and status.st_size > max_bytes:
             raise TooLarge(status.st_size)
@@ -81,7 +81,7 @@ async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes
     """
     try:
         if 0 <= size <= INLINE_BYTES:
-            return _read(path, max_bytes, size, inline=True)
+            return _read(path, max_bytes, size, many=True)
         return await asyncio.to_thread(_read, path, max_bytes, size)
     except (OSError, ValueError) as error:
         raise explain(error if isinstance(error, OSError) else OSError(22, str(error))) from None

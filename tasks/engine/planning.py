@@ -148,14 +148,22 @@ class Planner:
     async def _of_manifest(self) -> AsyncGenerator[Item]:
         local = self._source.scheme == "local"
         base = os.path.dirname(self._source.path) if local else None
-        used, digest = UsedNames(), Digest()
-        number = line = 0
+        used = UsedNames()
+        number = 0
+        async with aclosing(self._entries()) as entries:
+            async for entry in entries:
+                yield _item(entry, number, base, used)
+                number += 1
+
+    async def _entries(self) -> AsyncGenerator[Entry]:
+        """The entries of an input manifest, which is described once it has been read to its end."""
+        digest = Digest()
+        line = 0
         async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
             async for raw in lines:
                 line += 1
                 for entry in read_line(raw, line):
-                    yield _item(entry, number, base, used)
-                    number += 1
+                    yield entry
         self.manifest = str(digest)
 
     async def _of_earlier_run(self, earlier: EarlierManifest, named: bool) -> AsyncGenerator[Item]:
@@ -189,25 +197,19 @@ class Planner:
 
     async def _sources(self) -> UsedNames:
         """The sources that an input manifest names. Raises StorageError, which names it, if it cannot be read."""
+        sources = UsedNames()
+        read = 0
         try:
-            return await self._read_sources()
-        except ObjectError as error:
-            raise StorageError(
-                f"The input manifest {redact(str(self._source))} cannot be read: {error.cause}"
-            ) from None
-
-    async def _read_sources(self) -> UsedNames:
-        sources, digest = UsedNames(), Digest()
-        line = 0
-        async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
-            async for raw in lines:
-                line += 1
-                for entry in read_line(raw, line):
+            async with aclosing(self._entries()) as entries:
+                async for entry in entries:
                     if not entry.error:
                         sources.take(entry.source)
-                if line % LINES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
-        self.manifest = str(digest)
+                    read += 1
+                    if read % LINES_AT_ONCE == 0:
+                        await asyncio.sleep(0)
+        except ObjectError as error:
+            shown = redact(str(self._source))
+            raise StorageError(f"The input manifest {shown} cannot be read: {error.cause}") from None
         return sources
 
 
@@ -251,7 +253,7 @@ def _below(folder: Address, found: Address) -> str:
     if not folder.contains(found) or not found.path.startswith(above) or not below:
         raise ValueError(f"it is not in the input path {folder}")
     if is_passed_over(below):
-        raise ValueError("hidden files, _SUCCESS and manifests of a folder are passed over")
+        raise ValueError("hidden files, names that begin with _ and manifests of a folder are passed over")
     return below
 
 

@@ -129,7 +129,7 @@ class Reporter:
                     raise DamagedFile("tells of other items than were planned")
 
     def _is_stored(self, outcome: Outcome) -> bool:
-        name = f"{self._session.run.names.result_folder}/{outcome.result_name}"
+        name = f"{self._session.result_folder}/{outcome.result_name}"
         return not outcome.written or self._session.output.has(name, outcome.bytes_written)
 
     def _is_of_others(self, first: int, attempt: str) -> bool:
