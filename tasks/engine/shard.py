@@ -157,7 +157,8 @@ class ShardWork:
         session.workers.add(worker)
         worker.add_done_callback(session.workers.discard)
         dropped = False
-        local = session.output.root.scheme == "local"
+        # Another process could have written it, in its own try of the same item; in a bucket it would cost a request.
+        alone = session.number is None and session.output.root.scheme == "local"
         try:
             while not self._lost and self._working <= self._at_once and (item := self._next()) is not None:
                 sent = Sent(self.reporter.sent)
@@ -169,11 +170,11 @@ class ShardWork:
                     dropped = True  # once it is the run that is halted, twice it is the session that is closed
                     worker.uncancel()
                     outcome = self._not_processed(item)
-                if not outcome.written and local:
-                    await self._delete_result(item)  # of an earlier try that was killed before it told of it
                 if outcome.message and (session.lost or session.unwritable):
                     self._lost = True  # others may do better, or this run when it is resumed
                     return
+                if alone and not outcome.written:
+                    await self._delete_result(item)  # of an earlier try that was killed before it told of it
                 self.reporter.add(item, outcome, sent)
                 session.finished += weight(item)
                 self._fill()
