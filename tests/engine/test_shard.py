@@ -400,3 +400,18 @@ def test_package__from_a_storage_is_copied_and_started(place: Place, tmp_path: P
     )  # fmt: skip
     shard.credentials = place.credentials
     assert set(shard.infer().messages.values()) == {""}
+
+
+@pytest.mark.parametrize("number", [None, 1], ids=["alone", "beside other processes"])
+def test_result__that_a_killed_try_left_of_an_item_that_fails_is_deleted_where_nobody_else_writes(
+    tmp_path: Path, fake: FakeModelServer, number: int | None
+) -> None:
+    items = local_items(tmp_path / "in", {"good": b"1", "bad": b"FAIL:404"})
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), items)
+    shard.number = number
+    results = tmp_path / "out" / shard.run.names.result_folder
+    results.mkdir(parents=True)
+    (results / "bad_result.txt").write_bytes(b"of an earlier try, or of another process")
+    shard.infer()
+    assert shard.has_result("good") and bool(shard.messages["bad"])
+    assert shard.has_result("bad") is (number is not None)
