@@ -41,7 +41,8 @@ from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.relative_paths import relative_paths
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, require
+from tasks.domain.service import BatchService
+from tasks.domain.specification import require
 from tasks.domain.status import ACTIVE_STATES
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop

@@ -25,7 +25,8 @@ from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
 from tasks.domain.run import RunFailed, RunResult
-from tasks.domain.service import BatchService, require
+from tasks.domain.service import BatchService
+from tasks.domain.specification import require
 from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop

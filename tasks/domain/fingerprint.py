@@ -67,6 +67,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
         "request_path": run.request_path,
         "mapping": "" if run.rule is None else shortened(json.dumps(run.rule, ensure_ascii=False)),
         "csv_header": service.csv_header,
+        "empty_cells": service.empty_cells,
         "input_path": service.input_path,
         _INPUT_MANIFEST: input_manifest,
         "output_path": run.output,

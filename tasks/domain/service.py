@@ -12,15 +12,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
 
 from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
-from tasks.domain.errors import Problem, SpecificationError
-from tasks.domain.package import validation_problems
 from tasks.domain.plain_text import plain_line
 from tasks.domain.schedule import Schedule
 from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
@@ -228,6 +225,38 @@ class BatchService(BaseModel):
             description="Whether the first line of a CSV file holds names",
         ),
     ] = "absent"
+    empty_cells: Annotated[
+        Literal["refuse", "null", "omit"],
+        Field(
+            title="Empty cells",
+            description="Of a number, integer or boolean: refuse (the row fails), null, or omit the field",
+        ),
+    ] = "refuse"
+    headers: Annotated[
+        dict[str, Annotated[str, AfterValidator(check_meant)]],
+        Field(
+            title="HTTP headers",
+            description="To a running model server; secrets by reference: {{ prefect.blocks.secret.NAME }}",
+        ),
+    ] = Field(default_factory=dict)
+    request_timeout_seconds: Annotated[
+        float | None,
+        Field(
+            title="Request timeout (seconds)",
+            description="For the answer to one request; default: the administrator's",
+            gt=0,
+            le=86_400,
+        ),
+    ] = None
+    outage_minutes: Annotated[
+        float,
+        Field(
+            title="Outage (minutes)",
+            description="How long a running model server may be away or overloaded before the run stops",
+            ge=0,
+            le=10_080,
+        ),
+    ] = 15
     priority: Annotated[int, Field(title="Priority", description="1-3, higher first in its pool", ge=1, le=3)] = 1
     running_config: Annotated[
         str | None,
@@ -358,41 +387,3 @@ def is_running_model(model: str) -> bool:
 def is_package_address(model: str) -> bool:
     """Whether a service's ``model`` is the path or URL of a package folder, not a name in the model store."""
     return "://" in model or "/" in model or model in (".", "..") or model.startswith("~")
-
-
-def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
-    """Read a specification as far as it can be read.
-
-    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so
-    that the fields that are right can still be checked against model and storage.
-    """
-    try:
-        service = BatchService.model_validate(fields)
-        return service, service.model_dump(), []
-    except ValidationError as error:
-        problems = validation_problems(error)
-        wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
-    right = {name: value for name, value in fields.items() if name not in wrong}
-    defaults = {
-        name: field.get_default(call_default_factory=True)  # the rest still has its defaults
-        for name, field in BatchService.model_fields.items()
-        if not field.is_required() and field.alias is None
-    }
-    return None, {**defaults, **right}, [_whole(problem) for problem in problems]
-
-
-def _whole(problem: Problem) -> Problem:
-    if problem.field == "name" and "pattern" in problem.expected:
-        return Problem(problem.field, problem.value, "should be 1-64 letters, digits, '-' or '_'")
-    if problem.field.startswith("environment"):
-        # The value may be a secret.
-        return Problem(problem.field, None, problem.expected)
-    return Problem("specification", None, problem.expected) if problem.field == "value" else problem
-
-
-def require(fields: dict[str, Any]) -> BatchService:
-    """The service of these fields. Raises SpecificationError with every problem."""
-    service, _, problems = parse_service(fields)
-    if service is None:
-        raise SpecificationError(problems)
-    return service

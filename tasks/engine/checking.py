@@ -27,7 +27,8 @@ from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serv
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, is_package_address, is_running_model, parse_service
+from tasks.domain.service import BatchService, is_package_address, is_running_model
+from tasks.domain.specification import parse_service
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
 from tasks.settings import Settings

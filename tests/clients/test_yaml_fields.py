@@ -14,7 +14,8 @@ from tasks.clients.pool_files import read_pools
 from tasks.clients.yaml_fields import load
 from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
-from tasks.domain.service import BatchService, require
+from tasks.domain.service import BatchService
+from tasks.domain.specification import require
 
 LEAST = {"name": "a", "model": "m", "input_path": "s3://b/in", "output_path": "s3://b/out"}
 ODD = [

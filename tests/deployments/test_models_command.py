@@ -13,7 +13,7 @@ from fakes.processes import die_with_parent
 
 from deployments.specification import read_specification
 from tasks.domain.errors import SpecificationError
-from tasks.domain.service import require
+from tasks.domain.specification import require
 
 LEAST = "model: iris\ninput_path: s3://b/in\noutput_path: s3://b/out\n"
 

@@ -15,9 +15,8 @@ from tasks.domain.service import (
     default_name,
     is_package_address,
     is_running_model,
-    parse_service,
-    require,
 )
+from tasks.domain.specification import parse_service, require
 
 MANIFEST = "/out/infer-result-0b1e4ab0-6f0c-4a1c-9a53-3a2b5c7d9e11.manifest"
 LEAST = {"model": "iris", "input_path": "/in", "output_path": "/out"}
@@ -42,7 +41,8 @@ def test_service__needs_a_model_an_input_and_an_output_and_nothing_else() -> Non
         "flavor": None, "instances": 1, "environment": {}, "timeout_minutes": 20, "runtime_log_output": False,
         "schedule": None, "error_threshold": None, "deadline_minutes": None, "failed_of": None, "merge": False,
         "result_folder": "infer-result-{task_id}", "max_concurrency": None,
-        "rows_per_request": 1, "csv_header": "absent", "priority": 1, "model_config": None,
+        "rows_per_request": 1, "csv_header": "absent", "empty_cells": "refuse", "headers": {},
+        "request_timeout_seconds": None, "outage_minutes": 15, "priority": 1, "model_config": None,
     }  # fmt: skip
 
 
@@ -247,7 +247,8 @@ def test_service__every_field_has_a_title_and_a_help_for_the_form() -> None:
         "name", "description", "resource_pool", "model_source", "model", "model_version", "input_path", "request_path",
         "mapping", "output_path", "flavor", "instances", "environment", "timeout_minutes", "runtime_log_output",
         "schedule", "error_threshold", "deadline_minutes", "failed_of", "merge", "result_folder", "max_concurrency",
-        "rows_per_request", "csv_header", "priority", "model_config",
+        "rows_per_request", "csv_header", "empty_cells", "headers", "request_timeout_seconds", "outage_minutes", "priority",
+        "model_config",
     ]  # fmt: skip
     for field in schema["properties"].values():
         assert field["title"]

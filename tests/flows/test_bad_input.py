@@ -16,7 +16,7 @@ from fakes.share_server import ShareServer
 
 from tasks.domain.errors import ModelServerError, SpecificationError, StorageError
 from tasks.domain.run import RunFailed
-from tasks.domain.service import require
+from tasks.domain.specification import require
 
 pytestmark = pytest.mark.prefect
 

@@ -1,0 +1,49 @@
+"""Reading a specification: every problem in one answer, and what is right in spite of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.package import validation_problems
+from tasks.domain.service import BatchService
+
+
+def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
+    """Read a specification as far as it can be read.
+
+    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so
+    that the fields that are right can still be checked against model and storage.
+    """
+    try:
+        service = BatchService.model_validate(fields)
+        return service, service.model_dump(), []
+    except ValidationError as error:
+        problems = validation_problems(error)
+        wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+    right = {name: value for name, value in fields.items() if name not in wrong}
+    defaults = {
+        name: field.get_default(call_default_factory=True)  # the rest still has its defaults
+        for name, field in BatchService.model_fields.items()
+        if not field.is_required() and field.alias is None
+    }
+    return None, {**defaults, **right}, [_whole(problem) for problem in problems]
+
+
+def _whole(problem: Problem) -> Problem:
+    if problem.field == "name" and "pattern" in problem.expected:
+        return Problem(problem.field, problem.value, "should be 1-64 letters, digits, '-' or '_'")
+    if problem.field.startswith("environment"):
+        # The value may be a secret.
+        return Problem(problem.field, None, problem.expected)
+    return Problem("specification", None, problem.expected) if problem.field == "value" else problem
+
+
+def require(fields: dict[str, Any]) -> BatchService:
+    """The service of these fields. Raises SpecificationError with every problem."""
+    service, _, problems = parse_service(fields)
+    if service is None:
+        raise SpecificationError(problems)
+    return service
