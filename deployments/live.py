@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from deployments.talk import say_on
+from tasks.clients import clock
 from tasks.engine import progress
 
 _LINE_SECONDS = 5.0
@@ -31,6 +32,9 @@ def line(found: progress.Progress) -> str:
     if not found.items:
         return word
     text = f"{word}  {found.done:,} of {found.items:,} items, {found.failed:,} failed"
+    if found.outage_since is not None:
+        seconds = max(0.0, clock.now() - found.outage_since)
+        return f"{text}, waiting for the model server for {_duration(seconds)} ({found.outage})"
     if found.done and found.inferring_since is not None:
         text += f", {found.items_per_second:,.1f} items/s"
         left = found.seconds_left

@@ -38,7 +38,8 @@ async def read_run(client: PrefectClient, run: str, where: str) -> FlowRun:
 async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
     """Raises SpecificationError if a run is complete or active; a run is active while its process may be alive."""
     state = flow_run.state.type if flow_run.state else StateType.SCHEDULED
-    manifest = report_of(flow_run.labels).manifest
+    report = report_of(flow_run.labels)
+    manifest = "" if report.resumable else report.manifest
     if state == StateType.COMPLETED or (state in (StateType.FAILED, StateType.CANCELLED) and manifest):
         expected = (
             f"has ended and published {manifest or 'its output manifest'}: there is nothing to resume; "

@@ -85,7 +85,7 @@ def _stop_everything() -> None:
 def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
     for task_id in unfinished_runs(service):
         said = (
-            f"warning: {redact(service.output_path)} holds what run {task_id} has done, which has not ended. Unless it "
+            f"warning: {redact(service.output_path)} holds what run {task_id} has done, which is not all. Unless it "
             f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
             f"service, `thresher start NAME --resume {task_id}`."
         )

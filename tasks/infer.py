@@ -45,4 +45,5 @@ async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
         ready_at=session.ready_at,
         deaths=session.group.deaths,
         stopped=session.stopped,
+        resumable=session.resumable,
     )

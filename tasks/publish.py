@@ -37,7 +37,7 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
         return planned.published
     published = _publish(run, planned, done, settings, await storage_credentials(settings))
     result, lines = await engine_loop().run(published)
-    progress.manifest, progress.summary = result.manifest, result.summary
+    progress.manifest, progress.summary, progress.resumable = result.manifest, result.summary, result.resumable
     logger = get_run_logger()
     try:
         page = summary_page(run, result, lines)

@@ -80,6 +80,8 @@ class Reporter:
     async def _show(self, service: str, now: RunReport) -> None:
         share = 100 * now.done / now.items
         text = f"{now.done} of {now.items} items, {now.failed} failed"
+        if now.waits:
+            text += f"; {now.waits}"
         if self._artifact is None:
             key = artifact_key(service, "progress")
             self._artifact = await acreate_progress_artifact(share, key=key, description=text)

@@ -7,7 +7,7 @@ import ssl
 from collections import deque
 
 from tasks.clients.http_connection import TURN_SECONDS, HttpConnection
-from tasks.clients.http_reply import ConnectionBroken, ReplyLate
+from tasks.clients.http_reply import NoConnection
 
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS = 30.0
@@ -87,7 +87,7 @@ class Connections:
     async def take(self, *, single: bool) -> HttpConnection:
         """A new one; or, if there may not be more, one that was quiet, unless the request is its ``single`` one.
 
-        Raises ConnectionBroken, ReplyLate.
+        Raises NoConnection.
         """
         if single and self._idle:
             self._let_go()
@@ -108,14 +108,15 @@ class Connections:
         connection = HttpConnection(self._max_answer_bytes, self._forget)
         started = self._loop.time()
         self._opening += 1
+        seconds = min(CONNECT_SECONDS, self._timeout_seconds)
         try:
-            async with asyncio.timeout(min(CONNECT_SECONDS, self._timeout_seconds)):
+            async with asyncio.timeout(seconds):
                 await self._loop.create_connection(lambda: connection, *self._address, ssl=self._ssl)
         except TimeoutError:
-            raise ReplyLate from None
+            raise NoConnection(f"no connection within {seconds:g} s") from None
         except OSError as error:
             reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "unknown"
-            raise ConnectionBroken(f"no connection ({reason})") from None
+            raise NoConnection(f"no connection ({reason})") from None
         finally:
             self._opening -= 1
         self._connect_seconds = min(self._connect_seconds, self._loop.time() - started)

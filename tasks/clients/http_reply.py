@@ -44,6 +44,10 @@ class ConnectionBroken(Exception):
     """There is no whole answer, and the connection is of no use any more."""
 
 
+class NoConnection(ConnectionBroken):
+    """None could be opened, so nothing was sent."""
+
+
 class ReplyTooLarge(Exception):
     """The answer has more bytes than are taken."""
 

@@ -15,6 +15,7 @@ from tasks.clients.http_connection import COUNTED_BYTES
 from tasks.clients.http_headers import retry_after
 from tasks.clients.http_reply import (
     ConnectionBroken,
+    NoConnection,
     Reply,
     ReplyDoubted,
     ReplyLate,
@@ -26,7 +27,7 @@ from tasks.clients.http_reply import (
 from tasks.domain.encoding import decoded, is_encoded
 from tasks.domain.errors import AnswerError
 from tasks.domain.request import Body
-from tasks.domain.retry import Failure
+from tasks.domain.retry import Failure, Kind
 
 HEADS_KEPT = 100
 LARGE_BYTES = 16 << 10
@@ -105,7 +106,8 @@ class ModelClient:
             cause = "The model's answer has more bytes than its Content-Length or its chunks say, so it may be cut."
             raise RequestFailed(Failure("unusable", unclear.status), cause) from None
         except ConnectionBroken as broken:
-            raise RequestFailed(Failure("connection"), str(broken)) from None
+            kind: Kind = "refused" if isinstance(broken, NoConnection) else "connection"
+            raise RequestFailed(Failure(kind), str(broken)) from None
         answer = Answer(reply.status, reply.data, reply.stretch, reply.location)
         success = 200 <= reply.status < 300
         if reply.encoding and reply.data and is_encoded(reply.encoding):

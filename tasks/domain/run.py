@@ -169,6 +169,7 @@ class ShardDone(BaseModel):
     ready_at: float = 0
     deaths: int = Field(default=0, description="times that a model server of this process had died so far")
     stopped: str = Field(default="", description="why the run was stopped early")
+    resumable: bool = Field(default=False, description="it was stopped for what may pass, such as an outage")
 
 
 class RunResult(BaseModel):
@@ -189,6 +190,7 @@ class RunResult(BaseModel):
     warnings: tuple[str, ...] = ()
     failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is not")
     stopped: bool = Field(default=False, description="somebody stopped the run before its end")
+    resumable: bool = Field(default=False, description="stopped early for what may pass: resumed, it does the rest")
 
     def checked(self) -> RunResult:
         """Itself. Raises RunFailed if the run as a whole is Failed, although everything is published."""

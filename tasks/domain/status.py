@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,8 +36,22 @@ class RunReport(BaseModel):
     done: int = 0
     failed: int = 0
     sick_instances: int = 0
+    outage: str = ""
+    """Why no model server takes requests, while none does."""
+    outage_since: float = 0.0
+    """Since when, in seconds since 1970; 0: they take requests."""
     manifest: str = ""
     summary: str = ""
+    resumable: bool = False
+    """Whether a run that has published can be resumed, since it was stopped early for what may pass."""
+
+    @property
+    def waits(self) -> str:
+        """That the run waits for its model server, since when and why; empty if it does not."""
+        if not self.outage_since:
+            return ""
+        since = datetime.fromtimestamp(self.outage_since, UTC)
+        return f"waiting for the model server since {since:%H:%M:%S} UTC ({self.outage})"
 
     def labels(self) -> dict[str, bool | int | float | str]:
         """As labels: ``thresher.phase`` and so on."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tasks.clients.devices import DeviceLease, device_kind
 from tasks.clients.launcher import Server
@@ -16,12 +17,13 @@ from tasks.clients.model_server import ModelClient
 from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
-from tasks.domain.instance import Deaths, Launch, device_variables
+from tasks.domain.instance import Launch, device_variables
 from tasks.domain.masking import Masker
+from tasks.domain.outage import Outage
 from tasks.domain.package import Health
+from tasks.engine.instance import Instance
+from tasks.engine.outages import Outages
 
-DEATH_SEEN_SECONDS = 0.5
-"""How long after a broken connection the end of the process is waited for."""
 START_TRIES = 3
 
 Prepare = Callable[[], Awaitable[Launch]]
@@ -29,51 +31,16 @@ Lease = Callable[[], Awaitable[DeviceLease]]
 Connect = Callable[[str], ModelClient]
 
 
-class Instance:
-    """One model server and the requests it is given."""
-
-    def __init__(self, number: int, limit: AdaptiveLimit) -> None:
-        self.number = number
-        self.limit = limit
-        self.in_flight = 0
-        self.suspects = 0
-        self.generation = 0
-        self.client: ModelClient | None = None
-        self.server: Server | Sidecar | None = None
-        self.devices: DeviceLease | None = None
-        self.ready = asyncio.Event()
-        self.alone = asyncio.Lock()
-        self.deaths = Deaths()
-        self.given_up: ModelServerError | None = None
-
-    @property
-    def free(self) -> int:
-        """Requests that it takes right now. None while suspects of a death are tried one by one."""
-        if not self.ready.is_set() or self.suspects:
-            return 0
-        return self.limit.limit - self.in_flight
-
-    async def died_since(self, generation: int) -> bool:
-        """Whether the server has died since a request was given to ``generation`` of it."""
-        if self.generation != generation:
-            return True
-        server = self.server
-        if server is None:
-            return False
-        with suppress(TimeoutError):
-            await asyncio.wait_for(server.command_ended(), DEATH_SEEN_SECONDS)
-        return self.generation != generation or not server.running
-
-
 class InstanceGroup:
     """All instances of one process; hands them out by load.
 
     ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
     ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
-    ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
-    gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
-    the file that its output is appended to. Instances are numbered from ``first``. ``masker`` hides
-    secrets in why they are given up.
+    ``on_health`` is told the number of sick instances whenever one dies, is given up, goes down, or is healthy again.
+    ``lease`` gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an
+    instance, the file that its output is appended to. Instances are numbered from ``first``. ``masker`` hides secrets
+    in why they are given up. ``on_outage`` is told why the run cannot go on, once no model server has answered a
+    request for ``outage_seconds`` (0: each request is blamed at once), or one says that the run is not allowed.
     """
 
     def __init__(
@@ -93,11 +60,13 @@ class InstanceGroup:
         on_log: Callable[[int, Path], None] = lambda number, log: None,
         first: int = 0,
         masker: Callable[[], Masker] = Masker,
+        outage_seconds: float = 0.0,
+        on_outage: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        def limit() -> AdaptiveLimit:
-            return AdaptiveLimit(max_concurrency)
+        def instance(number: int) -> Instance:
+            return Instance(number, AdaptiveLimit(max_concurrency), Outage(outage_seconds))
 
-        self.instances = [Instance(number, limit()) for number in range(first, first + (1 if running_url else count))]
+        self.instances = [instance(number) for number in range(first, first + (1 if running_url else count))]
         self._prepare = prepare
         self._connect = connect
         self._health = health
@@ -109,6 +78,13 @@ class InstanceGroup:
         self._lease = lease
         self._on_log = on_log
         self._masker = masker
+        self.outages = Outages(
+            self.instances,
+            health,
+            may_be_denied=running_url is not None,
+            on_change=self._look_again,
+            on_end=on_outage,
+        )
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
@@ -131,9 +107,11 @@ class InstanceGroup:
 
     @property
     def sick(self) -> int:
-        """Instances that were given up, or have died and are not healthy again yet."""
+        """Instances that were given up, are down, or have died and are not healthy again yet."""
         return sum(
-            instance.given_up is not None or (instance.generation > 0 and not instance.ready.is_set())
+            instance.given_up is not None
+            or instance.outage.down
+            or (instance.generation > 0 and not instance.ready.is_set())
             for instance in self.instances
         )
 
@@ -158,7 +136,7 @@ class InstanceGroup:
         Raises ModelServerError if none can be.
         """
         if self._running_url is not None:
-            self._take_in(self.instances[0], self._connect(self._running_url))
+            self._take_in(self.instances[0], self._running_url)
             return
         for instance in self.instances:
             keeper = asyncio.create_task(self._keep(instance))
@@ -221,7 +199,7 @@ class InstanceGroup:
         if self._sidecar_port is not None:
             instance.server = Sidecar(self._sidecar_port)
             await instance.server.ready(self._health)
-            self._take_in(instance, self._connect(instance.server.url))
+            self._take_in(instance, instance.server.url)
             return
         launch = await self._prepare()
         if self._lease is not None:
@@ -233,10 +211,12 @@ class InstanceGroup:
         self._on_log(instance.number, log)
         instance.server = await Server.start(launch, log)
         await instance.server.ready(self._health)
-        self._take_in(instance, self._connect(instance.server.url))
+        self._take_in(instance, instance.server.url)
 
-    def _take_in(self, instance: Instance, client: ModelClient) -> None:
-        instance.client = client
+    def _take_in(self, instance: Instance, url: str) -> None:
+        instance.client = self._connect(url)
+        instance.url = url
+        instance.outage.restarted(time.monotonic())
         instance.ready.set()
         self._on_health(self.sick)
         self._first_ready.set()
@@ -250,11 +230,18 @@ class InstanceGroup:
         if instance.server is not None:
             await instance.server.stop()
 
+    def give_up(self, error: ModelServerError) -> None:
+        """Send no further request to any instance, for this reason."""
+        for instance in self.instances:
+            if instance.given_up is None:
+                self._give_up(instance, error)
+
     def _give_up(self, instance: Instance, error: ModelServerError) -> None:
         error = ModelServerError(self._masker().block(str(error)))
         instance.given_up = error
         self._on_health(self.sick)
         instance.ready.set()  # whoever waits for it alone must see the error
+        self._wake()
         if all(other.given_up for other in self.instances):
             self._lost = error
             self._first_ready.set()
@@ -279,7 +266,7 @@ class InstanceGroup:
         if self._lost is not None:
             raise self._lost
         if not self._waiting and (instance := self._freest()) is not None:
-            instance.in_flight += 1
+            instance.take()
             return instance
         turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
@@ -297,10 +284,12 @@ class InstanceGroup:
         """
         await instance.alone.acquire()
         try:
-            await instance.ready.wait()
+            while instance.given_up is None and not instance.takes_one_alone:
+                instance.turn = asyncio.get_running_loop().create_future()
+                await instance.turn
             if instance.given_up is not None:
                 raise instance.given_up
-            instance.in_flight += 1
+            instance.take()
             return instance
         except BaseException:
             instance.alone.release()
@@ -311,6 +300,8 @@ class InstanceGroup:
         instance.in_flight -= 1
         if alone:
             instance.alone.release()
+        if instance.recovery is not None:
+            instance.recovery.go_on()
         self._wake()
 
     def suspect(self, instance: Instance) -> None:
@@ -322,7 +313,25 @@ class InstanceGroup:
         instance.suspects -= 1
         self._wake()
 
+    def _look_again(self) -> None:
+        self._on_health(self.sick)
+        self._wake()
+
+    def wake_all(self) -> None:
+        """End the wait of every request for an instance: the run is stopped."""
+        error = ModelServerError("The run is stopped.")
+        turns: list[asyncio.Future[Any]] = [*self._waiting, *(one.turn for one in self.instances if one.turn)]
+        self._waiting.clear()
+        for turn in turns:
+            if not turn.done():
+                turn.set_exception(error)
+
     def _wake(self) -> None:
+        for one in self.instances:
+            if (turn := one.turn) is not None and (one.given_up is not None or one.takes_one_alone):
+                one.turn = None
+                if not turn.done():
+                    turn.set_result(None)
         while self._waiting:
             if self._waiting[0].done():
                 self._waiting.popleft()
@@ -330,7 +339,7 @@ class InstanceGroup:
             instance = self._freest()
             if instance is None:
                 return
-            instance.in_flight += 1
+            instance.take()
             self._waiting.popleft().set_result(instance)
 
     async def settle(self) -> None:
@@ -340,6 +349,7 @@ class InstanceGroup:
 
     async def close(self) -> None:
         """Stop every instance; returns when no process is left."""
+        await self.outages.close()
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -20,10 +20,16 @@ class Progress:
     done: int = 0
     failed: int = 0
     sick_instances: int = 0
+    outage: str = ""
+    """Why no model server takes requests, while none does."""
+    outage_since: float | None = None
+    """Since when; seconds since 1970."""
     stop_requested: bool = False
     """Somebody has told the run to stop: no further request is sent, and everything is accounted for as it is."""
     manifest: str = ""
     summary: str = ""
+    resumable: bool = False
+    """Whether it can be resumed although it has published."""
     inferring_since: float | None = None
     inferred_at: float | None = None
     flow_began_at: float = 0.0
@@ -51,8 +57,11 @@ class Progress:
             done=self.done,
             failed=self.failed,
             sick_instances=self.sick_instances,
+            outage=self.outage,
+            outage_since=self.outage_since or 0.0,
             manifest=self.manifest,
             summary=self.summary,
+            resumable=self.resumable,
         )
 
     @property

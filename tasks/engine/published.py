@@ -10,14 +10,14 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.output_folder import OutputFolder
 from tasks.clients.storage import Storage
 from tasks.domain.errors import StorageError
-from tasks.domain.run import Run, RunResult
+from tasks.domain.run import PLAN_NAME, Run, RunResult
 
 
 async def published_result(run: Run, storage: Storage, output: OutputFolder) -> RunResult | None:
-    """What came of a run whose output manifest is there, from its summary file; None if it has not published.
+    """What came of a run whose output manifest is there, from its summary file; None if there is more to be done.
 
-    The manifest's first part is written last of all, so the rest is there too, and the scratch folder, if it still
-    exists, is of no use any more. Raises StorageError.
+    That is so if it has not published, or was stopped early for what may pass and still has its plan. The manifest's
+    first part is written last of all, so the rest is there too. Raises StorageError.
     """
     manifest = output.root.child(run.names.manifest(0))
     summary = output.root.child(run.names.summary)
@@ -28,6 +28,8 @@ async def published_result(run: Run, storage: Storage, output: OutputFolder) -> 
         raise StorageError(f"Whether there is {manifest} cannot be told: {error.cause}") from None
     try:
         result = _result(run, str(summary), orjson.loads(await output.read(run.names.summary)))
+        if result.resumable and await storage.is_file(output.scratch.child(PLAN_NAME)):
+            return None
     except ObjectError as error:
         cause = error.cause
     except (ValueError, KeyError, TypeError, IndexError):
@@ -56,4 +58,5 @@ def _result(run: Run, summary: str, told: dict[str, Any]) -> RunResult:
         warnings=tuple(told["warnings"]),
         failure=told["failure"],
         stopped=told["stopped"],
+        resumable=told.get("resumable", False),
     )

@@ -45,7 +45,7 @@ async def publish_run(
     output: OutputFolder,
     earlier: EarlierManifest | None = None,
 ) -> RunResult:
-    """Check the sum, write the output manifest and the summary, remove the scratch folder.
+    """Check the sum, write the output manifest and the summary, remove the scratch folder unless it can be resumed.
 
     With ``earlier`` the manifest is that one's, with what came of its FAILED items now.
 
@@ -72,6 +72,8 @@ async def publish_run(
         await _write_parts(run, output, parts[:1], lines, _lines(run, plan, reports, output, earlier))
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
+    if result.resumable:  # its plan and its reports say what is left to be done
+        return result
     try:
         await output.remove_scratch()
     except ObjectError as error:  # everything is published, so the run is what it is
@@ -241,6 +243,9 @@ def _result(
     stopped = next((shard.stopped for shard in done if shard.stopped), "")
     by_hand = stopped == STOPPED_BY_HAND
     failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
+    resumable = any(shard.resumable for shard in done)
+    if resumable:
+        failure += " What was done is kept: resumed, the run does the rest."
     if not failure and not by_hand and not tally.successful:
         failure = f"No item succeeded: all {plan.items} {'failed' if run.failed_of is None else 'failed again'}."
     return RunResult(
@@ -257,6 +262,7 @@ def _result(
         warnings=(*run.warnings, *plan.warnings, *tally.notes),
         failure=failure,
         stopped=by_hand,
+        resumable=resumable,
     )
 
 
@@ -314,6 +320,7 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "warnings": list(result.warnings),
         "failure": result.failure,
         "stopped": result.stopped,
+        "resumable": result.resumable,
     }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 from tasks.clients.model_server import RequestFailed
@@ -13,12 +14,16 @@ from tasks.domain.answer import status_error
 from tasks.domain.errors import AnswerError, ModelServerError
 from tasks.domain.instance import MAX_DEATHS_PER_REQUEST
 from tasks.domain.masking import Masker
+from tasks.domain.outage import NOT_ALLOWED, Tries, is_refusal
 from tasks.domain.request import Body
 from tasks.domain.retry import decide
-from tasks.engine.instances import Instance, InstanceGroup
+from tasks.engine.instance import Instance
+from tasks.engine.instances import InstanceGroup
 from tasks.engine.sent import Sent
 
 OVERLOAD = (429, 503)
+MOST_KEPT_BYTES = 1 << 20
+"""A larger request is not kept to be sent again, should the model server be down one day."""
 
 
 class Answered(NamedTuple):
@@ -58,10 +63,10 @@ class Sender:
         """
         group = self._group
         tally = sent.tally
-        attempt = deaths = 0
+        deaths = 0
+        tries = Tries()
         suspected: Instance | None = None
         while True:
-            attempt += 1
             try:
                 instance = await (group.acquire(urgent=urgent) if suspected is None else group.acquire_alone(suspected))
             except BaseException as error:
@@ -69,9 +74,10 @@ class Sender:
                     group.clear_suspect(suspected)
                 if not isinstance(error, ModelServerError):
                     raise
+                if message := self._stopped():
+                    raise AnswerError(message) from None
                 if suspected is not None and not group.lost:  # another instance may take it
                     suspected = None
-                    attempt -= 1
                     continue
                 raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
             was_suspected, suspected = suspected, None
@@ -81,7 +87,6 @@ class Sender:
                 generation = instance.generation
                 client = instance.client
                 if client is None:  # died between being chosen and now
-                    attempt -= 1
                     if was_suspected is not None:
                         suspected = was_suspected
                         group.suspect(suspected)
@@ -99,10 +104,14 @@ class Sender:
                     sent.answered(answer.stretch)
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
+                    instance.outage.answered(ended)
+                    if instance.answered is None and body.size <= MOST_KEPT_BYTES:
+                        instance.answered = body
                     return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
                 tally.requests += 1
-                connection = failure.failure.kind == "connection"
-                if connection and instance.server is not None and await instance.died_since(generation):
+                tries.made += 1
+                unanswered = failure.failure.kind in ("refused", "connection")
+                if unanswered and instance.server is not None and await instance.died_since(generation):
                     deaths += 1
                     if deaths >= MAX_DEATHS_PER_REQUEST:
                         raise AnswerError(f"model server died {deaths} times on this item")
@@ -112,6 +121,10 @@ class Sender:
                     continue
                 if failure.failure.kind == "timeout" or failure.failure.status in OVERLOAD:
                     instance.limit.overloaded(started, time.monotonic())
+                if is_refusal(failure.failure):
+                    counted = group.outages.refused(instance, tries, failure, started)
+                else:
+                    counted = group.outages.failed(instance, tries, failure)
                 if failure.answer is not None:
                     instance.deaths.answered()
                     sent.answered(failure.answer.stretch)
@@ -119,14 +132,25 @@ class Sender:
                 group.release(instance, alone=was_suspected is not None)
                 if was_suspected is not None:
                     group.clear_suspect(was_suspected)
-            decision = decide(failure.failure, attempt, jitter=random.random())
             if failure.failure.kind == "unusable":
                 raise AnswerError(failure.cause)
+            waits = instance.outage.holds  # all requests do, as long as the server asked for
+            refusal = replace(failure.failure, retry_after_seconds=None) if waits else failure.failure
+            decision = decide(refusal, counted, pending=tries.pending, jitter=random.random())
+            if (decision.again or refusal.status in NOT_ALLOWED) and (message := self._stopped()):
+                raise AnswerError(message)
             if not decision.again:
                 if failure.answer is not None:
                     raise status_error(
-                        failure.answer.status, failure.answer.data, attempt, self._masker(), failure.answer.location
+                        failure.answer.status, failure.answer.data, tries.made, self._masker(), failure.answer.location
                     )
-                raise AnswerError(f"The model did not answer: {failure.cause} (tried {attempt} times).")
+                raise AnswerError(f"The model did not answer: {failure.cause} (tried {tries.made} times).")
+            if tries.breaks and unanswered:  # perhaps it is this request that the server does not survive
+                broke = was_suspected is not None and failure.failure.kind == "connection"
+                if broke and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
+                    raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")
+                suspected = instance
+                group.suspect(instance)
             tally.retries += 1
-            await self._pause(decision.delay_seconds)
+            if not waits:
+                await self._pause(decision.delay_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from tasks.clients.packages import local_copy
 from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
+from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.masking import Masker
@@ -85,6 +87,8 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self.resumable = False
+        """Whether the run was stopped early for what may pass, so that it can be resumed after it has published."""
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
         self.unwritable = ""
@@ -116,6 +120,7 @@ class Session:
         self._preparing = asyncio.Lock()
         self._work: set[asyncio.Future[Any]] = set()
         self._folder: Path | None = None
+        self._show = show
         self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
         service = run.service
         self.group = InstanceGroup(
@@ -133,6 +138,8 @@ class Session:
             lease=self._devices,
             on_log=lambda instance, log: self._outputs.follow(instance, log, self.masker),
             masker=lambda: self.masker,
+            outage_seconds=service.outage_minutes * 60,
+            on_outage=self._end_for_outage,
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause, lambda: self.masker)
         if run.deadline_at is not None:
@@ -305,6 +312,7 @@ class Session:
         """Send no further request; what is left is FAILED, and the run is Failed, for this reason."""
         self.stopped = self.stopped or reason
         self._stopping.set()
+        self.group.wake_all()
 
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:
         """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
@@ -318,6 +326,26 @@ class Session:
 
     def _note_health(self, sick: int) -> None:
         self.progress.sick_instances = sick
+        outage = self.group.outages.current
+        if (outage is not None) == (self.progress.outage_since is not None):
+            return
+        now = clock.now()
+        if outage is not None:
+            since = now - (time.monotonic() - (outage.since or 0.0))
+            self.progress.outage, self.progress.outage_since = outage.cause, since
+            self._show(f"The model server takes no request ({outage.cause}); the run waits for it.")
+        else:
+            seconds = now - (self.progress.outage_since or now)
+            self.progress.outage, self.progress.outage_since = "", None
+            self._show(f"The model server takes requests again, after {seconds:.0f} s.")
+
+    def _end_for_outage(self, reason: str) -> None:
+        """No model server takes requests: the run stops early, unless other processes have instances of it."""
+        if self.number is None:
+            self.resumable = True
+            self.stop(reason)
+        else:
+            self.group.give_up(ModelServerError(reason))
 
     async def _pause(self, seconds: float) -> None:
         """Wait before a request is tried again, but not for one that will not be sent any more."""

@@ -36,7 +36,8 @@ def fake_launch(folder: Path, *options: str) -> Launch:
 async def group_of(
     folder: Path, *options: str, count: int = 1, max_concurrency: int | None = None, timeout_seconds: float = 60,
     prepare: Callable[[], Awaitable[Launch]] | None = None, request_seconds: float = 120, start: bool = True,
-    on_health: Callable[[int], None] = lambda sick: None,
+    on_health: Callable[[int], None] = lambda sick: None, running_url: str | None = None, outage_seconds: float = 0,
+    on_outage: Callable[[str], None] = lambda reason: None,
 ) -> AsyncIterator[InstanceGroup]:  # fmt: skip
     """A group of fake model servers, started and closed."""
 
@@ -46,7 +47,7 @@ async def group_of(
     group = InstanceGroup(
         count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
         health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
-        on_health=on_health,
+        on_health=on_health, running_url=running_url, outage_seconds=outage_seconds, on_outage=on_outage,
     )  # fmt: skip
     try:
         if start:
@@ -58,10 +59,10 @@ async def group_of(
 
 async def send_all(
     group: InstanceGroup, items: list[bytes], tally: Tally | None = None,
-    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep, stopped: Callable[[], str] = str,
 ) -> dict[bytes, bytes | str]:  # fmt: skip
     """Send all items at once; each one's answer, or the message of its error. ``pause`` waits between its tries."""
-    sender, tally = Sender(group, pause=pause), tally or Tally()
+    sender, tally = Sender(group, stopped, pause=pause), tally or Tally()
 
     async def one(item: bytes) -> bytes | str:
         from tasks.domain.errors import AnswerError

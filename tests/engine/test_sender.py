@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,10 @@ def test_send__gives_up_after_six_tries(tmp_path: Path) -> None:
 
 def test_send__comes_back_when_it_was_told_to(tmp_path: Path) -> None:
     item = b"FAIL:429:1:1"
+    began = time.monotonic()
     answer, seen, _, pauses = outcome(tmp_path, item)
-    assert (answer, seen) == (item, 2)
-    assert len(pauses) == 1 and 1 <= pauses[0] < 1.1
+    assert (answer, seen, pauses) == (item, 2, [])  # all requests wait, not this one alone
+    assert time.monotonic() - began >= 1
 
 
 def test_send__does_not_wait_for_hours(tmp_path: Path) -> None:

@@ -88,12 +88,23 @@ class Server:
         self.count_items: bool = options.count_items
         self.never_healthy: bool = options.health == "never"
         self.healthy_file: str = options.health_when
+        self.refusing_file: str = options.refuse_while
         self.model = Model(options)
 
     @property
     def healthy(self) -> bool:
         """Whether GET /health answers 200 by now."""
         return not self.never_healthy and (not self.healthy_file or Path(self.healthy_file).exists())
+
+    @property
+    def refusal(self) -> Answer | None:
+        """The answer to every POST now, if they are refused."""
+        if not self.refusing_file or not Path(self.refusing_file).exists():
+            return None
+        status, *after = Path(self.refusing_file).read_text().split()
+        return Answer(
+            int(status), b'{"error": "refused"}', b"Retry-After: %b\r\n" % after[0].encode() if after else b""
+        )
 
 
 class Connection(asyncio.Protocol):
@@ -160,7 +171,7 @@ class Connection(asyncio.Protocol):
             counts.items[item_key(body)] += 1
         counts.came()
         try:
-            answer = answer_for(path, body, counts)
+            answer = self.server.refusal or answer_for(path, body, counts)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             answer = Answer(400, b'{"error": "bad request: %s"}' % type(error).__name__.encode())
         if answer.action != "answer" or answer.delay_seconds or answer.gate or self.server.model.takes_time:

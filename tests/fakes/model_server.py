@@ -124,6 +124,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count-items", action="store_true", help="count the requests of each item (hashes each body)")
     parser.add_argument("--health", choices=("ok", "never"), default="ok")
     parser.add_argument("--health-when", default="", metavar="FILE", help="healthy only when this file exists")
+    parser.add_argument(
+        "--refuse-while", default="", metavar="FILE",
+        help="while it exists, each POST gets its first word as the status, and its second one, if any, as Retry-After",
+    )  # fmt: skip
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
     parser.add_argument("--cpu-time", type=float, default=0.0, metavar="MS", help="of CPU a request, one at a time")

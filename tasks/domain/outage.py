@@ -1,0 +1,204 @@
+"""Whether a model server is away or overloaded, so that its refusals are no item's fault: a decision in counted time.
+
+While a server answers some requests and refuses others, a refusal counts against the request. While it refuses
+everything, it does not: the server is down then, and is asked for its health with growing pauses. Once it is healthy,
+it is sent a request that it had answered before: if it answers that one again, those that it has refused are to blame;
+if not, it is down still. A server that has not answered any request yet is given those that wait, one at a time.
+Seconds are those of one clock that only rises.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tasks.domain.retry import MAX_RETRY_AFTER_SECONDS, Failure
+
+REFUSALS = frozenset({429, 502, 503, 504})
+"""Statuses with which a server, or the gateway in front of it, takes no request for now (RFC 9110, RFC 6585)."""
+NOT_ALLOWED = {401: "no valid credentials: see `headers`", 403: "no permission: see `headers`"}
+"""What a status says of whoever asks."""
+DOWN_SECONDS = 1.0
+"""A server that has refused everything for this long is down."""
+ALONE_SECONDS = 100.0
+"""A request that is refused alone is to blame after this time, by a server that has never answered another one."""
+PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Between two looks at a server that is down; the last one is repeated."""
+TRUSTED_TRIES = 3
+"""A request with this many tries counted against it does not pause its server by a Retry-After any more."""
+FIRST_NOT_ALLOWED = {401: 1, 403: 3}
+"""This many first answers with the status end the run: 401 is about who asks, 403 may be about what is asked."""
+LATER_NOT_ALLOWED = 20
+"""This many in a row do, once a server has given other answers: a token has expired."""
+
+
+def is_refusal(failure: Failure) -> bool:
+    """Whether a failure may be that of a server which is away or overloaded."""
+    if failure.kind == "status":
+        return failure.status in REFUSALS
+    return failure.kind in ("refused", "connection", "timeout")
+
+
+class Tries:
+    """The failed tries of one request: those that count against it, and those that are not decided yet.
+
+    A ``pending_break`` is a connection that broke before an outage, or when it began.
+    """
+
+    __slots__ = ("breaks", "counted", "made", "outage", "pending", "pending_break", "spell")
+
+    def __init__(self) -> None:
+        self.made = 0
+        """All of them."""
+        self.counted = 0
+        self.breaks = 0
+        """How often its connection broke and the server was down then."""
+        self.pending = 0
+        self.pending_break = False
+        self.outage: Outage | None = None
+        self.spell = 0
+
+    def settle(self) -> None:
+        """Decide on pending tries, if the server has answered somebody since."""
+        outage = self.outage
+        if outage is None or self.spell == outage.spell:
+            return
+        if self.spell not in outage.real:
+            self.counted += self.pending
+        elif self.pending_break:
+            self.breaks += 1
+        self.pending, self.pending_break, self.outage = 0, False, None
+
+
+class Outage:
+    """What is known of one model server that refuses requests; ``limit_seconds`` of 0 blames each request at once.
+
+    A spell lasts from a refusal to the next answer. It was a ``real`` outage if the server was down, and either did not
+    say that it was healthy, or refused a request that it had answered before, or two different ones of which it had
+    not answered any.
+    """
+
+    __slots__ = (
+        "_fresh", "_healthy", "_last_answer", "_not_allowed", "_proved_down", "cause", "down", "holds", "limit_seconds",
+        "probe", "real", "resume_at", "served", "since", "spell",
+    )  # fmt: skip
+
+    def __init__(self, limit_seconds: float = 0.0) -> None:
+        self.limit_seconds = limit_seconds
+        self.since: float | None = None
+        """When the spell began; None while the server answers."""
+        self.cause = ""
+        """What the last refusal was."""
+        self.down = False
+        self.holds = False
+        """Whether nothing is to be sent, but a ``probe``."""
+        self.probe = False
+        self.resume_at = 0.0
+        """Until when the server asked to be left alone."""
+        self.spell = 0
+        self.real: set[int] = set()
+        self.served = False
+        """Whether it has ever answered a request."""
+        self._last_answer = -math.inf
+        self._healthy = self._proved_down = False
+        self._fresh: list[Tries] = []
+        self._not_allowed = 0
+
+    def answered(self, now: float) -> None:
+        """The server has answered a request, whatever it said of that one: it is there."""
+        self._last_answer = now
+        self._not_allowed = 0
+        if self.since is not None:
+            self._end_spell(now)
+        self.served = True
+
+    def restarted(self, now: float) -> None:
+        """The server has been started, and is healthy."""
+        if self.since is not None:
+            self._proved_down = True
+            self._end_spell(now)
+
+    def _end_spell(self, now: float) -> None:
+        if self.down and self._is_real:
+            self.real.add(self.spell)
+        self.spell += 1
+        self.since = None
+        self.down = self.probe = self._healthy = self._proved_down = False
+        self._fresh.clear()
+        self.holds = now < self.resume_at
+
+    def not_allowed(self, status: int, now: float) -> bool:
+        """The server has answered 401 or 403; whether it says so to everybody, so that the run is to end."""
+        first = not self.served
+        so_far = self._not_allowed + 1
+        if not first:
+            self.answered(now)
+        self._not_allowed = so_far
+        return so_far >= (FIRST_NOT_ALLOWED[status] if first else LATER_NOT_ALLOWED)
+
+    def refused(self, tries: Tries, failure: Failure, cause: str, started: float, now: float) -> int:
+        """Count a refusal of a request sent at ``started``; how many of its tries count against it now."""
+        tries.settle()
+        if tries.outage is not self:  # of another server that is down still, perhaps
+            tries.outage, tries.spell, tries.pending, tries.pending_break = self, self.spell, 0, False
+        tries.pending_break = tries.pending_break or failure.kind == "connection"
+        asked = failure.retry_after_seconds or 0.0
+        if not self.limit_seconds or self._last_answer >= started:  # it answers others
+            tries.counted += 1
+            if asked <= MAX_RETRY_AFTER_SECONDS and (failure.status == 429 or tries.counted <= TRUSTED_TRIES):
+                self._rest_until(now, now + asked)
+            return tries.counted
+        late = failure.kind == "timeout"
+        after_answers = self.since is None
+        if self.since is None:
+            self.since = started if late else now
+        self.cause = cause
+        self.probe = False
+        tries.pending += 1
+        suspect = late or tries.counted > 0
+        if not suspect and tries not in self._fresh and len(self._fresh) < 2:
+            self._fresh.append(tries)
+        self._rest_until(now, now + min(asked, self.limit_seconds))
+        if now - self.since >= DOWN_SECONDS:
+            self.down = self.holds = True
+        alone = suspect or (not self.served and now - self.since >= ALONE_SECONDS)
+        if (after_answers and suspect and not late) or (self._healthy and not self._is_real and alone):
+            return tries.counted + tries.pending
+        return tries.counted
+
+    def _rest_until(self, now: float, resume_at: float) -> None:
+        if resume_at > max(now, self.resume_at):
+            self.resume_at = resume_at
+            self.holds = True
+
+    @property
+    def _is_real(self) -> bool:
+        return self._proved_down or (not self.served and len(self._fresh) > 1)
+
+    def rested(self, now: float) -> None:
+        """The time is over for which the server asked to be left alone, unless it asked again."""
+        self.holds = self.down or now < self.resume_at
+
+    def asked(self, *, healthy: bool, cause: str = "") -> None:
+        """What a server that is down has said of its health."""
+        self._healthy = healthy
+        self._proved_down = self._proved_down or not healthy
+        self.cause = cause or self.cause
+
+    def give_one(self) -> None:
+        """Let one request be sent to it."""
+        self.probe = self.down
+
+    def refused_again(self, failure: Failure, cause: str, now: float) -> None:
+        """It has refused a request that it had answered before."""
+        self._proved_down = True
+        self.cause = cause
+        self._rest_until(now, now + min(failure.retry_after_seconds or 0.0, self.limit_seconds))
+
+    def passed(self, now: float) -> bool:
+        """Whether the server has answered nothing for as long as may be waited for it."""
+        return self.since is not None and now - self.since >= self.limit_seconds
+
+    def pause(self, looks: int, now: float) -> float:
+        """Seconds until it is looked at again, after so many looks: never beyond the time that may be waited."""
+        left = math.inf if self.since is None else self.since + self.limit_seconds - now
+        return max(0.0, min(PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)], left))

@@ -1,0 +1,105 @@
+"""The outages of the model servers of one process: noticed, waited for, and the end of the run if they last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from tasks.clients.health import ask_health
+from tasks.clients.model_server import RequestFailed
+from tasks.domain.outage import NOT_ALLOWED, Outage, Tries, is_refusal
+from tasks.domain.package import Health
+from tasks.domain.paths import redact
+from tasks.engine.instance import Instance
+from tasks.engine.recovery import Recovery
+
+
+class Outages:
+    """Those of ``instances``.
+
+    ``on_change`` is called when one goes down, may be given a request again, or answers; ``on_end`` is told why the run
+    cannot go on: none has answered a request for as long as it may be away, or, if ``may_be_denied``, one answers that
+    the run is not allowed.
+    """
+
+    def __init__(
+        self,
+        instances: Sequence[Instance],
+        health: Health,
+        *,
+        may_be_denied: bool,
+        on_change: Callable[[], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._instances = instances
+        self._health = health
+        self._may_be_denied = may_be_denied
+        self._on_change = on_change
+        self._on_end = on_end
+
+    def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
+        """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it."""
+        outage = instance.outage
+        counted = outage.refused(tries, failed.failure, failed.cause, started, time.monotonic())
+        if outage.holds and (instance.recovery is None or instance.recovery.ended):
+            instance.recovery = Recovery(
+                outage,
+                lambda: ask_health(instance.url, self._health.url, self._health.timeout_seconds),
+                lambda: _ask_again(instance),
+                self._on_change,
+                lambda: self._goes_on(instance),
+            )
+        return counted
+
+    def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
+        """Count a request that failed for itself; how many of its tries count against it."""
+        tries.settle()
+        tries.counted += 1
+        status = failed.failure.status
+        if self._may_be_denied and status in NOT_ALLOWED:
+            if instance.outage.not_allowed(status, time.monotonic()):
+                self._on_end(f"the model server {redact(instance.url)} answers HTTP {status} ({NOT_ALLOWED[status]})")
+        else:
+            instance.outage.answered(time.monotonic())
+        return tries.counted
+
+    def _goes_on(self, instance: Instance) -> bool:
+        """Whether an instance that was down for as long as it may be is to be waited for all the same."""
+        now = time.monotonic()
+        if not all(one.given_up or one.outage.passed(now) for one in self._instances):
+            return True
+        outage = instance.outage
+        minutes = outage.limit_seconds / 60
+        self._on_end(
+            f"the model server {redact(instance.url)} has answered no request for {minutes:g} "
+            f"minute{'' if minutes == 1 else 's'} ({outage.cause})"
+        )
+        return False
+
+    @property
+    def current(self) -> Outage | None:
+        """That of the instance which went down last, while all are down that were not given up; else None."""
+        left = [one.outage for one in self._instances if one.given_up is None]
+        if not left or not all(outage.down for outage in left):
+            return None
+        return max(left, key=lambda outage: outage.since or 0.0)
+
+    async def close(self) -> None:
+        """Wait for none any more."""
+        await asyncio.gather(*(one.recovery.close() for one in self._instances if one.recovery is not None))
+
+
+async def _ask_again(instance: Instance) -> bool:
+    """Whether the instance was sent a request that it had answered before, and that is known which it does now."""
+    client, body, outage = instance.client, instance.answered, instance.outage
+    if client is None or body is None:
+        return False
+    try:
+        await client.predict(body)
+    except RequestFailed as failed:
+        if is_refusal(failed.failure):
+            outage.refused_again(failed.failure, failed.cause, time.monotonic())
+            return True
+    outage.answered(time.monotonic())
+    return True

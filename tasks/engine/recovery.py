@@ -1,0 +1,84 @@
+"""Waits for a model server that is down, or asked to be left alone, and finds out when it answers again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from tasks.domain.outage import Outage
+
+HEALTHY = ("", "HTTP 404", "HTTP 405")
+"""What a healthy server says of its health: without a health address it answers at least."""
+
+
+class Recovery:
+    """Follows one outage, from the first refusal on, until the server answers.
+
+    ``ask`` gives the server's health: empty, or what is wrong; ``ask_again`` sends it a request that it had answered
+    before, and says whether there is one. ``changed`` is called whenever requests may be sent
+    again, or may not any more; ``over`` when the time for which the server may be away has passed: it says whether the
+    server is to be looked at all the same. Belongs to one event loop; :meth:`close` when done.
+    """
+
+    def __init__(
+        self,
+        outage: Outage,
+        ask: Callable[[], Awaitable[str]],
+        ask_again: Callable[[], Awaitable[bool]],
+        changed: Callable[[], None],
+        over: Callable[[], bool],
+    ) -> None:
+        self._outage = outage
+        self._ask = ask
+        self._ask_again = ask_again
+        self._changed = changed
+        self._over = over
+        self._moved = asyncio.Event()
+        self._task = asyncio.create_task(self._follow())
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to be followed any more."""
+        return self._task.done()
+
+    def go_on(self) -> None:
+        """A request has come back."""
+        self._moved.set()
+
+    async def _follow(self) -> None:
+        outage = self._outage
+        looks = 0
+        try:
+            while True:
+                now = time.monotonic()
+                if now < outage.resume_at:
+                    await asyncio.sleep(outage.resume_at - now)
+                elif not outage.down:
+                    return
+                else:
+                    self._changed()
+                    said = await self._ask()
+                    healthy = said in HEALTHY
+                    outage.asked(healthy=healthy, cause="" if healthy else said)
+                    if outage.down and healthy and not await self._ask_again():
+                        self._moved.clear()
+                        outage.give_one()
+                        self._changed()
+                        await self._moved.wait()
+                    if outage.down and outage.passed(time.monotonic()) and not self._over():
+                        return
+                    if outage.down:
+                        self._moved.clear()
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._moved.wait(), outage.pause(looks, time.monotonic()))
+                        looks += 1
+        finally:
+            outage.rested(time.monotonic())
+            self._changed()
+
+    async def close(self) -> None:
+        """Look no more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
