@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,9 @@ from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance
 from tasks.engine.recovery import Recovery
+
+LOOK_SECONDS = 1.0
+"""Answers 401 or 403 within this time of a look whether that is so for all requests are those requests' own."""
 
 
 class Outages:
@@ -37,6 +41,8 @@ class Outages:
         self._may_be_denied = may_be_denied
         self._on_change = on_change
         self._on_end = on_end
+        self._looking = asyncio.Lock()
+        self._looked_at = -math.inf
 
     def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
         """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it."""
@@ -52,17 +58,34 @@ class Outages:
             )
         return counted
 
-    def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
+    async def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
         """Count a request that failed for itself; how many of its tries count against it."""
         tries.settle()
         tries.counted += 1
         status = failed.failure.status
-        if self._may_be_denied and status in NOT_ALLOWED:
-            if instance.outage.not_allowed(status, time.monotonic()):
-                self._on_end(f"the model server {redact(instance.url)} answers HTTP {status} ({NOT_ALLOWED[status]})")
-        else:
+        if not self._may_be_denied or status not in NOT_ALLOWED:
             instance.outage.answered(time.monotonic())
+        elif instance.answered is not None:
+            await self._look_whether_denied(instance, status)
+        elif instance.outage.not_allowed(status, time.monotonic()):
+            self._deny(instance, status)
         return tries.counted
+
+    async def _look_whether_denied(self, instance: Instance, status: int) -> None:
+        """End the run if a server says 401 or 403 now to what it had answered before: a token has expired, perhaps."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at < LOOK_SECONDS or instance.client is None or not instance.answered:
+                return
+            try:
+                await instance.client.predict(instance.answered)
+                instance.outage.answered(time.monotonic())
+            except RequestFailed as again:
+                if again.failure.status in NOT_ALLOWED:
+                    self._deny(instance, status)
+            self._looked_at = time.monotonic()
+
+    def _deny(self, instance: Instance, status: int) -> None:
+        self._on_end(f"the model server {redact(instance.url)} answers HTTP {status} ({NOT_ALLOWED[status]})")
 
     def _goes_on(self, instance: Instance) -> bool:
         """Whether an instance that was down for as long as it may be is to be waited for all the same."""

@@ -124,7 +124,7 @@ class Sender:
                 if is_refusal(failure.failure):
                     counted = group.outages.refused(instance, tries, failure, started)
                 else:
-                    counted = group.outages.failed(instance, tries, failure)
+                    counted = await group.outages.failed(instance, tries, failure)
                 if failure.answer is not None:
                     instance.deaths.answered()
                     sent.answered(failure.answer.stretch)

@@ -157,6 +157,40 @@ def test_server__that_allows_nothing_ends_the_run_at_once(tmp_path: Path, status
     assert f"answers HTTP {status} (no " in reasons[0] and "`headers`" in reasons[0]
 
 
+def test_server__that_allows_nothing_any_more_ends_the_run_and_costs_no_item(tmp_path: Path) -> None:
+    refusing = tmp_path / "refusing"
+    reasons: list[str] = []
+    with FakeModelServer("--refuse-while", str(refusing)) as model:
+
+        async def work() -> None:
+            def end(reason: str) -> None:
+                reasons.append(reason)
+                group.wake_all()
+
+            async with group_of(
+                tmp_path, max_concurrency=4, running_url=model.url, outage_seconds=600, on_outage=end
+            ) as group:
+                assert await send_all(group, ITEMS) == ALL
+                refusing.write_text("401")
+                answers = await send_all(group, ITEMS, stopped=lambda: "".join(reasons[:1]))
+                assert set(answers.values()) == {reasons[0]}
+
+        run(work())
+
+
+def test_server__that_forbids_some_items_fails_them_alone(tmp_path: Path) -> None:
+    with FakeModelServer() as model:
+
+        async def work() -> None:
+            async with group_of(tmp_path, max_concurrency=4, running_url=model.url, outage_seconds=600) as group:
+                forbidden = [b"FAIL:403 %d" % number for number in range(30)]
+                answers = await send_all(group, [*ITEMS[:5], *forbidden, *ITEMS[5:]])
+                assert all("HTTP 403" in str(answers.pop(item)) for item in forbidden)
+                assert answers == ALL
+
+        run(work())
+
+
 def test_server__that_goes_away_whenever_it_has_one_request_costs_that_one_alone(tmp_path: Path) -> None:
     with FakeModelServer() as model:
 
