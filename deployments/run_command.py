@@ -64,8 +64,9 @@ def run_service(
                 "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
                 f"done so far, if anything, stays below {redact(service.output_path)}.{_how_to_resume(command)}"
             ) from None
+    hint = _how_to_resume(command) if result.resumable else ""
     progress.forget(result.task_id)
-    return result
+    return result.model_copy(update={"failure": f"{result.failure}{hint}"}) if hint else result
 
 
 def _require(fields: dict[str, Any]) -> BatchService:

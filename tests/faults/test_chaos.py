@@ -32,6 +32,9 @@ MOST_TRIES = 8
 """A run that is disturbed no more than three times has ended by then."""
 MOST_WAIT_SECONDS = 6.0
 SERVER_GONE_SECONDS = 3.0
+MOST_REFUSING_SECONDS = 8.0
+REFUSING = "refusing"
+"""While this file exists, every model server refuses every request."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,7 @@ class Chaos:
             "flow process, SIGTERM": lambda: self._signal(signal.SIGTERM),
             "flow process and model server": self._both,
             "Prefect server": self._restart_server,
+            "model server refuses": self._refuse,
         }
 
     def strike(self) -> None:
@@ -97,6 +101,12 @@ class Chaos:
         self._kill(self._scenario.model_servers)
         self._signal(signal.SIGKILL)
 
+    def _refuse(self) -> None:
+        refusing = self._scenario.folder / REFUSING
+        refusing.write_text(self._random.choice(("503", "429", "502", "504", "503 1")))
+        time.sleep(self._random.uniform(0, MOST_REFUSING_SECONDS))  # how long it refuses is drawn, too
+        refusing.unlink()
+
     def _restart_server(self) -> None:
         web = self._server.web
         assert web is not None and web.process is not None
@@ -114,7 +124,8 @@ def test_chaos__loses_nothing(
     seed = SEED if ROUNDS == 1 else f"{SEED}-{number}"
     print(f"\nCHAOS_SEED={seed} CHAOS_ROUNDS=1 repeats this round")
     scenario = Scenario(tmp_path, server.api, processes_of, package, instances)
-    scenario.prepare(Corpus(), "--service-time", "30", "--parallelism", "8")
+    refusing = str(scenario.folder / REFUSING)
+    scenario.prepare(Corpus(), "--service-time", "30", "--parallelism", "8", "--refuse-while", refusing)
     run = begin(scenario)
     chaos = Chaos(seed, scenario, server, run)
     for _ in range(MOST_TRIES):
