@@ -21,8 +21,8 @@ from tasks.clients.storage import Storage
 from tasks.domain import paths
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
-from tasks.domain.mapping import Mapping as RowMapping
-from tasks.domain.mapping import generate, walk
+from tasks.domain.header import TableMapping
+from tasks.domain.mapping import generate, odd_types, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.pool import Pool
@@ -210,12 +210,18 @@ class _Found:
             return
         schema = api.request.data
         self._rule = rule if rule is not None else generate(schema)
-        mapping = RowMapping(self._rule)
-        if not mapping.fields:
+        self._warnings += odd_types(schema)
+        header = self._right.get("csv_header") == "present"
+        table = TableMapping(self._rule, header=header, generated=rule is None)
+        mapping = table.by_place
+        if not mapping.fields and not table.named_only:
             expected = "no field of the request has a usable index (a whole number from 0), so nothing would be sent"
             raise SpecificationError([Problem("mapping", None, expected)])
         self._warnings += [
-            f"mapping: {name} has no usable index and is left out of every request" for name in mapping.left_out
+            f"mapping: {name} has no {'known type' if name in mapping.of_no_type else 'usable index'} "
+            "and is left out of every request"
+            for name in mapping.left_out
+            if name not in table.named_only
         ]
         known = {tuple(path) for path, _, _ in walk(schema)}
         self._warnings += [
