@@ -119,9 +119,13 @@ def successful_line(source: str, location: str) -> str:
     return f'{{"source": {_text(source)},"result":"SUCCESSFUL","inference-loc": {_text(location)}}}\n'
 
 
-def failed_line(source: str, message: str) -> str:
-    """The output manifest's line of an item that failed, with its line end."""
-    return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}}}\n'
+def failed_line(source: str, message: str, location: str = "") -> str:
+    """The output manifest's line of an item that failed, with its line end.
+
+    ``location`` is where the answers are of those of its rows that did not fail; empty if there are none.
+    """
+    answers = f',"inference-loc": {_text(location)}' if location else ""
+    return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}{answers}}}\n'
 
 
 class OutputLine(NamedTuple):

@@ -10,7 +10,7 @@ from itertools import islice
 
 import orjson
 
-from tasks.domain.answer import compact, json_error, shown, split
+from tasks.domain.answer import answer_line, split
 from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
@@ -203,11 +203,7 @@ class _Rows:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
         answer = (await self._session.sender.send(body, self._sent, urgent=urgent)).data.removeprefix(BOM_UTF8)
-        if error := json_error(answer, orjson.loads):
-            if not answer.strip():
-                raise AnswerError("The model's answer is empty; JSON was expected")
-            raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer, self._session.masker)}")
-        return compact(answer)
+        return answer_line(answer, self._session.masker, orjson.loads)
 
     async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
         """Send a row for itself, and take its answer, None if it failed."""

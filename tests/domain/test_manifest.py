@@ -157,6 +157,16 @@ def test_manifest__a_deeply_nested_line_is_one_unreadable_line(line: bytes) -> N
     assert len(entry.source) == SHOWN + 3
 
 
+def test_manifest__a_failed_line_says_where_the_answers_are_of_rows_that_did_not_fail() -> None:
+    line = failed_line("s3://b/1.csv", "1 of 3 rows failed", "s3://o/r/1.csv_result.txt")
+    assert json.loads(line) == {
+        "source": "s3://b/1.csv", "result": "FAILED", "error_message": "1 of 3 rows failed",
+        "inference-loc": "s3://o/r/1.csv_result.txt",
+    }  # fmt: skip
+    assert read_output_line(line.encode()) == OutputLine("s3://b/1.csv", "1 of 3 rows failed")
+    assert sources(line) == ["s3://b/1.csv"]
+
+
 def test_manifest__a_huge_line_is_read_and_a_huge_broken_one_is_cut_in_its_failed_line() -> None:
     name = "s3://b/" + "x" * 5_000_000
     assert read_line(json.dumps({"source": name}).encode(), 1) == [Entry(name, "")]

@@ -153,11 +153,12 @@ def test_rows__none_of_which_succeeds_leave_no_file(tmp_path: Path, fake: FakeMo
     assert shard.tally.failed_rows == 2
 
 
-@pytest.mark.parametrize("what", ["badjson", "empty"])
-def test_rows__whose_answer_is_not_json_fail(tmp_path: Path, fake: FakeModelServer, what: str) -> None:
-    shard = rows_shard(tmp_path, fake.url, {"1.csv": f"fine,1\nFAIL:{what},2\n".encode()}, path="/echo")
-    assert shard.messages["1.csv"].startswith("1 of 2 rows failed, first: row 2: The model's answer is ")
-    assert shard.result("1.csv").count(b"\n") == 2
+def test_rows__whose_answer_is_empty_fail_and_one_that_is_not_json_is_kept_as_a_text(
+    tmp_path: Path, fake: FakeModelServer
+) -> None:
+    shard = rows_shard(tmp_path, fake.url, {"1.csv": b"FAIL:badjson,1\nFAIL:empty,2\n"}, path="/echo")
+    assert shard.messages["1.csv"] == "1 of 2 rows failed, first: row 2: The model's answer is empty; JSON was expected"
+    assert shard.result("1.csv").splitlines()[0] == b'"{\\"ok\\": tr"'
 
 
 @pytest.mark.parametrize(
