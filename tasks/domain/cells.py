@@ -128,11 +128,15 @@ def visible(text: str) -> str:
 
 
 def unseen_signs(text: str) -> str:
-    """Which characters of the beginning of a text do not show, by their names, for the end of a message."""
-    signs = [sign for sign in dict.fromkeys(text[:SHOWN]) if not sign.isascii() and not sign.isprintable()]
-    named = [f"{json.dumps(sign)[1:-1]} is a {_name(sign)}" for sign in signs if _name(sign)]
+    """Which characters of a text do not show, by their names, for the end of a message."""
+    if text.isprintable():
+        return ""
+    named = [f"{json.dumps(sign)[1:-1]} is a {name}" for sign in dict.fromkeys(text) if (name := unseen(sign))]
     return f" ({', '.join(named[:3])})" if named else ""
 
 
-def _name(sign: str) -> str:
+def unseen(sign: str) -> str:
+    """The name of a character beyond ASCII that does not show, as in "no-break space"; empty for others."""
+    if sign.isascii() or sign.isprintable():
+        return ""
     return "byte order mark" if sign == "\ufeff" else unicodedata.name(sign, "").lower()

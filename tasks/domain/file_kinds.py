@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 LOOKED_AT = 1 << 20
 """Bytes of a file by which its encoding is told."""
@@ -49,8 +48,10 @@ _SAMPLE = 4096
 _ENOUGH = 8
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
+_LETTERS = 3
+"""Letters beyond ASCII that follow each other in words of Latin letters, at most."""
 _FEW = 0.1
-"""Of the characters of a text in Latin-1, or of runs of bytes of a text in GBK, that may be odd."""
+"""Of the bytes, or of runs of bytes, of a text that may be odd."""
 
 
 def other_kind(data: bytes) -> str:
@@ -80,66 +81,42 @@ def _wide(sample: bytes) -> str:
     first, second = (zeros[0] + zeros[2]) / 2, (zeros[1] + zeros[3]) / 2
     for few, many, name, codec in ((first, second, "UTF-16", "utf-16-le"),
                                    (second, first, "UTF-16 (big-endian)", "utf-16-be")):  # fmt: skip
-        if few < _FEW / 10 and many > 0.3 and _decodes(sample[: len(sample) // 2 * 2], codec):
+        mostly_ascii = many > 0.3 or (many > 0.05 and not is_utf8(sample, cut=True))
+        if few * 3 < many and mostly_ascii and _decodes(sample[: len(sample) // 2 * 2], codec):
             return f"text in {name}"
     return ""
 
 
-def _decodes(data: bytes, codec: str) -> bool:
-    """Whether bytes, which may be cut within a character, are text in an encoding."""
+def _decodes(data: bytes, codec: str, *, cut: bool = True) -> bool:
+    """Whether bytes, which may be ``cut`` within a character, are text in an encoding."""
     try:
         data.decode(codec)
     except UnicodeDecodeError as error:
-        return error.start >= len(data) - 4
+        return cut and error.start >= len(data) - 4
     return True
 
 
-def is_utf8(data: bytes) -> bool:
-    """Whether the beginning of a file, which may be cut within a character, is UTF-8."""
-    return _decodes(data, "utf-8")
+def is_utf8(data: bytes, *, cut: bool = False) -> bool:
+    """Whether bytes, which may be ``cut`` within a character, are text in UTF-8."""
+    return _decodes(data, "utf-8", cut=cut)
 
 
 def encoding_of(data: bytes) -> str:
     """The encoding that a text is probably in that is not UTF-8; empty if its bytes tell nothing.
 
-    GBK (and GB18030, which holds it) writes a character beyond ASCII as two bytes, most of them with both from 0x80
-    on; Latin-1 (and Windows-1252) as one, next to letters of ASCII. A text in UTF-8 of which a few bytes are broken is
-    in neither.
+    GBK (and GB18030, which holds it) writes a character beyond ASCII as two bytes, the first one of common characters
+    below 0xD8; Latin-1 (and Windows-1252) as one, that of small letters above it. A text in UTF-8 of which a few bytes
+    are broken is in neither.
     """
     runs = _HIGH.findall(data, 0, LOOKED_AT)
-    if not runs or any(_is_utf8_run(run) for run in runs):
+    if not runs or 2 * sum(map(is_utf8, runs)) > len(runs):
         return ""
     even = [run for run in runs if len(run) % 2 == 0]
-    if len(even) >= (1 - _FEW) * len(runs) and _has_chinese(even):
+    leads = [byte for run in even for byte in run[::2]]
+    common = sum(0xA1 <= byte <= 0xA3 or 0xB0 <= byte <= 0xD7 for byte in leads)
+    if len(even) >= (1 - _FEW) * len(runs) and common > len(leads) / 2 and _decodes(b"".join(even), "gbk"):
         return "GBK or GB18030"
-    singles = [run for run in runs if len(run) == 1 and run >= b"\xa0" and run != b"\xff"]
-    if len(singles) >= (1 - _FEW) * len(runs):
+    letters = sum(len(run) <= _LETTERS and min(run) >= 0xA0 and max(run) < 0xFF for run in runs)
+    if letters >= (1 - _FEW) * len(runs):
         return "Latin-1 or Windows-1252"
-    if _decodes(data[:LOOKED_AT], "gb18030") and len(even) >= len(runs) / 2:
-        return "GBK or GB18030"
-    return ""
-
-
-def _is_utf8_run(run: bytes) -> bool:
-    try:
-        run.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_chinese(runs: Collection[bytes]) -> bool:
-    """Whether runs of bytes beyond ASCII are text in GBK, most of it Chinese."""
-    try:
-        text = b"".join(runs).decode("gb18030")
-    except UnicodeDecodeError:
-        return False
-    chinese = sum("\u3000" <= sign <= "\u303f" or "\u4e00" <= sign <= "\u9fff" or "\uff00" <= sign <= "\uffef"
-                  for sign in text)  # fmt: skip
-    return chinese >= (1 - 2 * _FEW) * len(text)
-
-
-def not_utf8(data: bytes) -> str:
-    """What a text is that should be UTF-8 and is not: its probable encoding; empty if its bytes tell nothing."""
-    encoding = encoding_of(data)
-    return f"text in {encoding}" if encoding else ""
+    return "GBK or GB18030" if common > len(leads) / 2 and _decodes(data[:LOOKED_AT], "gb18030") else ""

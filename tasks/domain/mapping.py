@@ -15,7 +15,7 @@ from itertools import count
 from json.encoder import encode_basestring
 from typing import Any
 
-from tasks.domain.cells import COLUMNS, OMITTED, Convert, EmptyCells, converter, problem, unseen_signs, visible
+from tasks.domain.cells import COLUMNS, OMITTED, SHOWN, Convert, EmptyCells, converter, problem, unseen_signs, visible
 from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
 
@@ -301,7 +301,7 @@ class Mapping:
         where = f"line {line}, column {fault.column}" + (f", field {name}" if name is not None else "")
         if fault.value is None:
             return RowError(f"{where}: {fault.problem}")
-        return RowError(f"{where}: {visible(fault.value)} {fault.problem}{unseen_signs(fault.value)}")
+        return RowError(f"{where}: {visible(fault.value)} {fault.problem}{unseen_signs(fault.value[:SHOWN])}")
 
 
 def _pieces(

@@ -8,6 +8,7 @@ import time
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.output_folder import OutputFolder
+from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
 from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
@@ -98,7 +99,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
     except ObjectError as failed:
         if failed.unreachable:
             session.does_not_reach(address)
-        raise DownloadError(failed.cause) from None
+        raise DownloadError(f"{failed.cause}{unseen_signs(item.source) if failed.missing else ''}") from None
     if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
     return data
