@@ -16,9 +16,10 @@ from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.odd_keys import s3fs_options
 from tasks.clients.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
 from tasks.clients.storage import Storage
+from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
-from tasks.domain.package import CONFIG_NAMES, PackageConfig, parse_config
+from tasks.domain.package import CONFIG_NAMES, PackageConfig
 from tasks.domain.paths import Address, parse_address
 
 _COMPLETE = ".thresher-complete"
