@@ -113,7 +113,7 @@ def problem(kind: str, cell: str) -> str | None:
         _CONVERTERS[kind](cell)
     except ValueError as error:
         if is_empty(cell):
-            return f"{error}; empty_cells can be null or omit, if empty cells are meant to be in it"
+            return f"{error}: empty cells are refused, unless empty_cells is null or omit"
         return str(error)
     return None
 

@@ -41,8 +41,7 @@ def test_empty_cells__are_refused_by_the_name_of_the_field_that_allows_them() ->
     with pytest.raises(RowError) as error:
         Mapping(EVERY_TYPE).body(["x", "", "2", "1"], 7)
     assert str(error.value) == (
-        'line 7, column 1, field n: "" is not a number; empty_cells can be null or omit, if empty cells are meant to '
-        "be in it"
+        'line 7, column 1, field n: "" is not a number: empty cells are refused, unless empty_cells is null or omit'
     )
     with pytest.raises(RowError, match="empty_cells"):
         Mapping(EVERY_TYPE).body(["x", "1", "  ", "1"], 7)
