@@ -327,8 +327,8 @@ def test_a_listing_that_fails_behind_says_so_in_one_line() -> None:
 
 
 SLASHES = {
-    "in/": b"", "in/dir/": b"", "in/dir/1": b"1", "in/full-x": b"1", "in/full/": b"12", "in/full/2": b"2", "in/k": b"kk",
-    "in/k/": b"12345", "in/lone/": b"12345", "in/z": b"",
+    "in/": b"", "in/dir/": b"", "in/dir/1": b"1", "in/full-x": b"1", "in/full/": b"12", "in/full/2": b"2",
+    "in/k": b"kk", "in/k/": b"12345", "in/lone/": b"12345", "in/z": b"",
 }  # fmt: skip
 TOLD = [("dir/1", 1), ("full-x", 1), ("full/2", 1), ("k", 2), ("lone", 5), ("z", 0)]
 
