@@ -179,6 +179,16 @@ def test_tables__that_are_wrong_as_a_whole_are_not_sent(
     assert "/iris" not in fake.stats()["requests"]
 
 
+@pytest.mark.parametrize(("chinese", "message"), [("allow", ""), ("refuse", "line 1, column 1: the Chinese character")])
+def test_tables__with_chinese_characters_are_read_if_the_administrator_allows_them(
+    tmp_path: Path, fake: FakeModelServer, chinese: str, message: str
+) -> None:
+    run = make_run(fake.url, str(tmp_path / "out"), request=TEXT, path="/echo")
+    shard = Shard(run, local_items(tmp_path / "in", {"1.csv": "汉字,1\n".encode()}), chinese=chinese).infer()
+    assert shard.messages["1.csv"].startswith(message)
+    assert bool(shard.messages["1.csv"]) == bool(message)
+
+
 def test_header__is_passed_over(tmp_path: Path, fake: FakeModelServer) -> None:
     shard = rows_shard(tmp_path, fake.url, {"1.csv": b"a,b\n1,2\n"}, csv_header="present")
     assert shard.messages["1.csv"] == ""
