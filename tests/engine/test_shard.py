@@ -426,3 +426,14 @@ def test_result__that_a_killed_try_left_of_an_item_that_fails_is_deleted_where_n
     shard.infer()
     assert shard.has_result("good") and bool(shard.messages["bad"])
     assert shard.has_result("bad") is (number is not None)
+
+
+def test_file__that_is_missing_is_told_with_the_signs_of_its_name_that_do_not_show(
+    tmp_path: Path, fake: FakeModelServer
+) -> None:
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), items_of(str(tmp_path), ["gone\u200b.jpg", "gone.jpg"]))
+    shard.infer()
+    assert shard.messages == {
+        "gone\u200b.jpg": "Download file failed. There is no such file. (\\u200b is a zero width space)",
+        "gone.jpg": "Download file failed. There is no such file.",
+    }
