@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import uuid
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from deployments.storage_keys import storage_keys
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.storage import Storage
-from tasks.domain.csv_rows import RowReader, csv_text
 from tasks.domain.errors import ContentError, ItemError
+from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
-from tasks.domain.mapping import Mapping
 from tasks.domain.paths import parse_address, redact
 from tasks.domain.request import Body, FileForm, row_body
+from tasks.domain.result import NOTES_KEPT
 from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.run import Run
 from tasks.domain.shard import Bounds, Cutter
@@ -22,7 +23,7 @@ from tasks.engine.checking import check
 from tasks.engine.items import refusal
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import Planner
-from tasks.engine.rows import read_rows, rows_of_a_request
+from tasks.engine.rows import read_rows, rows_of_a_request, table_rows
 from tasks.settings import Settings, read_settings
 
 ROWS_COUNTED_BYTES = 64 << 20
@@ -53,6 +54,8 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
     refused = 0
     example: tuple[Item, Body] | None = None
     rows: int | None = 0 if run.rule is not None else None
+    table = None if run.rule is None else TableMapping.of_service(run.service, run.rule)
+    notes: dict[str, None] = {}
     try:
         async for item in planner.items():
             cutter.add(item)
@@ -65,10 +68,12 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
                     continue
             try:
                 name, data = await _read(item, settings, storage, table=run.rule is not None)
-                if rows is not None:
-                    rows += (await read_rows(run.service, Mapping(run.rule or {}), data)).count
+                if rows is not None and table is not None:
+                    found = await read_rows(table, data, settings)
+                    rows += found.count
+                    notes |= dict.fromkeys(table.of(found.names()).notes)
                 if example is None:
-                    example = (item, _first_request(run, name, data))
+                    example = (item, _first_request(run, table, name, data, settings))
             except (ObjectError, ItemError):
                 continue  # the run would say so of this item, and go on
         cutter.end()
@@ -86,7 +91,7 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
         "mapping": run.rule,
         "request": None if example is None else _request(run, *example),
         "output_manifest": str(run.output_address.child(run.names.manifest(0))).replace(run.task_id, "{task_id}"),
-        "warnings": [*run.warnings, *planner.warnings],
+        "warnings": [*run.warnings, *planner.warnings, *(f"CSV header: {note}" for note in islice(notes, NOTES_KEPT))],
     }  # fmt: skip
 
 
@@ -100,11 +105,11 @@ async def _read(item: Item, settings: Settings, storage: Storage, *, table: bool
         raise ContentError(refusal(address.name, larger.size, settings.max_item_bytes, table=table)) from None
 
 
-def _first_request(run: Run, name: str, data: bytes) -> Body:
-    if run.rule is None:
+def _first_request(run: Run, table: TableMapping | None, name: str, data: bytes, settings: Settings) -> Body:
+    if table is None:
         return FileForm(run.api.file_leaf or "file").body(name, data)
-    mapping = Mapping(run.rule)
-    rows = RowReader(csv_text(data), header=run.service.csv_header == "present", needed=mapping.columns)
+    rows = table_rows(table, data, settings)
+    mapping = table.of(rows.names()).mapping
     batch = rows.take(rows_of_a_request(run.service, mapping, AutoRows()))
     if batch is None:
         raise ObjectError("no row")

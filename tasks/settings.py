@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from tasks.domain.errors import Problem, SpecificationError
@@ -17,7 +17,19 @@ ROOT = Path(__file__).resolve().parent.parent
 """The folder that holds flows/, tasks/ and infra/."""
 
 MIB = 1 << 20
+_SIZE = TypeAdapter(ByteSize)
 _WEB_ADDRESS = re.compile(r"https?://[^/?#\s]+\S*\Z", re.IGNORECASE)
+
+
+def _bytes(value: object) -> object:
+    """Bytes as people write them: 67108864, 64MiB, 64MB (64 million)."""
+    try:
+        return int(_SIZE.validate_python(value.strip())) if isinstance(value, str) else value
+    except ValidationError:
+        raise ValueError("should be a number of bytes, such as 67108864, 64MiB or 64MB") from None
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
 class Settings(BaseSettings):
@@ -48,16 +60,19 @@ class Settings(BaseSettings):
     log_lines_per_second: float = Field(
         default=20, gt=0, description="lines of an instance that go to the run's Logs tab, in the long run"
     )
-    log_bytes_per_second: int = Field(
+    log_bytes_per_second: Bytes = Field(
         default=MIB, ge=1 << 10, description="of an instance's output that is kept in the long run; a burst may be more"
     )
-    max_log_bytes: int = Field(
+    max_log_bytes: Bytes = Field(
         default=64 * MIB,
         ge=MIB,
         description="of an instance's output that is kept beside the results, and in the log store; then its end only",
     )
-    max_item_bytes: int = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
-    max_answer_bytes: int = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")
+    max_item_bytes: Bytes = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
+    chinese: Literal["refuse", "allow"] = Field(
+        default="refuse", description="whether CSV files may have Chinese characters"
+    )
+    max_answer_bytes: Bytes = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")
     manifest_lines: int = Field(default=100_000, ge=1, description="lines of one part of the output manifest")
     sorted_storage_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -84,15 +99,20 @@ class Settings(BaseSettings):
     storage_retry_seconds: float = Field(
         default=60, gt=0, description="an object storage that does not answer, or refuses for now, is tried so long"
     )
-    bytes_in_flight: int = Field(default=256 * MIB, ge=MIB, description="bytes of items and answers held at once")
+    bytes_in_flight: Bytes = Field(default=256 * MIB, ge=MIB, description="bytes of items and answers held at once")
     shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
-    shard_bytes: int = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
+    shard_bytes: Bytes = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
     @field_validator("share_link_hosts", "sorted_storage_hosts", "devices", mode="before")
     @classmethod
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("chinese", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.strip().lower() if isinstance(value, str) else value
 
     @field_validator("model_store", "log_store")
     @classmethod

@@ -195,9 +195,11 @@ class Ran:
         found = []
         for line in self.manifest.split("\n")[:-1]:
             item = json.loads(line)
-            last = ("SUCCESSFUL", "inference-loc") if "inference-loc" in item else ("FAILED", "error_message")
-            texts = [json.dumps(item[key], ensure_ascii=False) for key in ("source", last[1])]
-            assert line == f'{{"source": {texts[0]},"result":"{last[0]}","{last[1]}": {texts[1]}}}'
+            texts = {key: json.dumps(value, ensure_ascii=False) for key, value in item.items()}
+            told = f'"inference-loc": {texts["inference-loc"]}' if "inference-loc" in item else ""
+            if item["result"] == "FAILED":
+                told = ",".join(filter(None, (f'"error_message": {texts["error_message"]}', told)))
+            assert line == f'{{"source": {texts["source"]},"result":{texts["result"]},{told}}}'
             found.append(item)
         return found
 

@@ -1,10 +1,14 @@
-"""Endpoints of object storages: what is an address, and which storages list their keys in the order of names."""
+"""Endpoints of object storages: whose keys are meant, what is an address, which list keys in the order of names."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
+
+from tasks.clients.failures import ObjectError
+from tasks.domain.credentials import Credentials, meant_by
 
 _ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+(/[\w.~%/:@-]*)?", re.ASCII | re.IGNORECASE)
 _SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
@@ -30,3 +34,12 @@ def lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
     parts = urlsplit(endpoint)
     host = parts.hostname or ""
     return f".{host}".endswith(_SORTED) or bool({host, parts.netloc} & set(sorted_hosts))
+
+
+def credentials_of(scheme: str, given: Mapping[str, Credentials]) -> Credentials:
+    """The credentials for addresses of ``s3`` or ``obs``, from those given and the environment. Raises ObjectError."""
+    has_profile = os.path.exists(os.path.expanduser("~/.aws/credentials"))
+    try:
+        return meant_by(scheme, given, os.environ, has_profile=has_profile)
+    except ValueError as error:
+        raise ObjectError(str(error)) from None

@@ -48,6 +48,8 @@ class _Part:
     pages: deque[tuple[str, array[int], array[int]]] = field(default_factory=deque)
     task: asyncio.Task[None] | None = None
     error: Exception | None = None
+    begun: bool = False
+    """Whether a page was kept of it."""
     ended: bool = False
     last: str = ""
     """The last key so far that is no placeholder's: these have lost their slash."""
@@ -137,7 +139,10 @@ class Listing:
         await self._has_moved()
 
     def _may_go_on(self, part: _Part) -> bool:
-        return self._goes_on and len(part.pages) < max(2, PAGES_AHEAD >> min(30, self._parts.index(part)))
+        # A page that held nothing but the folder's own placeholder is never used up.
+        return (self._goes_on or not part.begun) and len(part.pages) < max(
+            2, PAGES_AHEAD >> min(30, self._parts.index(part))
+        )
 
     def _take(self, part: _Part, page: Page) -> bool:
         """Keep a page until it is its turn; whether the part has ended with it."""
@@ -145,7 +150,7 @@ class Listing:
         if not keys:
             return False
         ordered = [part.last, *(key for key, size in zip(keys, sizes, strict=True) if size)]
-        if any(one > other for one, other in pairwise(ordered)):
+        if any(one > f"{other}/" for one, other in pairwise(ordered)):  # a placeholder's slash is lost
             raise NotInOrder
         part.last = ordered[-1]
         within = part.within
@@ -155,6 +160,7 @@ class Listing:
             own = [*zip(*(one for one in zip(*page, strict=True) if one[0].startswith(within)), strict=True)]
         if own:
             # (A key with a NUL cannot be: no XML has one.) Packed, a page takes a third.
+            part.begun = True
             part.pages.append(("\0".join(own[0]), array("q", own[1]), array("q", own[2])))
         if not ended and 2 < self._page_keys <= len(keys):
             self._split(part, keys[1], keys[-1])  # the first key may be the folder's own placeholder

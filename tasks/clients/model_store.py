@@ -55,7 +55,7 @@ class ModelStore:
 
     def __init__(self, root: str, credentials: dict[str, Credentials] | None = None) -> None:
         self.root = parse_address(root)
-        self._filesystem, self._path = filesystem(self.root, (credentials or {}).get(self.root.scheme))
+        self._filesystem, self._path = filesystem(self.root, credentials or {})
         self._path = self._path.rstrip("/")
 
     def folder(self, source: str, model: str, version: str) -> Address:

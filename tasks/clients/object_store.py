@@ -127,7 +127,12 @@ class Bucket:
         found = []
         data = b""
         for pause in (*READ_PAUSES_SECONDS, None):
-            data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
+            try:
+                data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
+            except ObjectError as error:
+                if error.missing and size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
+                    raise ObjectError(f"It is the placeholder of a folder: its key is {key}/.") from None
+                raise
             is_object = e_tag is not None or not is_error(data)
             if is_object and size in (-1, len(data)) and self._is_as_listed(version, e_tag):
                 return data
@@ -224,9 +229,33 @@ class Bucket:
     async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
         """Key, size and version of every object below the folder ``prefix`` (all of the bucket for ""), however deep.
 
-        Without folder placeholders (empty objects whose key ends in a slash), in name order. Big sub-folders are listed
-        at the same time, see :mod:`tasks.clients.listing`.
+        Without folder placeholders (objects whose key ends in a slash), in name order. Only one that is not empty and
+        has nothing below it is told, without its slash, since nothing tells it from a file before it is read. Big
+        sub-folders are listed at the same time, see :mod:`tasks.clients.listing`.
         """
+        above: list[str] = []  # the keys that were told last, of which each begins with those before it
+        held: tuple[str, int, int] | None = None
+        async with aclosing(self._list(prefix)) as found:
+            async for one in found:
+                if held is not None and not (one[0].startswith(f"{held[0]}/") and await self._is_folder(held)):
+                    yield held
+                while above and not one[0].startswith(above[-1]):
+                    above.pop()
+                if above and above[-1] == one[0]:  # a placeholder beside the object of its name
+                    held = None
+                    continue
+                above.append(one[0])
+                held = one
+        if held is not None:
+            yield held
+
+    async def _is_folder(self, one: tuple[str, int, int]) -> bool:
+        """Whether what was listed is a folder's placeholder with something in it; obstore drops its slash."""
+        key, size, _ = one
+        return size > 0 and not is_odd(key) and await self.size(key) is None
+
+    async def _list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
+        """The same, with the placeholders that are not empty, without their slash."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         last = ""
         empty: list[str] = []

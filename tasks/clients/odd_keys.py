@@ -67,14 +67,18 @@ class OddKeys:
 
     async def list(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int, int]]:
         """Key, size and version of every object below a prefix, in the order of the storage, without folder
-        placeholders.
+        placeholders; those that are not empty without their slash, as obstore tells them.
         """
         where = {"StartAfter": after} if after else {}
         while True:
             page = await self.call("list_objects_v2", Prefix=folder, **where)
             for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):
-                    yield entry["Key"], entry["Size"], version_of(entry.get("ETag"))
+                key, size = entry["Key"], entry["Size"]
+                if key.endswith("/"):
+                    key = key[:-1]
+                    if not size or len(key) <= len(folder) or key.endswith("/"):
+                        continue
+                yield key, size, version_of(entry.get("ETag"))
             if not page.get("NextContinuationToken"):
                 return
             where = {"ContinuationToken": page["NextContinuationToken"]}

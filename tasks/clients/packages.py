@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tasks.clients.endpoints import credentials_of
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.odd_keys import s3fs_options
 from tasks.clients.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
 from tasks.clients.storage import Storage
-from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.config_file import parse_config
+from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
-from tasks.domain.package import CONFIG_NAMES, PackageConfig, parse_config
+from tasks.domain.package import CONFIG_NAMES, PackageConfig
 from tasks.domain.paths import Address, parse_address
 
 _COMPLETE = ".thresher-complete"
@@ -55,13 +56,19 @@ async def files_of(storage: Storage, folder: Address) -> set[str]:
         raise StorageError(f"The model package {folder} cannot be listed: {error.cause}") from None
 
 
-def filesystem(address: Address, credentials: Credentials | None = None) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it: for everything that is not hot."""
+def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it: for everything that is not hot.
+
+    Raises StorageError if it is not said where the storage is.
+    """
     import fsspec
 
     if address.scheme == "local":
         return fsspec.filesystem("file"), address.path
-    options = s3fs_options(credentials or from_environment(address.scheme, os.environ))
+    try:
+        options = s3fs_options(credentials_of(address.scheme, credentials))
+    except ObjectError as error:
+        raise StorageError(f"{address} cannot be reached: {error.cause}") from None
     return fsspec.filesystem("s3", **options), f"{address.bucket}/{address.path}"
 
 
@@ -73,7 +80,7 @@ async def local_copy(folder: str, cache: Path, credentials: dict[str, Credential
     address = parse_address(folder)
     if address.scheme == "local":
         return Path(address.path)
-    return await asyncio.to_thread(_copy, address, cache / "packages", credentials.get(address.scheme))
+    return await asyncio.to_thread(_copy, address, cache / "packages", credentials)
 
 
 def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -89,11 +96,13 @@ def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Ma
         )
 
 
-def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path:
+def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) -> Path:
     try:
         source, path = filesystem(address, credentials)
         path = path.rstrip("/")
         found = source.find(path, detail=True)
+    except StorageError:
+        raise
     except Exception as error:  # s3fs lets botocore's errors through
         raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
     if not found:

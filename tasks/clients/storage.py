@@ -8,10 +8,11 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from tasks.clients import local_files
+from tasks.clients.endpoints import credentials_of
 from tasks.clients.failures import ObjectError
 from tasks.clients.local_places import forget_folder
 from tasks.clients.object_store import Bucket
-from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.credentials import Credentials
 from tasks.domain.manifest import LONGEST_LINE
 from tasks.domain.paths import Address
 from tasks.settings import Settings
@@ -43,7 +44,7 @@ class Storage:
         """The bucket that an s3:// or obs:// address lies in."""
         key = (address.scheme, address.bucket)
         if key not in self._buckets:
-            credentials = self._credentials.get(address.scheme) or from_environment(address.scheme, os.environ)
+            credentials = credentials_of(address.scheme, self._credentials)
             timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
             self._buckets[key] = Bucket(
                 address.bucket, credentials, timeout, patience, self._settings.sorted_storage_hosts

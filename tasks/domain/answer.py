@@ -86,7 +86,7 @@ Loads = Callable[[bytes], Any]
 
 
 def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
-    """Why an answer is not JSON, or an empty text."""
+    """Why an answer is not JSON (see :func:`loads`), or an empty text."""
     said = ""
     for read in (quick_loads or loads, loads):
         try:
@@ -95,6 +95,25 @@ def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
         except (ValueError, RecursionError) as error:
             said = said or str(error)
     return said
+
+
+def answer_line(answer: bytes, masker: Masker = _NOTHING_SECRET, quick_loads: Loads | None = None) -> bytes:
+    """The line of an answer in a table's result file: compact JSON, or as a JSON string a text that is not JSON.
+
+    Of a text the line breaks at its end are not kept. Raises AnswerError if it is neither, or empty.
+    """
+    if not answer.strip():
+        raise AnswerError("The model's answer is empty; JSON was expected")
+    error = json_error(answer, quick_loads)
+    if not error:
+        return compact(answer)
+    try:
+        text = answer.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise AnswerError(f"The model's answer is not JSON ({error}), nor text in UTF-8: {shown(answer, masker)}")
+    return json.dumps(text.rstrip("\r\n"), ensure_ascii=False).encode()
 
 
 def split(
@@ -208,12 +227,11 @@ def _split(text: bytes, path: Sequence[str] | None) -> Parts | None:
 
 
 def loads(text: bytes) -> Any:
-    """JSON as RFC 8259 has it: numbers of any size, but no NaN. Raises ValueError, RecursionError."""
-    return json.loads(text.decode(), parse_constant=_no_number, parse_int=_number, parse_float=_number)
+    """JSON, its numbers of any size; beyond RFC 8259 also NaN, Infinity and -Infinity, as many programs write them.
 
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    Raises ValueError, RecursionError.
+    """
+    return json.loads(text.decode(), parse_int=_number, parse_float=_number)
 
 
 def _number(text: str) -> float:

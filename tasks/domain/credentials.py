@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,6 +51,41 @@ class Credentials(BaseModel):
         """The values that must not be shown."""
         hidden = [one.get_secret_value() for one in (self.secret_access_key, self.session_token) if one is not None]
         return [*hidden, *([self.access_key_id] if self.access_key_id else [])]
+
+
+_REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.IGNORECASE)
+_AWS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3", "AWS_SKIP_SIGNATURE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_SHARED_CREDENTIALS_FILE",
+)  # fmt: skip
+"""Variables by which keys, or a storage, of S3 are meant."""
+
+
+def meant_by(
+    scheme: str, given: Mapping[str, Credentials], environment: Mapping[str, str], *, has_profile: bool = False
+) -> Credentials:
+    """The credentials for addresses of ``s3`` or ``obs``: those ``given`` for it, else those of the environment.
+
+    Where nothing but OBS is set up, ``s3://`` means OBS as well, as in its own manifests; ``has_profile`` says that
+    there are keys of S3 in the user's folder. Raises ValueError if OBS has neither an endpoint nor a region.
+    """
+    meant = scheme
+    if scheme == "s3" and scheme not in given and not has_profile:
+        own = "obs" in given or (environment.get("OBS_ACCESS_KEY_ID") or "").strip()
+        if own and not any((environment.get(name) or "").strip() for name in _AWS):
+            meant = "obs"
+    found = given.get(meant) or from_environment(meant, environment)
+    if meant == "s3" or found.endpoint_url:
+        return found
+    if found.region and _REGION.fullmatch(found.region):
+        return found.model_copy(update={"endpoint_url": f"https://obs.{found.region}.myhuaweicloud.com"})
+    said = "s3:// means OBS where only OBS_... keys are set, which" if scheme == "s3" else "obs://"
+    wrong = f", not {found.region!r}," if found.region else ""
+    raise ValueError(
+        f"{said} needs an endpoint: set OBS_ENDPOINT_URL, or OBS_REGION to a region such as cn-north-4{wrong} for "
+        "https://obs.<region>.myhuaweicloud.com."
+    )
 
 
 def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials:

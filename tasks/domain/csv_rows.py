@@ -9,31 +9,13 @@ from itertools import islice
 from typing import NamedTuple
 
 from tasks.domain.errors import ContentError
+from tasks.domain.file_kinds import encoding_of, other_kind
 
 # Han ideographs (Unicode blocks CJK Unified Ideographs with extensions A-H, compatibility, iteration marks, radicals).
 _CHINESE = re.compile(
     "[\u2e80-\u2fd5\u3005\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
 )
 _LARGEST_CELL = (1 << 31) - 1
-_KINDS = {
-    b"\x1f\x8b": "packed by gzip",
-    b"BZh": "packed by bzip2",
-    b"\x28\xb5\x2f\xfd": "packed by zstd",
-    b"\xfd7zXZ\0": "packed by xz",
-    b"PK\x03\x04": "a zip archive, or an Excel file",
-    b"\xd0\xcf\x11\xe0": "an Excel file",
-    b"PAR1": "a Parquet file",
-    b"SQLite format 3\0": "an SQLite database",
-    b"%PDF-": "a PDF file",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"\xff\xfe\0\0": "text in UTF-32",
-    b"\xff\xfe": "text in UTF-16",
-    b"\xfe\xff": "text in UTF-16",
-}
-_ENOUGH = 8
-"""Bytes by which text in UTF-16 is known that has no byte order mark."""
-_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}<(?:!doctype\s+html|html[\s>])", re.IGNORECASE)
 _MARK = "\ufeff"
 _CHUNK = 1 << 16
 """Characters that are cut into lines at once."""
@@ -93,11 +75,11 @@ class _Record(NamedTuple):
     fault: Fault | None
 
 
-def csv_text(data: bytes) -> str:
+def csv_text(data: bytes, *, chinese: bool = False) -> str:
     """The text of a CSV item, without byte order mark.
 
     Raises ContentError if it is a file of another kind; with line and column (both from 1, the column in characters) if
-    it is not UTF-8, or has a Chinese character.
+    it is not UTF-8, or has a Chinese character and ``chinese`` does not allow that.
     """
     if kind := other_kind(data):
         raise ContentError(f"The file is {kind}; a CSV file should be plain text in UTF-8.")
@@ -108,28 +90,18 @@ def csv_text(data: bytes) -> str:
         before = error.object[: error.start].decode("utf-8", "replace")
         line, column = _position(before, len(before))
         byte = f"0x{error.object[error.start]:02X}"
+        encoding = encoding_of(data)
+        hint = f" It looks like text in {encoding}: save it as UTF-8." if encoding else ""
         raise ContentError(
-            f"line {line}, column {column}: byte {byte} is not UTF-8; a CSV file should be UTF-8."
+            f"line {line}, column {column}: byte {byte} is not UTF-8; a CSV file should be UTF-8.{hint}"
         ) from None
-    if not text.isascii() and (match := _CHINESE.search(text)) is not None:
+    if not chinese and not text.isascii() and (match := _CHINESE.search(text)) is not None:
         line, column = _position(text, match.start())
         raise ContentError(
-            f"line {line}, column {column}: the Chinese character {match[0]!r}; a CSV file should have none."
+            f"line {line}, column {column}: the Chinese character {match[0]!r}; a CSV file should have none, unless "
+            "the administrator allows them (THRESHER_CHINESE=allow)."
         )
     return text
-
-
-def other_kind(data: bytes) -> str:
-    """What a file is that is no text in UTF-8, by its first bytes; empty if they tell nothing."""
-    for magic, kind in _KINDS.items():
-        if data.startswith(magic):
-            return kind
-    if _PAGE.match(data):
-        return "an HTML page, perhaps one to sign in"
-    first, second = data[:64:2], data[1:64:2]
-    if len(data) >= _ENOUGH and b"\0" not in second and not first.strip(b"\0"):
-        return "text in UTF-16 (big-endian)"
-    return "text in UTF-16" if len(data) >= _ENOUGH and b"\0" not in first and not second.strip(b"\0") else ""
 
 
 def _position(text: str, offset: int) -> tuple[int, int]:
@@ -175,6 +147,16 @@ class RowReader:
         if self._header and self._plain:  # else the generator of records passes it over, which may raise
             for line in islice(self._lines, 1):
                 self._width = line.count(",") + 1
+
+    def names(self) -> Sequence[str]:
+        """The header's cells; none if it has a fault, or if there is no header. Raises ContentError, as rows do."""
+        if not self._header:
+            return ()
+        if self._plain:
+            first = next(self._plain_lines(), None)
+            return () if first is None else first.split(",")
+        record = next(self._all_records(skip=False), None)
+        return () if record is None or record.fault else record.cells
 
     def scan(self) -> Iterator[None]:
         """Count the rows; stops after some, again and again, so that the caller may do something else.
@@ -242,14 +224,14 @@ class RowReader:
             yield from text[start:end].split("\n")
             start = end + 1
 
-    def _all_records(self, *, cells: bool = True) -> Iterator[_Record]:
+    def _all_records(self, *, cells: bool = True, skip: bool | None = None) -> Iterator[_Record]:
         """Every record but the header, from the text's beginning; without cells only to be counted."""
+        skip = self._header if skip is None else skip
         text, at, line = self._text, 0, 1
         record: list[str] = []
         reader = csv.reader(iter(record.pop, None), strict=True)  # cuts the quoted record that is put there
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)  # an item is bounded as a whole
-        skip = self._header
         while at < len(text):
             if (match := _BREAKS.match(text, at)) is not None:
                 line += _breaks(text, at, match.end())

@@ -122,5 +122,6 @@ def _alike(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=ALIKE, abs_tol=ALIKE / 100)
+        close = math.isclose(one, other, rel_tol=ALIKE, abs_tol=ALIKE / 100)
+        return close or (math.isnan(one) and math.isnan(other))
     return type(one) is type(other) and bool(one == other)

@@ -98,6 +98,11 @@ class Digest:
         self._size += len(piece)
         self._digest.update(piece)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no byte yet."""
+        return not self._size
+
     def __str__(self) -> str:
         return described_by(self._size, self._digest.hexdigest())
 

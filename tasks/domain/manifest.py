@@ -7,6 +7,9 @@ import re
 from json.encoder import encode_basestring as _text  # what json.dumps(ensure_ascii=False) does with a text
 from typing import Any, NamedTuple
 
+from tasks.domain.cells import unseen
+from tasks.domain.file_kinds import LOOKED_AT, encoding_of, is_utf8, other_kind
+
 MANIFEST_SUFFIX = ".manifest"
 LONGEST_LINE = 8 << 20
 """Bytes of one line of an input manifest: room for thousands of items, but not for a file without line ends."""
@@ -20,12 +23,25 @@ _NO_SOURCE = re.compile(rf"Line \d+ of the input manifest cannot be read: |Downl
 
 # A whole number of thousands of digits in a field that nobody reads must not stop the line: int() would refuse it.
 _decoder = json.JSONDecoder(parse_int=float)
-_BOM = b"\xef\xbb\xbf"
-_BLANKS = " \t\r\n"
+# Beside those of JSON such as do not show, and byte order marks: files that each begin with one were put together.
+_BLANKS = " \t\r\n\u00a0\u2000\u2001\u2002\u2003\u2009\u200b\u2028\u2029\u202f\u2060\u3000\ufeff"
 _BEHIND = f"{_BLANKS},"
 _BRACKETS = ("", "[", "]")
 """Lines that say nothing, in a manifest that was written as, or cut out of, one JSON array."""
 _OPENS = re.compile(r"\[[ \t\r\n]*\{")
+
+
+def foreign(head: bytes) -> str:
+    """Why a file that begins so is no input manifest as a whole; empty if it may be one.
+
+    It is told once, and not of every line, if the file is of another kind, or in another encoding.
+    """
+    kind = other_kind(head)
+    if not kind and not is_utf8(head, cut=True) and (encoding := encoding_of(head)):
+        lines = head[:LOOKED_AT].split(b"\n")[:-1]
+        if sum(not is_utf8(line) for line in lines) > 1:  # else it is that line's fault
+            kind = f"text in {encoding}"
+    return f"the input manifest is {kind}; it should be text in UTF-8, one JSON object a line" if kind else ""
 
 
 class Entry(NamedTuple):
@@ -43,8 +59,6 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
     of texts, which may begin with an object whose ``prefix`` stands before each (SageMaker's form). What cannot be read
     becomes an entry with an error that names the line, so that it is not lost. Other fields are ignored.
     """
-    if number == 1 and raw.startswith(_BOM):
-        raw = raw[len(_BOM) :]
     if len(raw) > LONGEST_LINE:
         shown = raw[: SHOWN + 1].decode("utf-8", "backslashreplace")
         return [_unreadable(shown, number, f"it has more than {LONGEST_LINE} bytes")]
@@ -52,7 +66,8 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
         text = raw.decode("utf-8").strip(_BLANKS)
     except UnicodeDecodeError as error:
         shown = raw.strip().decode("utf-8", "backslashreplace")
-        return [_unreadable(shown, number, f"byte {error.start + 1} is not UTF-8")]
+        likely = f", it looks like text in {encoding}" if (encoding := encoding_of(raw)) else ""
+        return [_unreadable(shown, number, f"byte {error.start + 1} is not UTF-8{likely}")]
     entries: list[Entry] = []
     position = 0
     if text.strip(_BEHIND) in _BRACKETS:
@@ -65,7 +80,9 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
         try:
             value, end = _decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            reason = f"not JSON at character {error.pos + 1}: {error.msg}"
+            name = unseen(text[error.pos : error.pos + 1] or " ")
+            found = f"a {name} stands there, which does not show" if name else error.msg
+            reason = f"not JSON at character {error.pos + 1}: {found}"
             return [*entries, _unreadable(text[position:], number, reason)]
         except RecursionError:
             return [*entries, _unreadable(text[position:], number, "nested too deeply")]
@@ -119,9 +136,13 @@ def successful_line(source: str, location: str) -> str:
     return f'{{"source": {_text(source)},"result":"SUCCESSFUL","inference-loc": {_text(location)}}}\n'
 
 
-def failed_line(source: str, message: str) -> str:
-    """The output manifest's line of an item that failed, with its line end."""
-    return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}}}\n'
+def failed_line(source: str, message: str, location: str = "") -> str:
+    """The output manifest's line of an item that failed, with its line end.
+
+    ``location`` is where the answers are of those of its rows that did not fail; empty if there are none.
+    """
+    answers = f',"inference-loc": {_text(location)}' if location else ""
+    return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}{answers}}}\n'
 
 
 class OutputLine(NamedTuple):

@@ -9,41 +9,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from itertools import count
 from json.encoder import encode_basestring
 from typing import Any
 
+from tasks.domain.cells import COLUMNS, OMITTED, SHOWN, Convert, EmptyCells, converter, problem, unseen_signs, visible
 from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
 
 LEAF_TYPES = ("string", "number", "integer", "boolean")
-
-# RFC 8259, section 6: no plus sign, no leading zeros, no NaN, no infinity.
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-# Beside it what programs write that leave out a zero, or tell a plus.
-_LOOSE_NUMBER = re.compile(
-    r"(?P<sign>[+-]?)(?P<whole>0|[1-9][0-9]*)?(?:\.(?P<fraction>[0-9]*))?(?P<exponent>[eE][+-]?[0-9]+)?"
-)
-_INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
-_MOST_DIGITS = 300
-"""Of a whole number that is written with a fraction or an exponent."""
-_INDEX = re.compile(r"[0-9]{1,18}")
-_BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
-_BLANKS = " \t\r\n"
-SHOWN = 80
-"""Characters of a cell that a message shows."""
-
-# Whole columns, a cell a line, of cells that need no conversion.
-_COLUMNS = {
-    name: re.compile(rf"{cell}(?:\n{cell})*")
-    for name, cell in {
-        "number": rf"(?:{_NUMBER.pattern})",
-        "integer": r"(?:0|-?[1-9][0-9]*)",
-        "boolean": r"(?:true|false)",
-    }.items()
+_ALIASES = {
+    **dict.fromkeys(("str", "text", "char", "varchar"), "string"),
+    **dict.fromkeys(("float", "double", "real", "decimal", "numeric", "float16", "float32", "float64"), "number"),
+    **dict.fromkeys(("int", "long", "short", "bigint", "int8", "int16", "int32", "int64", "uint8"), "integer"),
+    **dict.fromkeys(("bool", "boolen"), "boolean"),
+    **dict.fromkeys(("dict", "map", "struct"), "object"),
+    **dict.fromkeys(("list", "tuple"), "array"),
 }
+"""What other languages call the types of JSON Schema."""
+_KNOWN = {*LEAF_TYPES, "object", "array", "file"}
+
+_INDEX = re.compile(r"[0-9]{1,18}")
+_TEMPLATES_KEPT = 1000
 
 Schema = dict[str, Any]
 Path = tuple[str | int, ...]
@@ -53,19 +42,33 @@ def schema_type(schema: Any) -> str | None:
     """The one type that a schema node stands for: a leaf type, ``object``, ``array``, ``file``, or None if unknown.
 
     A list of types (``["number", "null"]``) stands for its first known one; a node without a type for what its
-    ``properties`` or ``items`` imply.
+    ``properties`` or ``items`` imply. Types of other languages (``float``, ``int``, ``str``) stand for JSON Schema's.
     """
     if not isinstance(schema, dict):
         return None
     declared = schema.get("type")
     for name in declared if isinstance(declared, list) else [declared]:
-        if isinstance(name, str) and name.strip().lower() in (*LEAF_TYPES, "object", "array", "file"):
-            return name.strip().lower()
+        if isinstance(name, str) and (known := _known_type(name)):
+            return known
     if declared is None and isinstance(schema.get("properties"), dict):
         return "object"
     if declared is None and element_schemas(schema):
         return "array"
     return None
+
+
+def _known_type(name: str) -> str:
+    name = name.strip().lower()
+    return name if name in _KNOWN else _ALIASES.get(name, "")
+
+
+def odd_types(schema: Any) -> list[str]:
+    """What to tell of the types in a request's schema that are none of JSON Schema's."""
+    return [
+        f"{Field(path, '', -1).name}: the type {declared!r} is read as {kind}"
+        for path, node, kind in walk(schema)
+        if isinstance(declared := node.get("type"), str) and kind and declared.strip().lower() != kind
+    ]
 
 
 def element_schemas(schema: Schema) -> list[Schema]:
@@ -108,7 +111,11 @@ def file_leaf(schema: Any) -> str | None:
 
 def generate(schema: Schema) -> Schema:
     """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order the fields stand."""
-    counter = iter(range(1_000_000))
+    return with_indexes(schema, count())
+
+
+def with_indexes(schema: Schema, indexes: Iterator[int | None]) -> Schema:
+    """A schema with an ``index`` on every leaf, the next of ``indexes``, in the order of :func:`walk`."""
 
     def node(schema: Any) -> Any:
         kind = schema_type(schema)
@@ -123,7 +130,7 @@ def generate(schema: Schema) -> Schema:
             ruled = [node(item) for item in items] if isinstance(items, list) else node(items)
             return {**{k: v for k, v in schema.items() if k != "item"}, "items": ruled}
         if kind in LEAF_TYPES:
-            return {**schema, "index": next(counter)}
+            return {**schema, "index": next(indexes)}
         return dict(schema)
 
     ruled: Schema = node(schema)
@@ -143,38 +150,6 @@ def column_index(value: Any) -> int | None:
     return None
 
 
-def _number(cell: str) -> str:
-    text = cell.strip(_BLANKS)
-    if _NUMBER.fullmatch(text) is not None:
-        return text
-    match = _LOOSE_NUMBER.fullmatch(text)
-    if match is None or not (match["whole"] or match["fraction"]):
-        raise ValueError("is not a number")
-    fraction = "" if match["fraction"] is None else f".{match['fraction'] or '0'}"
-    return f"{match['sign'].replace('+', '')}{match['whole'] or '0'}{fraction}{match['exponent'] or ''}"
-
-
-def _integer(cell: str) -> str:
-    text = cell.strip(_BLANKS)
-    match = _INTEGER.fullmatch(text)
-    if match is not None:
-        return ("-" if match[1] == "-" and match[2] != "0" else "") + match[2]
-    try:
-        number = Decimal(_number(text))
-    except (ValueError, ArithmeticError):
-        raise ValueError("is not an integer") from None
-    if number.adjusted() >= _MOST_DIGITS or number != number.to_integral_value():
-        raise ValueError("is not an integer")
-    return str(int(number))
-
-
-def _boolean(cell: str) -> str:
-    try:
-        return _BOOLEANS[cell.strip(_BLANKS).lower()]
-    except KeyError:
-        raise ValueError("is not true, false, 1 or 0") from None
-
-
 def _text(text: str) -> str:
     """JSON text, readable where UTF-8 can say it (half a surrogate pair can only be escaped)."""
     try:
@@ -182,18 +157,6 @@ def _text(text: str) -> str:
     except UnicodeEncodeError:
         return json.dumps(text)
     return json.dumps(text, ensure_ascii=False)
-
-
-def _string(cell: str) -> str:
-    return json.dumps(cell, ensure_ascii=False)
-
-
-_CONVERTERS: dict[str, Callable[[str], str]] = {
-    "number": _number,
-    "integer": _integer,
-    "boolean": _boolean,
-    "string": _string,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,34 +175,59 @@ class Field:
             text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
         return text or "(the request itself)"
 
+    def converter(self, empty_cells: EmptyCells) -> Convert:
+        """What makes JSON of its cells."""
+        return converter(self.type, empty_cells, place_kept=not self.path or isinstance(self.path[-1], int))
+
 
 class Mapping:
     """A mapping rule made ready: rows in, JSON bodies out.
 
     ``fields`` are the leaves that a column fills, in request order; ``left_out`` the names of those that are left out
-    of every request because they have no usable index (or no known type).
+    of every request because they have no usable index, or (``of_no_type``) no type that is known.
 
     A body is joined from text that never changes and the converted cells. The number in a cell is sent as it stands
     there (``3.0`` stays ``3.0``, nothing is rounded).
     """
 
-    def __init__(self, rule: Schema) -> None:
+    def __init__(self, rule: Schema, empty_cells: EmptyCells = "refuse") -> None:
         self.rule = rule
         fields: list[Field] = []
         left_out: list[str] = []
-        pieces: list[str | Field] = _pieces(rule, (), fields, left_out) or ["null"]
+        pieces = _pieces(rule, (), fields, left_out)
         self.fields = tuple(fields)
         self.left_out = tuple(left_out)
+        self.of_no_type = frozenset(Field(path, "", -1).name for path, _, kind in walk(rule) if kind is None)
         self.columns = max((field.index + 1 for field in fields), default=1)
         """Columns that a row has at least."""
-        self._steps = [(_CONVERTERS[field.type], field.index) for field in fields]
+        self._steps = [(field.converter(empty_cells), field.index) for field in fields]
         array = _row_array(rule)
         self.takes_many_rows = array is not None
         """Whether the request has exactly one array of row objects, so that several rows can go in one request."""
         self._head, self._tail = array or ("", "")
-        text = "".join("%s" if isinstance(piece, Field) else piece.replace("%", "%%") for piece in pieces)
+        self._template = self._template_of(pieces)
+        self._omits = empty_cells == "omit"
+        self._without: dict[tuple[bool, ...], str] = {}
+        """Templates of rows of which fields are left out, by whether each field is."""
+
+    def _template_of(self, pieces: Sequence[str | Field] | None) -> str:
+        """What a row brings into the request, with a place for each field."""
+        text = "".join("%s" if isinstance(piece, Field) else piece.replace("%", "%%") for piece in pieces or ["null"])
         escaped = [len(side.replace("%", "%%")) for side in (self._head, self._tail)]
-        self._template = text[escaped[0] : len(text) - escaped[1]]
+        return text[escaped[0] : len(text) - escaped[1]]
+
+    def _filled(self, values: Sequence[str]) -> str:
+        """The text of a row, by the value of each field; fields that are OMITTED are left out."""
+        if not self._omits or OMITTED not in values:
+            return self._template % tuple(values)
+        omitted = tuple(value == OMITTED for value in values)
+        template = self._without.get(omitted)
+        if template is None:
+            without = {field.path for field, out in zip(self.fields, omitted, strict=True) if out}
+            template = self._template_of(_pieces(self.rule, (), [], [], without))
+            if len(self._without) < _TEMPLATES_KEPT:  # the cells decide how many there may be
+                self._without[omitted] = template
+        return template % tuple(filter(None, values))
 
     def body(self, cells: Sequence[str], line: int) -> bytes:
         """The request body, compact JSON in UTF-8, of one row; as :meth:`row_text` and :meth:`request`."""
@@ -252,35 +240,38 @@ class Mapping:
         converted, naming line, column, field and value.
         """
         try:
-            return self._template % tuple([convert(cells[index]) for convert, index in self._steps])
+            return self._filled([convert(cells[index]) for convert, index in self._steps])
         except (ValueError, IndexError):
             raise self._row_error(cells, line) from None
 
     def row_texts(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
         """What :meth:`row_text` makes of many rows, column by column: a fifth of the time.
 
-        None if a row needs a closer look: a column that is missing, a cell that is not written as JSON writes it.
+        None if a row needs a closer look: a column that is missing, a cell that cannot be converted.
         """
         try:
-            if len(rows[0]) <= 2 * len(self.fields) + 8:
-                table = [*zip(*rows, strict=True)]
-                found = [self._column(field.type, table[field.index]) for field in self.fields]
-            else:  # of many columns most are not needed
-                found = [self._column(field.type, [row[field.index] for row in rows]) for field in self.fields]
+            columns = [*zip(*rows, strict=True)] if len(rows[0]) <= 2 * len(self.fields) + 8 else None
+            found = [
+                # Of many columns most are not needed.
+                self._column(field.type, convert, [row[index] for row in rows] if columns is None else columns[index])
+                for field, (convert, index) in zip(self.fields, self._steps, strict=True)
+            ]
         except (ValueError, IndexError):
             return None
         if not found:
             return [self._template % ()] * len(rows)
+        if self._omits and any(OMITTED in column for column in found):
+            return [*map(self._filled, zip(*found, strict=True))]
         return [*map(self._template.__mod__, zip(*found, strict=True))]
 
     @staticmethod
-    def _column(kind: str, cells: Sequence[str]) -> Sequence[str]:
-        """The cells of a column as JSON. Raises ValueError if one of them is not written so."""
+    def _column(kind: str, convert: Convert, cells: Sequence[str]) -> Sequence[str]:
+        """The cells of a column as JSON. Raises ValueError if one of them cannot be converted."""
         if kind == "string":
             return [*map(encode_basestring, cells)]
         text = "\n".join(cells)
-        if _COLUMNS[kind].fullmatch(text) is None or text.count("\n") != len(cells) - 1:
-            raise ValueError(kind)
+        if COLUMNS[kind].fullmatch(text) is None or text.count("\n") != len(cells) - 1:
+            return [*map(convert, cells)]
         return cells
 
     def request(self, texts: Sequence[str]) -> bytes:
@@ -297,10 +288,8 @@ class Mapping:
             if field.index >= len(cells):
                 return self.row_fault(Fault(len(cells), None, ""), line)
             cell = cells[field.index]
-            try:
-                _CONVERTERS[field.type](cell)
-            except ValueError as error:
-                return self.row_fault(Fault(field.index, cell, str(error)), line)
+            if wrong := problem(field.type, cell):
+                return self.row_fault(Fault(field.index, cell, wrong), line)
         raise AssertionError("a row that converts has no error")  # pragma: no cover
 
     def row_fault(self, fault: Fault, line: int) -> RowError:
@@ -310,37 +299,33 @@ class Mapping:
             return RowError(f"line {line}, column {missing[0].index}, field {missing[0].name}: {problem}")
         name = next((field.name for field in self.fields if field.index == fault.column), None)
         where = f"line {line}, column {fault.column}" + (f", field {name}" if name is not None else "")
-        value = f"{visible(fault.value)} " if fault.value is not None else ""
-        return RowError(f"{where}: {value}{fault.problem}")
+        if fault.value is None:
+            return RowError(f"{where}: {fault.problem}")
+        return RowError(f"{where}: {visible(fault.value)} {fault.problem}{unseen_signs(fault.value[:SHOWN])}")
 
 
-def visible(text: str) -> str:
-    """The beginning of a text as JSON, with every character that does not show written as an escape."""
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    quoted = json.dumps(shown, ensure_ascii=False)
-    if quoted.isprintable():
-        return quoted
-    return "".join(sign if sign.isprintable() else json.dumps(sign)[1:-1] for sign in quoted)
-
-
-def _pieces(schema: Any, path: Path, fields: list[Field], left_out: list[str]) -> list[str | Field] | None:
-    """The request as text and fields; None if the node is left out."""
+def _pieces(
+    schema: Any, path: Path, fields: list[Field], left_out: list[str], without: Collection[Path] = ()
+) -> list[str | Field] | None:
+    """The request as text and fields, but for those ``without``; None if the node is left out."""
     kind = schema_type(schema)
     if kind == "object":
         members: list[str | Field] = []
         for name, child in properties(schema).items():
-            value = _pieces(child, (*path, name), fields, left_out)
+            value = _pieces(child, (*path, name), fields, left_out, without)
             if value is not None:
                 members += ["," if members else "", _text(name), ":", *value]
         return ["{", *members, "}"]
     if kind == "array":
         elements: list[str | Field] = []
         for position, child in enumerate(element_schemas(schema)):
-            value = _pieces(child, (*path, position), fields, left_out)
+            value = _pieces(child, (*path, position), fields, left_out, without)
             if value is not None:
                 elements += ["," if elements else "", *value]
         return ["[", *elements, "]"]
     index = column_index(schema.get("index")) if isinstance(schema, dict) else None
+    if path in without:
+        return None
     if kind not in LEAF_TYPES or index is None:
         left_out.append(Field(path, kind or "unknown", -1).name)
         return None

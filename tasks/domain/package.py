@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping as MappingType
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -36,6 +36,13 @@ Serving = Literal["built-in", "boot-file", "sidecar", "running"]
 the instance's process in one pod, or by a server that already runs."""
 
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
+_SAME_RESTRAINTS = {
+    **dict.fromkeys(("EQUAL", "EQUALS", "EQ", "=", "=="), "EXACT"),
+    **dict.fromkeys(("AT_LEAST", "MIN", "GE", ">="), "ATLEAST"),
+    **dict.fromkeys(("AT_MOST", "MAX", "LE", "<="), "ATMOST"),
+}
+NOTHING: tuple[Any, ...] = ("", {}, [], None)
+"""Values that say nothing, where a part of another type belongs."""
 
 
 def _text_or_nothing(value: Any) -> Any:
@@ -66,6 +73,16 @@ class Message(_Part):
     )
     data: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("content_type", mode="before")
+    @classmethod
+    def _decides_nothing(cls, value: Any) -> Any:
+        return value if isinstance(value, str) else "application/json"
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return {} if value == "" else value
+
 
 class Api(_Part):
     """One address at which the model answers."""
@@ -74,6 +91,12 @@ class Api(_Part):
     method: str = "POST"
     request: Message = Field(default_factory=Message)
     response: Any = Field(default=None, description="what the answer looks like; answers are taken as they come")
+    protocol: Any = None
+
+    @field_validator("request", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any) -> Any:
+        return {} if value in NOTHING else value
 
     @field_validator("url")
     @classmethod
@@ -90,7 +113,12 @@ class Api(_Part):
     @property
     def carries_body(self) -> bool:
         """Whether requests can be sent to it; a model may have other APIs besides."""
-        return self.method in ("POST", "PUT", "PATCH")
+        return self.method in ("POST", "PUT", "PATCH") and self.speaks_http
+
+    @property
+    def speaks_http(self) -> bool:
+        """Whether it is no API of another protocol, such as grpc."""
+        return not isinstance(self.protocol, str) or self.protocol.strip().lower() in ("", "http", "https")
 
     @property
     def file_leaf(self) -> str | None:
@@ -108,7 +136,17 @@ class PackageRequirement(_Part):
     @field_validator("restraint", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
-        return (value.strip().upper() or None) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        name = value.strip().upper()
+        return _SAME_RESTRAINTS.get(name, name) or None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_version(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("package_version") in NOTHING:
+            return {name: held for name, held in value.items() if name not in ("package_version", "restraint")}
+        return value
 
     @property
     def requirement(self) -> str:
@@ -170,11 +208,23 @@ class PackageConfig(_Part):
     dependencies: tuple[Dependency, ...] = ()
     health: Health = Field(default_factory=Health)
     swr_location: str | None = None
+    _passed_over: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def passed_over(self) -> tuple[str, ...]:
+        """What there is in the file that no service of it uses, and why; known where it was read only."""
+        return self._passed_over
+
+    def passing_over(self, parts: Iterable[str]) -> PackageConfig:
+        """The same, with what was passed over when it was read."""
+        config = self.model_copy()
+        config._passed_over = tuple(parts)
+        return config
 
     @field_validator("dependencies", "health", mode="before")
     @classmethod
     def _left_out(cls, value: Any, info: ValidationInfo) -> Any:
-        return ((), {})[info.field_name == "health"] if value in ("", {}, None) else value  # that says nothing
+        return ((), {})[info.field_name == "health"] if value in NOTHING else value
 
     @field_validator("apis")
     @classmethod
@@ -233,41 +283,6 @@ def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
     if config.swr_location:
         return f"{said}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
     return said
-
-
-def parse_config(raw: bytes, where: str) -> PackageConfig:
-    """Read a ``config.json``; ``where`` names it in messages.
-
-    Raises SpecificationError with every problem, each with its path inside the JSON (``apis[0].request.data``).
-    """
-    try:
-        document = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise SpecificationError([Problem(where, None, f"should be JSON in UTF-8: {error}")]) from None
-    if not isinstance(document, MappingType):
-        raise SpecificationError([Problem(where, None, f"should be a JSON object, not {type(document).__name__}")])
-    try:
-        config = PackageConfig.model_validate(document)
-    except ValidationError as error:
-        raise SpecificationError(validation_problems(error, f"{where}: ")) from None
-    if problems := _rules(config, where):
-        raise SpecificationError(problems)
-    return config
-
-
-def _rules(config: PackageConfig, where: str) -> list[Problem]:
-    problems: list[Problem] = []
-    urls = [api.url for api in config.apis]
-    if config.model_type == IMAGE:
-        for url in sorted({url for url in urls if urls.count(url) > 1}):
-            problems.append(Problem(f"{where}: apis", url, "each url should stand once"))
-    elif len(config.apis) > 1:
-        problems.append(Problem(f"{where}: apis", ", ".join(urls), f"a {config.model_type} model has exactly one API"))
-    elif urls != ["/"]:
-        problems.append(Problem(f"{where}: apis[0].url", urls[0], f"should be / for a {config.model_type} model"))
-    if config.swr_location and config.model_type != IMAGE:
-        problems.append(Problem(f"{where}: swr_location", config.swr_location, "is for models of type Image only"))
-    return problems
 
 
 def validation_problems(error: ValidationError, prefix: str = "") -> list[Problem]:

@@ -19,12 +19,13 @@ from tasks.clients.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage import Storage
 from tasks.domain import paths
+from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
-from tasks.domain.mapping import Mapping as RowMapping
-from tasks.domain.mapping import generate, walk
-from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
-from tasks.domain.paths import Address, parse_address
+from tasks.domain.header import TableMapping
+from tasks.domain.mapping import generate, odd_types, walk
+from tasks.domain.package import Api, PackageConfig, Serving, serving_of
+from tasks.domain.paths import Address, parse_address, redact
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService, is_package_address, is_running_model
@@ -186,14 +187,15 @@ class _Found:
             raise SpecificationError([Problem("model_config", None, expected)])
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             try:
-                return parse_config(await storage.read(parse_address(given), MAX_CONFIG_BYTES), given)
+                return parse_config(await storage.read(parse_address(given), MAX_CONFIG_BYTES), given, running=True)
             except (ObjectError, TooLarge, ValueError) as error:
                 raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
-        return parse_config(str(given).encode(), "model_config")
+        return parse_config(str(given).encode(), "model_config", running=True)
 
     async def api(self) -> None:
         if self._config is None:
             return
+        self._warnings += [f"config.json: passed over: {redact(part)}" for part in self._config.passed_over]
         asked = self._right.get("request_path")
         try:
             api = self._api = self._config.api(asked)
@@ -201,8 +203,10 @@ class _Found:
                 expected = "the model's config.json should have a method there that carries a body: post, put or patch"
                 raise SpecificationError([Problem("request_path", api.url, f"is asked by {api.method}; {expected}")])
         except KeyError:
-            there = ", ".join(api.url for api in self._config.apis)
-            raise SpecificationError([Problem("request_path", asked, f"the model answers at: {there}")]) from None
+            there = ", ".join(api.url for api in self._config.apis if api.carries_body)
+            others = "; ".join(map(redact, self._config.passed_over))
+            expected = f"the model answers at: {there}{f' (passed over: {others})' if others else ''}"
+            raise SpecificationError([Problem("request_path", asked, expected)]) from None
         rule = self._right.get("mapping")
         if api.file_leaf is not None:
             if rule is not None:
@@ -210,12 +214,18 @@ class _Found:
             return
         schema = api.request.data
         self._rule = rule if rule is not None else generate(schema)
-        mapping = RowMapping(self._rule)
-        if not mapping.fields:
+        self._warnings += odd_types(schema)
+        header = self._right.get("csv_header") == "present"
+        table = TableMapping(self._rule, header=header, generated=rule is None)
+        mapping = table.by_place
+        if not mapping.fields and not table.named_only:
             expected = "no field of the request has a usable index (a whole number from 0), so nothing would be sent"
             raise SpecificationError([Problem("mapping", None, expected)])
         self._warnings += [
-            f"mapping: {name} has no usable index and is left out of every request" for name in mapping.left_out
+            f"mapping: {name} has no {'known type' if name in mapping.of_no_type else 'usable index'} "
+            "and is left out of every request"
+            for name in mapping.left_out
+            if name not in table.named_only
         ]
         known = {tuple(path) for path, _, _ in walk(schema)}
         self._warnings += [

@@ -8,9 +8,10 @@ import time
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.output_folder import OutputFolder
+from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
+from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
-from tasks.domain.mapping import Mapping
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.result import Outcome, rows_message
 from tasks.engine.answer_lines import Answers
@@ -98,7 +99,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
     except ObjectError as failed:
         if failed.unreachable:
             session.does_not_reach(address)
-        raise DownloadError(failed.cause) from None
+        raise DownloadError(f"{failed.cause}{unseen_signs(item.source) if failed.missing else ''}") from None
     if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
     return data
@@ -161,7 +162,9 @@ async def _file(session: Session, item: Item, address: Address, name: str, held:
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 
-async def _table(session: Session, mapping: Mapping, item: Item, address: Address, held: Held, sent: Sent) -> Outcome:
+async def _table(
+    session: Session, mapping: TableMapping, item: Item, address: Address, held: Held, sent: Sent
+) -> Outcome:
     data = await _read(session, item, address)
     size = len(data)
     held.shrink(size * CSV_COST)

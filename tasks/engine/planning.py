@@ -14,10 +14,11 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.local_files import refuse_system
 from tasks.clients.output_folder import OutputFolder
 from tasks.clients.storage import Storage
+from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
-from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, read_line
+from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, foreign, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
 from tasks.domain.shard import Bounds, Cutter
@@ -55,7 +56,8 @@ async def first_file(storage: Storage, source: Address) -> None:
         if not await storage.is_file(source):
             raise ObjectError("there is no such input manifest", missing=True)
         async with aclosing(storage.stream(source)) as chunks:
-            async for _ in chunks:
+            async for head in chunks:
+                _check_head(head)
                 return
         raise ObjectError("the input manifest is empty")
     if await storage.is_file(source):
@@ -70,6 +72,12 @@ async def first_file(storage: Storage, source: Address) -> None:
             skipped += 1
     hidden = f" ({skipped} hidden files, names that begin with _ and manifests do not count)" if skipped else ""
     raise ObjectError(f"there is no file in this folder{hidden}")
+
+
+def _check_head(head: bytes) -> None:
+    """Raises ObjectError if a file that begins so is no input manifest as a whole."""
+    if problem := foreign(head):
+        raise ObjectError(problem)
 
 
 class Planner:
@@ -159,7 +167,13 @@ class Planner:
         """The entries of an input manifest, which is described once it has been read to its end."""
         digest = Digest()
         line = 0
-        async with aclosing(self._storage.lines(self._source, digest.add)) as lines:
+
+        def see(chunk: bytes) -> None:
+            if digest.is_empty:
+                _check_head(chunk)
+            digest.add(chunk)
+
+        async with aclosing(self._storage.lines(self._source, see)) as lines:
             async for raw in lines:
                 line += 1
                 for entry in read_line(raw, line):
@@ -237,7 +251,7 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
             address = str(found)
         except ValueError as wrong:
             said = redact(str(wrong)).rstrip(".")
-            error = str(DownloadError(f"{said[:1].upper()}{said[1:]}."))
+            error = str(DownloadError(f"{said[:1].upper()}{said[1:]}.{unseen_signs(entry.source)}"))
     name = name or f"item-{number}"
     result = result_name(name)
     while not used.take(result):  # also the changed name may be somebody's

@@ -210,10 +210,11 @@ async def _outcomes(
     results = str(output.root.child(run.names.result_folder))
     async for outcomes in reports.outcomes(first, plan.items):
         for outcome in outcomes:
+            location = f"{results}/{outcome.result_name}" if outcome.written else ""
             if outcome.message:
-                yield outcome, failed_line(outcome.source, outcome.message)
+                yield outcome, failed_line(outcome.source, outcome.message, location)
             else:
-                yield outcome, successful_line(outcome.source, f"{results}/{outcome.result_name}")
+                yield outcome, successful_line(outcome.source, location)
 
 
 async def _write_parts(

@@ -10,10 +10,11 @@ from itertools import islice
 
 import orjson
 
-from tasks.domain.answer import compact, json_error, shown, split
+from tasks.domain.answer import answer_line, split
 from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
+from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.joining import Order, Server, Unproved
 from tasks.domain.mapping import Mapping
@@ -25,6 +26,7 @@ from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
+from tasks.settings import Settings
 
 SINGLES_AT_ONCE = 16
 """Rows of one request that are sent alone at once."""
@@ -48,9 +50,15 @@ def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -
     return auto.size if service.rows_per_request == "auto" else min(service.rows_per_request, auto.most)
 
 
-async def read_rows(service: BatchService, mapping: Mapping, data: bytes) -> RowReader:
+def table_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
+    """A CSV file's rows, as the settings allow them. Raises ContentError if it is broken, or of another kind."""
+    text = csv_text(data, chinese=settings.chinese == "allow")
+    return RowReader(text, header=table.header, needed=table.by_place.columns)
+
+
+async def read_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
     """A CSV file's rows, counted. Raises ContentError if it is broken or has none."""
-    rows = RowReader(csv_text(data), header=service.csv_header == "present", needed=mapping.columns)
+    rows = table_rows(table, data, settings)
     breath = Breath()
     for _ in rows.scan():
         await breath()
@@ -59,13 +67,16 @@ async def read_rows(service: BatchService, mapping: Mapping, data: bytes) -> Row
     return rows
 
 
-async def answer_rows(session: Session, mapping: Mapping, item: Item, data: bytes, sent: Sent) -> Answers:
+async def answer_rows(session: Session, table: TableMapping, item: Item, data: bytes, sent: Sent) -> Answers:
     """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is broken.
 
     Rows that were joined are sent again, alone, if it shows that their answers may be others' (see
     :mod:`tasks.domain.joining`).
     """
-    rows = await read_rows(session.run.service, mapping, data)
+    rows = await read_rows(table, data, session.settings)
+    mapping, notes = table.of(rows.names())
+    for note in notes:
+        sent.tally.note(f"CSV header: {note}")
     for tries in range(1, JOINED_TRIES + 2):
         work = _Rows(session, mapping, item, rows, sent, joins=tries <= JOINED_TRIES and not session.stopped)
         await work.all()
@@ -192,11 +203,7 @@ class _Rows:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
         answer = (await self._session.sender.send(body, self._sent, urgent=urgent)).data.removeprefix(BOM_UTF8)
-        if error := json_error(answer, orjson.loads):
-            if not answer.strip():
-                raise AnswerError("The model's answer is empty; JSON was expected")
-            raise AnswerError(f"The model's answer is not JSON ({error}): {shown(answer, self._session.masker)}")
-        return compact(answer)
+        return answer_line(answer, self._session.masker, orjson.loads)
 
     async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
         """Send a row for itself, and take its answer, None if it failed."""

@@ -22,8 +22,8 @@ from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ModelServerError
+from tasks.domain.header import TableMapping
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
-from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.masking import Masker
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
@@ -77,7 +77,7 @@ class Session:
         # Two, because who reads may wait for bytes that only who writes gives back.
         self.remote_reads = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.remote_writes = asyncio.Semaphore(REMOTE_AT_ONCE)
-        self.mapping = RowMapping(run.rule) if run.rule is not None else None
+        self.mapping = TableMapping.of_service(run.service, run.rule) if run.rule is not None else None
         leaf = run.api.file_leaf
         self.form = FileForm(leaf) if leaf is not None else None
         self.joined = JoinedRows(run.api.response)

@@ -33,7 +33,7 @@ async def lost_results(
     if claims.balanced:
         return lost, 0
     async for some in outcomes():
-        doubtful = [one for one in some if one.written and not one.message and claims.doubts(one.result_name)]
+        doubtful = [one for one in some if one.written and claims.doubts(one.result_name)]
         for start in range(0, len(doubtful), LOOKS_AT_ONCE):
             bytes_lost += await _look(doubtful[start : start + LOOKS_AT_ONCE], output, folder, lost)
     return lost, bytes_lost
@@ -46,6 +46,8 @@ async def _look(doubtful: Sequence[Outcome], output: OutputFolder, folder: str, 
         if size != one.bytes_written:
             now = "it is not there any more" if size < 0 else f"it has {size} now"
             message = str(UploadError(f"It was written with {one.bytes_written} bytes, but {now}."))
+            if one.message:  # FAILED for another reason, with a file of the rows that were answered
+                message = f"{one.message} {message}"
             lost[one.number] = one._replace(message=message, written=False, bytes_written=0)
             bytes_lost += one.bytes_written
     return bytes_lost
@@ -63,8 +65,9 @@ async def _size(output: OutputFolder, name: str) -> int:
 def without(tally: Tally, lost: dict[int, Outcome], written: int) -> None:
     """Count the items as FAILED whose result files are lost; ``written`` is how many bytes these had."""
     again = Tally()
-    for outcome in lost.values():
+    believed = [one for one in lost.values() if not one.failed_rows]  # the others were FAILED before
+    for outcome in believed:
         again.add(outcome._replace(rows=0, failed_rows=0, bytes_read=0))
-    tally.successful -= len(lost)
+    tally.successful -= len(believed)
     tally.bytes_written -= written
     tally.merge([again])

@@ -17,9 +17,10 @@ from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, closed_port, meanwhile, poll
 
 from tasks.clients.launcher import Server, check_running, prepare
+from tasks.domain.config_file import parse_config
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
-from tasks.domain.package import Health, PackageConfig, parse_config
+from tasks.domain.package import Health, PackageConfig
 
 WritePackage = Callable[..., tuple[Path, PackageConfig]]
 

@@ -324,3 +324,50 @@ def test_a_listing_that_fails_behind_says_so_in_one_line() -> None:
         server.listing = refusing  # type: ignore[method-assign]
         with pytest.raises(ObjectError, match="No permission"):
             listed(server, "s3://data/in")
+
+
+SLASHES = {
+    "in/": b"", "in/dir/": b"", "in/dir/1": b"1", "in/full-x": b"1", "in/full/": b"12", "in/full/2": b"2",
+    "in/k": b"kk", "in/k/": b"12345", "in/lone/": b"12345", "in/z": b"",
+}  # fmt: skip
+TOLD = [("dir/1", 1), ("full-x", 1), ("full/2", 1), ("k", 2), ("lone", 5), ("z", 0)]
+
+
+@pytest.mark.parametrize("way", ["one page", "in parallel", "page by page", "s3fs"])
+def test_keys_that_end_in_a_slash_are_told_alike_whichever_way_they_are_listed(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, told = dict(SLASHES), list(TOLD)
+    if way == "s3fs":
+        keys["in//odd"] = b"1"
+        told.append(("/odd", 1))
+    elif way != "one page":
+        big = {f"big/{n:04d}": b"x" for n in range(1500)}
+        keys |= {f"in/{key}": data for key, data in big.items()} | {"in/big/0007/": b"", "in/big/0009/": b"12"}
+        told += [(key, 1) for key in big]
+    if way == "page by page":
+        monkeypatch.delenv("THRESHER_SORTED_STORAGE_HOSTS")
+    with OddS3Server({"data": keys}) as server:
+        assert sorted(listed(server, "s3://data/in")) == sorted(told)
+
+
+def test_a_folder_of_which_there_is_only_the_placeholder_is_empty() -> None:
+    with OddS3Server({"data": {"in/": b"", "in-x": b"1"}}) as server:
+        assert listed(server, "s3://data/in") == []
+        assert listed(server, "s3://data/in/") == []
+
+
+def test_a_placeholder_that_is_not_empty_is_called_so_when_it_is_read() -> None:
+    with OddS3Server({"data": {"in/lone/": b"12345"}}) as server:
+
+        async def work() -> None:
+            names = {"access_key_id": "a", "secret_access_key": "b", "region": "us-east-1"}
+            credentials = Credentials.model_validate({"endpoint_url": server.endpoint, **names})
+            storage = Storage(Settings(), {"s3": credentials})
+            try:
+                await storage.read(parse_address("s3://data/in/lone"), None, 5)
+            finally:
+                await storage.close()
+
+        with pytest.raises(ObjectError, match=r"It is the placeholder of a folder: its key is in/lone/\."):
+            run(work())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.domain.credentials import Credentials, from_environment
+from tasks.domain.credentials import Credentials, from_environment, meant_by
 
 AWS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_SESSION_TOKEN": "ST", "AWS_REGION": "eu-1",
        "AWS_ENDPOINT_URL": "http://aws:9000"}  # fmt: skip
@@ -105,3 +105,56 @@ def test_credentials__that_were_made_by_echo_have_no_blanks_around_them(scheme: 
 )  # fmt: skip
 def test_credentials__with_a_line_break_inside_are_named(field: str, name: str) -> None:
     assert Credentials.model_validate({field: "a\nb"}).odd_field == name
+
+
+OBS_KEYS = {name: OBS[name] for name in ("OBS_ACCESS_KEY_ID", "OBS_SECRET_ACCESS_KEY")}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "endpoint", "key"),
+    [
+        ("s3", OBS, "https://obs:443", "OAK"),
+        ("obs", OBS, "https://obs:443", "OAK"),
+        ("s3", OBS_KEYS | {"OBS_REGION": "cn-north-4"}, "https://obs.cn-north-4.myhuaweicloud.com", "OAK"),
+        ("obs", OBS_KEYS | {"OBS_REGION": "cn-north-4\n"}, "https://obs.cn-north-4.myhuaweicloud.com", "OAK"),
+        ("s3", OBS | {"AWS_REGION": "eu-1"}, "https://obs:443", "OAK"),
+        ("s3", OBS | AWS, "http://aws:9000", "AK"),
+        ("s3", OBS | {"AWS_PROFILE": "mine"}, None, None),
+        ("s3", OBS | {"AWS_ACCESS_KEY_ID": "AK"}, None, "AK"),
+        ("s3", {"OBS_ENDPOINT_URL": "https://obs:443"}, None, None),
+        ("s3", {}, None, None),
+        ("obs", AWS, "http://aws:9000", "AK"),
+    ],
+)  # fmt: skip
+def test_credentials__of_obs_alone_are_those_of_s3_addresses_too(
+    scheme: str, environment: dict[str, str], endpoint: str | None, key: str | None
+) -> None:
+    found = meant_by(scheme, {}, environment)
+    assert (found.endpoint_url, found.access_key_id) == (endpoint, key)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "said"),
+    [
+        ("obs", OBS_KEYS, "obs:// needs an endpoint: set OBS_ENDPOINT_URL, or OBS_REGION to a region"),
+        ("obs", {}, "obs:// needs an endpoint: set OBS_ENDPOINT_URL, or OBS_REGION to a region"),
+        ("s3", OBS_KEYS, "s3:// means OBS where only OBS_... keys are set, which needs an endpoint: set OBS_ENDPOINT"),
+        ("obs", OBS_KEYS | {"OBS_REGION": "cn/../x"}, "such as cn-north-4, not 'cn/../x',"),
+    ],
+)  # fmt: skip
+def test_credentials__of_obs_without_endpoint_and_region_are_refused(
+    scheme: str, environment: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ValueError, match="OBS_ENDPOINT_URL") as refused:
+        meant_by(scheme, {}, environment)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_credentials__that_were_given_come_first() -> None:
+    given = Credentials(endpoint_url="https://given", access_key_id="GIVEN")
+    assert meant_by("obs", {"obs": given}, OBS) == given
+    assert meant_by("s3", {"obs": given}, {}) == given
+    assert meant_by("s3", {"obs": given}, AWS).access_key_id == "AK"
+    assert meant_by("s3", {"s3": given}, OBS) == given
+    assert meant_by("s3", {"obs": given}, {}, has_profile=True).endpoint_url is None

@@ -87,3 +87,10 @@ def test_evidence__of_what_python_cannot_hold_is_none(text: str) -> None:
 )  # fmt: skip
 def test_answers__are_alike_but_for_rounding(one: bytes, other: bytes, expected: bool) -> None:
     assert alike(one, other) is expected
+
+
+def test_alike__what_is_no_number_is_like_itself() -> None:
+    assert alike(b'{"p":NaN,"q":0.5}', b'{"p":NaN,"q":0.5000001}')
+    assert alike(b"[-Infinity]", b"[-Infinity]")
+    assert not alike(b"[NaN]", b"[0.5]")
+    assert not alike(b"[Infinity]", b"[-Infinity]")

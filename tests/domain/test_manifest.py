@@ -15,6 +15,7 @@ from tasks.domain.manifest import (
     Entry,
     OutputLine,
     failed_line,
+    foreign,
     read_line,
     read_output_line,
     successful_line,
@@ -99,11 +100,11 @@ def test_manifest__is_tolerant_in_what_it_reads(line: str, expected: list[str]) 
     assert sources(line) == expected
 
 
-def test_manifest__passes_over_a_byte_order_mark_on_the_first_line_only() -> None:
+def test_manifest__passes_over_a_byte_order_mark_at_the_beginning_of_each_line() -> None:
     marked = b'\xef\xbb\xbf{"source":"s3://b/k"}'
-    assert read_line(marked, 1) == [Entry("s3://b/k", "")]
-    assert "Line 2 of the input manifest cannot be read" in read_line(marked, 2)[0].error
-    assert read_line(b"\xef\xbb\xbf", 1) == []
+    for number in (1, 2):
+        assert read_line(marked, number) == [Entry("s3://b/k", "")]
+        assert read_line(b"\xef\xbb\xbf", number) == []
 
 
 @pytest.mark.parametrize(
@@ -125,9 +126,8 @@ def test_manifest__passes_over_a_byte_order_mark_on_the_first_line_only() -> Non
         (b'{"source": ""}', '{"source": ""}', "no source"),
         (b'{"source": "  "}', '{"source": "  "}', "no source"),
         (b'{"source": "\\ud800"}', '{"source": "\\ud800"}', "surrogate"),
-        (b'{"source": "caf\xe9"}', '{"source": "caf\\xe9"}', "byte 16 is not UTF-8"),
+        (b'{"source": "caf\xe9"}', '{"source": "caf\\xe9"}', "byte 16 is not UTF-8, it looks like text in Latin"),
         (b"\x00", "\x00", "not JSON"),
-        ("\u00a0".encode(), "\u00a0", "not JSON"),
     ],
 )  # fmt: skip
 def test_manifest__a_line_that_cannot_be_read_is_not_lost(line: bytes, source: str, reason: str) -> None:
@@ -155,6 +155,78 @@ def test_manifest__a_deeply_nested_line_is_one_unreadable_line(line: bytes) -> N
     (entry,) = read_line(line, 1)
     assert "cannot be read" in entry.error
     assert len(entry.source) == SHOWN + 3
+
+
+LINES = "".join(f'{{"source": "s3://b/ordner größe/{number}.jpg"}}\n' for number in range(5))
+CHINESE = "".join(f'{{"source": "obs://b/数据/图片{number}.jpg"}}\n' for number in range(5))
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        (LINES.encode("utf-16"), "text in UTF-16"),
+        (LINES.encode("utf-16-le"), "text in UTF-16"),
+        (LINES.encode("utf-16-be"), "text in UTF-16 (big-endian)"),
+        (CHINESE.encode("utf-16-le"), "text in UTF-16"),
+        (CHINESE.encode("utf-16-be"), "text in UTF-16 (big-endian)"),
+        (LINES.encode("utf-32"), "text in UTF-32"),
+        (LINES.encode("utf-32-be"), "text in UTF-32 (big-endian)"),
+        (CHINESE.encode("gbk"), "text in GBK or GB18030"),
+        (CHINESE.encode("gb18030"), "text in GBK or GB18030"),
+        (LINES.encode("latin-1"), "text in Latin-1 or Windows-1252"),
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "packed by gzip"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page, perhaps one to sign in"),
+        (
+            b"<?xml version='1.0'?><Error><Code>NoKey</Code></Error>",
+            "an XML document, perhaps a storage's refusal",
+        ),
+    ],
+)
+def test_manifest__of_another_kind_or_encoding_is_told_as_a_whole(head: bytes, said: str) -> None:
+    assert foreign(head) == f"the input manifest is {said}; it should be text in UTF-8, one JSON object a line"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        LINES.encode(), CHINESE.encode(), ("\ufeff" + CHINESE).encode(), CHINESE.encode()[:50], b"", b"{}", b"\n\n",
+        LINES.replace("ö", "o").replace("ß", "s").encode() + '{"source": "s3://b/größe.jpg"}\n'.encode("latin-1"),
+        CHINESE.encode() + CHINESE.encode("gbk"), b'{"source": "a\xff"}\n' * 3,
+    ],
+)  # fmt: skip
+def test_manifest__with_a_few_broken_lines_is_read_line_by_line(head: bytes) -> None:
+    assert foreign(head) == ""
+
+
+@pytest.mark.parametrize("blank", ["\ufeff", "\u00a0", "\u200b", "\u3000"])
+def test_manifest__marks_and_blanks_that_do_not_show_are_passed_over_around_objects(blank: str) -> None:
+    assert sources(f'{blank}{{"source": "a"}}{blank}', f'{{"source": "b"}} {blank}{{"source": "c"}},{blank}') == [
+        *"abc"
+    ]
+    assert sources(blank, f"{blank}[", f"]{blank}") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{\u00a0"source": "a"}', "not JSON at character 2: a no-break space stands there, which does not show"),
+        ('{"source":\u200b"a"}', "not JSON at character 11: a zero width space stands there, which does not show"),
+        ('{"source": "a"\ufeff}', "not JSON at character 15: a byte order mark stands there, which does not show"),
+    ],
+)
+def test_manifest__blanks_that_do_not_show_are_named_inside_objects(line: str, said: str) -> None:
+    (entry,) = read_line(line.encode(), 3)
+    assert entry.error == f"Line 3 of the input manifest cannot be read: {said}."
+
+
+def test_manifest__a_failed_line_says_where_the_answers_are_of_rows_that_did_not_fail() -> None:
+    line = failed_line("s3://b/1.csv", "1 of 3 rows failed", "s3://o/r/1.csv_result.txt")
+    assert json.loads(line) == {
+        "source": "s3://b/1.csv", "result": "FAILED", "error_message": "1 of 3 rows failed",
+        "inference-loc": "s3://o/r/1.csv_result.txt",
+    }  # fmt: skip
+    assert read_output_line(line.encode()) == OutputLine("s3://b/1.csv", "1 of 3 rows failed")
+    assert sources(line) == ["s3://b/1.csv"]
 
 
 def test_manifest__a_huge_line_is_read_and_a_huge_broken_one_is_cut_in_its_failed_line() -> None:

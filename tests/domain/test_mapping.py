@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.domain.cells import visible
 from tasks.domain.errors import RowError
-from tasks.domain.mapping import Field, Mapping, column_index, file_leaf, generate, schema_type, visible
+from tasks.domain.mapping import Field, Mapping, column_index, file_leaf, generate, schema_type
 
 # As the original's document prints them: the request of the iris model, its mapping rule, its CSV data, its request.
 IRIS_APIS = """

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.domain.config_file import parse_config
 from tasks.domain.errors import SpecificationError
 from tasks.domain.mapping import Mapping, generate
-from tasks.domain.package import PackageConfig, parse_config
+from tasks.domain.package import PackageConfig
 
 FULL: dict[str, Any] = {
     "model_type": "PyTorch",
@@ -179,6 +180,10 @@ def test_package__json_and_back_is_the_same_configuration() -> None:
         ({"package_name": "x", "package_version": "1", "restraint": ""}, "x==1"),
         ({"package_name": "x", "package_version": "1", "restraint": "EXACT"}, "x==1"),
         ({"package_name": "x", "package_version": "1", "restraint": "exact "}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": "EQUAL"}, "x==1"),
+        ({"package_name": "x", "package_version": "1", "restraint": ">="}, "x>=1"),
+        ({"package_name": "x", "restraint": "NEAR"}, "x"),
+        ({"package_name": "x", "package_version": {}, "restraint": 7}, "x"),
         ({"package_name": "x", "package_version": "1", "restraint": "ATLEAST"}, "x>=1"),
         ({"package_name": "x", "package_version": "1", "restraint": "ATMOST"}, "x<=1"),
     ],
@@ -222,8 +227,6 @@ def test_package__several_apis_without_a_root_have_no_default() -> None:
          "config.json: apis[0].url = '/predict': should be / for a XGBoost model"),
         ({"model_type": "Image", "apis": [{"url": "/a"}, {"url": "a"}]},
          "config.json: apis = '/a': each url should stand once"),
-        ({"model_type": "PyTorch", "swr_location": "swr.host/x:1"},
-         "swr_location = 'swr.host/x:1': is for models of type Image only"),
     ],
 )  # fmt: skip
 def test_package__holds_the_rules_of_its_type(document: dict[str, Any], message: str) -> None:
@@ -245,7 +248,7 @@ def test_package__an_image_has_an_address() -> None:
         ({"apis": "x"}, "apis = 'x': "),
         ({"apis": [{"url": 7}]}, "apis[0].url = '7': "),
         ({"apis": [{"url": "/a b"}]}, "apis[0].url = '/a b': a URL path has no blanks"),
-        ({"apis": [{"request": {"data": []}}]}, "apis[0].request.data: "),
+        ({"apis": [{"request": {"data": [1]}}]}, "apis[0].request.data: "),
         ({"apis": [{"request": "x"}]}, "apis[0].request = 'x': "),
         ({"dependencies": [{"installer": "conda"}]}, "dependencies[0].installer = 'conda': should be 'pip'"),
         (
@@ -253,14 +256,14 @@ def test_package__an_image_has_an_address() -> None:
             "dependencies[0].packages[1].package_name: is missing",
         ),
         (
-            {"dependencies": [{"packages": [{"package_name": "a", "restraint": "NEAR"}]}]},
+            {"dependencies": [{"packages": [{"package_name": "a", "package_version": "1", "restraint": "NEAR"}]}]},
             "dependencies[0].packages[0].restraint = 'NEAR': should be 'EXACT', 'ATLEAST' or 'ATMOST'",
         ),
         ({"health": {"period_seconds": 0}}, "health.period_seconds = '0': should be greater than 0"),
         ({"health": {"failure_threshold": "many"}}, "health.failure_threshold = 'many': "),
         ({"health": {"protocol": "TCP"}}, "health.protocol = 'TCP': should be HTTP or HTTPS"),
         ({"health": {"procotol": "TCP"}}, "health.pro"),
-        ({"health": []}, "health: "),
+        ({"health": [1]}, "health: "),
     ],
 )
 def test_package__names_the_path_inside_the_json(changes: dict[str, Any], where: str) -> None:
@@ -274,6 +277,9 @@ def test_package__names_the_path_inside_the_json(changes: dict[str, Any], where:
         {"dependencies": None}, {"health": None}, {"apis": None}, {"swr_location": None},
         {"dependencies": {}}, {"dependencies": ""}, {"health": ""}, {"health": {}}, {"apis": [{"method": ""}]},
         {"health": {"initial_delay_seconds": None, "period_seconds": "", "url": ""}},
+        {"health": []}, {"dependencies": []}, {"apis": {}}, {"apis": ""}, {"apis": []}, {"apis": {"url": "/"}},
+        {"apis": [{"request": ""}]}, {"apis": [{"request": []}]}, {"apis": [{"request": {"data": ""}}]},
+        {"apis": [{"request": {"Content-type": ["a"]}}]}, {"apis": [{"protocol": ""}]}, {"apis": [{"protocol": 7}]},
         {"apis": [{"response": None}]}, {"apis": [{"response": {"data": "text"}}]}, {"apis": [{"response": []}]},
         {"apis": [{"url": None, "method": None, "request": {"data": None, "Content-type": None}}]},
         {"dependencies": [{"installer": None, "packages": [{"package_name": "a", "restraint": None}]}]},
@@ -283,6 +289,59 @@ def test_package__reads_what_says_nothing_as_absent(changes: dict[str, Any]) -> 
     config = read({"model_type": "Custom"}, **changes)
     assert config.api(None).url == "/" and config.health.url == "/health"
     assert (config.health.initial_delay_seconds, config.health.period_seconds) == (0, 5)
+
+
+IMAGE_APIS = [{"url": "/"}, {"url": "/greet"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"apis": [*IMAGE_APIS, {"url": "/bye", "method": "get"}]}, ["apis[2], /bye, is asked by GET"]),
+        ({"apis": [{"url": "/", "method": "get"}, *IMAGE_APIS]}, ["apis[0], /, is asked by GET"]),
+        ({"apis": [*IMAGE_APIS, {"url": "/s", "protocol": "grpc"}]}, ["apis[2], /s, has the protocol grpc"]),
+        ({"apis": [*IMAGE_APIS, {"url": "/a b"}]}, ["apis[2]: url = '/a b': a URL path has no blanks"]),
+        ({"apis": [*IMAGE_APIS, {"url": "/c", "request": {"data": "x"}}]},
+         ["apis[2]: request.data = 'x': should be a valid dictionary"]),
+        ({"apis": [*IMAGE_APIS, "text", None]}, ["apis[2]: ", "apis[3]: "]),
+        ({"dependencies": [{"installer": "conda"}]}, ["dependencies[0].installer = 'conda': should be 'pip'"]),
+        ({"dependencies": "numpy"}, ["dependencies = 'numpy': "]),
+        ({"metrics": 7, "model_algorithm": {}, "anything": [None]}, []),
+        ({"apis": [{"url": "/"}, {"url": "/greet", "response": 7}]}, []),
+    ],
+)  # fmt: skip
+def test_package__a_part_that_no_service_uses_is_passed_over_and_told(changes: dict[str, Any], told: list[str]) -> None:
+    config = read({"model_type": "Image", "apis": IMAGE_APIS}, **changes)
+    assert len(config.passed_over) == len(told)
+    for said, expected in zip(config.passed_over, told, strict=True):
+        assert said.startswith(expected)
+    assert config.api(None).url == "/" and config.api("/greet").carries_body
+    assert "passed_over" not in config.model_dump_json()
+
+
+def test_package__an_address_of_an_image_is_passed_over_where_none_is_run() -> None:
+    config = read({"model_type": "PyTorch", "swr_location": "swr.host/x:1"})
+    assert (config.swr_location, len(config.passed_over)) == (None, 1)
+    config = read({"model_type": "PyTorch", "apis": [{"url": "/"}, {"url": "/health", "method": "get"}]})
+    assert config.passed_over == ("apis[1], /health, is asked by GET",)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": None}, {"model_type": 7}, {"model_type": "PyTorch"}, {"dependencies": [{"packages": 7}]},
+        {"swr_location": {}}, {"model_type": "PyTorch", "swr_location": "x"},
+    ],
+)  # fmt: skip
+def test_package__of_a_running_server_only_apis_and_health_count(changes: dict[str, Any]) -> None:
+    document = {"model_type": "Image", "apis": [{"url": "/predict"}, {"url": "/other"}], **changes}
+    config = parse_config(json.dumps(document).encode(), "config.json", running=True)
+    assert config.api("/predict").url == "/predict"
+
+
+def test_package__a_broken_api_without_another_one_is_refused() -> None:
+    said = refused({"model_type": "Image", "apis": [{"url": "/a b"}, {"url": "/c", "method": "get"}]})
+    assert "apis[0].url = '/a b': a URL path has no blanks" in said
 
 
 def test_package__says_that_the_type_is_missing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,44 @@ def test_rows__answered_with_a_byte_order_mark_have_none_in_the_result(tmp_path:
         shard = infer(tmp_path, server, {"1.csv": table(12)}, rows_per_request=rows_per_request)
     assert shard.messages == {"1.csv": ""}
     assert [json.loads(line) for line in shard.result("1.csv").splitlines()] == [{"sums": [n]} for n in range(12)]
+
+
+@pytest.mark.parametrize("rows_per_request", [1, 7, "auto"])
+def test_rows__of_files_with_columns_in_other_orders_and_empty_cells_are_sent_by_their_names(
+    tmp_path: Path, rows_per_request: int | str
+) -> None:
+    def cell(number: int) -> str:
+        return "" if number % 3 == 0 else str(number)
+
+    files = {
+        "1.csv": "id,b,a\n" + "".join(f"{n},{cell(n)},{n}\n" for n in range(1, 40)),
+        "2.csv": '\ufeff"a","b"\r\n' + "".join(f"{n},{cell(n)}\r\n" for n in range(1, 40)),
+        "3.csv": "b,a,b\n1,2,3\n",
+        "4.csv": "x,y\n" + "".join(f"{n},{cell(n)}\n" for n in range(1, 40)),
+    }
+    expected = [{"rows": [{"a": n} if n % 3 == 0 else {"a": n, "b": n}]} for n in range(1, 40)]
+    with serving(lambda rows: {"rows": rows}) as server:
+        shard = infer(
+            tmp_path, server, {name: text.encode() for name, text in files.items()}, csv_header="present",
+            empty_cells="omit", rows_per_request=rows_per_request,
+        )  # fmt: skip
+    for name in ("1.csv", "2.csv", "4.csv"):
+        assert [json.loads(line) for line in shard.result(name).splitlines()] == expected
+    assert shard.messages["3.csv"].startswith('the header has the name "b" more than once')
+    assert [*shard.tally.notes] == [
+        'CSV header: no column of the header ("x", "y") has the name of a field: columns are taken by their places'
+    ]
+
+
+@pytest.mark.parametrize("rows_per_request", [1, 7])
+def test_rows__answered_with_texts_or_what_is_no_number_keep_them(tmp_path: Path, rows_per_request: int) -> None:
+    def model(rows: Rows) -> bytes:
+        if len(rows) == 1 and rows[0]["a"] == 3:
+            return b"setosa\n"
+        return json.dumps([math.nan if row["a"] == 5 else row["a"] for row in rows]).encode()
+
+    with serving(model) as server:
+        shard = infer(tmp_path, server, {"1.csv": table(20)}, rows_per_request=rows_per_request)
+    assert shard.messages == {"1.csv": ""}
+    lines = shard.result("1.csv").decode().splitlines()
+    assert (lines[3], lines[5], lines[7]) == ('"setosa"', "[NaN]", "[7]")

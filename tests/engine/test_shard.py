@@ -153,11 +153,12 @@ def test_rows__none_of_which_succeeds_leave_no_file(tmp_path: Path, fake: FakeMo
     assert shard.tally.failed_rows == 2
 
 
-@pytest.mark.parametrize("what", ["badjson", "empty"])
-def test_rows__whose_answer_is_not_json_fail(tmp_path: Path, fake: FakeModelServer, what: str) -> None:
-    shard = rows_shard(tmp_path, fake.url, {"1.csv": f"fine,1\nFAIL:{what},2\n".encode()}, path="/echo")
-    assert shard.messages["1.csv"].startswith("1 of 2 rows failed, first: row 2: The model's answer is ")
-    assert shard.result("1.csv").count(b"\n") == 2
+def test_rows__whose_answer_is_empty_fail_and_one_that_is_not_json_is_kept_as_a_text(
+    tmp_path: Path, fake: FakeModelServer
+) -> None:
+    shard = rows_shard(tmp_path, fake.url, {"1.csv": b"FAIL:badjson,1\nFAIL:empty,2\n"}, path="/echo")
+    assert shard.messages["1.csv"] == "1 of 2 rows failed, first: row 2: The model's answer is empty; JSON was expected"
+    assert shard.result("1.csv").splitlines()[0] == b'"{\\"ok\\": tr"'
 
 
 @pytest.mark.parametrize(
@@ -176,6 +177,16 @@ def test_tables__that_are_wrong_as_a_whole_are_not_sent(
     shard = rows_shard(tmp_path, fake.url, {name: data})
     assert said in shard.messages[name]
     assert "/iris" not in fake.stats()["requests"]
+
+
+@pytest.mark.parametrize(("chinese", "message"), [("allow", ""), ("refuse", "line 1, column 1: the Chinese character")])
+def test_tables__with_chinese_characters_are_read_if_the_administrator_allows_them(
+    tmp_path: Path, fake: FakeModelServer, chinese: str, message: str
+) -> None:
+    run = make_run(fake.url, str(tmp_path / "out"), request=TEXT, path="/echo")
+    shard = Shard(run, local_items(tmp_path / "in", {"1.csv": "汉字,1\n".encode()}), chinese=chinese).infer()
+    assert shard.messages["1.csv"].startswith(message)
+    assert bool(shard.messages["1.csv"]) == bool(message)
 
 
 def test_header__is_passed_over(tmp_path: Path, fake: FakeModelServer) -> None:
@@ -415,3 +426,14 @@ def test_result__that_a_killed_try_left_of_an_item_that_fails_is_deleted_where_n
     shard.infer()
     assert shard.has_result("good") and bool(shard.messages["bad"])
     assert shard.has_result("bad") is (number is not None)
+
+
+def test_file__that_is_missing_is_told_with_the_signs_of_its_name_that_do_not_show(
+    tmp_path: Path, fake: FakeModelServer
+) -> None:
+    shard = Shard(make_run(fake.url, str(tmp_path / "out")), items_of(str(tmp_path), ["gone\u200b.jpg", "gone.jpg"]))
+    shard.infer()
+    assert shard.messages == {
+        "gone\u200b.jpg": "Download file failed. There is no such file. (\\u200b is a zero width space)",
+        "gone.jpg": "Download file failed. There is no such file.",
+    }

@@ -84,6 +84,30 @@ def test_result_folder__that_is_gone_leaves_no_line_successful(tmp_path: Path) -
     assert result.failure == "No item succeeded: all 7 failed."
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_tables__of_which_rows_failed_say_where_their_answers_are_while_they_are_there(
+    tmp_path: Path, lost: bool
+) -> None:
+    run_ = make_run("http://127.0.0.1:1", str(tmp_path / "out"))
+    partly = outcome(1, "1 of 3 rows failed, first: row 2: no")._replace(written=True, rows=3, failed_rows=1)
+    given = Published(run_, [[outcome(0), partly, outcome(2, "no")]])
+    file = tmp_path / "out" / run_.names.result_folder / "001.jpg_result.txt"
+
+    async def work() -> RunResult:
+        output = output_of(run_, Storage(Settings()))
+        await given.write(output)
+        if lost:
+            file.unlink()
+        return await publish_run(run_, given.plan, given.done(), Settings(), output)
+
+    result = run(work())
+    assert (result.successful, result.failed) == (1, 2)
+    found = lines(result)
+    assert found[1]["error_message"] == partly.message + (f" {LOST}it is not there any more." if lost else "")
+    assert found[1].get("inference-loc") == (None if lost else str(file))
+    assert "inference-loc" not in found[2]
+
+
 def test_foreign_files__cost_nobody_anything(tmp_path: Path) -> None:
     def change(folder: Path) -> None:
         for number in range(50):

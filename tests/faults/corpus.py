@@ -67,7 +67,9 @@ class Corpus:
         names = []
         for line in text[:-1].split("\n"):
             item = json.loads(line)
-            result, last = ("SUCCESSFUL", "inference-loc") if "inference-loc" in item else ("FAILED", "error_message")
+            result, last = (
+                ("SUCCESSFUL", "inference-loc") if item["result"] == "SUCCESSFUL" else ("FAILED", "error_message")
+            )
             source, told = (json.dumps(item[key], ensure_ascii=False) for key in ("source", last))
             assert line == f'{{"source": {source},"result":"{result}","{last}": {told}}}'
             name = "/".join(item["source"].rsplit("/", 2)[1:])
