@@ -58,7 +58,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
     service = run.service
     in_store = run.model_version is not None
     found = {
-        "model": f"{service.model_source}/{service.model}" if in_store else run.package or service.model,
+        "model": f"{service.model_source}/{service.model}" if in_store else run.package or redact(service.model),
         "model_version": run.model_version or "",
         "failed_of": redact(f"{service.failed_of or ''}{', merged' if service.merge else ''}"),
         "config.json": described(run.config.model_dump_json(by_alias=True).encode()),

@@ -21,13 +21,15 @@ from tasks.clients.storage import Storage
 from tasks.domain import paths
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.headers import plain_text_secrets
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, is_package_address, is_running_model
+from tasks.domain.running_address import is_running_model
+from tasks.domain.service import BatchService, is_package_address
 from tasks.domain.specification import parse_service
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
@@ -113,6 +115,11 @@ class _Found:
                 f"environment.{name} looks like a secret in plain text; better "
                 f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
             )
+        for name in plain_text_secrets(service.headers):
+            self._warnings.append(
+                f"headers.{name} looks like a secret in plain text, which the Prefect server keeps and shows; better "
+                f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
+            )
         if self._serving == "sidecar":
             nor = "beside the results" + (" nor in the log store" if service.runtime_log_output else "")
             self._warnings.append(
@@ -144,9 +151,12 @@ class _Found:
         if is_running_model(model):
             self._serving = "running"
             if self._right.get("instances", 1) != 1:
-                self._warnings.append("instances is not used: the model server runs already, at one address")
+                self._warnings.append("instances is not used: each address in model is one instance")
             self._config = await self._running_config(storage)
             return
+        if names := ", ".join(self._right.get("headers") or ()):
+            expected = f"are for a model server that already runs, at an http(s):// address in model; given: {names}"
+            raise SpecificationError([Problem("headers", None, expected)])
         if self._right.get("running_config", self._right.get("model_config")) is not None:
             raise SpecificationError([Problem("model_config", None, "is for the address of a running server only")])
         if is_package_address(model):

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tasks.clients.devices import DeviceLease, device_kind
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
+from tasks.clients.running_server import RunningServer, first_there
 from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths, Launch, device_variables
 from tasks.domain.masking import Masker
 from tasks.domain.package import Health
+from tasks.domain.paths import redact
 
 DEATH_SEEN_SECONDS = 0.5
 """How long after a broken connection the end of the process is waited for."""
 START_TRIES = 3
+RUNNING_SECONDS = 60.0
+"""One of the servers that run already should answer within this time."""
 
 Prepare = Callable[[], Awaitable[Launch]]
 Lease = Callable[[], Awaitable[DeviceLease]]
@@ -40,6 +45,8 @@ class Instance:
         self.generation = 0
         self.client: ModelClient | None = None
         self.server: Server | Sidecar | None = None
+        self.running: RunningServer | None = None
+        """The server at its address, if that runs already; then ``server`` is None."""
         self.devices: DeviceLease | None = None
         self.ready = asyncio.Event()
         self.alone = asyncio.Lock()
@@ -68,7 +75,7 @@ class Instance:
 class InstanceGroup:
     """All instances of one process; hands them out by load.
 
-    ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
+    ``running`` gives the servers, one an instance, if they run already: there is nothing to start then.
     ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, or is healthy again. ``lease``
     gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an instance,
@@ -86,7 +93,7 @@ class InstanceGroup:
         timeout_seconds: float,
         folder: Callable[[], Path],
         max_concurrency: int | None,
-        running_url: str | None = None,
+        running: Callable[[], Awaitable[Sequence[RunningServer]]] | None = None,
         sidecar_port: int | None = None,
         on_health: Callable[[int], None] = lambda sick: None,
         lease: Lease | None = None,
@@ -97,13 +104,13 @@ class InstanceGroup:
         def limit() -> AdaptiveLimit:
             return AdaptiveLimit(max_concurrency)
 
-        self.instances = [Instance(number, limit()) for number in range(first, first + (1 if running_url else count))]
+        self.instances = [Instance(number, limit()) for number in range(first, first + count)]
         self._prepare = prepare
         self._connect = connect
         self._health = health
         self._timeout_seconds = timeout_seconds
         self._folder = folder
-        self._running_url = running_url
+        self._running = running
         self._sidecar_port = sidecar_port
         self._on_health = on_health
         self._lease = lease
@@ -113,6 +120,8 @@ class InstanceGroup:
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
         self._first_ready = asyncio.Event()
+        self.notes: list[str] = []
+        """What the run's user should know of the instances."""
 
     @property
     def capacity(self) -> int:
@@ -133,7 +142,8 @@ class InstanceGroup:
     def sick(self) -> int:
         """Instances that were given up, or have died and are not healthy again yet."""
         return sum(
-            instance.given_up is not None or (instance.generation > 0 and not instance.ready.is_set())
+            instance.given_up is not None
+            or ((instance.generation > 0 or instance.running is not None) and not instance.ready.is_set())
             for instance in self.instances
         )
 
@@ -157,16 +167,38 @@ class InstanceGroup:
 
         Raises ModelServerError if none can be.
         """
-        if self._running_url is not None:
-            self._take_in(self.instances[0], self._connect(self._running_url))
+        if self._running is not None:
+            await self._meet(await self._running())
             return
         for instance in self.instances:
-            keeper = asyncio.create_task(self._keep(instance))
-            keeper.add_done_callback(partial(self._kept, instance))
-            self._keepers.append(keeper)
+            self._keep_by(instance, self._keep(instance))
         await self._first_ready.wait()
         if self._lost is not None:
             raise self._lost
+
+    async def _meet(self, servers: Sequence[RunningServer]) -> None:
+        """Take in the servers that are there, one at least; the others join when they are."""
+        try:
+            there = await first_there(servers, RUNNING_SECONDS)
+        except ModelServerError as error:
+            raise ModelServerError(self._masker().block(str(error))) from None
+        for instance, server in zip(self.instances, servers, strict=True):
+            instance.running = server
+            if server in there:
+                self._take_in(instance, self._connect(server.address))
+            else:
+                self.notes.append(f"the model server {redact(server.address)} was not there at the start")
+                self._keep_by(instance, self._join(instance, server))
+        self._on_health(self.sick)
+
+    async def _join(self, instance: Instance, server: RunningServer) -> None:
+        await server.there()
+        self._take_in(instance, self._connect(server.address))
+
+    def _keep_by(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
+        keeper = asyncio.create_task(work)
+        keeper.add_done_callback(partial(self._kept, instance))
+        self._keepers.append(keeper)
 
     async def _keep(self, instance: Instance) -> None:
         """Start an instance, and again whenever it dies, until it is given up."""

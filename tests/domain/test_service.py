@@ -247,8 +247,8 @@ def test_service__every_field_has_a_title_and_a_help_for_the_form() -> None:
         "name", "description", "resource_pool", "model_source", "model", "model_version", "input_path", "request_path",
         "mapping", "output_path", "flavor", "instances", "environment", "timeout_minutes", "runtime_log_output",
         "schedule", "error_threshold", "deadline_minutes", "failed_of", "merge", "result_folder", "max_concurrency",
-        "rows_per_request", "csv_header", "empty_cells", "headers", "request_timeout_seconds", "outage_minutes", "priority",
-        "model_config",
+        "rows_per_request", "csv_header", "empty_cells", "headers", "request_timeout_seconds", "outage_minutes",
+        "priority", "model_config",
     ]  # fmt: skip
     for field in schema["properties"].values():
         assert field["title"]

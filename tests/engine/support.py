@@ -15,6 +15,7 @@ from clients.support import FAKE_MODEL_SERVER, alive
 from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.model_server import ModelClient
+from tasks.clients.running_server import RunningServer
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
 from tasks.domain.request import Body
@@ -54,6 +55,15 @@ async def group_of(
         yield group
     finally:
         await group.close()
+
+
+def running(*addresses: str) -> Callable[[], Awaitable[list[RunningServer]]]:
+    """Servers that run already, as a group is told of them."""
+
+    async def servers() -> list[RunningServer]:
+        return [RunningServer(address, HEALTH) for address in addresses]
+
+    return servers
 
 
 async def send_all(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from clients.support import alive, processes_with, run
-from engine.support import all_ready, fake_launch, group_of, model_pid, send_all, stats
+from engine.support import all_ready, fake_launch, group_of, model_pid, running, send_all, stats
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
@@ -277,8 +277,8 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
 
         async def work() -> None:
             group = InstanceGroup(
-                5, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 60), health=Health(),
-                timeout_seconds=5, folder=lambda: tmp_path, max_concurrency=2, running_url=model.url,
+                1, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 60), health=Health(),
+                timeout_seconds=5, folder=lambda: tmp_path, max_concurrency=2, running=running(model.url),
             )  # fmt: skip
             await group.start()
             assert group.capacity == 2

@@ -124,6 +124,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--count-items", action="store_true", help="count the requests of each item (hashes each body)")
     parser.add_argument("--health", choices=("ok", "never"), default="ok")
     parser.add_argument("--health-when", default="", metavar="FILE", help="healthy only when this file exists")
+    parser.add_argument(
+        "--token", default="", help="401 unless the header Authorization is Bearer and this; but /stats"
+    )
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
     parser.add_argument("--cpu-time", type=float, default=0.0, metavar="MS", help="of CPU a request, one at a time")
