@@ -91,8 +91,8 @@ def test_headers__tell_what_looks_like_a_secret_in_plain_text(name: str, value: 
 def test_secrets__are_whole_values_and_each_part_that_is_one_by_itself() -> None:
     basic = base64.b64encode(b"me:my-password").decode()
     found = {*secrets_of({
-        "Authorization": "Bearer a-token", "X-Basic": f"basic {basic}", "cookie": "id=one; other=two", "X-Tenant": "acme",
-        "Accept": "application/json", "user-agent": "mine",
+        "Authorization": "Bearer a-token", "X-Basic": f"basic {basic}", "cookie": "id=one; other=two",
+        "X-Tenant": "acme", "Accept": "application/json", "user-agent": "mine",
     })}  # fmt: skip
     assert found == {
         "Bearer a-token", "a-token", f"basic {basic}", basic, "me:my-password", "my-password", "id=one; other=two",
