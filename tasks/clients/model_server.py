@@ -207,7 +207,7 @@ def _head(url: SplitResult, method: str, given: Mapping[str, str]) -> bytes:
     if url.username is not None:
         named = f"{unquote(url.username)}:{unquote(url.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(named.encode()).decode()}"
-    names = {name.lower() for name in given}
-    sent = {name: value for name, value in headers.items() if name.lower() not in names} | dict(given)
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
+    own = {name.lower(): (name, value) for name, value in given.items()}
+    sent = [*(own.pop(name.lower(), (name, value)) for name, value in headers.items()), *own.values()]
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent)]
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

@@ -14,8 +14,9 @@ from tasks.domain.running_address import health_base
 
 NO_HEALTH_ADDRESS = {"HTTP 400", "HTTP 404", "HTTP 405", "HTTP 501"}
 """Said by a server that knows no such address, or no GET there: it is there."""
-NOT_ALLOWED = {"HTTP 401", "HTTP 403"}
-"""Waiting does not help."""
+NOT_ALLOWED = ("HTTP 401", "HTTP 403")
+_FINAL = (*NOT_ALLOWED, "HTTP 3")
+"""How an answer begins that waiting does not change: redirects, too, lead elsewhere."""
 _LONGEST_FIRST_PAUSE_SECONDS = 1.0
 
 
@@ -39,16 +40,16 @@ class RunningServer:
         named, asked = redact(self.address), self.health.url
         if said in NOT_ALLOWED:
             return ModelServerError(
-                f"The model server {named} answered {said} to GET {asked}: it should be asked with other headers, or "
-                "health.url in model_config should be an address that needs none."
+                f"The model server {named} answered {said} to GET {asked}: the service's headers should have what it "
+                "asks for (Authorization ...), or health.url in model_config be an address that asks for nothing."
             )
         return ModelServerError(f"The model server {named} is not healthy (GET {asked}: {said}).")
 
     async def there(self) -> None:
-        """Wait until it is there. Raises ModelServerError if it does not let us ask."""
+        """Wait until it is there. Raises ModelServerError if it has an answer that waiting does not change."""
         pause = min(_LONGEST_FIRST_PAUSE_SECONDS, self.health.period_seconds)
         while said := await self.ask():
-            if said in NOT_ALLOWED:
+            if said.startswith(_FINAL):
                 raise self.error(said)
             await asyncio.sleep(pause)
             pause = max(pause, min(pause * 1.3, self.health.period_seconds))
@@ -57,16 +58,19 @@ class RunningServer:
 async def first_there(servers: Sequence[RunningServer], timeout_seconds: float) -> list[RunningServer]:
     """Those that are there, one at least; asked again until the time is up.
 
-    Raises ModelServerError: at once if one of them does not let us ask (401, 403), else if none is there in time.
+    Raises ModelServerError: at once if one of them does not let us ask (401, 403) or sends us elsewhere (a redirect),
+    else if none is there in time.
     """
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     pause = min(_LONGEST_FIRST_PAUSE_SECONDS, servers[0].health.period_seconds)
     while True:
         said = await asyncio.gather(*(server.ask() for server in servers))
-        if refusing := [server.error(one) for server, one in zip(servers, said, strict=True) if one in NOT_ALLOWED]:
-            raise refusing[0]
-        if found := [server for server, one in zip(servers, said, strict=True) if not one]:
+        answers = list(zip(servers, said, strict=True))
+        for server, one in answers:
+            if one.startswith(_FINAL):
+                raise server.error(one)
+        if found := [server for server, one in answers if not one]:
             return found
         if asyncio.get_running_loop().time() + pause > deadline:
-            raise ModelServerError(" ".join(str(server.error(one)) for server, one in zip(servers, said, strict=True)))
+            raise ModelServerError(" ".join(str(server.error(one)) for server, one in answers))
         await asyncio.sleep(pause)
