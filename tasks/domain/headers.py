@@ -95,11 +95,14 @@ def resolved_headers(headers: Mapping[str, str], blocks: Mapping[str, object]) -
     return found
 
 
+def looks_secret(name: str) -> bool:
+    """Whether what is called so is a secret, by the look of its name."""
+    return _SECRET.search(name) is not None
+
+
 def plain_text_secrets(headers: Mapping[str, str]) -> list[str]:
     """Names of headers whose value looks like a secret in plain text."""
-    return [
-        name for name, text in headers.items() if text and _SECRET.search(name) and not SECRET_REFERENCE.search(text)
-    ]
+    return [name for name, text in headers.items() if text and looks_secret(name) and not SECRET_REFERENCE.search(text)]
 
 
 def secrets_of(headers: Mapping[str, str]) -> Iterator[str]:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_store import ModelStore, ModelVersion
@@ -21,7 +23,7 @@ from tasks.clients.storage import Storage
 from tasks.domain import paths
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
-from tasks.domain.headers import plain_text_secrets
+from tasks.domain.headers import looks_secret, plain_text_secrets
 from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, parse_config, serving_of
@@ -152,6 +154,12 @@ class _Found:
             self._serving = "running"
             if self._right.get("instances", 1) != 1:
                 self._warnings.append("instances is not used: each address in model is one instance")
+            for name, _ in chain.from_iterable(parse_qsl(urlsplit(one).query) for one in model.split()):
+                if looks_secret(name):
+                    self._warnings.append(
+                        f"model: {name!r} in the address looks like a secret in plain text, which the Prefect server "
+                        "keeps and shows; better in headers, as {{ prefect.blocks.secret.NAME }}"
+                    )
             self._config = await self._running_config(storage)
             return
         if names := ", ".join(self._right.get("headers") or ()):

@@ -71,3 +71,9 @@ def test_check__refuses_headers_for_a_model_that_is_started(tmp_path: Path) -> N
     assert str(problem) == (
         "headers: are for a model server that already runs, at an http(s):// address in model; given: X-Key"
     )
+
+
+def test_check__warns_of_a_key_in_the_address(tmp_path: Path) -> None:
+    address = "http://127.0.0.1:1/x?api-version=1&api_key=hunter22"
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=address)
+    assert warning.startswith("model: 'api_key' in the address looks like a secret") and "hunter22" not in warning
