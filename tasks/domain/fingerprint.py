@@ -22,9 +22,9 @@ WRITTEN_BY_SERVERS = (".pyc", ".log", ".pid")
 class Fingerprint(BaseModel):
     """Each thing that decides what a run's results are, as a text that people can read.
 
-    Not in it, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per request,
-    error threshold, log output, priority, description. They decide how fast and where a run is done, or when it is
-    given up.
+    Not in it, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per
+    request, error threshold, log output, priority, description. They decide how fast and where a run is done, or when
+    it is given up.
     """
 
     model_config = ConfigDict(frozen=True)
