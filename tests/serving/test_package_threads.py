@@ -52,6 +52,20 @@ class Classifier(TfServingBaseService):
                 return
             except OSError:
                 time.sleep(0.01)
+    def load_when_told(self):
+        while not self.event.is_set():
+            self.try_to_load()
+            time.sleep(0.01)
+    def load_while_it_is_not_there(self):
+        while self.running:
+            if pathlib.Path("go").exists():
+                self.model = len
+                self.running = False
+            time.sleep(0.01)
+    def try_to_load(self):
+        if pathlib.Path("go").exists():
+            self.model = len
+            self.event.set()
     def fail(self):
         wait()
         raise ValueError("weights are broken")
@@ -68,6 +82,14 @@ class Classifier(TfServingBaseService):
             except OSError:
                 for _ in range(3):
                     break
+    def poll(self):
+        while self.running:
+            time.sleep(3600)
+    def report(self):
+        stop = self.event
+        while not stop.is_set():
+            self.count = 1
+            time.sleep(3600)
     def serve(self):
         http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler).serve_forever()
     def _inference(self, data):
@@ -87,6 +109,8 @@ def package(*lines: str) -> str:
         "threading.Thread(target=self.load_in_a_pool).start()",
         "threading.Thread(target=self.load_in_a_loop).start()",
         "threading.Thread(target=self.load_until_it_works).start()",
+        "threading.Thread(target=self.load_when_told).start()",
+        "threading.Thread(target=self.load_while_it_is_not_there).start()",
         "self.pool = ThreadPoolExecutor(); self.pool.submit(self.load)",
         "threading.Timer(0, self.load).start()",
     ],
@@ -110,6 +134,8 @@ def test_server__is_ready_once_the_thread_that_loads_the_model_has_ended(
         "threading.Thread(target=self.take_work).start()",
         "threading.Thread(target=self.watch).start()",
         "threading.Thread(target=self.beat).start()",
+        "threading.Thread(target=self.poll).start()",
+        "threading.Thread(target=self.report).start()",
         "threading.Thread(target=self.serve).start()",
         "threading.Thread(target=self.queue.get).start()",
         "threading.Timer(3600, self.load).start()",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import sys
-import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, FrameType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any
+
+from .loops import loops_for_ever
 
 LOOK_SECONDS = 0.1
 _LOOKS = 3
@@ -35,8 +34,8 @@ class ThreadFailed(Exception):
 class StartedThreads:
     """The threads that are started while it lasts, as a context.
 
-    Daemon threads are in the background. So is a thread that never ends, or that waits for work: in a loop without an
-    end, at a queue, for an event or for connections.
+    Daemon threads are in the background. So is a thread that never ends by itself, or that waits for work: in a loop
+    that only others end, at a queue, for an event or for connections.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -122,7 +121,7 @@ class StartedThreads:
         return frame.f_code.co_filename.startswith(str(self._folder))
 
     def _never_ends(self, frame: FrameType) -> bool:
-        return any(_loops_for_ever(each.f_code) for each in _frames(frame) if self._is_own(each))
+        return any(loops_for_ever(each) for each in _frames(frame) if self._is_own(each))
 
     def _waits_for_work(self, frame: FrameType) -> bool:
         names: list[tuple[str, str]] = []
@@ -149,38 +148,3 @@ def _frames(innermost: FrameType) -> Iterator[FrameType]:
     while frame is not None and frame.f_code.co_filename != __file__:
         yield frame
         frame = frame.f_back
-
-
-def _loops_for_ever(code: CodeType) -> bool:
-    """Whether a function has a loop without an end, that nothing leaves."""
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
-    except (OSError, SyntaxError, ValueError):
-        return False
-    (function, *_) = tree.body
-    body = getattr(function, "body", None)
-    return isinstance(body, list) and any(_is_endless(statement) for statement in body)
-
-
-def _is_endless(statement: ast.stmt) -> bool:
-    if isinstance(statement, (ast.Try, ast.With)):
-        return any(_is_endless(one) for one in statement.body)
-    if not isinstance(statement, ast.While):
-        return False
-    try:
-        always = bool(ast.literal_eval(statement.test))
-    except ValueError:
-        return False
-    return always and not any(_leaves(one) for one in statement.body)
-
-
-def _leaves(node: ast.AST, inner: bool = False) -> bool:
-    """Whether a loop may be left here: by a break of its own, a return, or an exception."""
-    if isinstance(node, (ast.Return, ast.Raise, ast.Yield, ast.YieldFrom)) or (
-        isinstance(node, ast.Break) and not inner
-    ):
-        return True
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
-        return False
-    inner = inner or isinstance(node, (ast.While, ast.For, ast.AsyncFor))
-    return any(_leaves(child, inner) for child in ast.iter_child_nodes(node))
