@@ -36,7 +36,7 @@ from deployments.specification import absolute, override
 from flows.batch_service import batch_service
 from flows.calling import callable_anywhere
 from tasks.as_deployed import KEPT_TAG, fixed_fields, log_output_kept
-from tasks.blocks import check_references, storage_credentials
+from tasks.blocks import resolved_environment, storage_credentials
 from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.relative_paths import relative_paths
@@ -318,7 +318,7 @@ async def _checked(
             known=[*problems, *relative_paths(fields)],
         )
     )
-    await check_references(run.service.environment)
+    await resolved_environment(run.service)  # a missing block is found now, not in each run
     return run
 
 

@@ -11,6 +11,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from pydantic import BaseModel, ConfigDict
 
 from deployments.server import ui_url
+from tasks.domain.paths import redact
 from tasks.domain.schedule import Schedule
 from tasks.domain.service import BatchService
 from tasks.domain.status import Status, report_of, status_of
@@ -99,7 +100,7 @@ class Service(BaseModel):
             input_path=str(fields.get("input_path", "")),
             output_path=str(fields.get("output_path", "")),
             description=deployment.get("description") or "",
-            model=str(fields.get("model", "")),
+            model=redact(str(fields.get("model", ""))),
             model_version=fields.get("model_version"),
             resource_pool=deployment.get("work_pool_name") or "",
             flavor=fields.get("flavor"),

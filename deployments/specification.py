@@ -65,7 +65,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     for name in outer:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
-            raise SpecificationError([Problem("--set", override, f"{name} holds no fields")])
+            raise SpecificationError([Problem("--set", field, f"{name} holds no fields")])
     if not outer and is_relative_path(last, value):
         value = os.path.normpath(Path.cwd() / value)
     target[last] = value

@@ -83,7 +83,7 @@ async def _preview(run: Run, settings: Settings, storage: Storage) -> dict[str, 
         "name": run.service.name,
         "model": {"version": run.model_version, "type": run.config.model_type, "serving": run.serving},
         "flavor": run.flavor.name,
-        "instances": run.service.instances,
+        "instances": run.instances,
         "plan": {
             "items": cutter.items, "bytes": cutter.bytes, "items_of_unknown_size": cutter.unknown_sizes, "rows": rows,
             "refused_already": refused, "shards": len(cutter.shards),

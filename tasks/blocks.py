@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from prefect.blocks.system import Secret
 
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.headers import resolved_headers, secrets_of
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.secret_reference import SECRET_REFERENCE, resolved
 from tasks.domain.service import BatchService
@@ -31,29 +32,26 @@ async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
 
 
 async def resolved_environment(service: BatchService) -> GivenEnvironment:
-    """A service's environment with every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value.
+    """A service's environment and headers, every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value.
 
-    Every value of a block is a secret, wherever it stands.
+    Every value of a block is a secret, wherever it stands. Raises SpecificationError naming the missing blocks, and
+    those whose value no header can carry.
     """
     values: dict[str, object] = {}
-    for variable, text in service.environment.items():
-        for name in SECRET_REFERENCE.findall(text):
-            if name not in values:
-                values[name] = await _as_stored(name, f"environment.{variable}")
-    return resolved(service.environment, values, service.secret_variables)
-
-
-async def check_references(environment: Mapping[str, str]) -> None:
-    """Check the Secret blocks that an environment refers to. Raises SpecificationError naming the missing ones."""
     problems: list[Problem] = []
-    for variable, text in environment.items():
-        for name in SECRET_REFERENCE.findall(text):
-            try:
-                await _block(name, f"environment.{variable}")
-            except SpecificationError as error:
-                problems += error.problems
+    for field, texts in (("environment", service.environment), ("headers", service.headers)):
+        for variable, text in texts.items():
+            for name in SECRET_REFERENCE.findall(text):
+                try:
+                    if name not in values:
+                        values[name] = await _as_stored(name, f"{field}.{variable}")
+                except SpecificationError as error:
+                    problems += error.problems
     if problems:
         raise SpecificationError(problems)
+    given = resolved(service.environment, values, service.secret_variables)
+    headers = resolved_headers(service.headers, values)
+    return replace(given, headers=headers, secrets=(*given.secrets, *secrets_of(headers)))
 
 
 async def _secret(name: str, field: str) -> object:

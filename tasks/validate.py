@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
 from tasks.as_deployed import not_as_deployed, own_flow_run
-from tasks.blocks import check_references, storage_credentials
+from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients import clock
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
@@ -52,7 +52,7 @@ async def validate(service: BatchService) -> Run:
     run = await engine_loop().run(
         unless_stopped(checking, task_id, deadline_at, minutes, while_="it was being checked")
     )
-    await check_references(service.environment)  # a missing block is found now, not when the instance starts
+    await resolved_environment(service)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)
     times = {"start_seconds": progress.start_seconds, "validate_seconds": clock.now() - progress.flow_began_at}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tasks.clients.model_server import ModelClient, RequestFailed
+from tasks.domain.paths import redact
+from tasks.domain.plain_text import plain_line
 from tasks.domain.request import NO_BODY
 
 MOST_BYTES = 1 << 20
 """What a server says of its health is not read any further."""
+PLACE_SHOWN = 200
+"""Characters of the address that a redirect leads to."""
 
 
-async def ask_health(url: str, path: str, timeout_seconds: float) -> str:
+async def ask_health(url: str, path: str, timeout_seconds: float, headers: Mapping[str, str] | None = None) -> str:
     """Ask the server at ``url`` for its health; empty if healthy, else what was wrong. No redirect is followed."""
     try:
-        client = ModelClient(url, "GET", path, timeout_seconds, MOST_BYTES)
+        client = ModelClient(url, "GET", path, timeout_seconds, MOST_BYTES, headers=headers)
     except ValueError:
         return f"{path} is no path"
     try:
@@ -20,6 +26,9 @@ async def ask_health(url: str, path: str, timeout_seconds: float) -> str:
         return ""
     except RequestFailed as failed:
         status = failed.failure.status or 0
+        if failed.answer is not None and failed.answer.location and 300 <= status < 400:
+            place = redact(plain_line(failed.answer.location)[:PLACE_SHOWN])
+            return f"{failed.cause} to {place}, and redirects are not followed"
         if failed.failure.kind == "unusable":
             return "" if 200 <= status < 300 else f"HTTP {status}"
         return failed.cause

@@ -18,6 +18,7 @@ from typing import cast
 import httptools
 
 from tasks.clients.http_reply import (
+    KEPT_HEADERS,
     ConnectionBroken,
     Reply,
     ReplyDoubted,
@@ -91,8 +92,8 @@ class HttpConnection(asyncio.Protocol):
         self._length = -1
         self._chunked = self._headers_complete = False
         self._begun = self._early = False
-        self._retry_after: str | None = None
-        self._encoding = self._location = ""
+        self._encoding = ""
+        self._kept: dict[bytes, str] = {}
 
     @property
     def usable(self) -> bool:
@@ -231,10 +232,8 @@ class HttpConnection(asyncio.Protocol):
             self._chunked = True
         elif lower == b"content-encoding":
             self._encoding += (", " if self._encoding else "") + value.decode("latin-1")
-        elif lower == b"retry-after":
-            self._retry_after = value.decode("latin-1")
-        elif lower == b"location":
-            self._location = value.decode("latin-1")
+        elif lower in KEPT_HEADERS:
+            self._kept[lower] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The body begins, if there is one."""
@@ -315,7 +314,7 @@ class HttpConnection(asyncio.Protocol):
         data = body[0] if len(body) == 1 else b"".join(body)
         if self._counted or self._paused_at is not None:
             self._release(whole=200 <= status < 300)
-        return Reply(status, data, self._retry_after, self._encoding, self.stretch, self._location)
+        return Reply(status, data, self._encoding, self.stretch, self._kept)
 
     def _count(self) -> None:
         if self._room is None:

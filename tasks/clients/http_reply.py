@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
+
+EXPLAINED = b"x-package-exception"
+"""By this header the built-in model server says that an answer is an exception of the package (infra/serving)."""
+KEPT_HEADERS = frozenset({b"retry-after", b"location", EXPLAINED})
 
 
 class Stretch:
@@ -21,10 +25,10 @@ class Reply(NamedTuple):
 
     status: int
     data: bytes
-    retry_after: str | None
     encoding: str
     stretch: Stretch
-    location: str = ""
+    headers: Mapping[bytes, str] = {}
+    """Those of KEPT_HEADERS that there were, by lower-case name."""
 
 
 class Room(Protocol):

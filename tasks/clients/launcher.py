@@ -172,19 +172,3 @@ async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
         limits=launch.limits,
         log_bytes_per_second=launch.log_bytes_per_second,
     )
-
-
-async def check_running(url: str, health: Health, timeout_seconds: float) -> None:
-    """Ask a server that runs elsewhere for its health, until it answers or the time is up.
-
-    A server without a health address (404, 405) counts as healthy: it answers. Raises ModelServerError.
-    """
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
-    pause = min(1.0, health.period_seconds)
-    while True:
-        said = await ask_health(url, health.url, health.timeout_seconds)
-        if said in ("", "HTTP 404", "HTTP 405"):
-            return
-        if asyncio.get_running_loop().time() + pause > deadline:
-            raise ModelServerError(f"The model server {redact(url)} is not healthy (GET {health.url}: {said}).")
-        await asyncio.sleep(pause)

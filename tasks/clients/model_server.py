@@ -6,14 +6,16 @@ import asyncio
 import base64
 import ssl
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote
 
 from tasks.clients.connections import Connections, Reuse
 from tasks.clients.http_connection import COUNTED_BYTES
 from tasks.clients.http_headers import retry_after
 from tasks.clients.http_reply import (
+    EXPLAINED,
     ConnectionBroken,
     NoConnection,
     Reply,
@@ -28,6 +30,7 @@ from tasks.domain.encoding import decoded, is_encoded
 from tasks.domain.errors import AnswerError
 from tasks.domain.request import Body
 from tasks.domain.retry import Failure, Kind
+from tasks.domain.running_address import asked
 
 HEADS_KEPT = 100
 LARGE_BYTES = 16 << 10
@@ -57,8 +60,9 @@ class ModelClient:
     """Sends requests to one model server. Belongs to one event loop; ``close`` when done.
 
     Proxies are not asked, redirects not followed, and answers are taken as they are, but for gzip and deflate: a result
-    file is the answer, byte for byte. A user name in the address is sent (basic authentication). There are never more
-    than ``most_connections``, if that is given.
+    file is the answer, byte for byte. A user name in the address is sent (basic authentication). ``headers`` are sent
+    with each request. There are never more than ``most_connections``, if that is given. A server that ``explains``
+    says of a 500 whether the package's own exception is the reason.
     """
 
     def __init__(
@@ -69,11 +73,14 @@ class ModelClient:
         timeout_seconds: float,
         max_answer_bytes: int = sys.maxsize,
         *,
+        headers: Mapping[str, str] | None = None,
         reuse: Reuse | None = None,
         most_connections: int | None = None,
+        explains: bool = False,
     ) -> None:
-        parts = urlsplit(url.rstrip("/") + request_path)
-        self._start = _head(parts, method)
+        parts = asked(url, request_path)
+        self._start = _head(parts, method, headers or {})
+        self._explains = explains
         self._heads: dict[tuple[str, bool], bytes] = {}
         self._timeout_seconds = timeout_seconds
         self._max_answer_bytes = max_answer_bytes
@@ -108,7 +115,7 @@ class ModelClient:
         except ConnectionBroken as broken:
             kind: Kind = "refused" if isinstance(broken, NoConnection) else "connection"
             raise RequestFailed(Failure(kind), str(broken)) from None
-        answer = Answer(reply.status, reply.data, reply.stretch, reply.location)
+        answer = Answer(reply.status, reply.data, reply.stretch, reply.headers.get(b"location", ""))
         success = 200 <= reply.status < 300
         if reply.encoding and reply.data and is_encoded(reply.encoding):
             try:
@@ -118,7 +125,8 @@ class ModelClient:
                     raise RequestFailed(Failure("unusable", reply.status), str(error), answer) from None
         if success:
             return answer
-        failure = Failure("status", reply.status, retry_after(reply.retry_after))
+        explained = self._explains and reply.status == 500 and EXPLAINED in reply.headers
+        failure = Failure("status", reply.status, retry_after(reply.headers.get(b"retry-after")), explained)
         raise RequestFailed(failure, f"HTTP {reply.status}", answer)
 
     async def _ask(self, body: Body, room: Room | None) -> Reply:
@@ -188,15 +196,20 @@ _KEPT = "/:@!$&'()*+,;=-._~%"
 """Signs of a path that are sent as they are (RFC 3986), and what is percent-encoded already."""
 
 
-def _head(url: SplitResult, method: str) -> bytes:
-    """The first lines of every request, up to what its body decides. Raises ValueError if the address is none."""
+def _head(url: SplitResult, method: str, given: Mapping[str, str]) -> bytes:
+    """The first lines of every request, up to what its body decides. Raises ValueError if the address is none.
+
+    What is ``given`` takes the place of a header of the same name.
+    """
     host = (url.hostname or "").encode("idna").decode()
     host = f"[{host}]" if ":" in host else host
     where = host if url.port in (None, _PORTS.get(url.scheme)) else f"{host}:{url.port}"
     target = quote(url.path or "/", _KEPT) + (f"?{quote(url.query, _KEPT + '?/')}" if url.query else "")
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {where}", "Accept: */*", "Accept-Encoding: identity"]
-    lines.append("User-Agent: thresher")
+    headers = {"Host": where, "Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "thresher"}
     if url.username is not None:
         named = f"{unquote(url.username)}:{unquote(url.password or '')}"
-        lines.append(f"Authorization: Basic {base64.b64encode(named.encode()).decode()}")
+        headers["Authorization"] = f"Basic {base64.b64encode(named.encode()).decode()}"
+    own = {name.lower(): (name, value) for name, value in given.items()}
+    sent = [*(own.pop(name.lower(), (name, value)) for name, value in headers.items()), *own.values()]
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent)]
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

@@ -22,8 +22,9 @@ WRITTEN_BY_SERVERS = (".pyc", ".log", ".pid")
 class Fingerprint(BaseModel):
     """Each thing that decides what a run's results are, as a text that people can read.
 
-    Not in it, and free to change: instances, flavor, pool, environment, timeout, concurrency, rows per request, error
-    threshold, log output, priority, description. They decide how fast and where a run is done, or when it is given up.
+    Not in it, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per
+    request, error threshold, log output, priority, description. They decide how fast and where a run is done, or when
+    it is given up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +59,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
     service = run.service
     in_store = run.model_version is not None
     found = {
-        "model": f"{service.model_source}/{service.model}" if in_store else run.package or service.model,
+        "model": f"{service.model_source}/{service.model}" if in_store else run.package or redact(service.model),
         "model_version": run.model_version or "",
         "failed_of": redact(f"{service.failed_of or ''}{', merged' if service.merge else ''}"),
         "config.json": described(run.config.model_dump_json(by_alias=True).encode()),

@@ -67,9 +67,10 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class GivenEnvironment:
-    """What a service gives the model server: its variables, and what of them must not be shown."""
+    """What a service gives the model server: its variables, or headers to one that already runs; what is secret."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 

@@ -22,11 +22,15 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong with one attempt. ``retry_after_seconds`` is what the server asked for, if it did."""
+    """What went wrong with one attempt. ``retry_after_seconds`` is what the server asked for, if it did.
+
+    It is ``explained`` if the package's own exception is the reason: the same request would bring the same one.
+    """
 
     kind: Kind
     status: int | None = None
     retry_after_seconds: float | None = None
+    explained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,11 @@ def decide(failure: Failure, attempt: int, *, pending: int = 0, jitter: float = 
 
     The statuses tried again are those that HTTP calls temporary (RFC 9110: 408, 500, 502, 503, 504; RFC 6585: 429).
     """
-    if failure.kind == "unusable" or (failure.kind == "status" and failure.status not in RETRIED_STATUSES):
+    if (
+        failure.kind == "unusable"
+        or failure.explained
+        or (failure.kind == "status" and failure.status not in RETRIED_STATUSES)
+    ):
         return FINAL
     if attempt >= (MAX_TIMEOUTS if failure.kind == "timeout" else MAX_ATTEMPTS):
         return FINAL

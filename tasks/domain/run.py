@@ -45,6 +45,11 @@ class Run(BaseModel):
         return (self.service.instances > 1 or pods) and self.serving != "running"
 
     @property
+    def instances(self) -> int:
+        """How many instances it has: one for each address, if the model servers run already."""
+        return len(self.service.model.split()) if self.serving == "running" else self.service.instances
+
+    @property
     def api(self) -> Api:
         """The API that is asked."""
         return self.config.api(self.request_path)

@@ -1,4 +1,4 @@
-"""References to Prefect Secret blocks in the values of a service's environment."""
+"""References to Prefect Secret blocks in the values of a service's environment and headers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def resolved(environment: Mapping[str, str], values: Mapping[str, object], hidde
     secrets = [given[name] for name in hidden]
     for name, text in texts.items():
         secrets += [text, *_leaves(values[name])]
-    return GivenEnvironment(given, tuple(dict.fromkeys(secrets)))
+    return GivenEnvironment(given, secrets=tuple(dict.fromkeys(secrets)))
 
 
 def _leaves(value: object) -> Iterator[str]:

@@ -18,7 +18,9 @@ from pydantic import (
 
 from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
+from tasks.domain.headers import header_texts
 from tasks.domain.plain_text import plain_line
+from tasks.domain.running_address import is_running_model, running_addresses
 from tasks.domain.schedule import Schedule
 from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
 from tasks.domain.secret_words import SECRET_WORDS
@@ -85,7 +87,7 @@ class BatchService(BaseModel):
             title="Model",
             min_length=1,
             description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
-            "server that already runs",
+            "server that already runs; several addresses, separated by blanks, share the load",
         ),
     ]
     model_version: Annotated[
@@ -283,6 +285,16 @@ class BatchService(BaseModel):
     def _texts(cls, value: Any) -> Any:
         return environment_texts(value)
 
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _header_texts(cls, value: Any) -> Any:
+        return header_texts(value)
+
+    @field_validator("model")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        return " ".join(running_addresses(value)) if is_running_model(value) else value
+
     @field_validator("description")
     @classmethod
     def _plain(cls, value: str) -> str:
@@ -377,11 +389,6 @@ class BatchService(BaseModel):
             for name, value in self.environment.items()
             if SECRET_WORDS.search(name) or SECRET_REFERENCE.search(value)
         ]
-
-
-def is_running_model(model: str) -> bool:
-    """Whether a service's ``model`` is the address of a server that already runs."""
-    return model.lower().startswith(("http://", "https://"))
 
 
 def is_package_address(model: str) -> bool:

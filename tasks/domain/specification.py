@@ -35,8 +35,9 @@ def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str
 def _whole(problem: Problem) -> Problem:
     if problem.field == "name" and "pattern" in problem.expected:
         return Problem(problem.field, problem.value, "should be 1-64 letters, digits, '-' or '_'")
-    if problem.field.startswith("environment"):
-        # The value may be a secret.
+    secret = problem.field.startswith(("environment", "headers"))
+    if secret or (problem.field == "model" and "@" in str(problem.value)):
+        # The value may be a secret, or hold one.
         return Problem(problem.field, None, problem.expected)
     return Problem("specification", None, problem.expected) if problem.field == "value" else problem
 

@@ -29,9 +29,9 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
         ("FAILED", f"{result.failed:,}"),
         (
             "Model",
-            f"{code_span(run.service.model)} {markdown(run.model_version or '')} ({kind})",
+            f"{code_span(redact(run.service.model))} {markdown(run.model_version or '')} ({kind})",
         ),
-        ("Pool", f"{markdown(run.service.resource_pool)}: {run.service.instances} x {markdown(run.flavor.name)}"),
+        ("Pool", f"{markdown(run.service.resource_pool)}: {run.instances} x {markdown(run.flavor.name)}"),
         ("Seconds", ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())),
     ]
     if run.service.failed_of is not None:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_store import ModelStore, ModelVersion
@@ -23,12 +25,14 @@ from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.header import TableMapping
+from tasks.domain.headers import looks_secret, plain_text_secrets
 from tasks.domain.mapping import generate, odd_types, walk
 from tasks.domain.package import Api, PackageConfig, Serving, serving_of
 from tasks.domain.paths import Address, parse_address, redact
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
-from tasks.domain.service import BatchService, is_package_address, is_running_model
+from tasks.domain.running_address import is_running_model
+from tasks.domain.service import BatchService, is_package_address
 from tasks.domain.specification import parse_service
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
@@ -114,6 +118,11 @@ class _Found:
                 f"environment.{name} looks like a secret in plain text; better "
                 f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
             )
+        for name in plain_text_secrets(service.headers):
+            self._warnings.append(
+                f"headers.{name} looks like a secret in plain text, which the Prefect server keeps and shows; better "
+                f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
+            )
         if self._serving == "sidecar":
             nor = "beside the results" + (" nor in the log store" if service.runtime_log_output else "")
             self._warnings.append(
@@ -145,9 +154,18 @@ class _Found:
         if is_running_model(model):
             self._serving = "running"
             if self._right.get("instances", 1) != 1:
-                self._warnings.append("instances is not used: the model server runs already, at one address")
+                self._warnings.append("instances is not used: each address in model is one instance")
+            for name, _ in chain.from_iterable(parse_qsl(urlsplit(one).query) for one in model.split()):
+                if looks_secret(name):
+                    self._warnings.append(
+                        f"model: {name!r} in the address looks like a secret in plain text, which the Prefect server "
+                        "keeps and shows; better in headers, as {{ prefect.blocks.secret.NAME }}"
+                    )
             self._config = await self._running_config(storage)
             return
+        if names := ", ".join(map(str, self._right.get("headers") or ())):
+            expected = f"are for a model server that already runs, at an http(s):// address in model; given: {names}"
+            raise SpecificationError([Problem("headers", None, expected)])
         if self._right.get("running_config", self._right.get("model_config")) is not None:
             raise SpecificationError([Problem("model_config", None, "is for the address of a running server only")])
         if is_package_address(model):

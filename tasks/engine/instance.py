@@ -8,6 +8,7 @@ from contextlib import suppress
 from tasks.clients.devices import DeviceLease
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
+from tasks.clients.running_server import RunningServer
 from tasks.clients.sidecar import Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
@@ -36,6 +37,8 @@ class Instance:
         self.generation = 0
         self.client: ModelClient | None = None
         self.server: Server | Sidecar | None = None
+        self.running: RunningServer | None = None
+        """The server at its address, if that runs already; then ``server`` is None."""
         self.devices: DeviceLease | None = None
         self.ready = asyncio.Event()
         self.alone = asyncio.Lock()

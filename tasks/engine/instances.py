@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from tasks.clients.devices import DeviceLease, device_kind
 from tasks.clients.launcher import Server
 from tasks.clients.model_server import ModelClient
+from tasks.clients.running_server import RunningServer, first_there
 from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
@@ -21,10 +22,13 @@ from tasks.domain.instance import Launch, device_variables
 from tasks.domain.masking import Masker
 from tasks.domain.outage import Outage
 from tasks.domain.package import Health
+from tasks.domain.paths import redact
 from tasks.engine.instance import Instance
 from tasks.engine.outages import Outages
 
 START_TRIES = 3
+RUNNING_SECONDS = 60.0
+"""One of the servers that run already should answer within this time."""
 
 Prepare = Callable[[], Awaitable[Launch]]
 Lease = Callable[[], Awaitable[DeviceLease]]
@@ -34,7 +38,7 @@ Connect = Callable[[str], ModelClient]
 class InstanceGroup:
     """All instances of one process; hands them out by load.
 
-    ``running_url`` is set for a server that runs elsewhere: there is one instance then and nothing to start.
+    ``running`` gives the servers, one an instance, if they run already: there is nothing to start then.
     ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
     ``on_health`` is told the number of sick instances whenever one dies, is given up, goes down, or is healthy again.
     ``lease`` gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an
@@ -53,7 +57,7 @@ class InstanceGroup:
         timeout_seconds: float,
         folder: Callable[[], Path],
         max_concurrency: int | None,
-        running_url: str | None = None,
+        running: Callable[[], Awaitable[Sequence[RunningServer]]] | None = None,
         sidecar_port: int | None = None,
         on_health: Callable[[int], None] = lambda sick: None,
         lease: Lease | None = None,
@@ -66,13 +70,13 @@ class InstanceGroup:
         def instance(number: int) -> Instance:
             return Instance(number, AdaptiveLimit(max_concurrency), Outage(outage_seconds))
 
-        self.instances = [instance(number) for number in range(first, first + (1 if running_url else count))]
+        self.instances = [instance(number) for number in range(first, first + count)]
         self._prepare = prepare
         self._connect = connect
         self._health = health
         self._timeout_seconds = timeout_seconds
         self._folder = folder
-        self._running_url = running_url
+        self._running = running
         self._sidecar_port = sidecar_port
         self._on_health = on_health
         self._lease = lease
@@ -81,7 +85,7 @@ class InstanceGroup:
         self.outages = Outages(
             self.instances,
             health,
-            may_be_denied=running_url is not None,
+            may_be_denied=running is not None,
             on_change=self._look_again,
             on_end=on_outage,
         )
@@ -89,6 +93,8 @@ class InstanceGroup:
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
         self._first_ready = asyncio.Event()
+        self.notes: list[str] = []
+        """What the run's user should know of the instances."""
 
     @property
     def capacity(self) -> int:
@@ -111,7 +117,7 @@ class InstanceGroup:
         return sum(
             instance.given_up is not None
             or instance.outage.down
-            or (instance.generation > 0 and not instance.ready.is_set())
+            or ((instance.generation > 0 or instance.running is not None) and not instance.ready.is_set())
             for instance in self.instances
         )
 
@@ -135,16 +141,38 @@ class InstanceGroup:
 
         Raises ModelServerError if none can be.
         """
-        if self._running_url is not None:
-            self._take_in(self.instances[0], self._running_url)
+        if self._running is not None:
+            await self._meet(await self._running())
             return
         for instance in self.instances:
-            keeper = asyncio.create_task(self._keep(instance))
-            keeper.add_done_callback(partial(self._kept, instance))
-            self._keepers.append(keeper)
+            self._keep_by(instance, self._keep(instance))
         await self._first_ready.wait()
         if self._lost is not None:
             raise self._lost
+
+    async def _meet(self, servers: Sequence[RunningServer]) -> None:
+        """Take in the servers that are there, one at least; the others join when they are."""
+        try:
+            there = await first_there(servers, RUNNING_SECONDS)
+        except ModelServerError as error:
+            raise ModelServerError(self._masker().block(str(error))) from None
+        for instance, server in zip(self.instances, servers, strict=True):
+            instance.running = server
+            if server in there:
+                self._take_in(instance, server.address)
+            else:
+                self.notes.append(f"the model server {redact(server.address)} was not there at the start")
+                self._keep_by(instance, self._join(instance, server))
+        self._on_health(self.sick)
+
+    async def _join(self, instance: Instance, server: RunningServer) -> None:
+        await server.there()
+        self._take_in(instance, server.address)
+
+    def _keep_by(self, instance: Instance, work: Coroutine[Any, Any, None]) -> None:
+        keeper = asyncio.create_task(work)
+        keeper.add_done_callback(partial(self._kept, instance))
+        self._keepers.append(keeper)
 
     async def _keep(self, instance: Instance) -> None:
         """Start an instance, and again whenever it dies, until it is given up."""

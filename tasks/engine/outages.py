@@ -51,12 +51,17 @@ class Outages:
         if outage.holds and (instance.recovery is None or instance.recovery.ended):
             instance.recovery = Recovery(
                 outage,
-                lambda: ask_health(instance.url, self._health.url, self._health.timeout_seconds),
+                lambda: self._ask(instance),
                 lambda: _ask_again(instance),
                 self._on_change,
                 lambda: self._goes_on(instance),
             )
         return counted
+
+    async def _ask(self, instance: Instance) -> str:
+        if instance.running is not None:
+            return await instance.running.ask()
+        return await ask_health(instance.url, self._health.url, self._health.timeout_seconds)
 
     async def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
         """Count a request that failed for itself; how many of its tries count against it."""

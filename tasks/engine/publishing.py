@@ -341,7 +341,7 @@ def _deaths(done: Sequence[ShardDone]) -> int:
 def _instance_seconds(run: Run, done: Sequence[ShardDone], seconds: dict[str, float]) -> float:
     """Seconds of all instances together; each of distributed mode has its own, from its preparation to the end."""
     if not run.is_distributed:
-        return run.service.instances * (seconds["prepare"] + seconds["infer"])
+        return run.instances * (seconds["prepare"] + seconds["infer"])
     ended = max((one.ended_at for one in done), default=0.0)
     since: dict[int, float] = {}
     for one in done:

@@ -9,9 +9,6 @@ from contextlib import suppress
 
 from tasks.domain.outage import Outage
 
-HEALTHY = ("", "HTTP 404", "HTTP 405")
-"""What a healthy server says of its health: without a health address it answers at least."""
-
 
 class Recovery:
     """Follows one outage, from the first refusal on, until the server answers.
@@ -60,8 +57,8 @@ class Recovery:
                 else:
                     self._changed()
                     said = await self._ask()
-                    healthy = said in HEALTHY
-                    outage.asked(healthy=healthy, cause="" if healthy else said)
+                    healthy = not said
+                    outage.asked(healthy=healthy, cause=said)
                     if outage.down and healthy and not await self._ask_again():
                         self._moved.clear()
                         outage.give_one()

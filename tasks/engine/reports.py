@@ -229,6 +229,8 @@ class Reporter:
                 await self._flushing
         if not self._session.reuse.allowed:
             self.sent.note(NOTE)
+        for note in self._session.group.notes:
+            self.sent.note(note)
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])
         await self._session.output.sync()

@@ -18,6 +18,7 @@ from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_server import ModelClient
 from tasks.clients.output_folder import ROOM_BYTES, OutputFolder
 from tasks.clients.packages import local_copy
+from tasks.clients.running_server import RunningServer
 from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RUNNING_TIMEOUT_SECONDS = 60.0
 REACH_SECONDS = 2.0
 """Between two looks at a storage that did not answer."""
 ROOM_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -115,6 +115,7 @@ class Session:
         self.masker = Masker(self._keys)
         """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
         self._environment = environment
+        self._headers: Mapping[str, str] = {}
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
         self._preparing = asyncio.Lock()
@@ -124,7 +125,7 @@ class Session:
         self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
         service = run.service
         self.group = InstanceGroup(
-            service.instances if number is None else 1,
+            run.instances if number is None else 1,
             first=number or 0,
             prepare=self._prepare,
             connect=self._connect,
@@ -132,7 +133,7 @@ class Session:
             timeout_seconds=service.timeout_minutes * 60,
             folder=self._log_folder,
             max_concurrency=service.max_concurrency,
-            running_url=service.model if run.serving == "running" else None,
+            running=self._running if run.serving == "running" else None,
             sidecar_port=settings.sidecar_port if run.serving == "sidecar" else None,
             on_health=self._note_health,
             lease=self._devices,
@@ -183,8 +184,6 @@ class Session:
         return str(self._starting.exception() or "")
 
     async def _start(self) -> None:
-        if self.run.serving == "running":
-            await launcher.check_running(self.run.service.model, self.run.config.health, RUNNING_TIMEOUT_SECONDS)
         if self.run.serving == "sidecar":  # it is given its environment elsewhere
             with suppress(Exception):  # what looks like a secret is hidden all the same
                 self._hide((await self._environment()).secrets)
@@ -194,6 +193,16 @@ class Session:
 
     def _hide(self, secrets: Sequence[str]) -> None:
         self.masker = Masker([*self._keys, *secrets])
+
+    async def _running(self) -> Sequence[RunningServer]:
+        given = await self._environment()
+        self._hide(given.secrets)
+        self._headers = given.headers
+        run = self.run
+        return [
+            RunningServer(address, run.config.health, run.api.url, given.headers)
+            for address in run.service.model.split()
+        ]
 
     async def _prepare(self) -> Launch:
         async with self._preparing:
@@ -233,10 +242,12 @@ class Session:
             url,
             api.method,
             api.url,
-            settings.request_timeout_seconds,
+            self.run.service.request_timeout_seconds or settings.request_timeout_seconds,
             settings.max_answer_bytes,
+            headers=self._headers,
             reuse=self.reuse,
             most_connections=self.run.service.max_concurrency,
+            explains=self.run.serving == "built-in",
         )
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:

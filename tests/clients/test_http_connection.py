@@ -361,6 +361,46 @@ def test_address__may_hold_a_user_and_be_ipv6() -> None:
     assert b"\r\nAuthorization: Basic bWU6cEBzcw==\r\n" in head
 
 
+def test_headers__that_are_given_take_the_place_of_usual_ones_on_every_request() -> None:
+    given = {"accept": "application/json", "Host": "model.example", "X-Key": "caf\u00e9", "Authorization": "Bearer x"}
+
+    async def work() -> list[bytes]:
+        async with serving(saying(OK + b"Content-Length: 0\r\n\r\n")) as server:
+            client = ModelClient(server.url.replace("//", "//me:pass@"), "POST", "/", DEADLINE_SECONDS, headers=given)
+            for _ in range(2):
+                await client.predict(BODY)
+            await client.close()
+            return server.heads
+
+    heads = run(work())
+    assert len(heads) == 2
+    for head in heads:
+        lines = head.split(b"\r\n")
+        assert {b"accept: application/json", b"Host: model.example", b"Authorization: Bearer x"} <= {*lines}
+        assert b"X-Key: caf\xe9" in lines
+        names = [line.partition(b":")[0].lower() for line in lines[1:] if line]
+        assert len({*names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("explains", "status", "explained"), [(True, 500, True), (False, 500, False), (True, 502, False)]
+)
+def test_exception_of_the_package__is_believed_of_the_built_in_server_only(
+    explains: bool, status: int, explained: bool
+) -> None:
+    async def work() -> RequestFailed:
+        reply = b"HTTP/1.1 %d X\r\nX-Package-Exception: final\r\nContent-Length: 2\r\n\r\n{}" % status
+        async with serving(saying(reply)) as server:
+            client = ModelClient(server.url, "POST", "/", DEADLINE_SECONDS, explains=explains)
+            with pytest.raises(RequestFailed) as raised:
+                await client.predict(BODY)
+            await client.close()
+            return raised.value
+
+    failed = run(work()).failure
+    assert (failed.kind, failed.status, failed.explained) == ("status", status, explained)
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signs itself, and its key."""

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import requests
 from clients.support import FAKE_MODEL_SERVER, alive, processes_with, run
-from fakes.model_server import FakeModelServer
-from fakes.processes import DEADLINE_SECONDS, closed_port, meanwhile, poll
+from fakes.processes import DEADLINE_SECONDS, poll
 
-from tasks.clients.launcher import Server, check_running, prepare
+from tasks.clients.launcher import Server, prepare
 from tasks.domain.config_file import parse_config
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
-from tasks.domain.package import Health, PackageConfig
+from tasks.domain.package import PackageConfig
 
 WritePackage = Callable[..., tuple[Path, PackageConfig]]
 
@@ -298,37 +297,6 @@ def test_built_in_server__runs_a_package_with_a_custom_service(tmp_path: Path) -
             await server.stop()
 
     assert run(work()) == {"twice": 42, "name": "twice"}
-
-
-def test_check_running__takes_a_server_that_answers() -> None:
-    with FakeModelServer() as model:
-        run(check_running(model.url, Health(), DEADLINE_SECONDS))
-        no_address = Health(url="/nothing-there")
-        run(check_running(f"{model.url}/", no_address, DEADLINE_SECONDS))  # 404: no health address, but it answers
-
-
-@pytest.mark.parametrize("period_seconds", [0.1, 3600])
-def test_check_running__asks_a_server_that_comes_late_again_whatever_the_period(
-    tmp_path: Path, period_seconds: float
-) -> None:
-    loaded = tmp_path / "loaded"
-
-    def load() -> None:
-        poll(lambda: model.stats()["statuses"].get("503"), "a question before the model is loaded")
-        loaded.touch()
-
-    with FakeModelServer("--health-when", str(loaded), wait_healthy=False) as model, meanwhile(load):
-        run(check_running(model.url, Health(period_seconds=period_seconds), DEADLINE_SECONDS))
-
-
-def test_check_running__names_what_is_wrong_without_the_secrets_of_the_address() -> None:
-    with closed_port() as port:
-        address = f"http://user:password@127.0.0.1:{port}"
-        with pytest.raises(
-            ModelServerError, match=r"is not healthy \(GET /health: no connection \(Connection refused\)\)"
-        ) as raised:
-            run(check_running(address, Health(period_seconds=0.1), 0.3))
-    assert "password" not in str(raised.value)
 
 
 def test_server__is_gone_once_stopped(package: WritePackage) -> None:

@@ -95,3 +95,8 @@ def test_retry__every_decision_is_within_its_bounds(failure: Failure, attempt: i
         assert BASE_SECONDS / 2 <= decision.delay_seconds <= MAX_SECONDS
     else:
         assert max(0, failure.retry_after_seconds) <= decision.delay_seconds <= MAX_RETRY_AFTER_SECONDS + 0.05
+
+
+@pytest.mark.parametrize("status", [500, None])
+def test_retry__of_what_the_package_itself_explains_is_of_no_use(status: int | None) -> None:
+    assert not decide(Failure("status", status, explained=True), 1).again

@@ -10,12 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.domain.errors import Problem, SpecificationError
-from tasks.domain.service import (
-    BatchService,
-    default_name,
-    is_package_address,
-    is_running_model,
-)
+from tasks.domain.running_address import is_running_model
+from tasks.domain.service import BatchService, default_name, is_package_address
 from tasks.domain.specification import parse_service, require
 
 MANIFEST = "/out/infer-result-0b1e4ab0-6f0c-4a1c-9a53-3a2b5c7d9e11.manifest"
@@ -344,6 +340,40 @@ def test_service__refuses_a_reference_that_would_reach_the_model_as_text(value: 
 )  # fmt: skip
 def test_service__takes_braces_that_refer_to_nothing_of_prefects(value: str) -> None:
     assert problems(environment={"A": value}) == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Key": f"{SECRET}\n{SECRET}"}, {"Content-Length": SECRET}, f"Authorization: {SECRET}", [SECRET],
+        {"X-Key": [SECRET]}, {"X-Key": "{{ prefect.variables.x }} " + SECRET},
+    ],
+)  # fmt: skip
+def test_service__refuses_headers_without_showing_their_values(headers: Any) -> None:
+    for problem in problems(headers=headers):
+        assert problem.field.startswith("headers") and problem.value is None
+        assert SECRET not in str(problem)
+
+
+def test_service__takes_headers_as_texts_and_the_seconds_of_a_request() -> None:
+    service = require({**LEAST, "headers": {"X-Tenant": 7, "X-Key": " a\n"}, "request_timeout_seconds": 2.5})
+    assert service.headers == {"X-Tenant": "7", "X-Key": "a"}
+    assert service.request_timeout_seconds == 2.5
+    for wrong in (0, -1, 86_401, "soon"):
+        assert the_problem(request_timeout_seconds=wrong).field == "request_timeout_seconds"
+
+
+@pytest.mark.parametrize(
+    "model", [f"http://me:{SECRET}@host/x", f"https://{SECRET}@host", f"http://a http://me:{SECRET}/x@b"]
+)
+def test_service__refuses_a_user_or_password_in_an_address_without_showing_it(model: str) -> None:
+    problem = the_problem(model=model)
+    assert problem.field == "model" and problem.value is None
+    assert SECRET not in str(problem)
+
+
+def test_service__keeps_several_addresses_as_one_text() -> None:
+    assert require({**LEAST, "model": "http://a:1\n https://b/x "}).model == "http://a:1 https://b/x"
 
 
 # What kind of model

@@ -15,6 +15,7 @@ from clients.support import FAKE_MODEL_SERVER, alive
 from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.model_server import ModelClient
+from tasks.clients.running_server import RunningServer
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
 from tasks.domain.request import Body
@@ -47,7 +48,7 @@ async def group_of(
     group = InstanceGroup(
         count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
         health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
-        on_health=on_health, running_url=running_url, outage_seconds=outage_seconds, on_outage=on_outage,
+        on_health=on_health, running=None if running_url is None else running(running_url), outage_seconds=outage_seconds, on_outage=on_outage,
     )  # fmt: skip
     try:
         if start:
@@ -55,6 +56,15 @@ async def group_of(
         yield group
     finally:
         await group.close()
+
+
+def running(*addresses: str) -> Callable[[], Awaitable[list[RunningServer]]]:
+    """Servers that run already, as a group is told of them."""
+
+    async def servers() -> list[RunningServer]:
+        return [RunningServer(address, HEALTH) for address in addresses]
+
+    return servers
 
 
 async def send_all(

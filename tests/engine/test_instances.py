@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from clients.support import alive, processes_with, run
-from engine.support import all_ready, fake_launch, group_of, model_pid, send_all, stats
+from engine.support import HEALTH, all_ready, fake_launch, group_of, model_pid, running, send_all, stats
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
-from fakes.processes import DEADLINE_SECONDS
+from fakes.processes import DEADLINE_SECONDS, free_port
 
+from tasks.clients.model_server import ModelClient
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.instance import Launch
 from tasks.engine.instances import InstanceGroup
@@ -267,19 +269,10 @@ def test_close__can_be_called_without_a_start(tmp_path: Path) -> None:
 
 
 def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> None:
-    from tasks.clients.model_server import ModelClient
-    from tasks.domain.package import Health
-
-    async def never() -> Launch:
-        raise AssertionError("there is nothing to prepare")
-
     with FakeModelServer() as model:
 
         async def work() -> None:
-            group = InstanceGroup(
-                5, prepare=never, connect=lambda url: ModelClient(url, "POST", "/echo", 60), health=Health(),
-                timeout_seconds=5, folder=lambda: tmp_path, max_concurrency=2, running_url=model.url,
-            )  # fmt: skip
+            group = running_group(tmp_path, model.url)
             await group.start()
             assert group.capacity == 2
             assert await send_all(group, [b"a", b"b", b"c"]) == {b"a": b"a", b"b": b"b", b"c": b"c"}
@@ -288,3 +281,76 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
         run(work())
         assert alive(model.pid)
         assert model.stats()["max_in_flight"] <= 2
+
+
+def client(url: str) -> ModelClient:
+    return ModelClient(url, "POST", "/echo", DEADLINE_SECONDS)
+
+
+def running_group(folder: Path, *addresses: str, on_health: Callable[[int], None] = lambda sick: None) -> InstanceGroup:
+    async def never() -> Launch:
+        raise AssertionError("there is nothing to prepare")
+
+    return InstanceGroup(
+        len(addresses), prepare=never, connect=client, health=HEALTH, timeout_seconds=5, folder=lambda: folder,
+        max_concurrency=2, running=running(*addresses), on_health=on_health,
+    )  # fmt: skip
+
+
+def test_running_servers__share_by_load_each_with_a_limit_of_its_own(tmp_path: Path) -> None:
+    slow = ("--service-time", "2", "--parallelism", "8")
+    with FakeModelServer(*slow) as one, FakeModelServer(*slow) as other:
+
+        async def work() -> None:
+            group = running_group(tmp_path, one.url, other.url)
+            await group.start()
+            assert (group.capacity, group.sick, group.notes) == (4, 0, [])
+            items = [b"item %d" % number for number in range(100)]
+            assert await send_all(group, items) == {item: item for item in items}
+            await group.close()
+
+        run(work())
+        seen = [model.stats() for model in (one, other)]
+        assert sum(model["requests"]["/echo"] for model in seen) == 100
+        assert min(model["requests"]["/echo"] for model in seen) > 20
+        assert max(model["max_in_flight"] for model in seen) <= 2
+
+
+def test_running_server__that_is_not_there_at_the_start_joins_when_it_is(tmp_path: Path) -> None:
+    loaded = tmp_path / "loaded"
+    late = FakeModelServer("--health-when", str(loaded), wait_healthy=False)
+    with FakeModelServer() as model, late:
+        told: list[int] = []
+
+        async def work() -> None:
+            group = running_group(tmp_path, late.url, model.url, on_health=told.append)
+            await group.start()
+            assert group.sick == 1 and told[-1] == 1
+            assert group.notes == [f"the model server {late.url} was not there at the start"]
+            assert await send_all(group, [b"a", b"b"]) == {b"a": b"a", b"b": b"b"}
+            assert late.stats()["requests"].get("/echo") is None
+            loaded.touch()
+            await all_ready(group)
+            assert group.sick == 0 and told[-1] == 0
+            await send_all(group, [b"item %d" % number for number in range(50)])
+            await group.close()
+
+        run(work())
+        assert late.stats()["requests"]["/echo"] > 0
+
+
+def test_running_server__that_wants_other_headers_later_is_given_up(tmp_path: Path) -> None:
+    port = free_port()
+    with FakeModelServer() as model:
+
+        async def work() -> None:
+            group = running_group(tmp_path, model.url, f"http://127.0.0.1:{port}")
+            await group.start()
+            with FakeModelServer("--token", "another", port=port, wait_healthy=False):
+                await group.instances[1].ready.wait()
+            assert "answered HTTP 401" in str(group.instances[1].given_up)
+            assert not group.lost and group.sick == 1
+            assert await send_all(group, [b"a"]) == {b"a": b"a"}
+            await group.close()
+
+        run(work())

@@ -226,7 +226,9 @@ def test_run__that_was_stopped_early_is_failed(tmp_path: Path) -> None:
 
 
 def test_summary__counts(tmp_path: Path) -> None:
-    run_ = local_run(tmp_path, instances=2).model_copy(update={"start_seconds": 1.2, "validate_seconds": 0.3})
+    service = local_run(tmp_path).service.model_copy(update={"model": "http://a http://b"})
+    update = {"service": service, "start_seconds": 1.2, "validate_seconds": 0.3}
+    run_ = local_run(tmp_path).model_copy(update=update)
     shards = [[outcome(0), outcome(1, "item 17 is bad")], [outcome(2, "item 18 is bad"), outcome(3)]]
     published = Published(run_, shards)
     first = tally_of(shards[0])

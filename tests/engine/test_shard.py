@@ -95,6 +95,15 @@ def test_failures__of_every_kind_end_one_item_only(tmp_path: Path, fake: FakeMod
     assert (shard.tally.successful, shard.tally.failed) == (6, 3)
 
 
+def test_request_timeout__of_the_service_takes_the_place_of_the_administrators(
+    tmp_path: Path, fake: FakeModelServer
+) -> None:
+    items = local_items(tmp_path / "in", {"hang.bin": b"FAIL:hang"})
+    made = make_run(fake.url, str(tmp_path / "out"), request_timeout_seconds=0.3)
+    shard = Shard(made, items, request_timeout_seconds=3600).infer()
+    assert shard.messages["hang.bin"] == "The model did not answer: no answer within 0.3 s (tried 2 times)."
+
+
 def test_output__that_cannot_be_written_fails_the_item(tmp_path: Path, fake: FakeModelServer) -> None:
     items = local_items(tmp_path / "in", {"a": b"1", "b": b"2"})
     run_ = make_run(fake.url, str(tmp_path / "out"))

@@ -89,6 +89,7 @@ class Server:
         self.never_healthy: bool = options.health == "never"
         self.healthy_file: str = options.health_when
         self.refusing_file: str = options.refuse_while
+        self.credentials: bytes = b"Bearer " + options.token.encode() if options.token else b""
         self.model = Model(options)
 
     @property
@@ -117,6 +118,7 @@ class Connection(asyncio.Protocol):
         self.task: asyncio.Task[None] | None = None
         self.target = b""
         self.expects = False
+        self.allowed = True
         self.body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -137,11 +139,13 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self.target, self.body, self.expects = b"", [], False
+        self.allowed = not self.server.credentials
 
     def on_url(self, url: bytes) -> None:
         self.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self.allowed = self.allowed or (name.lower() == b"authorization" and value == self.server.credentials)
         self.expects = self.expects or (name.lower() == b"expect" and value.lower() == b"100-continue")
 
     def on_headers_complete(self) -> None:
@@ -154,6 +158,10 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         body = self.body[0] if len(self.body) == 1 else b"".join(self.body)
         path = self.target.partition(b"?")[0].decode("latin-1")
+        if not self.allowed and path != "/stats":
+            self.counts.requests[path] += 1
+            self.reply(Answer(401, b'{"error": "who are you?"}'), self.parser.should_keep_alive())
+            return
         request = (self.parser.get_method(), path, body, self.parser.should_keep_alive())
         if self.task and not self.task.done():
             self.waiting.append(request)

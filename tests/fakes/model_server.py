@@ -128,6 +128,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--refuse-while", default="", metavar="FILE",
         help="while it exists, each POST gets its first word as the status, and its second one, if any, as Retry-After",
     )  # fmt: skip
+    parser.add_argument(
+        "--token", default="", help="401 unless the header Authorization is Bearer and this; but /stats"
+    )
     parser.add_argument("--service-time", type=float, default=0.0, metavar="MS")
     parser.add_argument("--parallelism", type=int, default=1, help="requests served at once, with --service-time")
     parser.add_argument("--cpu-time", type=float, default=0.0, metavar="MS", help="of CPU a request, one at a time")

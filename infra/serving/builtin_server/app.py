@@ -16,7 +16,9 @@ from model_service.model_service import SingleNodeService
 from .decoding import decode_request
 from .encoding import JSON, encode_answer
 from .loading import describe, traceback_of_package
+from .passing import may_pass
 from .settings import Settings
+from .threads import StartedThreads
 
 Message = dict[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, Message]]
@@ -24,6 +26,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 OWN_HOST = re.compile(rb"((127\.0\.0\.1|localhost|\[::1\])(:\d+)?)?", re.IGNORECASE)
 """A Host header, with any port: it may be forwarded. None at all is no browser."""
+EXPLAINED = ((b"x-package-exception", b"final"),)
+"""Headers of a 500 that the same request would bring again: the package's own exception is the reason."""
 LOADING_RETRY_SECONDS = 1
 WATCH_AFTER_SECONDS = 1.0
 """A request that takes longer is given up when its client goes away before a thread has begun with it."""
@@ -56,6 +60,9 @@ class ModelApp:
 
     def __init__(self, settings: Settings, threads: Executor) -> None:
         self.service: SingleNodeService | None = None
+        self.started = StartedThreads(settings.folder)
+        """The threads that the package has started while it was loaded."""
+        self._has_answered = False
         self._settings = settings
         self._threads = threads
         self._address = b"127.0.0.1:%d" % settings.port
@@ -147,12 +154,16 @@ class ModelApp:
         except ValueError as error:
             return failure(400, str(error))
         try:
-            return Answer(200, *encode_answer(service.inference(data)))
+            answer = Answer(200, *encode_answer(service.inference(data)))
+            self._has_answered = True
+            return answer
         except BaseException as error:
             trace = traceback_of_package(self._settings.folder, error.__traceback__)
             lines = traceback.format_exception(type(error), error, trace)
             _log.error("a request failed in the model's code\n%s", "".join(lines).rstrip())
-            return failure(500, describe(error))
+            # A thread in the background may load the model all the same: then the first answers are no last word.
+            may_load = not self._has_answered and self.started.running()
+            return failure(500, describe(error), *(() if may_load or may_pass(error) else EXPLAINED))
 
 
 async def _read_body(receive: Receive) -> bytes | None:

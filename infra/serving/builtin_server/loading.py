@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -15,6 +17,7 @@ from types import ModuleType, TracebackType
 from model_service.model_service import SingleNodeService
 
 from .settings import StartError
+from .threads import LOOK_SECONDS, StartedThreads, ThreadFailed
 
 SERVICE_FILE = "customize_service.py"
 BASE_CLASSES = (
@@ -28,12 +31,22 @@ BASE_CLASSES = (
 _NO_MODEL_SUFFIXES = frozenset({".py", ".md", ".txt"})
 """Code and texts; ``requirements.txt`` is among them."""
 
+_log = logging.getLogger("model_server")
 
-def load_service(folder: Path, model_name: str) -> SingleNodeService:
+
+def load_service(folder: Path, model_name: str, threads: StartedThreads) -> SingleNodeService:
     """Import ``customize_service.py`` of ``folder`` and create its service: this is where the model is loaded.
 
-    Raises StartError. Whatever the package's own code raised stands in its message, its traceback is printed before.
+    Threads that this starts and that may load the model have ended then. Raises StartError. Whatever the package's own
+    code raised stands in its message, its traceback is printed before.
     """
+    with threads:
+        service = _created(folder, model_name)
+        _wait_for(threads, folder)
+    return service
+
+
+def _created(folder: Path, model_name: str) -> SingleNodeService:
     try:
         module = _import_module(folder)
     except BaseException as error:
@@ -44,6 +57,19 @@ def load_service(folder: Path, model_name: str) -> SingleNodeService:
         return service_class(model_name, str(model_path))
     except BaseException as error:
         raise _failed(folder, f"{service_class.__name__}({model_name!r}, {str(model_path)!r}) failed", error) from None
+
+
+def _wait_for(threads: StartedThreads, folder: Path) -> None:
+    named: threading.Thread | None = None
+    try:
+        while (thread := threads.loading()) is not None:
+            if thread is not named:
+                named = thread
+                _log.info("the model is ready once the thread %r has ended, which the package has started", thread.name)
+            thread.join(LOOK_SECONDS)
+    except ThreadFailed as failed:
+        what = f"the thread {failed.thread.name!r}, which the package has started to load the model, failed"
+        raise _failed(folder, what, failed.error) from None
 
 
 def find_service_class(module: ModuleType) -> type[SingleNodeService]:

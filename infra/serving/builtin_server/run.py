@@ -22,6 +22,7 @@ from model_service.model_service import SingleNodeService
 from .app import ModelApp
 from .loading import load_service
 from .settings import Settings, StartError, read_settings
+from .threads import StartedThreads
 
 HOST = "127.0.0.1"
 """Only the machine itself: the model answers whoever asks."""
@@ -84,7 +85,7 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     async def load() -> None:
         try:
             # In the threads that will run the model: some libraries tie a model to the thread that loaded it.
-            app.service = await asyncio.get_running_loop().run_in_executor(threads, _load, settings)
+            app.service = await asyncio.get_running_loop().run_in_executor(threads, _load, settings, app.started)
         except Exception:
             server.should_exit = True
             raise
@@ -97,10 +98,10 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
     await loading
 
 
-def _load(settings: Settings) -> SingleNodeService:
+def _load(settings: Settings, started_threads: StartedThreads) -> SingleNodeService:
     started = time.monotonic()
     _log.info("loading model %r from %s", settings.model_name, settings.folder)
-    service = load_service(settings.folder, settings.model_name)
+    service = load_service(settings.folder, settings.model_name, started_threads)
     _log.info(
         "model %r is ready after %.2f s: %s, %d thread(s), http://%s:%d",
         *(settings.model_name, time.monotonic() - started, type(service).__name__, settings.threads),

@@ -1,0 +1,150 @@
+"""The threads that a package starts while it is loaded: one that loads the model is waited for."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from .loops import loops_for_ever
+
+LOOK_SECONDS = 0.1
+_LOOKS = 3
+"""A thread that waits for work at so many looks in a row is in the background."""
+_SERVING = {
+    ("socketserver.py", "serve_forever"), ("base_events.py", "run_forever"), ("server.py", "run"),
+    ("_server.py", "wait_for_termination"),
+}  # fmt: skip
+"""What the threads of servers run (http.server and its kind, asyncio, uvicorn, gRPC), by file and function."""
+_WAITING = {("queue.py", "get"), ("threading.py", "wait")}
+
+
+class ThreadFailed(Exception):
+    """A thread that loads the model has raised ``error``."""
+
+    def __init__(self, thread: threading.Thread, error: BaseException) -> None:
+        super().__init__(thread.name)
+        self.thread = thread
+        self.error = error
+
+
+class StartedThreads:
+    """The threads that are started while it lasts, as a context.
+
+    Daemon threads are in the background. So is a thread that never ends by itself, or that waits for work: in a loop
+    that only others end, at a queue, for an event or for connections.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._all: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
+        self._waited: dict[threading.Thread, int] = {}
+        self._failed: list[ThreadFailed] = []
+        self._over = False
+        self._start: Any = None
+
+    def __enter__(self) -> StartedThreads:
+        self._start = threading.Thread.start
+        watch, start, forget = self._watch, self._start, self._forget
+
+        def started(thread: threading.Thread) -> None:
+            watch(thread)
+            try:
+                start(thread)
+            except BaseException:
+                forget(thread)
+                raise
+
+        threading.Thread.start = started  # type: ignore[method-assign, assignment]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        threading.Thread.start = self._start  # type: ignore[method-assign]
+
+    def _watch(self, thread: threading.Thread) -> None:
+        self._all.append(thread)
+        if thread.daemon:
+            return
+        run = thread.run
+
+        def watched() -> None:
+            try:
+                run()
+            except Exception as error:
+                if self._over or thread not in self._threads:
+                    raise  # it does not load the model: what it raises is printed, and that is all
+                self._failed.append(ThreadFailed(thread, error))
+
+        thread.run = watched  # type: ignore[method-assign]
+        self._threads.append(thread)
+
+    def _forget(self, thread: threading.Thread) -> None:
+        for some in (self._all, self._threads):
+            if thread in some:
+                some.remove(thread)
+
+    def loading(self) -> threading.Thread | None:
+        """A thread that still runs, and may load the model. Raises ThreadFailed if one that did has failed."""
+        if self._failed:
+            raise self._failed[0]
+        for thread in list(self._threads):
+            ended = not thread.is_alive() and thread.ident is not None
+            if not ended and not self._is_in_background(thread):
+                return thread
+            self._threads.remove(thread)
+        if self._failed:  # meanwhile
+            raise self._failed[0]
+        return None
+
+    def running(self) -> bool:
+        """Whether any of them runs still, in the background or not."""
+        return any(thread.is_alive() for thread in self._all)
+
+    def _is_in_background(self, thread: threading.Thread) -> bool:
+        frame = sys._current_frames().get(thread.ident or 0)
+        if frame is None:
+            return False
+        if self._never_ends(frame):
+            return True
+        self._waited[thread] = self._waited.get(thread, 0) + 1 if self._waits_for_work(frame) else 0
+        return self._waited[thread] >= _LOOKS
+
+    def _is_own(self, frame: FrameType) -> bool:
+        """Whether a frame is the package's own code."""
+        return frame.f_code.co_filename.startswith(str(self._folder))
+
+    def _never_ends(self, frame: FrameType) -> bool:
+        return any(loops_for_ever(each) for each in _frames(frame) if self._is_own(each))
+
+    def _waits_for_work(self, frame: FrameType) -> bool:
+        names: list[tuple[str, str]] = []
+        """What the package has called, the innermost first; or all of it, in a thread of others' code."""
+        for each in _frames(frame):
+            if self._is_own(each):
+                break
+            names.append((Path(each.f_code.co_filename).name, each.f_code.co_name))
+        if names[-1:] == [("threading.py", "run")]:
+            del names[-1]
+        if not names:
+            return False
+        if any(name in _SERVING for name in names):
+            return ("base_events.py", "run_until_complete") not in names or ("server.py", "run") in names
+        if names[0] in (("thread.py", "_worker"), ("socket.py", "accept")):  # the first is of an executor
+            return True
+        # Not for what others do for it, such as a result.
+        return names[-1] in _WAITING and all(file in ("threading.py", "queue.py") for file, _ in names)
+
+
+def _frames(innermost: FrameType) -> Iterator[FrameType]:
+    """The frames of a thread, as far as they are not what starts each one."""
+    frame: FrameType | None = innermost
+    while frame is not None and frame.f_code.co_filename != __file__:
+        yield frame
+        frame = frame.f_back
