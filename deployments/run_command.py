@@ -200,8 +200,7 @@ def talk_of(result: RunResult, talk: Console) -> None:
     """Say on standard error what came of a run."""
     for warning in result.warnings:
         say_on(talk, f"warning: {warning}")
-    counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
-    say_on(talk, f"{result.failure or 'Completed.'} {counts}.")
+    say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
     for cause in result.top_causes:
         which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
         say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

@@ -25,6 +25,7 @@ from tasks.domain.mapping import Mapping as RowMapping
 from tasks.domain.masking import Masker
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
+from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
@@ -85,6 +86,8 @@ class Session:
         self.failed_items = 0
         self.stopped = ""
         """Why no further item is sent; empty while all is well."""
+        self.not_started = ""
+        """Why no instance of the run could be started; empty while that is open."""
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
         self.unwritable = ""
@@ -306,6 +309,11 @@ class Session:
         self.stopped = self.stopped or reason
         self._stopping.set()
 
+    def start_nothing(self, reason: str) -> None:
+        """Send nothing at all: no instance of the run could be started, for this reason."""
+        self.not_started = self.not_started or reason
+        self.stop(reason)
+
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:
         """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
         if not self.halted:
@@ -328,8 +336,10 @@ class Session:
     def not_processed(self) -> str:
         """Message of an item that was not sent any more; empty while all is well."""
         if self._by_hand:
-            return "The run was stopped before it was processed."
-        return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
+            return STOPPED_BEFORE
+        if self.not_started:
+            return not_processed(self.not_started)
+        return f"{NOT_PROCESSED}the run was stopped early because {self.stopped}." if self.stopped else ""
 
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.
