@@ -19,7 +19,7 @@ from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
-from deployments.validate_command import validate_service
+from deployments.validate_command import check_service
 from tasks.clients.process_identity import own_start
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
@@ -46,7 +46,7 @@ def run_service(
     ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
     stopped, for Ctrl-C and for SIGTERM.
     """
-    service = _require(fields)
+    service = check_service(fields, resume).service
     _prefect_environment(verbose)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
@@ -66,15 +66,6 @@ def run_service(
             ) from None
     progress.forget(result.task_id)
     return result
-
-
-def _require(fields: dict[str, Any]) -> BatchService:
-    """The service of these fields. Raises SpecificationError with every problem, also what only storage can tell."""
-    try:
-        return require(fields)
-    except SpecificationError:
-        validate_service(fields)  # the run itself would check the fields that are right against model and storage
-        raise
 
 
 def _stop_everything() -> None:
