@@ -295,7 +295,7 @@ def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
         preview.no_example = f"no item could be sent: {said}"
     else:
         seconds = LOOK_SECONDS + (0 if preview.looked_at else FIRST_SECONDS)
-        preview.no_example = f"none of the items that were looked at could be read within {seconds:g} s"
+        preview.no_example = f"no item could be read within {seconds:g} s"
 
 
 def _how_many(preview: Preview) -> str:
