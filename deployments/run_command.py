@@ -46,8 +46,8 @@ def run_service(
     ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
     stopped, for Ctrl-C and for SIGTERM.
     """
+    _prefect_environment(verbose)  # before anything imports Prefect
     service = check_service(fields, resume).service
-    _prefect_environment(verbose)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
     with LiveProgress(talk):

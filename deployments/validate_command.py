@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from deployments.known_pools import pools_to_deploy_in, pools_to_run_in
 from deployments.storage_keys import storage_keys
 from tasks.clients.storage import Storage
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
 from tasks.domain.paths import redact
+from tasks.domain.pool import Pool
 from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.engine.checking import check
@@ -35,22 +38,31 @@ def check_service(fields: dict[str, Any], task_id: str | None = None) -> Run:
 
     ``task_id`` is that of a run that is resumed. Raises SpecificationError with every problem.
     """
-    return engine_loop().run_blocking(_check(fields, read_settings(), task_id))
+
+    async def work() -> Run:
+        settings = read_settings()
+        return await _check(fields, settings, await pools_to_run_in(fields, settings), task_id)
+
+    return engine_loop().run_blocking(work())
 
 
-async def _check(fields: dict[str, Any], settings: Settings, task_id: str | None = None) -> Run:
+async def _check(
+    fields: dict[str, Any], settings: Settings, pools: Mapping[str, Pool] | None, task_id: str | None = None
+) -> Run:
     return await check(
         fields,
         task_id=task_id or str(uuid.uuid4()),
         scheduled_time=datetime.now(UTC),
         settings=settings,
         credentials=await storage_keys(settings),
+        pools=pools,
     )
 
 
 async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     settings = read_settings()
-    run = await _check(fields, settings)
+    pools, warnings = await pools_to_deploy_in(fields, settings)
+    run = await _check(fields, settings, pools)
     patience = min(PATIENCE_SECONDS, settings.storage_retry_seconds)
     hasty = settings.model_copy(update={"storage_retry_seconds": patience})
     storage = Storage(hasty, await storage_keys(settings))
@@ -58,6 +70,7 @@ async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Proble
         preview = await look_at_input(run, settings, storage)
     finally:
         await storage.close()
+    preview.warnings += warnings
     return _as_json(run, preview), preview.problems
 
 
