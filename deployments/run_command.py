@@ -17,6 +17,7 @@ from deployments.live import LiveProgress
 from deployments.stack_access import password_for, refused
 from deployments.startup import importing
 from deployments.stopping import ignore_signals
+from deployments.storage_keys import keys_in_blocks
 from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import check_service
@@ -31,6 +32,7 @@ from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.sessions import sessions
+from tasks.settings import read_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -47,7 +49,7 @@ def run_service(
     stopped, for Ctrl-C and for SIGTERM.
     """
     _prefect_environment(verbose)  # before anything imports Prefect
-    service = check_service(fields, resume).service
+    service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
     with LiveProgress(talk):
@@ -66,6 +68,20 @@ def run_service(
             ) from None
     progress.forget(result.task_id)
     return result
+
+
+def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
+    """The service of these fields, checked before Prefect is started. Raises SpecificationError with every problem.
+
+    What a run that is resumed has left is known to the run itself only, and storage keys in blocks to Prefect only.
+    """
+    if not resumed and not keys_in_blocks(read_settings()):
+        return check_service(fields).service
+    try:
+        return require(fields)
+    except SpecificationError:
+        check_service(fields)  # the run itself would check the fields that are right against model and storage
+        raise
 
 
 def _stop_everything() -> None:

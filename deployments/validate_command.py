@@ -33,25 +33,23 @@ def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Probl
     return engine_loop().run_blocking(_validate(fields))
 
 
-def check_service(fields: dict[str, Any], task_id: str | None = None) -> Run:
+def check_service(fields: dict[str, Any]) -> Run:
     """What can be told of a run without a look at its items, in a fraction of a second; nothing is created.
 
-    ``task_id`` is that of a run that is resumed. Raises SpecificationError with every problem.
+    Raises SpecificationError with every problem.
     """
 
     async def work() -> Run:
         settings = read_settings()
-        return await _check(fields, settings, await pools_to_run_in(fields, settings), task_id)
+        return await _check(fields, settings, await pools_to_run_in(fields, settings))
 
     return engine_loop().run_blocking(work())
 
 
-async def _check(
-    fields: dict[str, Any], settings: Settings, pools: Mapping[str, Pool] | None, task_id: str | None = None
-) -> Run:
+async def _check(fields: dict[str, Any], settings: Settings, pools: Mapping[str, Pool] | None) -> Run:
     return await check(
         fields,
-        task_id=task_id or str(uuid.uuid4()),
+        task_id=str(uuid.uuid4()),
         scheduled_time=datetime.now(UTC),
         settings=settings,
         credentials=await storage_keys(settings),

@@ -15,7 +15,7 @@ from tasks.clients.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError, Problem
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address, redact
-from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_refusal, planned_refusal
+from tasks.domain.refused_items import FIRST, Count, Counts, Refusal, Sample, period_refusal, planned_refusal
 from tasks.domain.request import Body, FileForm
 from tasks.domain.run import Run
 from tasks.domain.shard import Bounds, Cutter
@@ -36,7 +36,7 @@ AT_ONCE = 32
 LOOK_SECONDS = 3.0
 """For all looks together; whoever calls waits for it."""
 FIRST_SECONDS = 15.0
-"""For the first item that can be read, if none could within that time."""
+"""For a first item that can be read, if none could within that time, and few could not."""
 
 
 class Example(NamedTuple):
@@ -206,12 +206,11 @@ async def _looks(run: Run, settings: Settings, storage: Storage, items: Sequence
     tasks = [asyncio.create_task(look(item)) for item in items]
     if tasks:
         _, late = await asyncio.wait(tasks, timeout=LOOK_SECONDS)
-        if late and not any(one.body is not None for one in found.values()):
-            # Better late than without an example: whoever comes first now.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FIRST_SECONDS):
-                    while late and not any(one.body is not None for one in found.values()):
-                        _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_SECONDS):
+                while late and len(found) < FIRST and not any(one.body is not None for one in found.values()):
+                    # Better late than without an example.
+                    _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
         for outcome in await asyncio.gather(*tasks, return_exceptions=True):
