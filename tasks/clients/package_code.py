@@ -33,10 +33,9 @@ async def code_warnings(storage: Storage, folder: Address, config: PackageConfig
     found = missing(names, installed, modules_of(files) | _served_with()[0])
     if not found:
         return []
-    what = "what brings it" if len(found) == 1 else "what brings them"
     return [
-        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}, which neither the package nor the built-in model "
-        f"server has: dependencies of its config.json should name {what}, unless another of them does"
+        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}: not in the package, its dependencies or the built-in "
+        "model server. The model will not start, unless one of the dependencies brings what is missing"
     ]
 
 

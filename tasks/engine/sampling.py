@@ -310,7 +310,7 @@ def _warn(preview: Preview, partly: Sequence[tuple[Item, Look]]) -> None:
         ]
     if partly:
         item, look = partly[0]
-        tables = f"{len(partly):,} of {preview.looked_at:,} tables that were read"
+        tables = f"{len(partly):,} of {preview.looked_at:,} {'table' if preview.looked_at == 1 else 'tables'} looked at"
         preview.warnings.append(f"{tables}: {look.warning} ({redact(item.source)})")
     if preview.looked_at < preview.open and not preview.sure:
         preview.warnings.append(f"{preview.looked_at:,} of {preview.open:,} items were looked at")

@@ -100,7 +100,7 @@ def test_validate__names_modules_that_nothing_brings(
     found, problems = validate_service(fields(model=str(home), model_config=None))
     assert problems == []
     (warning,) = found["warnings"]
-    assert "customize_service.py of the model imports cv2, log, which neither the package nor" in warning
+    assert "customize_service.py of the model imports cv2, log: not in the package, its dependencies or" in warning
     (home / "requirements.txt").write_text("opencv-python-headless\nlog\n")
     assert validate_service(fields(model=str(home), model_config=None))[0]["warnings"] == []
     (home / "customize_service.py").write_text("import os\nprint 'x'\n")
