@@ -5,38 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from tasks.clients.failures import ObjectError, TooLarge
+from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
-from tasks.domain.errors import ContentError, DownloadError, Problem
+from tasks.domain.errors import DownloadError, Problem
 from tasks.domain.item import Item
-from tasks.domain.paths import Address, parse_address, redact
-from tasks.domain.refused_items import FIRST, Count, Counts, Refusal, Sample, period_refusal, planned_refusal
-from tasks.domain.request import Body, FileForm
+from tasks.domain.paths import parse_address, redact
+from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_refusal, planned_refusal
+from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.domain.shard import Bounds, Cutter
 from tasks.engine.fingerprinting import is_manifest
 from tasks.engine.items import refusal, size_error
+from tasks.engine.looking import FIRST_SECONDS, LOOK_SECONDS, TABLES_BYTES, Look, look_at_items
 from tasks.engine.planning import Planner
-from tasks.engine.table_sampling import look_at_table
 from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
 """Of more items so many are looked at."""
 TABLES_READ = 1_000
-TABLES_BYTES = 64 << 20
-"""All tables are read, and their rows counted, if they are no more than this, in number and in bytes."""
-LINKS_READ = 4
-"""Share links that are fetched: they can only be read, not asked for their size."""
-AT_ONCE = 32
-LOOK_SECONDS = 3.0
-"""For all looks together; whoever calls waits for it."""
-FIRST_SECONDS = 15.0
-"""For a first item that can be read, if none could within that time, and few could not."""
+"""All tables are read, and their rows counted, if they are no more than this, and of no more than TABLES_BYTES."""
 
 
 class Example(NamedTuple):
@@ -73,16 +65,6 @@ class Preview:
     """Why no item could be sent: there would be no use in the run."""
 
 
-class Look(NamedTuple):
-    """What was found of one item."""
-
-    refusal: Refusal | None = None
-    body: Body | None = None
-    rows: int = 0
-    warning: str = ""
-    """What is wrong with a part of it."""
-
-
 async def look_at_input(run: Run, settings: Settings, storage: Storage) -> Preview:
     """List a run's input and look at some of its items; nothing is sent or written.
 
@@ -101,7 +83,7 @@ async def look_at_input(run: Run, settings: Settings, storage: Storage) -> Previ
     preview.warnings += planner.warnings
     if not preview.items and not preview.problems:
         preview.problems.append(Problem(name, given, "there is no item in it"))
-    looks = await _looks(run, settings, storage, found.picked)
+    looks = await look_at_items(run, settings, storage, found.picked)
     sampled = Counts()
     partly: list[tuple[Item, Look]] = []
     for item, look in looks:
@@ -190,91 +172,6 @@ def _why_not(path: str) -> str:
     except OSError as error:
         return "There is no such file." if isinstance(error, FileNotFoundError) else f"{error.strerror}."
     return "It has changed since it was listed."
-
-
-async def _looks(run: Run, settings: Settings, storage: Storage, items: Sequence[Item]) -> list[tuple[Item, Look]]:
-    """What was found of each item that could be looked at in time, in input order."""
-    looking = _Looking(run, settings, storage)
-    found: dict[int, Look] = {}
-    turns = asyncio.Semaphore(AT_ONCE)
-
-    async def look(item: Item) -> None:
-        async with turns:
-            if (seen := await looking.look(item)) is not None:
-                found[item.number] = seen
-
-    tasks = [asyncio.create_task(look(item)) for item in items]
-    if tasks:
-        _, late = await asyncio.wait(tasks, timeout=LOOK_SECONDS)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_SECONDS):
-                while late and len(found) < FIRST and not any(one.body is not None for one in found.values()):
-                    # Better late than without an example.
-                    _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            task.cancel()
-        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                raise outcome
-    return [(item, found[item.number]) for item in items if item.number in found]
-
-
-class _Looking:
-    """Looks at items as a run would read them."""
-
-    def __init__(self, run: Run, settings: Settings, storage: Storage) -> None:
-        self._run = run
-        self._limit = settings.max_item_bytes
-        self._storage = storage
-        self._links = 0
-        self._bytes = 0
-        self._reading = asyncio.Lock()
-        self._has_example = False
-
-    async def look(self, item: Item) -> Look | None:
-        """What is found of an item; None if it is not looked at."""
-        address = parse_address(item.address)
-        if address.scheme == "http":
-            self._links += 1
-            if self._links > LINKS_READ:
-                return None
-        try:
-            if self._run.rule is not None:
-                return await self._table(item, address)
-            return await self._file(item, address)
-        except TooLarge as larger:
-            return Look(Refusal("size", size_error(address.name, larger.size, self._limit)))
-        except ObjectError as failed:
-            return Look(Refusal("missing" if failed.missing else "reading", str(DownloadError(failed.cause))))
-
-    async def _table(self, item: Item, address: Address) -> Look | None:
-        if self._bytes > TABLES_BYTES:
-            return None
-        data = await self._read(item, address)
-        self._bytes += len(data)
-        try:
-            seen = await look_at_table(self._run, data)
-        except ContentError as error:
-            return Look(Refusal("content", str(error)))
-        if seen.body is None:
-            return Look(Refusal("header" if seen.header else "rows", seen.said))
-        return Look(None, seen.body, seen.rows, seen.said)
-
-    async def _file(self, item: Item, address: Address) -> Look | None:
-        size = item.size
-        if size < 0 and address.scheme != "http":
-            size = await self._storage.size(address)
-            if wrong := size_error(address.name, size, self._limit):
-                return Look(Refusal("size", wrong))
-        async with self._reading:  # one is enough
-            if self._has_example and address.scheme != "http":
-                return Look() if item.size < 0 else None
-            data = await self._read(item, address)
-            self._has_example = True
-        return Look(None, FileForm(self._run.api.file_leaf or "file").body(address.name, data))
-
-    async def _read(self, item: Item, address: Address) -> bytes:
-        return await self._storage.read(address, self._limit, item.size, item.version)
 
 
 def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
