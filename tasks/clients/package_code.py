@@ -34,8 +34,8 @@ async def code_warnings(storage: Storage, folder: Address, config: PackageConfig
     if not found:
         return []
     return [
-        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}: not in the package, its dependencies or the built-in "
-        "model server. The model will not start, unless one of the dependencies brings what is missing"
+        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}: not in the package, its dependencies or the "
+        "built-in model server. The model will not start, unless one of the dependencies brings what is missing"
     ]
 
 

@@ -19,7 +19,7 @@ from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address
 from tasks.domain.refused_items import FIRST
-from tasks.engine import sampling
+from tasks.engine import looking, sampling
 from tasks.engine.sampling import ITEMS_LOOKED_AT, Preview, look_at_input
 from tasks.settings import Settings
 
@@ -183,8 +183,9 @@ def test_items__that_do_not_come_in_time_leave_a_line_why_there_is_no_request(
         await asyncio.Event().wait()
         return b""
 
-    monkeypatch.setattr(sampling, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(sampling, "FIRST_SECONDS", 0.05)
+    for module in (looking, sampling):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(module, "FIRST_SECONDS", 0.05)
     monkeypatch.setattr(Storage, "read", never)
     source = files({"1.jpg": "x"})
     preview = preview_of(source)
