@@ -9,7 +9,7 @@ from flows.calling import callable_flow
 from flows.stopping import stoppable
 from flows.waiting import finished
 from tasks.domain.errors import ModelServerError
-from tasks.domain.run import RunResult
+from tasks.domain.run import RunResult, RunStopped
 from tasks.domain.service import BatchService
 from tasks.infer import SHARDS_AT_ONCE, infer
 from tasks.instances import instances
@@ -41,6 +41,6 @@ async def batch_service(service: BatchService) -> RunResult:
                 done = await distributed(run, planned)
             else:
                 done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
-        except ModelServerError as error:
+        except (ModelServerError, RunStopped) as error:
             done = await not_started(run, planned, error)
     return await publish(run, planned, done)

@@ -205,6 +205,7 @@ def test_run__that_is_stopped_while_its_pods_are_made_ends_at_once_and_leaves_no
     with meanwhile(stop):
         ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
     assert ran.state == "Cancelled", ran.error
+    assert [*ran.messages.values()] == ["The run was stopped before it was processed."] * 3
     assert left(there) == []
 
 
