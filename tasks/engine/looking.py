@@ -22,7 +22,7 @@ from tasks.settings import Settings
 TABLES_BYTES = 64 << 20
 """Tables are read up to so many bytes in all."""
 LINKS_READ = 4
-"""Share links that are fetched: they can only be read, not asked for their size."""
+"""So many share links are fetched at once, until as many were there: they cannot be asked for their size."""
 AT_ONCE = 32
 LOOK_SECONDS = 3.0
 """For all looks together; whoever calls waits for it."""
@@ -77,6 +77,7 @@ class _Looking:
         self._limit = settings.max_item_bytes
         self._storage = storage
         self._links = 0
+        self._linking = asyncio.Semaphore(LINKS_READ)
         self._bytes = 0
         self._reading = asyncio.Lock()
         self._has_example = False
@@ -84,10 +85,16 @@ class _Looking:
     async def look(self, item: Item) -> Look | None:
         """What is found of an item; None if it is not looked at."""
         address = parse_address(item.address)
-        if address.scheme == "http":
-            self._links += 1
-            if self._links > LINKS_READ:
+        if address.scheme != "http":
+            return await self._look(item, address)
+        async with self._linking:
+            if self._links >= LINKS_READ:
                 return None
+            seen = await self._look(item, address)
+            self._links += seen is not None and seen.refusal is None
+            return seen
+
+    async def _look(self, item: Item, address: Address) -> Look | None:
         try:
             if self._run.rule is not None:
                 return await self._table(item, address)

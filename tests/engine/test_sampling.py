@@ -13,6 +13,7 @@ from clients.places import Place, make_place
 from clients.support import run
 from engine.runs import FILE, ROWS, TEXT, make_run
 from fakes.s3_server import S3Server
+from fakes.share_server import ShareServer
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
@@ -20,6 +21,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address
 from tasks.domain.refused_items import FIRST
 from tasks.engine import looking, sampling
+from tasks.engine.looking import LINKS_READ
 from tasks.engine.sampling import ITEMS_LOOKED_AT, Preview, look_at_input
 from tasks.settings import Settings
 
@@ -164,6 +166,18 @@ def test_manifest__of_objects_some_of_which_are_missing_is_warned_of(bucket: Pla
     assert preview.example is not None and preview.example.item.source.endswith("/there.jpg")
     (warning,) = preview.warnings
     assert warning.startswith("2 of 3 items looked at will be FAILED: Download file failed. There is no such object")
+
+
+def test_manifest__of_share_links_fetches_few_but_for_those_that_fail(tmp_path: Path) -> None:
+    with ShareServer({f"{number}.jpg": b"image" for number in range(30)}) as share:
+        links = [f"{share.url}/missing/{number}.jpg" for number in range(20)]
+        links += [share.link(f"{number}.jpg") for number in range(30)]
+        host = share.url.removeprefix("http://")
+        preview = preview_of(manifest(tmp_path, *links), settings={"share_link_hosts": (host,)})
+        fetched = [path for path in share.requests if path.startswith("/object/")]
+    assert counted(preview) == {"reading": (20, 20 + len(fetched))} and preview.problems == []
+    assert preview.example is not None and LINKS_READ <= len(fetched) < 2 * LINKS_READ
+    assert preview.warnings[-1] == f"{20 + len(fetched)} of 50 items were looked at"
 
 
 def test_input__that_cannot_be_listed_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
