@@ -118,16 +118,20 @@ class _Looking:
         return Look(None, seen.body, seen.rows, seen.said)
 
     async def _file(self, item: Item, address: Address) -> Look | None:
-        size = item.size
-        if size < 0 and address.scheme != "http":
+        if address.scheme == "http":
+            return self._form(address, await self._read(item, address))
+        if item.size < 0:
             size = await self._storage.size(address)
             if wrong := size_error(address.name, size, self._limit):
                 return Look(Refusal("size", wrong))
         async with self._reading:  # one is enough
-            if self._has_example and address.scheme != "http":
+            if self._has_example:
                 return Look() if item.size < 0 else None
             data = await self._read(item, address)
             self._has_example = True
+        return self._form(address, data)
+
+    def _form(self, address: Address, data: bytes) -> Look:
         return Look(None, FileForm(self._run.api.file_leaf or "file").body(address.name, data))
 
     async def _read(self, item: Item, address: Address) -> bytes:

@@ -27,7 +27,7 @@ from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
 """Of more items so many are looked at."""
-TABLES_READ = 1_000
+TABLES_READ = 10_000
 """All tables are read, and their rows counted, if they are no more than this, and of no more than TABLES_BYTES."""
 
 
