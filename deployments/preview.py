@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from tasks.domain.plain_text import plain_lines
+from tasks.domain.refused_items import REASONS, Count
 
 
 def preview_text(found: dict[str, Any]) -> str:
@@ -21,8 +22,9 @@ def preview_text(found: dict[str, Any]) -> str:
         lines.append(f"          {plan['rows']:,} rows")
     if plan["items_of_unknown_size"]:
         lines.append(f"          {plan['items_of_unknown_size']:,} items of unknown size")
-    if plan["refused_already"]:
-        lines.append(f"          {plan['refused_already']:,} items are FAILED already (unreadable lines or addresses)")
+    for number, count in enumerate(found["refused"]):
+        shown = Count(**count)
+        lines.append(f"{'' if number else 'refused':10}{shown.share} ({REASONS[shown.reason]})")
     lines.append(f"manifest  {found['output_manifest']}")
     if found["mapping"] is not None:
         lines += ["", "mapping", json.dumps(found["mapping"], ensure_ascii=False, indent=2)]
@@ -36,4 +38,6 @@ def preview_text(found: dict[str, Any]) -> str:
             "",
             request["body"].replace("\r\n", "\n"),
         ]
+    else:
+        lines += ["", f"first request: none, because {found['no_request']}"]
     return "\n".join(one for line in lines for one in plain_lines(line)) + "\n"

@@ -41,9 +41,12 @@ async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
     report = report_of(flow_run.labels)
     manifest = "" if report.resumable else report.manifest
     if state == StateType.COMPLETED or (state in (StateType.FAILED, StateType.CANCELLED) and manifest):
+        again = f"thresher retry-failed {flow_run.id}"
+        if flow_run.deployment_id is None:  # it is no service's
+            again = f"thresher run SPEC --retry-failed {manifest or 'MANIFEST'}"
         expected = (
             f"has ended and published {manifest or 'its output manifest'}: there is nothing to resume; "
-            f"`thresher retry-failed {flow_run.id}` runs its failures again"
+            f"`{again}` runs its failures again"
         )
         raise SpecificationError([Problem(FIELD, str(flow_run.id), expected)])
     if state in _ENDED:

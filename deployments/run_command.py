@@ -17,9 +17,10 @@ from deployments.live import LiveProgress
 from deployments.stack_access import password_for, refused
 from deployments.startup import importing
 from deployments.stopping import ignore_signals
+from deployments.storage_keys import keys_in_blocks
 from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
-from deployments.validate_command import validate_service
+from deployments.validate_command import check_service
 from tasks.clients.process_identity import own_start
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
@@ -31,6 +32,7 @@ from tasks.embedded_server import start_server
 from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.sessions import sessions
+from tasks.settings import read_settings
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -46,8 +48,8 @@ def run_service(
     ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
     stopped, for Ctrl-C and for SIGTERM.
     """
-    service = _require(fields)
-    _prefect_environment(verbose)
+    _prefect_environment(verbose)  # before anything imports Prefect
+    service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
     with LiveProgress(talk):
@@ -69,12 +71,17 @@ def run_service(
     return result.model_copy(update={"failure": f"{result.failure}{hint}"}) if hint else result
 
 
-def _require(fields: dict[str, Any]) -> BatchService:
-    """The service of these fields. Raises SpecificationError with every problem, also what only storage can tell."""
+def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
+    """The service of these fields, checked before Prefect is started. Raises SpecificationError with every problem.
+
+    What a run that is resumed has left is known to the run itself only, and storage keys in blocks to Prefect only.
+    """
+    if not resumed and not keys_in_blocks(read_settings()):
+        return check_service(fields).service
     try:
         return require(fields)
     except SpecificationError:
-        validate_service(fields)  # the run itself would check the fields that are right against model and storage
+        check_service(fields)  # the run itself would check the fields that are right against model and storage
         raise
 
 
@@ -201,8 +208,7 @@ def talk_of(result: RunResult, talk: Console) -> None:
     """Say on standard error what came of a run."""
     for warning in result.warnings:
         say_on(talk, f"warning: {warning}")
-    counts = f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED"
-    say_on(talk, f"{result.failure or 'Completed.'} {counts}.")
+    say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
     for cause in result.top_causes:
         which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
         say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

@@ -6,9 +6,14 @@ from tasks.domain.credentials import Credentials
 from tasks.settings import Settings
 
 
+def keys_in_blocks(settings: Settings) -> bool:
+    """Whether the administrator keeps keys in Prefect blocks."""
+    return settings.s3_credentials_block is not None or settings.obs_credentials_block is not None
+
+
 async def storage_keys(settings: Settings) -> dict[str, Credentials]:
     """Credentials from the administrator's Prefect blocks, if any are named; the others come from the environment."""
-    if settings.s3_credentials_block is None and settings.obs_credentials_block is None:
+    if not keys_in_blocks(settings):
         return {}
     from tasks.blocks import storage_credentials  # imports Prefect, which takes a second
 

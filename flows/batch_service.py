@@ -8,12 +8,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.calling import callable_flow
 from flows.stopping import stoppable
 from flows.waiting import finished
-from tasks.domain.run import RunResult
+from tasks.domain.errors import ModelServerError
+from tasks.domain.run import RunResult, RunStopped
 from tasks.domain.service import BatchService
 from tasks.infer import SHARDS_AT_ONCE, infer
 from tasks.instances import instances
 from tasks.plan import plan
 from tasks.publish import publish
+from tasks.unstarted import not_started
 from tasks.validate import validate
 
 
@@ -25,14 +27,20 @@ from tasks.validate import validate
 )
 @stoppable
 async def batch_service(service: BatchService) -> RunResult:
-    """Run a batch service once: every item of its input gets its result file and its line in the output manifest."""
+    """Run a batch service once: every item of its input gets its result file and its line in the output manifest.
+
+    Also if no instance of the model can be started: then each line says why.
+    """
     async with instances():
         run = await validate(service)
         planned = await plan(run)
-        if run.is_distributed and planned.shards:
-            from flows.inference import distributed  # Dask takes a while to import
+        try:
+            if run.is_distributed and planned.shards:
+                from flows.inference import distributed  # Dask takes a while to import
 
-            done = await distributed(run, planned)
-        else:
-            done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
+                done = await distributed(run, planned)
+            else:
+                done = await finished(infer.map(unmapped(run), unmapped(planned.items), planned.shards))
+        except (ModelServerError, RunStopped) as error:
+            done = await not_started(run, planned, error)
     return await publish(run, planned, done)

@@ -69,8 +69,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
 
 def _ended(result: RunResult) -> RunResult | State[RunResult]:
     if result.stopped or progress_of(result.task_id).stop_requested:
-        counts = f"{result.successful} of {result.items} items SUCCESSFUL, {result.failed} FAILED"
-        return Cancelled(message=f"Stopped: {counts}. Output manifest: {result.manifest}")
+        return Cancelled(message=f"Stopped: {result.counts}. Output manifest: {result.manifest}")
     return result.checked()
 
 

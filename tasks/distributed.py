@@ -18,16 +18,12 @@ from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 
 from tasks import instances
-from tasks.blocks import storage_credentials
-from tasks.clients.output_folder import open_output
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
-from tasks.engine.session import forget_unused_plan
 from tasks.run_cluster import Opened, opened_cluster
-from tasks.settings import read_settings
 
 LOOK_SECONDS = 0.25
 """Between two looks at an instance, if there are few; many are looked at less often."""
@@ -58,18 +54,8 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     coordinator = _Coordinator(run, planned, opened_cluster(run.task_id), submit)
     try:
         return await coordinator.run()
-    except ModelServerError:
-        await engine_loop().run(_forget_unused_plan(run))
-        raise
     finally:
         await coordinator.close()
-
-
-async def _forget_unused_plan(run: Run) -> None:
-    settings = read_settings()
-    credentials = await storage_credentials(settings)
-    async with open_output(settings, credentials, run.output_address, run.names.scratch) as (_, output):
-        await forget_unused_plan(output)
 
 
 class _Coordinator:

@@ -9,6 +9,7 @@ from tasks.clients import clock
 from tasks.console import plain_errors
 from tasks.domain.run import Run, ShardDone, ShardRef
 from tasks.engine.loop import engine_loop
+from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 from tasks.instances import session_of
 
@@ -30,6 +31,11 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     session = await session_of(run)
     session.planned_items = items
+    return await work_on(session, shard)
+
+
+async def work_on(session: Session, shard: ShardRef) -> ShardDone:
+    """Process one shard with what a session has. Raises ModelServerError, StorageError."""
     started_at = clock.now()
     done, report, digest, tally = await session.during(infer_shard(session, shard))
     return ShardDone(
@@ -46,4 +52,5 @@ async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
         deaths=session.group.deaths,
         stopped=session.stopped,
         resumable=session.resumable,
+        not_started=session.not_started,
     )

@@ -13,6 +13,8 @@ from prefect.client.orchestration import get_client
 from tasks.as_deployed import not_as_deployed, own_flow_run
 from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients import clock
+from tasks.clients.pool_files import read_pools
+from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService
@@ -22,7 +24,7 @@ from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.run_identity import own_task_id
 from tasks.server_pools import server_pools
-from tasks.settings import read_settings
+from tasks.settings import Settings, read_settings
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)
@@ -38,7 +40,7 @@ async def validate(service: BatchService) -> Run:
     scheduled: Any = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
     if service.schedule is not None:
         scheduled = scheduled.astimezone(ZoneInfo(service.schedule.timezone))
-    pools = await _pools()
+    pools = await _pools(service, settings)
     pool = (pools or {}).get(service.resource_pool)
     checking = check(
         service.model_dump(exclude_unset=False, by_alias=True),
@@ -59,10 +61,18 @@ async def validate(service: BatchService) -> Run:
     return run.model_copy(update={"deadline_at": deadline_at, **times})
 
 
-async def _pools() -> dict[str, Pool] | None:
-    """The pools of the server for the run of a deployed service; None, the administrator's files, for others."""
+async def _pools(service: BatchService, settings: Settings) -> dict[str, Pool] | None:
+    """The pools of the server for the run of a deployed service; for others those of the administrator's files, and the
+    server's if the service names none of them. None if the files are wrong, which is to be told with other problems.
+    """
     own = own_flow_run()
+    there: dict[str, Pool] = {}
     if own is None or own.deployment_id is None:
-        return None
+        try:
+            there = read_pools(settings.pools)
+        except SpecificationError:
+            return None
+        if service.resource_pool in there:
+            return there
     async with get_client() as client:
-        return await server_pools(client)
+        return {**await server_pools(client), **there}

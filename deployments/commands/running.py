@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
 from deployments.startup import importing
+from tasks.domain.errors import SpecificationError
 
 
 def run(
@@ -61,6 +62,8 @@ def run(
 def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
     """Check a service without running it: every problem at once, else plan, mapping and first request.
 
+    Items are listed, and some of them looked at. If no item could be sent the service is refused, too (exit code 2).
+
     Parameters
     ----------
     spec
@@ -71,11 +74,13 @@ def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = Fals
         from deployments.specification import read_specification
         from deployments.validate_command import validate_service
 
-    found = validate_service(read_specification(spec, overrides))
+    found, problems = validate_service(read_specification(spec, overrides))
     for warning in found["warnings"]:
         say(f"warning: {warning}")
     if as_json:
         print_json(found)
     else:
         print_text(preview_text(found))
+    if problems:
+        raise SpecificationError(problems)
     return 0

@@ -275,7 +275,22 @@ def remove_empty(*folders: str) -> None:
 
 def is_creatable(folder: str) -> bool:
     """Whether a folder that does not exist could be made."""
+    above = _above(folder)
+    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
+
+
+def room_for(folder: str) -> int:
+    """Bytes that may be written where a folder would be that does not exist. Raises ObjectError."""
+    try:
+        found = os.statvfs(_above(folder))
+    except OSError as error:
+        raise explain(error) from None
+    return found.f_bavail * found.f_frsize
+
+
+def _above(folder: str) -> str:
+    """The folder above one that does not exist, or above that, which does."""
     above = os.path.dirname(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
-    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
+    return above

@@ -7,7 +7,7 @@ import itertools
 import os
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 from tasks.clients import local_files
@@ -226,7 +226,7 @@ class OutputFolder:
                 raise local_files.explain(error) from None
 
     async def check_writable(self) -> None:
-        """Write and delete a small file; a local folder that does not exist yet needs to be creatable only.
+        """Write and delete a small file; a local folder that does not exist yet needs to be creatable, with some room.
 
         Leaves nothing behind. Raises ObjectError.
         """
@@ -239,16 +239,24 @@ class OutputFolder:
         if not os.path.lexists(self.root.path):
             if not local_files.is_creatable(self.root.path):
                 raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
+            if local_files.room_for(self.root.path) < ROOM_BYTES:
+                raise ObjectError("No space left on device.", full=True)
             return
-        await self._probe()
-        self._made = False
-        if os.listdir(self.scratch.path) == ["tmp"]:  # else it belongs to another try of the run
-            local_files.remove_empty(self._temporary, self.scratch.path)
+        try:
+            await self._probe()
+        finally:
+            self._made = False
+            with suppress(OSError):
+                if os.listdir(self.scratch.path) == ["tmp"]:  # else it belongs to another try of the run
+                    local_files.remove_empty(self._temporary, self.scratch.path)
 
     async def _probe(self) -> None:
         probe = f"{self.scratch.name}/probe"
-        await self.write(probe, b"")
-        await self.delete_files([probe])
+        try:
+            await self.write(probe, bytes(ROOM_BYTES))  # an empty one fits on a full disk
+        finally:
+            with suppress(ObjectError):
+                await self.delete_files([probe])
 
 
 @asynccontextmanager

@@ -16,6 +16,11 @@ CAUSES_KEPT = 200
 CAUSES_SHOWN = 10
 CAUSE_SHOWN = 300
 LOOKED_AT = 2_000
+NOT_PROCESSED = "Not processed: "
+"""Begins the message of an item that was never sent, with why after it."""
+STOPPED_BEFORE = "The run was stopped before it was processed."
+"""The same of a run that its user stopped."""
+REASON_SHOWN = 500
 NOTES_KEPT = 20
 _BUCKET = math.log(1.05)
 """Latencies are counted in buckets of 5 %."""
@@ -36,6 +41,11 @@ class Outcome(NamedTuple):
     final: bool = True
     """False if the item failed only because the run was being stopped: the next try of the run sends it again."""
 
+    @property
+    def not_processed(self) -> bool:
+        """Whether the run ended before the item was sent."""
+        return not self.final and self.message.startswith((NOT_PROCESSED, STOPPED_BEFORE))
+
 
 class Tally:
     """Counts of many outcomes and requests; tallies of shards add up to that of the run."""
@@ -43,6 +53,8 @@ class Tally:
     def __init__(self) -> None:
         self.successful = 0
         self.failed = 0
+        self.not_processed = 0
+        """Of those that failed: items that were never sent."""
         self.rows = 0
         self.failed_rows = 0
         self.bytes_read = 0
@@ -65,6 +77,7 @@ class Tally:
         """Count one item."""
         if outcome.message:
             self.failed += 1
+            self.not_processed += outcome.not_processed
             cause = cause_of(outcome.message)
             if cause in self.causes or len(self.causes) < CAUSES_KEPT:
                 self.causes[cause] += 1
@@ -141,7 +154,7 @@ class Tally:
         """The tally that :meth:`to_json` wrote."""
         tally = cls()
         for name in _COUNTS:
-            setattr(tally, name, document[name])
+            setattr(tally, name, document.get(name, 0))
         tally.latencies = Counter({int(bucket): count for bucket, count in document["latencies"].items()})
         tally.causes = Counter(document["causes"])
         tally.examples = {cause: (str(one[0]), str(one[1])) for cause, one in document.get("examples", {}).items()}
@@ -149,7 +162,17 @@ class Tally:
         return tally
 
 
-_COUNTS = ("successful", "failed", "rows", "failed_rows", "bytes_read", "bytes_written", "requests", "retries")
+_COUNTS = (
+    *("successful", "failed", "not_processed", "rows", "failed_rows"),
+    *("bytes_read", "bytes_written", "requests", "retries"),
+)
+
+
+def not_processed(reason: str) -> str:
+    """The message of an item that was not sent because of this: of several lines the first and the last."""
+    lines = [line.strip() for line in reason.splitlines() if line.strip()] or ["no reason is known"]
+    said = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+    return NOT_PROCESSED + (said if len(said) <= REASON_SHOWN else f"{said[:REASON_SHOWN]}...")
 
 
 def cause_of(message: str) -> str:

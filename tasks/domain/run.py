@@ -175,6 +175,7 @@ class ShardDone(BaseModel):
     deaths: int = Field(default=0, description="times that a model server of this process had died so far")
     stopped: str = Field(default="", description="why the run was stopped early")
     resumable: bool = Field(default=False, description="it was stopped for what may pass, such as an outage")
+    not_started: str = Field(default="", description="why no instance of the run could be started")
 
 
 class RunResult(BaseModel):
@@ -190,12 +191,23 @@ class RunResult(BaseModel):
     items: int
     successful: int
     failed: int
+    not_processed: int = Field(default=0, description="of those that failed: items that were never sent")
     seconds: dict[str, float]
     top_causes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is not")
     stopped: bool = Field(default=False, description="somebody stopped the run before its end")
     resumable: bool = Field(default=False, description="stopped early for what may pass: resumed, it does the rest")
+
+    @property
+    def counts(self) -> str:
+        """How many items came to what."""
+        said = f"{self.successful:,} of {self.items:,} items SUCCESSFUL, {self.failed:,} FAILED"
+        return said + (f" ({self.not_processed:,} of them not processed)" if self.not_processed else "")
+
+    def after_failure(self, text: str) -> str:
+        """A text after why the run is Failed: on a line of its own if that has several."""
+        return f"{self.failure}{chr(10) if chr(10) in self.failure else ' '}{text}"
 
     def checked(self) -> RunResult:
         """Itself. Raises RunFailed if the run as a whole is Failed, although everything is published."""
@@ -209,7 +221,7 @@ class RunFailed(RunError):
 
     def __init__(self, result: RunResult) -> None:
         self.result = result
-        super().__init__(f"{result.failure} Output manifest: {result.manifest}")
+        super().__init__(result.after_failure(f"Output manifest: {result.manifest}"))
 
     def __reduce__(self) -> tuple[type[RunFailed], tuple[RunResult]]:
         return type(self), (self.result,)

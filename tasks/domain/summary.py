@@ -27,6 +27,7 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
         ("Items", f"{result.items:,}"),
         ("SUCCESSFUL", f"{result.successful:,}"),
         ("FAILED", f"{result.failed:,}"),
+        *([("Not processed", f"{result.not_processed:,}, counted as FAILED")] if result.not_processed else []),
         (
             "Model",
             f"{code_span(redact(run.service.model))} {markdown(run.model_version or '')} ({kind})",
@@ -79,7 +80,7 @@ def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -
 def _outcome(result: RunResult) -> str:
     if result.stopped:
         return "stopped before its end"
-    return result.failure.rstrip(".") or "Completed"
+    return result.failure.partition("\n")[0].rstrip(".") or "Completed"
 
 
 def _places(run: Run, result: RunResult) -> list[tuple[str, str]]:

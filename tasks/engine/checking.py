@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.model_store import ModelStore, ModelVersion
 from tasks.clients.output_folder import OutputFolder
+from tasks.clients.package_code import code_warnings
 from tasks.clients.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage import Storage
@@ -182,6 +183,8 @@ class _Found:
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
         self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
+        if self._serving == "built-in":
+            self._warnings += await code_warnings(storage, self._package, self._config, files)
 
     @cached_property
     def _there(self) -> Mapping[str, Pool]:

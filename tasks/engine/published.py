@@ -53,6 +53,7 @@ def _result(run: Run, summary: str, told: dict[str, Any]) -> RunResult:
         items=items["planned"],
         successful=items["successful"],
         failed=items["failed"],
+        not_processed=items.get("not_processed", 0),
         seconds=told["seconds"],
         top_causes=tuple(told["top_causes"]),
         warnings=tuple(told["warnings"]),

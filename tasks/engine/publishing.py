@@ -243,7 +243,9 @@ def _result(
     manifests = tuple(str(output.root.child(run.names.manifest(part))) for part in range(parts))
     stopped = next((shard.stopped for shard in done if shard.stopped), "")
     by_hand = stopped == STOPPED_BY_HAND
-    failure = f"The run was stopped early because {stopped}." if stopped and not by_hand else ""
+    failure = next((shard.not_started for shard in done if shard.not_started), "")
+    if not failure and stopped and not by_hand:
+        failure = f"The run was stopped early because {stopped}."
     resumable = any(shard.resumable for shard in done)
     if resumable:
         failure += " What was done is kept: resumed, the run does the rest."
@@ -258,6 +260,7 @@ def _result(
         items=plan.kept + plan.items,
         successful=plan.kept + tally.successful,
         failed=tally.failed,
+        not_processed=tally.not_processed,
         seconds=_seconds(run, plan, done, started),
         top_causes=tuple(tally.top_causes()),
         warnings=(*run.warnings, *plan.warnings, *tally.notes),
@@ -304,7 +307,8 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "name": run.service.name,
         "model": {"name": run.service.model if run.serving != "running" else None, "version": run.model_version,
                   "type": run.config.model_type, "serving": run.serving},
-        "items": {"planned": result.items, "successful": result.successful, "failed": result.failed},
+        "items": {"planned": result.items, "successful": result.successful, "failed": result.failed,
+                  "not_processed": result.not_processed},
         **_of_earlier(run, plan),
         "rows": {"successful": tally.rows - tally.failed_rows, "failed": tally.failed_rows},
         "bytes": {"read": tally.bytes_read, "written": tally.bytes_written},

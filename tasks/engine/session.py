@@ -28,6 +28,7 @@ from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.masking import Masker
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
+from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
@@ -89,6 +90,8 @@ class Session:
         """Why no further item is sent; empty while all is well."""
         self.resumable = False
         """Whether the run was stopped early for what may pass, so that it can be resumed after it has published."""
+        self.not_started = ""
+        """Why no instance of the run could be started; empty while that is open."""
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
         self.unwritable = ""
@@ -325,6 +328,12 @@ class Session:
         self._stopping.set()
         self.group.wake_all()
 
+    def start_nothing(self, reason: str) -> None:
+        """Send nothing at all: no instance of the run could be started, for this reason."""
+        self.not_started = self.not_started or reason
+        self.resumable = self.run.serving == "running"  # it was away, perhaps
+        self.stop(reason)
+
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:
         """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
         if not self.halted:
@@ -367,8 +376,10 @@ class Session:
     def not_processed(self) -> str:
         """Message of an item that was not sent any more; empty while all is well."""
         if self._by_hand:
-            return "The run was stopped before it was processed."
-        return f"Not processed: the run was stopped early because {self.stopped}." if self.stopped else ""
+            return STOPPED_BEFORE
+        if self.not_started:
+            return not_processed(self.not_started)
+        return f"{NOT_PROCESSED}the run was stopped early because {self.stopped}." if self.stopped else ""
 
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -718,6 +719,25 @@ def test_full_disk__is_told_and_leaves_nothing_half_written(tmp_path: Path) -> N
         assert not (disk / "manifest").exists()
         assert {path.stat().st_size for path in (disk / "results").iterdir()} == {100 << 10}
         assert [*(disk / ".scratch" / "tmp").iterdir()] == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_check_writable__finds_a_full_disk_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        (disk / "out").mkdir()
+        with (disk / "filled").open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        for folder in ("out", "new/folder"):
+            with pytest.raises(ObjectError) as raised:
+                run(local(disk / folder).check_writable())
+            assert one_line(raised.value) == "No space left on device." and raised.value.full
+        assert sorted(os.listdir(disk)) == ["filled", "out"] and os.listdir(disk / "out") == []
     finally:
         subprocess.run(["umount", disk], check=True)
 

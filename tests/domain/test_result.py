@@ -18,6 +18,7 @@ from tasks.domain.result import (
     Outcome,
     Tally,
     cause_of,
+    not_processed,
     rows_message,
 )
 
@@ -171,3 +172,31 @@ def test_causes__are_grouped_by_shape_and_shown_as_one_of_them_with_its_item() -
     assert found[0]["cause"] == 'The model answered {"error": "no UTF-8"}'
     assert found[1]["cause"] == 'row 3: "v3" is not a number'
     assert [one["item"] for one in found] == ["https://host/0.csv?...", "https://host/3.csv?..."]
+
+
+def test_not_processed__says_the_first_and_the_last_line_of_why() -> None:
+    assert not_processed("The server is away.") == "Not processed: The server is away."
+    printed = "It ended with status 1. It printed last:\n    Traceback\n    KeyError: 'x'\n"
+    assert not_processed(printed) == "Not processed: It ended with status 1. It printed last: KeyError: 'x'"
+    assert not_processed("x" * 10_000).endswith("x...") and len(not_processed("x" * 10_000)) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("message", "final", "counted"),
+    [
+        (not_processed("it is away"), False, 1),
+        ("The run was stopped before it was processed.", False, 1),
+        ("The model answered HTTP 500", False, 0),
+        (not_processed("said a model"), True, 0),
+    ],
+)
+def test_tally__counts_what_was_never_sent_apart(message: str, final: bool, counted: int) -> None:
+    tally = Tally()
+    tally.add(outcome(message)._replace(final=final))
+    assert (tally.failed, tally.not_processed) == (1, counted)
+    assert Tally.from_json(json.loads(json.dumps(tally.to_json()))).not_processed == counted
+
+
+def test_tally__of_a_report_that_counted_nothing_apart_is_read() -> None:
+    old = {name: value for name, value in Tally().to_json().items() if name != "not_processed"}
+    assert Tally.from_json(old).not_processed == 0

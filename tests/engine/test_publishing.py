@@ -237,7 +237,7 @@ def test_summary__counts(tmp_path: Path) -> None:
     result = publish(published)
     summary = json.loads((tmp_path / "out" / run_.names.summary).read_bytes())
     assert result.summary == f"{tmp_path}/out/{run_.names.summary}"
-    assert summary["items"] == {"planned": 4, "successful": 2, "failed": 2}
+    assert summary["items"] == {"planned": 4, "successful": 2, "failed": 2, "not_processed": 0}
     assert summary["rows"] == {"successful": 8, "failed": 2}
     assert summary["bytes"] == {"read": 40, "written": 12}
     assert (summary["requests"], summary["retries"], summary["shards"]) == (4, 3, 2)

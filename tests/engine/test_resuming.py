@@ -176,7 +176,8 @@ def test_plan__of_a_run_that_has_published_is_its_result(place: Place, run: Run)
     plan(place, run)
     manifest = str(run.output_address.child(run.names.manifest(0)))
     summary = {
-        "name": "tested", "items": {"planned": 5, "successful": 3, "failed": 2}, "seconds": {"plan": 1.5},
+        "name": "tested", "seconds": {"plan": 1.5},
+        "items": {"planned": 5, "successful": 3, "failed": 2, "not_processed": 1},
         "top_causes": [{"items": 2, "cause": "x"}], "manifests": [manifest], "warnings": ["w"], "failure": "f",
         "stopped": True,
     }  # fmt: skip
@@ -193,8 +194,8 @@ def test_plan__of_a_run_that_has_published_is_its_result(place: Place, run: Run)
     assert found == {
         **{name: summary[name] for name in ("name", "seconds", "failure", "stopped")},
         "task_id": run.task_id, "manifest": manifest, "manifests": (manifest,), "items": 5, "successful": 3,
-        "failed": 2, "summary": str(run.output_address.child(run.names.summary)), "warnings": ("w",),
-        "top_causes": ({"items": 2, "cause": "x"},), "resumable": False,
+        "failed": 2, "not_processed": 1, "warnings": ("w",), "top_causes": ({"items": 2, "cause": "x"},),
+        "summary": str(run.output_address.child(run.names.summary)), "resumable": False,
     }  # fmt: skip
     # The scratch folder is of no use any more; nothing else is touched.
     assert sorted(name for name in place.names() if name.startswith(("out/", ".infer", "infer"))) == sorted(

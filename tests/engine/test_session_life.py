@@ -80,6 +80,15 @@ def test_session__of_a_resumed_run_that_does_not_start_keeps_what_was_done(
         left = shard.session()
         assert len(await partial_reports(left)) == 3
         await left.close()
+        # Accounted for as it is now, the rest only was not processed; nothing is started for that.
+        shard.run = shard.run.model_copy(update={"attempt": "0123abcd"})
+        last = shard.session()
+        last.start_nothing("The model server ended.\nIt printed last:\n    no such file")
+        _, _, _, tally = await infer_shard(last, shard.ref)
+        assert (tally.successful, tally.failed, tally.not_processed) == (3, 1, 1)
+        assert list(tally.causes) == ["Not processed: The model server ended. no such file"]
+        assert last.preparing_since == 0
+        await last.close()
 
     run(work())
 

@@ -73,7 +73,7 @@ def test_result_file__that_is_not_there_as_it_was_written_fails_its_item(
     assert found[2]["error_message"] == LOST + now
     assert (result.items, result.successful, result.failed) == (7, 5, 2)
     summary = json.loads(Path(result.summary).read_text())
-    assert summary["items"] == {"planned": 7, "successful": 5, "failed": 2}
+    assert summary["items"] == {"planned": 7, "successful": 5, "failed": 2, "not_processed": 0}
     assert summary["bytes"]["written"] == 5 * 3 + 3  # the report counts three for the item that had failed, too
     assert {cause["items"] for cause in summary["top_causes"]} == {1}
 

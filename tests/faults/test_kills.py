@@ -17,7 +17,7 @@ Begin = Callable[..., FlowRun]
 def test_run__without_faults_gives_what_the_corpus_says(scenario: Scenario, begin: Begin) -> None:
     scenario.prepare().gate.touch()
     summary = assert_nothing_lost(begin(scenario).wait())
-    assert summary["items"] == {"planned": 520, "successful": 500, "failed": 20}
+    assert summary["items"] == {"planned": 520, "successful": 500, "failed": 20, "not_processed": 0}
     assert summary["model_server_deaths"] == 0 and len(summary["top_causes"]) == 3
 
 

@@ -377,7 +377,7 @@ def test_resume__the_same_flow_run_keeps_its_plan_and_repeats_no_finished_shard(
     assert len(second.files) == 8
     assert model.stats()["requests"]["/"] == before + 8 + 2  # the two items of the shard without a report
     assert second.top == ["infer-result-{id}", "infer-result-{id}.manifest", "infer-result-{id}.summary.json"]
-    assert second.summary["items"] == {"planned": 8, "successful": 8, "failed": 0}
+    assert second.summary["items"] == {"planned": 8, "successful": 8, "failed": 0, "not_processed": 0}
 
 
 def test_error_threshold__stops_the_run_early_and_accounts_for_every_item(

@@ -16,7 +16,6 @@ import pytest
 from fakes.processes import alive, die_with_parent, meanwhile
 from prefect_dask.task_runners import PrefectDaskFuture
 
-from tasks.domain.errors import ModelServerError
 from tasks.domain.run import RunFailed
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
@@ -120,7 +119,7 @@ def test_instances__share_the_items_of_one_shard_and_each_is_processed_once(
     asked = [name for names in served.asked.values() for name in names]
     assert max(Counter(asked).values()) == 1 and len(asked) == 300
     assert min(map(len, served.asked.values())) > 30
-    assert ran.summary["items"] == {"planned": 300, "successful": 300, "failed": 0}
+    assert ran.summary["items"] == {"planned": 300, "successful": 300, "failed": 0, "not_processed": 0}
     assert ran.summary["requests"] == 300
     nested = ran.ask("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [ran.task_id]}}})
     assert [(one["name"], one["state_type"]) for one in nested] == [("inference", "COMPLETED")]
@@ -206,13 +205,18 @@ def test_instance__that_does_not_start_does_not_hold_up_the_others(
     assert [line for line in ran.logs if "given up" in line and "status 3" in line]
 
 
-def test_instances__none_of_which_starts_fail_the_run_and_leave_nothing(
+def test_instances__none_of_which_starts_fail_the_run_whose_manifest_has_every_item(
     run_service: Any, model: Any, items: Any, tmp_path: Path
 ) -> None:
     ran = run_service(model=model(refuse="True").home, input_path=items(10), request_path="/", instances=2)
-    assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
     assert "The model server ended with status 3" in str(ran.error)
-    assert [name for name in ran.top if not name.endswith(".logs")] == []
+    assert [name for name in ran.top if not name.endswith(".logs")] == [
+        "infer-result-{id}.manifest", "infer-result-{id}.summary.json"
+    ]  # fmt: skip
+    assert len(ran.messages) == 10
+    assert all(message.startswith("Not processed: The model server ended") for message in ran.messages.values())
+    assert ran.summary["items"] == {"planned": 10, "successful": 0, "failed": 10, "not_processed": 10}
     assert not [line for line in ran.logs if "Traceback" in line]
 
 

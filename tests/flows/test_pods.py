@@ -18,7 +18,8 @@ from fakes.kubernetes import FakeKubernetes
 from fakes.processes import meanwhile
 from kr8s._api import Api
 
-from tasks.domain.errors import ModelServerError, SpecificationError
+from tasks.domain.errors import SpecificationError
+from tasks.domain.run import RunFailed
 from tasks.engine.loop import engine_loop
 from tasks.engine.sessions import sessions
 
@@ -186,7 +187,8 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
     monkeypatch.setattr("tasks.clients.pod_cluster.OPERATOR_SECONDS", 1.0)
     ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
     assert ran.state == "Failed"
-    assert isinstance(ran.error, ModelServerError)
+    assert isinstance(ran.error, RunFailed)
+    assert len(ran.messages) == 3 and all(said.startswith("Not processed: ") for said in ran.messages.values())
     assert re.search(r"nobody has taken it up within 1 s: is Dask's operator .* running", str(ran.error))
     assert left(there) == []
 
@@ -203,6 +205,7 @@ def test_run__that_is_stopped_while_its_pods_are_made_ends_at_once_and_leaves_no
     with meanwhile(stop):
         ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
     assert ran.state == "Cancelled", ran.error
+    assert [*ran.messages.values()] == ["The run was stopped before it was processed."] * 3
     assert left(there) == []
 
 

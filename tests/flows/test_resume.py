@@ -325,7 +325,7 @@ def test_run__that_was_killed_is_resumed_and_ends_like_one_that_was_not(
 
     again = thresher("run", spec, "--resume", task_id, env=env)
     assert (again.returncode, again.stdout) == (2, "")
-    assert "there is nothing to resume; `thresher retry-failed" in again.stderr
+    assert "there is nothing to resume; `thresher run SPEC --retry-failed " in again.stderr
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_merge__makes_one_complete_manifest_that_can_be_retried_again(
         assert (old == new) is (name not in SICK or name == "a/b/1.jpg")
         if name in ("a/2.jpg", "d.jpg"):
             assert f"infer-result-{merged.task_id}/{name}_result.txt" in new
-    assert merged.summary["items"] == {"planned": 7, "successful": 6, "failed": 1}
+    assert merged.summary["items"] == {"planned": 7, "successful": 6, "failed": 1, "not_processed": 0}
     assert merged.summary["merged_lines"] == 4
     assert all(Path(one["inference-loc"]).is_file() for one in lines if one["result"] == "SUCCESSFUL")
 

@@ -18,7 +18,7 @@ from fakes.model_server import FakeModelServer
 from fakes.processes import die_with_parent, meanwhile
 from prefect.blocks.system import Secret
 
-from tasks.domain.errors import ModelServerError, SpecificationError, StorageError
+from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import DeadlinePassed, RunFailed
 from tasks.engine.session import Session
 
@@ -50,7 +50,7 @@ def test_manifest__with_hostile_sources_costs_those_items_only(
         expected = "SUCCESSFUL" if line["source"] in good else "FAILED"
         assert line["result"] == expected, line
         assert "Unexpected" not in line.get("error_message", ""), line
-    assert ran.summary["items"] == {"planned": 30, "successful": 15, "failed": 15}
+    assert ran.summary["items"] == {"planned": 30, "successful": 15, "failed": 15, "not_processed": 0}
     assert len(ran.files) == 15
 
 
@@ -254,11 +254,11 @@ def test_secrets__that_a_model_server_prints_are_not_in_the_error(
         "BOTH": "{{ prefect.blocks.secret.robustness-json }}",
     }  # fmt: skip
     ran = run_service(model=str(package(script=script)), input_path=str(source), environment=environment)
-    assert (ran.state, type(ran.error)) == ("Failed", ModelServerError)
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
     assert "status 3" in str(ran.error)
     assert "password ***, dsn ***, url http://x/***, mode visible" in str(ran.error)
     assert "parsed ***, of json ***" in str(ran.error)
-    everything = str(ran.error) + "\n".join(ran.logs)
+    everything = str(ran.error) + "\n".join(ran.logs) + ran.manifest + str(ran.summary)
     assert [one for one in ("hunter22", "from-a-block-77", "inside-json-88") if one in everything] == []
     assert os.environ.get("DB_PASSWORD") is None
 

@@ -1,0 +1,88 @@
+"""The resource pools that a service may name: those of the Prefect server, where it would live, and those of the files.
+
+Which server that is is told without Prefect, whose import takes two seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deployments.stack_access import stack_address
+from deployments.startup import importing
+from tasks.clients.pool_files import read_pools
+from tasks.domain.errors import ServerError, SpecificationError
+from tasks.domain.pool import Pool
+from tasks.domain.service import BatchService
+from tasks.settings import Settings
+
+
+def names_server() -> bool:
+    """Whether Prefect's settings name a server: by the variable, or in a file of profiles."""
+    if "PREFECT_API_URL" in os.environ:
+        return bool(os.environ["PREFECT_API_URL"])
+    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
+    try:
+        return "PREFECT_API_URL" in Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").read_text()
+    except (OSError, ValueError):
+        return False
+
+
+async def pools_to_run_in(fields: Mapping[str, Any], settings: Settings) -> Mapping[str, Pool] | None:
+    """The pools that a run of this process may name: those of the files, and, for another name, the server's, too.
+
+    None if the files are wrong, which is to be told with the other problems.
+    """
+    there = _of_files(settings)
+    if there is None or _name(fields) in there or not names_server():
+        return there
+    found, _ = await _of_server()
+    return dict(sorted({**found, **there}.items()))
+
+
+async def pools_to_deploy_in(
+    fields: Mapping[str, Any], settings: Settings
+) -> tuple[Mapping[str, Pool] | None, list[str]]:
+    """The pools of the server that a service would be deployed on, if one is named or ``thresher up`` runs, and those
+    of the files that it does not have; and what is to be said of them.
+
+    None if there is no server and the files are wrong, which is to be told with the other problems.
+    """
+    there = _of_files(settings)
+    if not (names_server() or stack_address()):
+        return there, []
+    found, refusal = await _of_server()
+    if refusal:
+        return there, [f"resource pools are those of {settings.pools}, and perhaps others when deployed: {refusal}"]
+    there, name, warnings = there or {}, _name(fields), []
+    if name in there and name not in found:
+        warnings = [
+            f"resource_pool {name} is in the files of {settings.pools}, but not on the Prefect server: `thresher pools "
+            "apply` puts it there, before the service is deployed"
+        ]
+    return dict(sorted({**there, **found}.items())), warnings
+
+
+def _of_files(settings: Settings) -> dict[str, Pool] | None:
+    try:
+        return read_pools(settings.pools)
+    except SpecificationError:
+        return None
+
+
+def _name(fields: Mapping[str, Any]) -> str:
+    return str(fields.get("resource_pool", BatchService.model_fields["resource_pool"].default))
+
+
+async def _of_server() -> tuple[dict[str, Pool], str]:
+    """The pools of the server, and why they are not known if they are not."""
+    with importing():
+        from deployments.server import prefect_server
+        from tasks.server_pools import server_pools
+    try:
+        async with prefect_server() as client:
+            return await server_pools(client), ""
+    except ServerError as error:
+        return {}, str(error)

@@ -1,0 +1,93 @@
+"""The first rows of a table, as requests: what a run would send, and what it could not."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import NamedTuple
+
+from tasks.domain.cells import visible
+from tasks.domain.csv_rows import RowReader, csv_text
+from tasks.domain.errors import ContentError, RowError
+from tasks.domain.header import TableMapping
+from tasks.domain.mapping import Mapping
+from tasks.domain.refused_items import looks_like_names
+from tasks.domain.request import Body, row_body
+from tasks.domain.rows_per_request import AutoRows
+from tasks.domain.run import Run
+from tasks.engine.rows import read_rows, rows_of_a_request
+from tasks.settings import Settings
+
+ROWS_LOOKED_AT = 1_000
+"""Of each table; more if one request has more."""
+_NAMES_SHOWN = 5
+
+
+class TableLook(NamedTuple):
+    """The first request of a table (None: it has none), all its rows, and what is wrong with some, or with all."""
+
+    body: Body | None
+    rows: int
+    said: str = ""
+    header: bool = False
+    """Whether its first line, taken for a row, looks like the names of its columns."""
+    notes: tuple[str, ...] = ()
+    """How its header was read."""
+
+
+async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
+    """What of a table can be sent. Raises ContentError if it is broken or has no row."""
+    table = TableMapping.of_service(run.service, run.rule or {})
+    reader = await read_rows(table, data, settings)
+    mapping, notes = table.of(reader.names())
+    wanted = rows_of_a_request(run.service, mapping, AutoRows())
+    texts: list[str] = []
+    looked = bad = 0
+    first_bad, names = "", False
+    while looked < max(ROWS_LOOKED_AT, wanted) and (batch := reader.take(100)) is not None:
+        for at, (cells, line) in enumerate(zip(batch.cells, batch.lines, strict=True)):
+            looked += 1
+            try:
+                if (fault := batch.faults.get(at)) is not None:
+                    raise mapping.row_fault(fault, line)
+                text = mapping.row_text(cells, line)
+                if len(texts) < wanted:
+                    texts.append(text)
+            except RowError as error:
+                bad += 1
+                first_bad = first_bad or str(error)
+                names = names or (looked == 1 and len(cells) >= mapping.columns)
+    if names and (header := _names(mapping, data, settings, others_are_rows=bad == 1)):
+        said = f"the first line looks like names ({header}); csv_header: present"
+        return TableLook(None, reader.count, said, header=True)
+    some = f"{bad:,} of its {'' if looked == reader.count else f'first {looked:,} '}rows cannot become a request"
+    if not texts:
+        return TableLook(None, reader.count, f"{some}, first: {first_bad}", notes=notes)
+    said = f"{some}, first: {first_bad}" if bad else _passed_over(run, mapping, data, settings)
+    return TableLook(row_body(mapping.request(texts)), reader.count, said, notes=notes)
+
+
+def _first_line(mapping: Mapping, data: bytes, settings: Settings) -> tuple[list[str], int]:
+    """The cells of the first line, whether or not it is a header, and its number."""
+    batch = RowReader(csv_text(data, chinese=settings.chinese == "allow"), header=False, needed=mapping.columns).take(1)
+    return (list(batch.cells[0]), batch.lines[0]) if batch is not None else ([], 1)
+
+
+def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows: bool) -> str:
+    """The beginning of the first line, if it looks like names; else empty."""
+    cells, _ = _first_line(mapping, data, settings)
+    names = [str(part) for field in mapping.fields for part in field.path[-1:]]
+    if not cells or not looks_like_names(cells, names, others_are_rows):
+        return ""
+    more = ", ..." if len(cells) > _NAMES_SHOWN else ""
+    return ", ".join(visible(cell).strip('"') for cell in islice(cells, _NAMES_SHOWN)) + more
+
+
+def _passed_over(run: Run, mapping: Mapping, data: bytes, settings: Settings) -> str:
+    """What is to be said of a header line that could be a row; empty if there is none, or nobody could tell."""
+    if run.service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
+        return ""
+    try:
+        mapping.row_text(*_first_line(mapping, data, settings))
+    except (RowError, ContentError):
+        return ""
+    return "the first line could be a row, but is passed over; if it is one: csv_header: absent"
