@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes import processes
+from fakes import prefect_servers, processes
 
 START_SECONDS = 240.0
 """Far beyond what a server and its workers take to start."""
@@ -69,6 +69,7 @@ def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalS
     port = processes.free_port()
     own = {**environment, "THRESHER_STACK": str(folder / "stack")}
     output = folder / "up.log"
+    prefect_servers.migrated(folder / "stack" / "prefect" / "prefect.db")
     process = start_up(port, output, own)
     stack = LocalStack(process, port, folder / "stack", output, own)
     try:

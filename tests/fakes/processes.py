@@ -24,6 +24,11 @@ PAUSE_SHARE = 4
 LONGEST_PAUSE_SECONDS = 0.3
 """... but no longer than this."""
 
+PYTHON_START = str(Path(__file__).parent / "python_start")
+"""The PYTHONPATH of all that the tests start, ..."""
+PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2]), PYTHON_START])
+"""... and of what imports the project from anywhere."""
+
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

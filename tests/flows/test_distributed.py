@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import processes
 from fakes.processes import alive, die_with_parent, meanwhile
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -283,7 +284,7 @@ def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_n
     script.write_text(CALLER)
     tmp = tmp_path / "tmp"
     tmp.mkdir()
-    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": str(ROOT)})
+    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": processes.PYTHONPATH})
 
     def call(output: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

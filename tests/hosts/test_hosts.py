@@ -94,7 +94,7 @@ class Site:
             "THRESHER_SHARD_ITEMS": "50",
             "THRESHER_REPORT_SECONDS": "1",
             "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "30",  # what hangs on a link that was cut is given up then
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": processes.PYTHONPATH,
             **({} if processes.FULL_LENGTH else SOONER),
         }
 
