@@ -48,6 +48,7 @@ SOONER = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "10",
     "THRESHER_STORAGE_RETRY_SECONDS": "20",
+    "THRESHER_LEFT_ALONE_SECONDS": "30",
 }
 """What is given up sooner than usual, unless outages have their full length."""
 LONG = 600.0

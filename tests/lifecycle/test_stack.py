@@ -14,7 +14,7 @@ import pytest
 import requests
 import yaml
 from fakes import processes
-from fakes.local_stack import START_SECONDS, LocalStack, local_stack, start_up
+from fakes.local_stack import POOLS, START_SECONDS, LocalStack, local_stack, start_up
 
 ONE_AT_A_TIME = """
 name: one-at-a-time
@@ -56,7 +56,7 @@ def ask(stack: LocalStack, path: str, body: object = None, **more: Any) -> reque
 
 
 def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher, fields, name, tmp_path):
-    with up() as stack:
+    with up(THRESHER_POOLS=str(POOLS)) as stack:
         assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
