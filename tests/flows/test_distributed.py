@@ -158,12 +158,12 @@ def test_instance__that_is_killed_loses_no_item(
 
     def kill() -> None:
         try:
-            poll(lambda: sum(map(len, served.asked.values())) > 45, "items under way", 120)
+            poll(lambda: sum(map(len, served.asked.values())) > 45, "items under way")
             killed.append(
                 dask_workers(processes_of, os.environ["TMPDIR"])[0] if victim == "dask worker" else served.starts[0]
             )
             os.kill(killed[0], signal.SIGKILL)
-            poll(lambda: len(served.starts) >= 3, "another start", 120)
+            poll(lambda: len(served.starts) >= 3, "another start")
         finally:
             gate.touch()
 
@@ -295,7 +295,7 @@ def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_n
 
     killed = call("killed")
     try:
-        poll(lambda: len(served.asked) == 2, lambda: (tmp_path / "caller.log").read_text()[-3000:], 120)
+        poll(lambda: len(served.asked) == 2, lambda: (tmp_path / "caller.log").read_text()[-3000:])
     finally:
         killed.kill()
         killed.wait()
