@@ -395,8 +395,7 @@ def package(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> Callable[.
 def thresher(tmp_path: Path, session_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the real command in a process of its own, on an ephemeral Prefect server; ``env`` adds variables."""
     home = session_folder.with_name("prefect-home")  # one for all
-    if not (home / "prefect.db").exists():
-        prefect_servers.migrated(home / "prefect.db")
+    prefect_servers.migrated(home / "prefect.db")
 
     def run(
         *arguments: object, env: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None

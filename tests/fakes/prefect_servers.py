@@ -78,14 +78,14 @@ class PrefectServer:
 
 
 def migrated(database: Path) -> str:
-    """Put Prefect's tables, empty, where a server is to have its SQLite database; the URL of it.
+    """Put Prefect's tables, empty, where a server is to have its SQLite database, unless it has one; the URL of it.
 
     They are made once in a session: to go through all of Prefect's migrations takes a server four seconds.
     """
     from deployments.sqlite_cursors import sqlite_url
 
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.environ.get(SHARED):
+    if SHARED in os.environ and not database.exists():
         shared = Path(os.environ[SHARED])
         made, half = shared / "migrated.db", shared / "half-migrated.db"
         with (shared / "migrated.lock").open("w") as lock:
