@@ -34,8 +34,8 @@ up: install
 system-packages:
 	sh tests/system-packages.sh
 
-# One more than cores: tests wait, too, for outages to end and for processes to start.
-TEST_PROCESSES ?= 3
+# Twice as many as two cores: tests wait, too, for outages to end and for processes to start.
+TEST_PROCESSES ?= 4
 test: install system-packages
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
 

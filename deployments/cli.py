@@ -8,9 +8,9 @@ from cyclopts import App, CycloptsError
 
 from deployments.commands import models, pools, running, services, stack
 from deployments.commands.output import say
-from deployments.startup import end_without_searching
 from deployments.stopping import stop_on_signals
 from tasks.clients.process_privacy import hide_memory
+from tasks.clients.startup import end_without_searching
 from tasks.domain.errors import SpecificationError, ThresherError
 
 

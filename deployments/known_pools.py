@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deployments.stack_access import stack_address
-from deployments.startup import importing
 from tasks.clients.pool_files import read_pools
+from tasks.clients.startup import importing
 from tasks.domain.errors import ServerError, SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.service import BatchService

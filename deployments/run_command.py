@@ -15,13 +15,13 @@ from rich.console import Console
 
 from deployments.live import LiveProgress
 from deployments.stack_access import password_for, refused
-from deployments.startup import importing
 from deployments.stopping import ignore_signals
 from deployments.storage_keys import keys_in_blocks
 from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import check_service
 from tasks.clients.process_identity import own_start
+from tasks.clients.startup import importing
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line

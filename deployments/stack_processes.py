@@ -36,6 +36,9 @@ def of_the_server(folder: Path, url: str, password: str) -> dict[str, str]:
     return of_a_worker(folder, url, password) | {
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(home / "prefect.db"),
         "PREFECT_UI_API_URL": url,
+        # Types of blocks are registered at each start: to see whether they need to be, the server would import the
+        # clients of Docker and Kubernetes, which takes longer and 70 MB.
+        "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
     }

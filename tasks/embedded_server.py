@@ -31,6 +31,15 @@ _GUARD_SECONDS = 0.02
 HOST = "127.0.0.1"
 _SERVER = "tasks.prefect_app"
 """What the command line of an embedded server holds."""
+_NO_BLOCK_TYPES = {
+    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
+    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
+}
+"""Types of blocks are for forms in the user interface, which it has not got; a block that is saved brings its type.
+
+To compare those that it has registered with those that there are, a server imports all of Prefect's integrations, with
+the clients of Docker and Kubernetes: a second, and 70 MB.
+"""
 _guarded: set[int] = set()
 
 
@@ -133,6 +142,7 @@ def _closed_server() -> type[Any]:
             environment = {
                 **os.environ,
                 "PREFECT_UI_ENABLED": "0",
+                **_NO_BLOCK_TYPES,
                 **get_current_settings().to_environment_variables(exclude_unset=True),
                 "PREFECT_SERVER_API_AUTH_STRING": self.password,
                 "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",

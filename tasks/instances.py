@@ -83,8 +83,6 @@ async def instances() -> AsyncIterator[None]:
 # -- asked from elsewhere ---------------------------------------------------------------------------------------------
 
 
-LEFT_ALONE_SECONDS = 120.0
-"""A run that has not looked at its instance for so long is not there any more, or does not reach it."""
 WATCH_SECONDS = 1.0
 _THERE = ("running", "paused", "init")
 _looked_at: dict[str, float] = {}
@@ -103,7 +101,21 @@ async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = No
     setup_logging()
     plain_errors()
     _close_at_exit()
+    if type(dask_worker).__module__ == "tasks.clients.dask_process":
+        _without_integrations()
     return await engine_loop().run(_begin(run, number, planned_items, dask_worker))
+
+
+def _without_integrations() -> None:
+    """In a process that does nothing but shards: let Prefect not import all of its integrations.
+
+    It does so to find the class of a task's result storage, which is one of its own; the clients of Docker and
+    Kubernetes take an instance a second, and 70 MB.
+    """
+    from prefect._internal.plugins import collections
+
+    if collections._collections is None:
+        collections._collections = {}
 
 
 async def _begin(run: Run, number: int, planned_items: int, dask_worker: Any) -> bool:
@@ -126,9 +138,10 @@ _watching: set[asyncio.Task[None]] = set()
 
 async def _watch(task_id: str, dask_worker: Any) -> None:
     """End this process's instance of a run when nobody else will."""
+    left_alone_seconds = read_settings().left_alone_seconds
     while (looked_at := _looked_at.get(task_id)) is not None:
         gone = dask_worker is not None and dask_worker.status.name not in _THERE
-        if gone or time.monotonic() - looked_at > LEFT_ALONE_SECONDS:
+        if gone or time.monotonic() - looked_at > left_alone_seconds:
             _looked_at.pop(task_id, None)
             await sessions.close(task_id)
             forget(task_id)

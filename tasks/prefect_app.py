@@ -20,6 +20,7 @@ from typing import Any
 
 from tasks.clients.peers import peer_account
 from tasks.clients.process_privacy import hide_memory
+from tasks.clients.startup import end_without_searching, importing
 from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, Asked, Verdict, authorization, verdict
 from tasks.domain.sign_in import PAGE, PAGE_POLICY, Links
 
@@ -178,9 +179,10 @@ def main() -> None:
     password = os.environ.get("PREFECT_SERVER_API_AUTH_STRING", "")
     if not password:
         sys.exit("PREFECT_SERVER_API_AUTH_STRING is not set")
-    import uvicorn
-    from prefect.server.api.server import create_app
-    from prefect.settings import get_current_settings
+    with importing():
+        import uvicorn
+        from prefect.server.api.server import create_app
+        from prefect.settings import get_current_settings
 
     settings = get_current_settings().server
     embedded = arguments.embedded is not None
@@ -188,7 +190,8 @@ def main() -> None:
         listener = socket.socket(fileno=arguments.embedded)
     else:
         listener = socket.create_server((HOST, arguments.port), backlog=BACKLOG)
-    app = create_app(ephemeral=embedded, final=True)
+    with importing():
+        app = create_app(ephemeral=embedded, final=True)
     os.umask(0o077)  # for the database, once the user interface's files are where Prefect wants them
     config = uvicorn.Config(
         Door(app, password, glances=not embedded),
@@ -202,6 +205,7 @@ def main() -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])
+    end_without_searching()
 
 
 if __name__ == "__main__":

@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     bytes_in_flight: Bytes = Field(default=256 * MIB, ge=MIB, description="bytes of items and answers held at once")
     shard_items: int = Field(default=5_000, ge=1, description="items of a shard, while there are few shards")
     shard_bytes: Bytes = Field(default=1 << 30, ge=1, description="bytes of a shard, while there are few shards")
+    left_alone_seconds: float = Field(
+        default=120, ge=10, description="an instance in distributed mode ends when its run has not looked at it so long"
+    )
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
     @field_validator("share_link_hosts", "sorted_storage_hosts", "devices", mode="before")

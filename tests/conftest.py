@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import requests
-from fakes import processes
+from fakes import prefect_servers, processes
 from fakes.model_server import FakeModelServer
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +37,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 
 # Prefect reads its settings when it is first imported, which may be while tests are collected.
 _HOME = tempfile.mkdtemp(prefix="tests-prefect-")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ[prefect_servers.SHARED] = tempfile.mkdtemp(prefix="tests-shared-")
 for _name in [name for name in os.environ if name.startswith(_OUTSIDE)]:
     del os.environ[_name]
 os.environ.update(
@@ -45,14 +47,30 @@ os.environ.update(
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL="0.2",
     # Prefect waits 20 s for a server of its own, which is too short for a busy machine.
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+    # A server that looks whether its types of blocks are registered imports the clients of Docker and Kubernetes.
+    PREFECT_API_BLOCKS_REGISTER_ON_START="false",
+    PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION="false",
+    PYTHONPATH=processes.PYTHON_START,
     # Nothing may ask the metadata address of a cloud.
     AWS_EC2_METADATA_DISABLED="true",
 )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove this process's PREFECT_HOME."""
+    """Remove this process's PREFECT_HOME, and what the processes of this session shared."""
     shutil.rmtree(_HOME, ignore_errors=True)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shutil.rmtree(os.environ[prefect_servers.SHARED], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first when several processes share them out, so that none of these is left alone with one at the end.
+
+    Files from last to first: the longest tests without a group stand beside this file.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
+        items.sort(key=lambda item: -files[item.path] if item.get_closest_marker("slow") else 1)
 
 
 def _processes_of(folder: Path) -> dict[int, str]:
@@ -137,14 +155,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
     from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments.sqlite_cursors import sqlite_url
-
     folder = tmp_path_factory.mktemp("prefect-server")
     port = processes.free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = os.environ | {
         "PREFECT_HOME": str(folder / "home"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(folder / "prefect.db"),  # without its stalls of a minute
+        "PREFECT_API_DATABASE_CONNECTION_URL": prefect_servers.migrated(folder / "prefect.db"),
         "PREFECT_UI_API_URL": url,
         "PREFECT_UI_ENABLED": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -380,7 +396,8 @@ def package(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> Callable[.
 @pytest.fixture
 def thresher(tmp_path: Path, session_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the real command in a process of its own, on an ephemeral Prefect server; ``env`` adds variables."""
-    home = session_folder.with_name("prefect-home")  # one for all: making its database takes seconds
+    home = session_folder.with_name("prefect-home")  # one for all
+    prefect_servers.migrated(home / "prefect.db")
 
     def run(
         *arguments: object, env: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None

@@ -38,7 +38,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory, environments_cache: Path) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("THRESHER_", "PREFECT_"))}
     return kept | {
@@ -46,6 +46,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "THRESHER_MODEL_STORE": str(home / "models"),
         "THRESHER_STACK": str(home / "stack"),
+        "THRESHER_CACHE": str(environments_cache),
         "TMPDIR": str(tmp_path_factory.mktemp("readme-tmp")),
         "PORT": str(processes.free_port()),  # another stack may run here
     }

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
-from deployments.startup import importing
+from tasks.clients.startup import importing
 from tasks.domain.errors import SpecificationError
 
 

@@ -175,7 +175,7 @@ def test_environment__is_made_once_by_two_processes_at_once(tmp_path: Path, coun
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
         for _ in range(3)
     ]
-    made = {maker.communicate(timeout=60)[0].strip() for maker in makers}
+    made = {maker.communicate(timeout=180)[0].strip() for maker in makers}
     assert [maker.returncode for maker in makers] == [0, 0, 0]
     assert len(made) == 1
     assert len(counted.read_text().splitlines()) == 2

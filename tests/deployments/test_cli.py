@@ -130,7 +130,7 @@ def test_run__on_a_terminal_shows_one_live_line(
                 break
             if b"running  2 of 3 items, 0 failed" in shown:
                 gate.touch()
-        stdout = process.communicate(timeout=60)[0].decode()
+        stdout = process.communicate(timeout=180)[0].decode()
     finally:
         process.kill()
         process.wait()
@@ -216,7 +216,7 @@ def test_run__that_is_stopped_leaves_nothing_and_exits_1(
         os.killpg(process.pid, signal.SIGINT)  # the terminal tells the whole foreground group
     else:
         process.send_signal(signal.SIGINT if how == "SIGINT" else signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=180)
     assert (process.returncode, stdout) == (1, ""), stderr
     assert stderr.splitlines()[-1].startswith(STOPPED)
     assert "Traceback" not in stderr and "Error" not in stderr
@@ -254,7 +254,7 @@ def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
         poll(lambda: both <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         if number != signal.SIGKILL:
-            stdout, stderr = process.communicate(timeout=60)
+            stdout, stderr = process.communicate(timeout=180)
             assert (process.returncode, stdout) == (1, "")
             assert stderr.splitlines()[-1].startswith(STOPPED)
             assert "Traceback" not in stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.processes import die_with_parent
+from fakes.processes import PYTHONPATH, die_with_parent
 
 pytestmark = pytest.mark.prefect
 
@@ -120,8 +120,7 @@ def test_call__in_plain_python_that_is_interrupted_twice_leaves_nothing(
     home = package("--state", str(state))
     # More shards than are worked on at once: some have not begun when the run is stopped.
     source = write_files(tmp_path / "in", {f"{number:02d}.jpg": f"FAIL:hang {number}" for number in range(12)})
-    root = str(Path(__file__).parents[2])
-    env = {**against_server, "TMPDIR": str(tmp), "PYTHONPATH": root, "THRESHER_SHARD_ITEMS": "1"}
+    env = {**against_server, "TMPDIR": str(tmp), "PYTHONPATH": PYTHONPATH, "THRESHER_SHARD_ITEMS": "1"}
     log = tmp_path / "caller.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

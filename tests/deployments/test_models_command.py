@@ -37,7 +37,7 @@ def test_register__that_is_interrupted_leaves_an_abnormal_version_and_no_process
     try:
         poll(lambda: "sleep 3600" in " ".join(processes_of(tmp).values()), "the model server's child")
         process.send_signal(number)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=180)
         left = processes_of(tmp)
     finally:
         process.kill()

@@ -309,7 +309,7 @@ class FakeKubernetes:
     def _environment(self, spec: Object) -> dict[str, str] | None:
         """The environment of a container, on top of its image's; None while a Secret is missing."""
         found = {name: os.environ[name] for name in ("TMPDIR", "HOME") if name in os.environ}
-        found |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        found |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": processes.PYTHONPATH}
         for one in spec.get("env", ()):
             if "value" in one:
                 found[one["name"]] = _expanded(one["value"], found)

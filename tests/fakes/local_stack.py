@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakes import processes
+from fakes import prefect_servers, processes
 
 START_SECONDS = 240.0
 """Far beyond what a server and its workers take to start."""
 STOP_SECONDS = 90.0
+POOLS = Path(__file__).parents[2] / "infra" / "pools"
+"""The pools that `thresher up` has by itself."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,19 @@ class LocalStack:
 
 @contextlib.contextmanager
 def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalStack]:
-    """A stack that is ready; whatever still runs is interrupted at the end of the block."""
+    """A stack that is ready; whatever still runs is interrupted at the end of the block.
+
+    Its only pool is public-cpu, unless the environment names the folder of others.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = processes.free_port()
     own = {**environment, "THRESHER_STACK": str(folder / "stack")}
     output = folder / "up.log"
+    if "THRESHER_POOLS" not in own:  # each pool of this machine has a worker, which takes its time to start
+        (folder / "pools").mkdir(exist_ok=True)
+        shutil.copy(POOLS / "public-cpu.yaml", folder / "pools")
+        own["THRESHER_POOLS"] = str(folder / "pools")
+    prefect_servers.migrated(folder / "stack" / "prefect" / "prefect.db")
     process = start_up(port, output, own)
     stack = LocalStack(process, port, folder / "stack", output, own)
     try:

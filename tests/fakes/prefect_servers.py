@@ -9,6 +9,7 @@ Everything is on free ports of 127.0.0.1, in folders of its own, and is ended wi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import shutil
@@ -23,11 +24,11 @@ from typing import Any
 import requests
 from fakes import processes
 
-from deployments.sqlite_cursors import sqlite_url
-
 START_SECONDS = 240.0
 """Far beyond what a server takes to start; PostgreSQL's tables are made then, too."""
-ROOT = Path(__file__).parents[2]
+SHARED = "TESTS_SHARED"
+"""The variable that names the folder which all test processes of a session share."""
+_LEAN = ("PREFECT_API_BLOCKS_REGISTER_ON_START", "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION")
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,47 @@ class PrefectServer:
         return answer.json() if answer.content else None
 
 
+def migrated(database: Path) -> str:
+    """Put Prefect's tables, empty, where a server is to have its SQLite database, unless it has one; the URL of it.
+
+    They are made once in a session: to go through all of Prefect's migrations takes a server four seconds.
+    """
+    from deployments.sqlite_cursors import sqlite_url
+
+    database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if SHARED in os.environ and not database.exists():
+        shared = Path(os.environ[SHARED])
+        made, half = shared / "migrated.db", shared / "half-migrated.db"
+        with (shared / "migrated.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                _migrate(shared / "home", sqlite_url(half))
+                half.rename(made)
+        shutil.copy(made, database)
+        database.chmod(0o600)
+    return sqlite_url(database)
+
+
+def _migrate(home: Path, url: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_DATABASE_CONNECTION_URL": url,
+    }
+    done = subprocess.run(
+        _prefect("server", "database", "upgrade", "--yes"), env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        preexec_fn=processes.die_with_parent,
+    )  # fmt: skip
+    if done.returncode:
+        raise processes.FakeDidNotStart(f"no database: {done.stdout[-2000:]}")
+
+
 @contextlib.contextmanager
 def sqlite_server(folder: Path, *, auth_string: str = "", address: str = "127.0.0.1") -> Iterator[PrefectServer]:
     """A Prefect server in one process, with its database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "prefect.db"
-    own = {"PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(database)}
+    own = {"PREFECT_API_DATABASE_CONNECTION_URL": migrated(database)}
     with _web_server(folder, own, auth_string, database=database, address=address) as server:
         yield server
 
@@ -189,7 +225,7 @@ def _environment(server: PrefectServer) -> dict[str, str]:
     """This process's variables with those of a client of the server, and none of another server's."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    return own | {"PATH": path, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | server.environment
+    return own | {"PATH": path, "PYTHONPATH": processes.PYTHONPATH, "PYTHONUNBUFFERED": "1"} | server.environment
 
 
 @contextlib.contextmanager
@@ -204,6 +240,7 @@ def _web_server(
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        **dict.fromkeys(_LEAN, "false"),
         **({"PREFECT_SERVER_API_AUTH_STRING": auth_string} if auth_string else {}),
         **own,
     }

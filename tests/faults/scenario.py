@@ -140,7 +140,7 @@ class Scenario:
                 return [] if answer.status_code == 503 else [answer]
             return []
 
-        (answer,) = processes.poll(answered, f"an answer to {path}", 120)
+        (answer,) = processes.poll(answered, f"an answer to {path}")
         answer.raise_for_status()
         return answer.json()
 

@@ -86,6 +86,20 @@ def test_flow__imports_neither_a_server_nor_dask_nor_s3fs() -> None:
     assert not any(name.startswith("prefect.server") for name in imported)
 
 
+def test_instance__finds_its_result_storage_without_prefects_integrations() -> None:
+    script = """
+import sys
+from tasks.instances import _without_integrations
+_without_integrations()
+from prefect.blocks.core import Block
+print(Block.get_block_class_from_key("local-file-system").__name__, *sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    found, *imported = done.stdout.split()
+    assert found == "LocalFileSystem", done.stderr
+    assert not {"prefect_docker", "prefect_kubernetes", "kubernetes_asyncio"} & set(imported)
+
+
 def test_parameters__are_stored_as_prefect_would_store_them_without_its_servers_code() -> None:
     script = """
 import sys

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import processes
 from fakes.processes import alive, die_with_parent, meanwhile
 from prefect_dask.task_runners import PrefectDaskFuture
 
@@ -156,12 +157,12 @@ def test_instance__that_is_killed_loses_no_item(
 
     def kill() -> None:
         try:
-            poll(lambda: sum(map(len, served.asked.values())) > 45, "items under way", 120)
+            poll(lambda: sum(map(len, served.asked.values())) > 45, "items under way")
             killed.append(
                 dask_workers(processes_of, os.environ["TMPDIR"])[0] if victim == "dask worker" else served.starts[0]
             )
             os.kill(killed[0], signal.SIGKILL)
-            poll(lambda: len(served.starts) >= 3, "another start", 120)
+            poll(lambda: len(served.starts) >= 3, "another start")
         finally:
             gate.touch()
 
@@ -287,7 +288,7 @@ def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_n
     script.write_text(CALLER)
     tmp = tmp_path / "tmp"
     tmp.mkdir()
-    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": str(ROOT)})
+    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": processes.PYTHONPATH})
 
     def call(output: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -298,7 +299,7 @@ def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_n
 
     killed = call("killed")
     try:
-        poll(lambda: len(served.asked) == 2, lambda: (tmp_path / "caller.log").read_text()[-3000:], 120)
+        poll(lambda: len(served.asked) == 2, lambda: (tmp_path / "caller.log").read_text()[-3000:])
     finally:
         killed.kill()
         killed.wait()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from fakes import processes
 from fakes.processes import die_with_parent
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def test_embedded_server__wants_a_password_that_only_its_own_process_knows(
 ) -> None:
     own = tmp_path / "tmp"
     own.mkdir()
-    environment = thresher.environment({"TMPDIR": str(own), "PYTHONPATH": str(ROOT)})
+    environment = thresher.environment({"TMPDIR": str(own), "PYTHONPATH": processes.PYTHONPATH})
     caller = subprocess.Popen(
         [sys.executable, "-c", CALLER, how], env=environment, cwd=tmp_path, text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=(tmp_path / "log").open("wb"), preexec_fn=die_with_parent,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import processes
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
 from fakes.processes import die_with_parent, meanwhile
@@ -210,7 +211,7 @@ def test_call__in_plain_python_that_is_killed_leaves_nothing(
     state = tmp_path / "state.json"
     home = package("--state", str(state), "--spawn-child", "setsid")
     source = write_files(tmp_path / "in", {"1.jpg": "FAIL:hang", "2.jpg": "good"})
-    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": str(ROOT)})
+    env = thresher.environment({"TMPDIR": str(tmp), "PYTHONPATH": processes.PYTHONPATH})
     assert "PREFECT_API_URL" not in env
     log = tmp_path / "caller.log"
     with log.open("wb") as output:

@@ -48,6 +48,7 @@ SOONER = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "10",
     "THRESHER_STORAGE_RETRY_SECONDS": "20",
+    "THRESHER_LEFT_ALONE_SECONDS": "30",
 }
 """What is given up sooner than usual, unless outages have their full length."""
 LONG = 600.0
@@ -94,7 +95,7 @@ class Site:
             "THRESHER_SHARD_ITEMS": "50",
             "THRESHER_REPORT_SECONDS": "1",
             "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "30",  # what hangs on a link that was cut is given up then
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": processes.PYTHONPATH,
             **({} if processes.FULL_LENGTH else SOONER),
         }
 

@@ -156,7 +156,7 @@ def test_machine__background_services_schedule_what_the_api_was_told(machine: Ma
     schedule = {"schedule": {"interval": 3600}, "active": True}
     made = machine.ask("/deployments/", {"name": "hourly", "flow_id": flow, "schedules": [schedule]}).json()
     wanted = {"deployments": {"id": {"any_": [made["id"]]}}}
-    processes.poll(lambda: machine.ask("/flow_runs/count", wanted).json(), "scheduled runs", 120)
+    processes.poll(lambda: machine.ask("/flow_runs/count", wanted).json(), "scheduled runs")
 
 
 def test_machine__events_pass_through_redis(machine: Machine) -> None:
@@ -166,4 +166,4 @@ def test_machine__events_pass_through_redis(machine: Machine) -> None:
     run = {"flow_id": flow, "state": {"type": "PENDING"}}
     made = machine.ask("/flow_runs/", run).json()["id"]
     wanted = {"filter": {"resource": {"id": [f"prefect.flow-run.{made}"]}}}
-    processes.poll(lambda: machine.ask("/events/filter", wanted).json()["total"], "events of the run", 120)
+    processes.poll(lambda: machine.ask("/events/filter", wanted).json()["total"], "events of the run")

@@ -136,10 +136,10 @@ def test_wait__that_is_interrupted_says_that_the_run_goes_on(stack, thresher, fi
         thresher.command(("deploy", spec, "--wait")), said, thresher.environment(stack.environment)
     )
     try:
-        processes.poll(lambda: f"Created {name}" in said.read_text(), said.read_text, 120)
+        processes.poll(lambda: f"Created {name}" in said.read_text(), said.read_text)
         stack.until(name, "Running")
         waiting.terminate()
-        assert waiting.wait(60) == 1
+        assert waiting.wait(180) == 1
     finally:
         processes.stop(waiting)
     assert f"thresher stop {name}" in said.read_text().replace("\n", " ") and "Traceback" not in said.read_text()

@@ -80,11 +80,11 @@ def test_logs__of_a_run_that_goes_on_are_followed_to_its_end(stack, command, thr
     )
     try:
         stack.until(name, "Running")
-        processes.poll(lambda: log.read_text(), lambda: stack.told(name), 60)
+        processes.poll(lambda: log.read_text(), lambda: stack.told(name))
         assert follower.poll() is None
         gate.touch()
         stack.completed(name)
-        assert follower.wait(60) == 0
+        assert follower.wait(180) == 0
     finally:
         processes.stop(follower)
     ran = command("logs", name)

@@ -35,7 +35,7 @@ def test_resume__a_run_whose_process_has_vanished_goes_on_under_its_id(
         ]  # fmt: skip
         return sum(len(report_at(path)[0]) for path in files) == len(good)
 
-    processes.poll(reported, lambda: sqlite_stack.told(name), 120)
+    processes.poll(reported, lambda: sqlite_stack.told(name))
     with pytest.raises(SpecificationError, match="is active, its process is alive on this machine"):
         lifecycle.resume(name, task_id)
     with vanished(sqlite_stack, task_id):

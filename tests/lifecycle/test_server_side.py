@@ -62,7 +62,7 @@ def test_schedule__an_interval_fires(stack, fields, name):
     def fired() -> list[str]:
         return [one.id for one in overview.runs(name) if one.id != first and one.status == "Completed"]
 
-    (task_id, *_) = processes.poll(fired, lambda: stack.told(name), 120)
+    (task_id, *_) = processes.poll(fired, lambda: stack.told(name))
     assert lifecycle.schedule(name, None).schedule == ""
     assert stack.server.ask(f"/flow_runs/{task_id}")["auto_scheduled"]
     with pytest.raises(SpecificationError, match="interval_minutes"):

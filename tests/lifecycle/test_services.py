@@ -76,7 +76,7 @@ def test_stop__ends_the_instances_and_accounts_for_every_item(
     items = {one: b"x" if number < 5 else f"FAIL:until:{tmp_path}/never {one}" for number, one in enumerate(names)}
     model = str(package("--state", mark))
     lifecycle.deploy(fields(items, model=model, instances=2))
-    processes.poll(lambda: overview.show(name).last_run.done >= 5, lambda: stack.told(name), 120)
+    processes.poll(lambda: overview.show(name).last_run.done >= 5, lambda: stack.told(name))
     assert stack.status(name) == "Running"
     assert any(mark in one for one in processes_of(session_folder).values())
 
@@ -158,7 +158,7 @@ def test_status__deploying_running_concerning_completed(
     def phase() -> Any:
         return stack.server.ask(f"/flow_runs/{overview.show(name).last_run.id}")["labels"].get("thresher.phase")
 
-    processes.poll(lambda: phase() == "preparing", lambda: stack.told(name), 120)
+    processes.poll(lambda: phase() == "preparing", lambda: stack.told(name))
     assert stack.status(name) == "Deploying"
     healthy.touch()
     stack.until(name, "Running", stay=("Deploying",))

@@ -14,7 +14,7 @@ import pytest
 import requests
 import yaml
 from fakes import processes
-from fakes.local_stack import START_SECONDS, LocalStack, local_stack, start_up
+from fakes.local_stack import POOLS, START_SECONDS, LocalStack, local_stack, start_up
 
 ONE_AT_A_TIME = """
 name: one-at-a-time
@@ -56,7 +56,7 @@ def ask(stack: LocalStack, path: str, body: object = None, **more: Any) -> reque
 
 
 def test_up__called_again_says_where_it_runs_and_ctrl_c_stops_everything(up, thresher, fields, name, tmp_path):
-    with up() as stack:
+    with up(THRESHER_POOLS=str(POOLS)) as stack:
         assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
         names = [one["name"] for one in json.loads(thresher("pools", "list", "--json", env=stack.environment).stdout)]
         assert {"public-cpu", "public-gpu"} <= set(names)
@@ -107,7 +107,7 @@ def test_up__killed_leaves_no_process_and_the_next_one_ends_its_runs(up, threshe
     with up() as stack:
         ran = thresher("deploy", spec, env=stack.environment)
         assert ran.returncode == 0, ran.stderr
-        processes.poll(lambda: status(stack) == "Running", lambda: stack.output.read_text(), 120)
+        processes.poll(lambda: status(stack) == "Running", lambda: stack.output.read_text())
         stack.process.kill()
         stack.process.wait()
         processes.poll(lambda: not up.left(), up.left)
@@ -143,7 +143,7 @@ def test_up__called_twice_at_once_on_two_ports_runs_one_stack(up, tmp_path):
 
         (url,) = processes.poll(told, texts, START_SECONDS)
         first = urls.index(url)
-        assert calls[1 - first].wait(60) == 0 and calls[first].poll() is None
+        assert calls[1 - first].wait(180) == 0 and calls[first].poll() is None
         assert "--port is not used" in outputs[1 - first].read_text()
         assert requests.get(f"{url.strip()}/api/health", timeout=60).ok
     finally:
@@ -172,7 +172,7 @@ def test_up__ctrl_c_during_a_run_leaves_a_complete_manifest_and_the_waiting_run_
     with up(THRESHER_POOLS=str(pools)) as stack:
         ran = thresher("deploy", spec, env=stack.environment)
         assert ran.returncode == 0, ran.stderr
-        processes.poll(lambda: statuses(stack) == ["Running"], lambda: stack.output.read_text(), 120)
+        processes.poll(lambda: statuses(stack) == ["Running"], lambda: stack.output.read_text())
         assert thresher("start", name, env=stack.environment).returncode == 0
         assert statuses(stack) == ["Running", "Deploying"]
         assert stack.interrupt() == 0
