@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import io
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 
 
 @contextmanager
@@ -27,3 +29,18 @@ def importing() -> Iterator[None]:
 def end_without_searching() -> None:
     """Before the process ends: its memory is given back as a whole. A search through Prefect takes 0.3 s."""
     gc.freeze()
+
+
+def import_prefect() -> None:
+    """Import Prefect without the traces that it prints of what is wrong with its settings or certificates.
+
+    Raises CallError if its server's address cannot be one, and whatever the import raises.
+    """
+    if "prefect" in sys.modules:
+        return
+    from tasks.clients.surroundings import check_server_address
+
+    check_server_address()
+    with importing(), redirect_stderr(io.StringIO()):
+        import prefect
+        import prefect.context  # noqa: F401 - what reads the settings

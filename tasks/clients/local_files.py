@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -278,4 +279,10 @@ def is_creatable(folder: str) -> bool:
     above = os.path.dirname(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
-    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
+        return False
+    try:  # a file system in memory, or one that is read only, refuses whatever its modes say
+        os.rmdir(tempfile.mkdtemp(prefix=".thresher-", dir=above))
+    except OSError:
+        return False
+    return True

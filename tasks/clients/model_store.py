@@ -104,7 +104,9 @@ class ModelStore:
         found = self.versions(source, model)
         if not found:
             there = ", ".join(self.models(source)) or "none yet"
-            expected = f"there is no such model in {source} ({self.root}); there are: {there}. A path holds a '/'"
+            here = Path(model).is_dir() or Path(model).is_file()
+            hint = f"./{model} exists: write ./{model} to use it" if here else "A path holds a '/'"
+            expected = f"there is no such model in {source} ({self.root}); there are: {there}. {hint}"
             raise SpecificationError([Problem("model", model, expected)])
         listed = ", ".join(f"{one.version} ({one.state})" for one in found)
         if version is None:
