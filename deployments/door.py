@@ -17,7 +17,6 @@ from collections.abc import Callable, MutableSequence
 from contextlib import suppress
 
 from deployments.talk import error_console, say_on
-from tasks.clients.surroundings import explained, is_usable
 from tasks.domain.errors import SpecificationError, ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.unexpected import VERBOSE, is_unexpected
@@ -39,7 +38,7 @@ def guarded(work: Callable[[], int], *, verbose: bool) -> int:
             raise
         if verbose:
             _show_trace(error)
-        ours = error if isinstance(error, ThresherError) else explained(error)
+        ours = error if isinstance(error, ThresherError) else _explained(error)
         _say(str(ours))
         return REFUSED if isinstance(ours, SpecificationError) else FAILED
 
@@ -99,14 +98,20 @@ def usable_streams() -> None:
 def usable_temporary_folder() -> None:
     """If TMPDIR cannot be used, processes started from here use what Python falls back to."""
     folder = os.environ.get("TMPDIR", "")
-    if folder and not is_usable(folder):
-        with suppress(OSError):
+    if folder:
+        with suppress(OSError):  # there is no other one, either: who needs it says so
             os.environ["TMPDIR"] = tempfile.gettempdir()
+
+
+def _explained(error: BaseException) -> ThresherError:
+    from tasks.clients.surroundings import explained  # only where something fails
+
+    return explained(error)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and is_unexpected(failed.exc_value):
-        _say(f"warning: {explained(failed.exc_value)}")
+        _say(f"warning: {_explained(failed.exc_value)}")
 
 
 def _show_trace(error: BaseException) -> None:

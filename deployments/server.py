@@ -63,9 +63,11 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         if isinstance(error, OSError) and (wrong := wrong_surroundings()):
             raise CallError(wrong) from None
+        distrusted = " Its certificate is not trusted here: SSL_CERT_FILE names a file of those that are."
+        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else blamed(url)
         proxy = f" through the proxy {named}" if (named := proxy_for(url)) else ""
         raise ServerError(
-            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}).{blamed(url)} Start one "
+            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}).{why} Start one "
             "with `thresher up`, or set PREFECT_API_URL to the address of yours."
         ) from None
 

@@ -92,8 +92,9 @@ async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = ""
         return DeviceLease((), ())
     if count > len(among):
         there = f"{len(among)} ({', '.join(among)})" if among else "none"
+        named = f"Flavor {flavor}" if flavor else "The flavor"
         raise ModelServerError(
-            f"{f'Flavor {flavor}' if flavor else 'The flavor'} needs {count} accelerator{'s' if count > 1 else ''}, this machine has {there}; contact the "
+            f"{named} needs {count} accelerator{'s' if count > 1 else ''}, this machine has {there}; contact the "
             "administrator of the resource pool, or choose a flavor that needs fewer."
         )
     try:

@@ -70,7 +70,7 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
     if type(error).__name__ in PANICS:
         return ObjectError("The storage's library has failed: check endpoint, region and keys.")
     storage = f"The storage {where}".rstrip()
-    if "Connect" in text or "error sending request" in text:
+    if "kind: Timeout" not in text and ("Connect" in text or "error sending request" in text):
         cause = next((f": {meaning}" for word, meaning in _CAUSES if word in text), "")
         return ObjectError(f"{storage} cannot be reached{cause}.{blamed(where)}", unreachable=True)
     if "timed out" in text.lower() or "Timeout" in text:

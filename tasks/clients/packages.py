@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,15 @@ def filesystem(address: Address, credentials: Credentials | None = None) -> tupl
     if address.scheme == "local":
         return fsspec.filesystem("file"), address.path
     options = s3fs_options(credentials or from_environment(address.scheme, os.environ))
-    return fsspec.filesystem("s3", **options), f"{address.bucket}/{address.path}"
+    found = fsspec.filesystem("s3", **options)
+    found.close_session = _close_sockets
+    return found, f"{address.bucket}/{address.path}"
+
+
+def _close_sockets(_: Any, s3: Any) -> None:
+    """In the place of s3fs's own way, which at a collection of garbage leaves a task to whatever loop runs there."""
+    with suppress(AttributeError):  # there is none any more
+        s3._client._endpoint.http_session._connector._close()
 
 
 async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:

@@ -1,4 +1,4 @@
-"""What the environment of this process sets that cannot work: looked at when something has failed, to name the cause."""
+"""What this process's environment sets that cannot work: looked at when something has failed, to name the cause."""
 
 from __future__ import annotations
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Mapping
-
-from pydantic import ValidationError
+from typing import Any, cast
 
 from tasks.domain.errors import CallError, Problem, RunError, ThresherError
 from tasks.domain.masking import masked
-from tasks.domain.package import validation_problems
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
 
@@ -94,8 +92,12 @@ def in_one_line(error: BaseException) -> tuple[str, bool]:
 def settings_problems(error: BaseException, environment: Mapping[str, str]) -> list[Problem]:
     """The settings of Prefect that are wrong, by their variables, if that is what an error says; else none."""
     error = root_of(error)
-    if isinstance(error, ValidationError) and error.title.endswith("Settings"):
-        found = [(one.field.rsplit(".", 1)[-1], one.value, one.expected) for one in validation_problems(error)]
+    if type(error).__name__ == "ValidationError" and str(getattr(error, "title", "")).endswith("Settings"):
+        from tasks.domain.package import validation_problems  # pydantic takes a while to import
+
+        found = [
+            (one.field.rsplit(".", 1)[-1], one.value, one.expected) for one in validation_problems(cast(Any, error))
+        ]
         derived = "default factory"
         found = [one for one in found if derived not in one[2].lower()] or found
     elif type(error).__name__ == "SettingsError" and (named := _FIELD.search(str(error))):
