@@ -105,3 +105,23 @@ def test_credentials__that_were_made_by_echo_have_no_blanks_around_them(scheme: 
 )  # fmt: skip
 def test_credentials__with_a_line_break_inside_are_named(field: str, name: str) -> None:
     assert Credentials.model_validate({field: "a\nb"}).odd_field == name
+
+
+@pytest.mark.parametrize("region", ["a b", "us-east-1/../x", "\xfc", "us-east-1\nx", "us@host"])
+def test_credentials__a_region_that_no_host_name_can_hold_is_odd(region: str) -> None:
+    assert Credentials(region=region).odd_field == "region"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "shown"),
+    [
+        ("s3", {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7"}, "access key AKIA... of AWS_ACCESS_KEY_ID"),
+        ("obs", {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7"}, "access key AKIA... of AWS_ACCESS_KEY_ID"),
+        ("obs", {"AWS_ACCESS_KEY_ID": "x", "OBS_ACCESS_KEY_ID": "HST3W19"}, "access key HST3... of OBS_ACCESS_KEY_ID"),
+        ("s3", {}, ""),
+    ],
+)
+def test_credentials__tell_which_key_they_are_and_where_it_is_set(
+    scheme: str, environment: dict[str, str], shown: str
+) -> None:
+    assert from_environment(scheme, environment).shown_key == shown
