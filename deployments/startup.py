@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from typing import Any, TextIO, cast
 
 
 @contextmanager
@@ -31,6 +31,21 @@ def end_without_searching() -> None:
     gc.freeze()
 
 
+class _WithoutPlugins:
+    """Standard error but for the one message that Prefect prints there when its settings are wrong."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        self._dropped = text.startswith("Failed to initialize plugins") or (self._dropped and text == "\n")
+        return len(text) if self._dropped else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def import_prefect() -> None:
     """Import Prefect without the traces that it prints of what is wrong with its settings or certificates.
 
@@ -41,6 +56,6 @@ def import_prefect() -> None:
     from tasks.clients.surroundings import check_server_address
 
     check_server_address()
-    with importing(), redirect_stderr(io.StringIO()):
+    with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):
         import prefect
         import prefect.context  # noqa: F401 - what reads the settings

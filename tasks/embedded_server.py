@@ -25,6 +25,7 @@ from tasks.clients.proxies import spare_loopback
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.instance import handed_on
 from tasks.domain.paths import redact
+from tasks.domain.unexpected import in_one_line
 
 _GUARD_SECONDS = 0.02
 """How often is looked whether the server's process is there."""
@@ -62,7 +63,9 @@ def start_server() -> None:
         with _ctrl_c_blocked():
             get_client(sync_client=True)
     except RuntimeError as error:
-        raise RunError(f"The embedded Prefect server did not start: {redact(str(error))}") from None
+        said, known = in_one_line(error)
+        said = said if known else redact(str(error))
+        raise RunError(f"The embedded Prefect server did not start: {said}") from None
     finally:
         up.set()
         guarding.join()

@@ -21,6 +21,7 @@ from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.package import CONFIG_NAMES, PackageConfig, parse_config
 from tasks.domain.paths import Address, parse_address
+from tasks.domain.unexpected import cause_of_library
 
 _COMPLETE = ".thresher-complete"
 MAX_CONFIG_BYTES = 4 << 20
@@ -104,7 +105,7 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
         path = path.rstrip("/")
         found = source.find(path, detail=True)
     except Exception as error:  # s3fs lets botocore's errors through
-        raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
+        raise StorageError(f"The model package {address} cannot be read: {cause_of_library(error)}.") from None
     if not found:
         raise StorageError(f"The model package {address} has no files.")
     relative = {name: name[len(path) :].lstrip("/") for name in found}
@@ -135,7 +136,7 @@ def _copy(address: Address, home: Path, credentials: Credentials | None) -> Path
     except StorageError:
         raise
     except Exception as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
+        said = cause_of_library(error)
         raise StorageError(f"The model package {address} cannot be copied: {said}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -42,7 +42,9 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("file is not a database", f"Prefect's database is damaged: {_OTHER_HOME}"),
     ("readonly database", f"Prefect's database cannot be written to: {_OTHER_HOME}"),
     ("unable to open database file", f"Prefect's database cannot be opened: {_OTHER_HOME}"),
+    ("disk I/O error", "Prefect's database cannot be written to: a full disk, or a limit such as `ulimit -f`"),
     ("disk is full", _LIMITS[errno.ENOSPC]),
+    ("failed to map segment from shared object", _LIMITS[errno.ENOMEM]),
     ("Could not determine home directory", "The home folder is not known: set HOME"),
     ("'socksio'", "A SOCKS proxy needs the package socksio: install it, or take the proxy out of the environment"),
 )  # fmt: skip
@@ -87,6 +89,12 @@ def in_one_line(error: BaseException) -> tuple[str, bool]:
         return f"A library of the storage has failed ({said}): check the storage's endpoint, region and keys.", False
     kind = type(error).__name__
     return f"An unexpected error ({kind}){f': {said}' if said else ''}{'' if said.endswith('.') else '.'}", False
+
+
+def cause_of_library(error: BaseException) -> str:
+    """What a library says of a file or a server, in a few words of a sentence: what the system says, else its text."""
+    said = getattr(error, "strerror", None) or " ".join(plain_line(redact(masked(str(error)))).split())
+    return str(said)[:LONGEST].rstrip(".") or type(error).__name__
 
 
 def settings_problems(error: BaseException, environment: Mapping[str, str]) -> list[Problem]:
