@@ -15,21 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from tasks.clients.endpoints import is_address, lists_by_bytes
 from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike, version_of
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
+from tasks.clients.object_errors import explain
 from tasks.clients.odd_keys import OddKeys, plain
-from tasks.clients.surroundings import blamed
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import redact
 from tasks.domain.unexpected import PANICS
 
-_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _REFUSED = re.compile(r"HTTP 40[013]\b")
-_STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
@@ -38,46 +36,6 @@ OTHER_VERSIONS = 8
 """Objects whose listing has another ETag than they have, by which a storage is known to be like that."""
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
-
-
-_CAUSES = (
-    ("ConnectionRefused", "connection refused"),
-    ("dns error", "there is no such host"),
-    ("InvalidCertificate", "its certificate is not trusted here; SSL_CERT_FILE names a file of those that are"),
-    ("InvalidContentType", "it does not speak TLS; its address begins with http://, perhaps"),
-    ("InvalidMessage", "it does not speak TLS; its address begins with http://, perhaps"),
-    ("NetworkUnreachable", "there is no way to its network"),
-    ("HostUnreachable", "there is no way to its host"),
-    ("ConnectionReset", "it closes the connection; its address begins with https://, perhaps"),
-    ("IncompleteMessage", "it closes the connection"),
-)
-"""Words of the debug output of a connection that failed, and what they mean."""
-
-
-def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError:
-    """obstore's error in one line, without debug output: the server's code and status.
-
-    ``where`` is the storage's endpoint, ``key`` says which key was used and where it is set.
-    """
-    text = str(error)
-    code, status = _CODE.search(text), _STATUS.search(text)
-    said = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
-    if isinstance(error, FileNotFoundError) or (code and code[1] in ("NoSuchBucket", "NoSuchKey")):
-        what = "There is no such bucket" if code and code[1] == "NoSuchBucket" else "There is no such object"
-        return ObjectError(f"{what} ({said}).", missing=True)
-    if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
-        return ObjectError(f"No permission ({said}){f' with the {key}' if key else ''}.")
-    if type(error).__name__ in PANICS:
-        return ObjectError("The storage's library has failed: check endpoint, region and keys.")
-    storage = f"The storage {where}".rstrip()
-    if "kind: Timeout" not in text and ("Connect" in text or "error sending request" in text):
-        cause = next((f": {meaning}" for word, meaning in _CAUSES if word in text), "")
-        return ObjectError(f"{storage} cannot be reached{cause}.{blamed(where)}", unreachable=True)
-    if "timed out" in text.lower() or "Timeout" in text:
-        return ObjectError(f"{storage} did not answer in time.", unreachable=True)
-    if "redirect without LOCATION" in text:
-        return ObjectError(f"{storage} sends requests elsewhere: the region or the endpoint is another one.")
-    return ObjectError(said or text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])
 
 
 def is_odd(key: str) -> bool:

@@ -72,7 +72,8 @@ def filesystem(address: Address, credentials: Credentials | None = None) -> tupl
 def _close_sockets(_: Any, s3: Any) -> None:
     """In the place of s3fs's own way, which at a collection of garbage leaves a task to whatever loop runs there."""
     with suppress(AttributeError):  # there is none any more
-        s3._client._endpoint.http_session._connector._close()
+        for session in s3._client._endpoint.http_session._sessions.values():
+            session.connector._close()
 
 
 async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:
