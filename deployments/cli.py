@@ -7,11 +7,17 @@ import sys
 from cyclopts import App, CycloptsError
 
 from deployments.commands import models, pools, running, services, stack
-from deployments.commands.output import say
+from deployments.door import (
+    REFUSED,
+    guarded,
+    quiet_libraries,
+    take_verbose,
+    usable_streams,
+    usable_temporary_folder,
+)
 from deployments.stopping import stop_on_signals
 from tasks.clients.process_privacy import hide_memory
 from tasks.clients.startup import end_without_searching
-from tasks.domain.errors import SpecificationError, ThresherError
 
 
 def _version() -> str:
@@ -27,7 +33,8 @@ app = App(
     version=_version,
     suppress_keyboard_interrupt=False,  # main() says what a stopped run has left behind
     help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
-    "2 the specification or the call is wrong.",
+    "2 the specification, the call or its environment is wrong. Every command takes --verbose: it shows an error's "
+    "trace.",
 )
 app.command(running.run, help_format="markdown")
 app.command(running.validate, help_format="markdown")
@@ -39,17 +46,22 @@ app.command(models.app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command ``thresher``."""
+    usable_streams()
+    usable_temporary_folder()
     hide_memory()
     stop_on_signals()
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = take_verbose(given)
+    if not verbose:
+        quiet_libraries()
+    code = guarded(lambda: _call(given), verbose=verbose)
+    end_without_searching()
+    sys.exit(code)
+
+
+def _call(arguments: list[str]) -> int:
     try:
         code = app(arguments, exit_on_error=False, print_error=True, result_action="return_value", console=None)
     except CycloptsError:
-        code = 2
-    except ThresherError as error:
-        say(str(error))
-        code = 2 if isinstance(error, SpecificationError) else 1
-    except KeyboardInterrupt as stopped:
-        say(str(stopped) or "Stopped before the end.")
-        code = 1
-    end_without_searching()
-    sys.exit(code if isinstance(code, int) else 0)
+        return REFUSED
+    return code if isinstance(code, int) else 0

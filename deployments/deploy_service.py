@@ -7,7 +7,7 @@ from prefect.artifacts import acreate_markdown_artifact
 
 from deployments.lifecycle import create
 from tasks.clients.process_privacy import hide_memory
-from tasks.console import plain_errors
+from tasks.console import in_our_words, plain_errors
 from tasks.domain.plain_text import markdown
 from tasks.domain.service import BatchService
 from tasks.reporting import artifact_key
@@ -21,7 +21,8 @@ async def deploy_service(service: BatchService) -> str:
     """
     hide_memory()
     plain_errors()
-    made = await create(service.model_dump(mode="json", by_alias=True))
+    with in_our_words():
+        made = await create(service.model_dump(mode="json", by_alias=True))
     page, run = made.page, made.last_run.page if made.last_run else ""
     get_run_logger().info("created service=%s page=%s run=%s", made.name, page, run)
     await acreate_markdown_artifact(

@@ -132,10 +132,10 @@ async def retry_failed(
         earlier = Execution.of(flow_run)
         if flow_run.get("state_type") in ACTIVE_STATES:
             expected = f"is still active (its status is {earlier.status}): wait until it has ended, or stop it first"
-            raise SpecificationError([Problem("run", run, expected)])
+            raise SpecificationError([Problem("RUN", run, expected)])
         if not earlier.manifest:
             expected = f"has published no output manifest (its status is {earlier.status}): {earlier.message}"
-            raise SpecificationError([Problem("run", run, expected)])
+            raise SpecificationError([Problem("RUN", run, expected)])
         fields = {
             **{name: held for name, held in specification_of(flow_run).items() if name not in _OF_THE_SERVICE},
             **{name: held for name, held in specification_of(deployment).items() if name in _OF_THE_SERVICE},
@@ -212,7 +212,7 @@ async def stop(name: str, *, wait: bool = False) -> Service:
         if not await _cancel(client, deployment["id"]):
             service = await read_service(client, name)
             expected = f"has no run that could be stopped (its status is {service.status})"
-            raise SpecificationError([Problem("name", name, expected)])
+            raise SpecificationError([Problem("NAME", name, expected)])
         if wait:
             await _until_ended(client, deployment)
         return await read_service(client, name)
@@ -264,7 +264,7 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
                 expected = (
                     f"has {len(active)} active run{'s' if len(active) > 1 else ''}: stop it first, or use --force"
                 )
-                raise SpecificationError([Problem("name", name, expected)])
+                raise SpecificationError([Problem("NAME", name, expected)])
             await _cancel(client, deployment["id"])
             given_up = await _ended_or_given_up(client, deployment["id"])
         await client.delete_deployment(UUID(deployment["id"]))

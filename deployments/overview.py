@@ -68,7 +68,7 @@ async def find(client: PrefectClient, name: str) -> dict[str, Any]:
     """The deployment of a service, as the API gives it. Raises SpecificationError if there is none of this name."""
     if (found := await look_up(client, name)) is None:
         expected = "there is no such service; `thresher list` shows those that there are"
-        raise SpecificationError([Problem("name", name, expected)])
+        raise SpecificationError([Problem("NAME", name, expected)])
     return found
 
 
@@ -81,11 +81,11 @@ async def find_run(client: PrefectClient, run: str) -> tuple[dict[str, Any], dic
         body = {**_OF_THE_FLOW, "flow_runs": {"id": {"any_": [str(UUID(run))]}}}
     except ValueError:
         expected = "should be the id of a run; `thresher show NAME --runs` shows those of a service"
-        raise SpecificationError([Problem("run", run, expected)]) from None
+        raise SpecificationError([Problem("RUN", run, expected)]) from None
     found = (await client._client.post("/flow_runs/filter", json=body)).json()
     if not found:
         expected = "there is no such run on this server; `thresher show NAME --runs` shows those of a service"
-        raise SpecificationError([Problem("run", run, expected)])
+        raise SpecificationError([Problem("RUN", run, expected)])
     service = found[0].get("deployment_id")
     deployment = None if service is None else await _first(client, {"id": {"any_": [service]}})
     if deployment is None:
@@ -93,7 +93,7 @@ async def find_run(client: PrefectClient, run: str) -> tuple[dict[str, Any], dic
             "belongs to no service that is still there: give its output manifest to "
             "`thresher run SPEC --retry-failed MANIFEST`"
         )
-        raise SpecificationError([Problem("run", run, expected)])
+        raise SpecificationError([Problem("RUN", run, expected)])
     return deployment, found[0]
 
 

@@ -70,7 +70,7 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
     pools = read_pools(folder or settings.pools)
     if not pools:
         raise SpecificationError(
-            [Problem("pools", str(folder or settings.pools), "there is no pool file (*.yaml) in it")]
+            [Problem("THRESHER_POOLS", str(folder or settings.pools), "there is no pool file (*.yaml) in it")]
         )
     if CONSOLE_POOL in pools:
         expected = "is the name of the work pool on which the form that deploys services runs: rename this pool"
@@ -120,7 +120,7 @@ async def show_pool(name: str) -> PoolState:
         if pool is None:
             there = ", ".join(await server_pools(client)) or "none"
             expected = f"there is no such resource pool, contact the administrator; there are: {there}"
-            raise SpecificationError([Problem("name", name, expected)])
+            raise SpecificationError([Problem("NAME", name, expected)])
         return PoolState.of(pool, work_pool, await _online(client, name))
 
 

@@ -21,7 +21,8 @@ from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import check_service
 from tasks.clients.process_identity import own_start
-from tasks.clients.startup import importing
+from tasks.clients.startup import import_prefect, importing
+from tasks.clients.surroundings import blamed, check_server_address
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
@@ -48,6 +49,7 @@ def run_service(
     ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
     stopped, for Ctrl-C and for SIGTERM.
     """
+    check_server_address()
     _prefect_environment(verbose)  # before anything imports Prefect
     service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
@@ -56,6 +58,7 @@ def run_service(
         try:
             for name in ("prefect", "EventsWorker"):
                 logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
+            import_prefect()
             with importing():
                 start_server()
             # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
@@ -159,7 +162,9 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
                 stack.enter_context(SyncClientContext.get_or_create())
                 client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
             except RuntimeError as error:
-                raise RunError(f"The Prefect server is of no use: {redact(str(error))}") from None
+                where = redact(PREFECT_API_URL.value() or "(embedded)")
+                said = plain_line(redact(str(error)))
+                raise RunError(f"The Prefect server {where} cannot be reached: {said}.{blamed(where)}") from None
             begin_command(own_start())
             if resume is None:
                 result: Any = await batch_service(service)

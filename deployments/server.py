@@ -20,7 +20,8 @@ from prefect.settings import (
 
 from deployments.stack_access import password_for, refused, stack_address
 from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
-from tasks.domain.errors import ServerError
+from tasks.clients.surroundings import blamed, wrong_surroundings
+from tasks.domain.errors import CallError, ServerError
 from tasks.domain.paths import redact
 
 DEFAULT_API = "http://127.0.0.1:4200/api"
@@ -57,13 +58,17 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
         path = error.http_exc.request.url.path if isinstance(error.http_exc, httpx.HTTPStatusError) else "an object"
         what = "has not got" if isinstance(error, ObjectNotFound) else "has already got"
         raise ServerError(
-            f"The Prefect server {shown} {what} {path}: somebody else has changed it meanwhile, try again."
+            f"The Prefect server {shown} {what} {path}: it has just been changed from elsewhere, try again."
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        if isinstance(error, OSError) and (wrong := wrong_surroundings()):
+            raise CallError(wrong) from None
+        distrusted = " Its certificate is not trusted here: SSL_CERT_FILE names a file of those that are."
+        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else blamed(url)
         proxy = f" through the proxy {named}" if (named := proxy_for(url)) else ""
         raise ServerError(
-            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}). Start one with "
-            "`thresher up`, or set PREFECT_API_URL to the address of yours."
+            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}).{why} Start one "
+            "with `thresher up`, or set PREFECT_API_URL to the address of yours."
         ) from None
 
 

@@ -102,20 +102,20 @@ async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
         await loop.run(storage.close())
     if not found:
         where = f"in the log store {settings.log_store}: is runtime_log_output on? It keeps 7 days"
-        wrong = Problem("name", name, f"there is nothing of it {where}")
-        raise SpecificationError([wrong if run is None else Problem("run", run, f"there is nothing of it {where}")])
+        wrong = Problem("NAME", name, f"there is nothing of it {where}")
+        raise SpecificationError([wrong if run is None else Problem("--run", run, f"there is nothing of it {where}")])
 
 
 def _checked(name: str, run: str | None) -> str | None:
     """The run's id as streams are called by it. Raises SpecificationError."""
     problems = []
     if NAME.fullmatch(name) is None:
-        problems.append(Problem("name", name, "should be 1-64 letters, digits, '-' or '_'"))
+        problems.append(Problem("NAME", name, "should be 1-64 letters, digits, '-' or '_'"))
     task_id = None
     try:
         task_id = None if run is None else str(UUID(run))
     except ValueError:
-        problems.append(Problem("run", run, "should be the whole id of a run: `thresher show NAME --runs`"))
+        problems.append(Problem("--run", run, "should be the whole id of a run: `thresher show NAME --runs`"))
     if problems:
         raise SpecificationError(problems)
     return task_id
@@ -125,7 +125,7 @@ async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:
     if run is None:
         last = (await read_service(client, name)).last_run
         if last is None:
-            raise SpecificationError([Problem("name", name, "has no run yet")])
+            raise SpecificationError([Problem("NAME", name, "has no run yet")])
         return UUID(last.id)
     deployment = await find(client, name)
     try:
@@ -136,7 +136,7 @@ async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:
     except ValueError:
         pass
     raise SpecificationError(
-        [Problem("run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")]
+        [Problem("--run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")]
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.relative_paths import is_relative_path
 from tasks.domain.service import BatchService
 
+LONGEST = 16 << 20
+"""Bytes of a specification at most."""
+PIPE_SECONDS = 10.0
+"""How long a pipe that nothing comes out of is waited for."""
+
 
 def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The fields of a specification file, with ``field=value`` overrides (``a.b=1`` reaches inside).
@@ -24,14 +31,19 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
     Raises SpecificationError.
     """
     try:
-        document = yaml_fields.load(path.read_bytes(), BatchService)
+        document = yaml_fields.load(_bytes_of(path), BatchService)
     except FileNotFoundError:
         raise SpecificationError([Problem("SPEC", str(path), "there is no such file")]) from None
     except IsADirectoryError:
         raise SpecificationError([Problem("SPEC", str(path), "is a folder; a YAML file is needed")]) from None
     except OSError as error:
         raise SpecificationError([Problem("SPEC", str(path), f"cannot be read: {error.strerror}")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: the 31st of February, for one
+    except (
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        RecursionError,
+    ) as error:  # ValueError: the 31st of February, for one
         said = " ".join(str(error).split())
         raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
@@ -39,6 +51,21 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
     document = absolute(document, path.parent)
     override(document, overrides)
     return document
+
+
+def _bytes_of(path: Path) -> bytes:
+    """What a file holds. A pipe may never end and a device never stop: of them, too, no more than a specification."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise IsADirectoryError
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not select.select([descriptor], [], [], PIPE_SECONDS)[0]:
+            raise ValueError("nothing comes out of this pipe")
+        os.set_blocking(descriptor, True)
+        data = file.read(LONGEST + 1)
+    if len(data) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST} bytes")
+    return data
 
 
 def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from tasks.clients.startup import import_prefect
 from tasks.domain.credentials import Credentials
 from tasks.settings import Settings
 
@@ -15,6 +18,13 @@ async def storage_keys(settings: Settings) -> dict[str, Credentials]:
     """Credentials from the administrator's Prefect blocks, if any are named; the others come from the environment."""
     if not keys_in_blocks(settings):
         return {}
+    for name, value in (
+        ("PREFECT_LOGGING_LEVEL", "ERROR"),
+        ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
+        ("DO_NOT_TRACK", "1"),
+    ):
+        os.environ.setdefault(name, value)
+    import_prefect()
     from tasks.blocks import storage_credentials  # imports Prefect, which takes a second
 
     return await storage_credentials(settings)

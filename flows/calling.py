@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, ParamSpec, cast
 
 from prefect import Flow, State
 from prefect.futures import PrefectFuture
 from pydantic_core import to_jsonable_python
 
+from tasks.console import in_our_words
+from tasks.domain.errors import ThresherError
 from tasks.embedded_server import close_server, start_server
 
 P = ParamSpec("P")
@@ -22,9 +24,19 @@ def callable_anywhere(function: Callable[P, Coroutine[Any, Any, Any]]) -> Callab
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> Any:
         work = function(*arguments, **named)
-        return work if _is_async() else asyncio.run(work)
+        return work if _is_async() else _in_one_line(partial(asyncio.run, work))
 
     return called
+
+
+def _in_one_line(call: Callable[[], Any]) -> Any:
+    """What a call returns; a failure of Thresher's is raised here, without the frames it came through."""
+    try:
+        with in_our_words():
+            return call()
+    except ThresherError as error:
+        failed = error.with_traceback(None)
+    raise failed from None
 
 
 def _is_async() -> bool:
@@ -46,8 +58,13 @@ class CallableFlow(Flow[..., Any]):
         if _is_async():
             close_server()
             return super().__call__(*arguments, **named)
-        start_server()
-        return asyncio.run(super().__call__(*arguments, **named))
+        begin = super().__call__
+
+        def call() -> Any:
+            start_server()
+            return asyncio.run(begin(*arguments, **named))
+
+        return _in_one_line(call)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """As Prefect's, which imports FastAPI for it: 0.3 s and 40 MB of a process that needs nothing else of it."""

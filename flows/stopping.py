@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled
 
+from tasks.console import in_our_words
 from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
@@ -50,7 +51,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
             reporter = Reporter(client, flow_run, task_id)
             reporting = asyncio.create_task(reporter.follow(stop))
             try:
-                with _sigterm_asks(stop):
+                with _sigterm_asks(stop), in_our_words():
                     result = await run(*arguments, **named)
                 progress_of(task_id).result = result
                 return _ended(result)

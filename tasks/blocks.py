@@ -27,7 +27,7 @@ async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
         if not isinstance(value, dict):
             expected = "the block should hold JSON with endpoint_url, access_key_id and secret_access_key"
             raise SpecificationError([Problem(f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK", block, expected)])
-        found[scheme] = Credentials.model_validate(value)
+        found[scheme] = Credentials.model_validate({**value, "origin": f"the Secret block {block}"})
     return found
 
 

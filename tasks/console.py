@@ -1,25 +1,36 @@
-"""Prefect's logs in this process: expected failures without a stack trace, and a reader that goes away does no harm."""
+"""Prefect's logs in this process: failures in one line, without a trace, and a reader that goes away does no harm.
+
+The trace of an unexpected error is in the log where Prefect's level is DEBUG.
+"""
 
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console
 
+from tasks.clients.surroundings import explained
 from tasks.domain.errors import ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.plain_text import plain_block
+from tasks.domain.unexpected import is_unexpected
+
+_LEFT_TO_PREFECT = ("prefect", "httpx")
 
 
 class _Plain(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if isinstance(error, ThresherError):
+        ours = error if isinstance(error, ThresherError) else None
+        if error is not None and is_unexpected(error) and not logging.getLogger("prefect").isEnabledFor(logging.DEBUG):
+            ours = explained(error)
+        if ours is not None:
             record.exc_info = None
             record.exc_text = None
-            record.msg, record.args = "%s", (error,)
+            record.msg, record.args = "%s", (ours,)
         with suppress(TypeError, ValueError):  # a record that cannot be formatted is shown so by logging
             record.msg, record.args = plain_block(masked(record.getMessage())), ()
         return True
@@ -34,6 +45,17 @@ def plain_errors() -> None:
     for handler in _handlers():
         if not any(isinstance(one, _Plain) for one in handler.filters):
             handler.addFilter(_Plain())
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """An unexpected error becomes one of Thresher's, in one line; Prefect's own signals and refusals pass."""
+    try:
+        yield
+    except BaseException as error:
+        if is_unexpected(error) and type(error).__module__.partition(".")[0] not in _LEFT_TO_PREFECT:
+            raise explained(error) from error
+        raise
 
 
 def _handlers() -> set[logging.Handler]:

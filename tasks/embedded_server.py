@@ -25,9 +25,12 @@ from tasks.clients.proxies import spare_loopback
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.instance import handed_on
 from tasks.domain.paths import redact
+from tasks.domain.unexpected import in_one_line
 
 _GUARD_SECONDS = 0.02
 """How often is looked whether the server's process is there."""
+_DID_NOT_START = 3
+"""uvicorn's exit code then."""
 HOST = "127.0.0.1"
 _SERVER = "tasks.prefect_app"
 """What the command line of an embedded server holds."""
@@ -69,7 +72,9 @@ def start_server() -> None:
         with _ctrl_c_blocked():
             get_client(sync_client=True)
     except RuntimeError as error:
-        raise RunError(f"The embedded Prefect server did not start: {redact(str(error))}") from None
+        said, known = in_one_line(error)
+        said = said if known else redact(str(error))
+        raise RunError(f"The embedded Prefect server did not start: {said}") from None
     finally:
         up.set()
         guarding.join()
@@ -155,10 +160,17 @@ def _closed_server() -> type[Any]:
     return ClosedServer
 
 
+class _Process(subprocess.Popen[bytes]):
+    """Prefect looks only for uvicorn's way to end, and would wait for minutes for a process that ended otherwise."""
+
+    def poll(self) -> int | None:
+        return None if super().poll() is None else _DID_NOT_START
+
+
 def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subprocess.Popen[Any]:
     """The server's process. Its environment goes where no other process of this account reads it: to its input."""
     plain = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
-    process = subprocess.Popen(
+    process = _Process(
         [sys.executable, "-P", str(PRIVATE), _SERVER, "--embedded", str(listener)],
         env=handed_on(environment) | plain, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[listener],
     )  # fmt: skip

@@ -134,7 +134,12 @@ class Settings(BaseSettings):
     @field_validator("cache", "pools", "stack")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()  # model servers and uv work in folders of their own
+        try:
+            return value.expanduser().absolute()  # model servers and uv work in folders of their own
+        except RuntimeError:
+            raise ValueError("begins with a home folder that is not known: set HOME, or give the whole path") from None
+        except OSError:
+            raise ValueError("is a relative path, and the working folder does not exist any more") from None
 
 
 def read_settings() -> Settings:

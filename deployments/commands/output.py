@@ -12,7 +12,8 @@ from typing import Annotated, Any, ParamSpec
 from cyclopts import Parameter
 from rich.console import Console
 
-from deployments.talk import say_on
+from deployments.talk import error_console, say_on
+from tasks.clients.startup import import_prefect
 from tasks.domain.errors import RunError
 from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
 
@@ -31,7 +32,7 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the r
 
 def talk() -> Console:
     """Where to talk: standard error."""
-    return Console(stderr=True)
+    return error_console()
 
 
 def say(text: str) -> None:
@@ -40,8 +41,9 @@ def say(text: str) -> None:
 
 
 def quiet_prefect() -> None:
-    """Let Prefect's own log say errors only, unless the user has set its level; call it before Prefect is imported."""
+    """Let Prefect's own log say errors only, unless the user has set its level, and import Prefect."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    import_prefect()
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says when something is still on its way
 
 

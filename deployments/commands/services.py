@@ -188,8 +188,8 @@ def schedule(
     from deployments import lifecycle
 
     if off + (cron is not None) + (interval_minutes is not None) != 1:
-        expected = "should be one of --cron, --interval-minutes and --off"
-        raise SpecificationError([Problem("schedule", None, expected)])
+        expected = "give one of --cron, --interval-minutes and --off"
+        raise SpecificationError([Problem("--cron", None, expected)])
     when = {"cron": cron, "interval_minutes": interval_minutes, "timezone": timezone}
     _print(lifecycle.schedule(name, None if off else when), as_json)
     return 0

@@ -82,7 +82,7 @@ class DeviceLease:
         self.close()
 
 
-async def lease(count: int, among: Sequence[str], folder: Path) -> DeviceLease:
+async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = "") -> DeviceLease:
     """``count`` accelerators out of ``among`` that no other process of this machine has leased in ``folder``.
 
     Waits until there are enough. It holds none meanwhile, so that two that wait never wait for each other. Raises
@@ -92,8 +92,9 @@ async def lease(count: int, among: Sequence[str], folder: Path) -> DeviceLease:
         return DeviceLease((), ())
     if count > len(among):
         there = f"{len(among)} ({', '.join(among)})" if among else "none"
+        named = f"Flavor {flavor}" if flavor else "The flavor"
         raise ModelServerError(
-            f"Flavor needs {count} accelerator{'s' if count > 1 else ''}, this machine has {there}; contact the "
+            f"{named} needs {count} accelerator{'s' if count > 1 else ''}, this machine has {there}; contact the "
             "administrator of the resource pool, or choose a flavor that needs fewer."
         )
     try:

@@ -9,6 +9,7 @@ import itertools
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -276,7 +277,13 @@ def remove_empty(*folders: str) -> None:
 def is_creatable(folder: str) -> bool:
     """Whether a folder that does not exist could be made."""
     above = _above(folder)
-    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
+        return False
+    try:  # a file system in memory, or one that is read only, refuses whatever its modes say
+        os.rmdir(tempfile.mkdtemp(prefix=".thresher-", dir=above))
+    except OSError:
+        return False
+    return True
 
 
 def room_for(folder: str) -> int:

@@ -20,6 +20,7 @@ from tasks.clients.temporary_names import unique_name
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.paths import Address, parse_address
+from tasks.domain.unexpected import cause_of_library
 
 VERSION_FILE = "version.json"
 NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -72,7 +73,7 @@ class ModelStore:
                 continue
             except Exception as error:  # whatever s3fs lets through
                 where = self.folder(source, model, version).child(VERSION_FILE)
-                raise StorageError(f"{where} cannot be read: {type(error).__name__}.") from None
+                raise StorageError(f"{where} cannot be read: {cause_of_library(error)}.") from None
             try:
                 document = {**json.loads(raw), "folder": str(self.folder(source, model, version))}
                 found.append(ModelVersion.model_validate(document))
@@ -93,7 +94,7 @@ class ModelStore:
         except FileNotFoundError:
             return []
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be listed: {type(error).__name__}.") from None
+            raise StorageError(f"The model store {self.root} cannot be listed: {cause_of_library(error)}.") from None
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
 
     def pick(self, source: str, model: str, version: str | None) -> ModelVersion:
@@ -104,7 +105,9 @@ class ModelStore:
         found = self.versions(source, model)
         if not found:
             there = ", ".join(self.models(source)) or "none yet"
-            expected = f"there is no such model in {source} ({self.root}); there are: {there}. A path holds a '/'"
+            here = Path(model).is_dir() or Path(model).is_file()
+            hint = f"./{model} exists: write ./{model} to use it" if here else "A path holds a '/'"
+            expected = f"there is no such model in {source} ({self.root}); there are: {there}. {hint}"
             raise SpecificationError([Problem("model", model, expected)])
         listed = ", ".join(f"{one.version} ({one.state})" for one in found)
         if version is None:
@@ -164,14 +167,14 @@ class ModelStore:
                         read_into(file, write)
         except Exception as error:  # s3fs lets botocore's errors through
             self.set_state(made, "Abnormal", "the package could not be copied")
-            raise StorageError(f"The package cannot be copied to {made.folder}: {type(error).__name__}.") from None
+            raise StorageError(f"The package cannot be copied to {made.folder}: {cause_of_library(error)}.") from None
         return made
 
     def _remove(self, folder: str) -> None:
         try:
             self._filesystem.rm(folder, recursive=True)
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
+            raise StorageError(f"The model store {self.root} cannot be written: {cause_of_library(error)}.") from None
 
     def _new(self, source: str, model: str, version: str) -> ModelVersion:
         return ModelVersion(
@@ -193,5 +196,5 @@ class ModelStore:
             if beside != place:
                 self._filesystem.mv(beside, place)
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be written: {type(error).__name__}.") from None
+            raise StorageError(f"The model store {self.root} cannot be written: {cause_of_library(error)}.") from None
         return changed

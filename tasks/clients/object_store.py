@@ -15,17 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, InvalidPathError, PermissionDeniedError
+from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from tasks.clients.endpoints import is_address, lists_by_bytes
 from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike, version_of
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
+from tasks.clients.object_errors import explain
 from tasks.clients.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
+from tasks.domain.paths import redact
+from tasks.domain.unexpected import PANICS
 
-_CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
-_STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
+_REFUSED = re.compile(r"HTTP 40[013]\b")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
@@ -34,23 +36,6 @@ OTHER_VERSIONS = 8
 """Objects whose listing has another ETag than they have, by which a storage is known to be like that."""
 _DIRECTORY_BUCKET = "--x-s3"
 """Ending of the names of the only buckets that S3 does not list in name order."""
-
-
-def explain(error: BaseException) -> ObjectError:
-    """obstore's error in one line, without addresses and debug output: the server's code and status."""
-    text = str(error)
-    code, status = _CODE.search(text), _STATUS.search(text)
-    said = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
-    if isinstance(error, FileNotFoundError) or (code and code[1] in ("NoSuchBucket", "NoSuchKey")):
-        what = "There is no such bucket" if code and code[1] == "NoSuchBucket" else "There is no such object"
-        return ObjectError(f"{what} ({said}).", missing=True)
-    if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
-        return ObjectError(f"No permission ({said}).")
-    if "Connect" in text or "error sending request" in text:
-        return ObjectError("The storage cannot be reached.", unreachable=True)
-    if "timed out" in text.lower() or "Timeout" in text:
-        return ObjectError("The storage did not answer in time.", unreachable=True)
-    return ObjectError(said or text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])
 
 
 def is_odd(key: str) -> bool:
@@ -78,10 +63,14 @@ class Bucket:
         self._same_versions = False
         self._other_versions = 0
         if odd := credentials.odd_field:
-            raise ObjectError(f"The storage's {odd} has a character that no request can carry, such as a line break.")
+            raise ObjectError(
+                f"The storage's {odd} has a character that no request can carry, such as a blank or a line break."
+            )
         endpoint = credentials.endpoint_url
         if endpoint and not is_address(endpoint):
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
+        self._where = redact(endpoint or f"of AWS in {credentials.region or 'us-east-1'}")
+        self._refusal_known = False
         self._is_sorted = lists_by_bytes(endpoint, sorted_hosts)
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
@@ -171,8 +160,8 @@ class Bucket:
             if max_bytes is not None and got.meta["size"] > max_bytes:
                 raise TooLarge(got.meta["size"])
             data = (await got.bytes_async()).to_bytes()
-        except (BaseError, OSError) as error:
-            raise explain(error) from None
+        except Exception as error:  # a panic in Rust is one of no known class
+            raise self._explain(error) from None
         return data, got.meta.get("e_tag")
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
@@ -194,23 +183,23 @@ class Bucket:
                 await asyncio.sleep(pause)
             async for chunk in got.stream(min_chunk_size=1 << 20):
                 yield bytes(chunk)
-        except (BaseError, OSError) as error:
-            raise explain(error) from None
+        except Exception as error:  # a panic in Rust is one of no known class
+            raise self._explain(error) from None
 
     async def write(self, key: str, data: bytes) -> None:
         """A whole object, visible only once it is complete."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
-        except (BaseError, OSError, ValueError) as error:
-            raise explain(error) from None
+        except Exception as error:  # a panic in Rust is one of no known class
+            raise self._explain(error) from None
 
     async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """An object in parts, visible only once it is complete; if ``chunks`` raises, the upload is given up."""
         try:
             # A slow storage must not have more of it waiting here than four parts.
             await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20, max_concurrency=4)
-        except (BaseError, OSError, ValueError) as error:
-            raise explain(error) from None
+        except Exception as error:  # a panic in Rust is one of no known class
+            raise self._explain(error) from None
 
     async def size(self, key: str) -> int | None:
         """Bytes of an object, None if there is none."""
@@ -218,13 +207,30 @@ class Bucket:
             if is_odd(key):
                 return await self._odd_keys.size(key)
             return (await obstore.head_async(self._store, key))["size"]
-        except (BaseError, OSError) as error:
-            explained = explain(error)
-        except ObjectError as error:
-            explained = error
+        except Exception as error:  # a panic in Rust is one of no known class
+            explained = self._explain(error)
+        if not isinstance(explained, ObjectError):
+            raise explained
         if explained.missing:
             return None
+        if _REFUSED.search(explained.cause) and not self._refusal_known:
+            self._refusal_known = True  # the answer to HEAD has no body, and so no code: a listing's has
+            await self._tell_refusal(key)
         raise explained
+
+    async def _tell_refusal(self, key: str) -> None:
+        try:
+            await obstore.list_with_delimiter_async(self._store, f"{key}/")
+        except Exception as error:
+            said = self._explain(error)
+            if isinstance(said, ObjectError) and _REFUSED.search(said.cause):
+                raise said from None
+
+    def _explain(self, error: Exception) -> Exception:
+        """What obstore says, explained; an exception of another origin as it is."""
+        if isinstance(error, (BaseError, OSError, ValueError)) or type(error).__name__ in PANICS:
+            return explain(error, self._where, self._credentials.shown_key)
+        return error
 
     async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
         """Key, size and version of every object below the folder ``prefix`` (all of the bucket for ""), however deep.
@@ -288,8 +294,8 @@ class Bucket:
                     f"The storage does not list keys in the order of their bytes: take {where or 'it'} out of "
                     "THRESHER_SORTED_STORAGE_HOSTS."
                 ) from None
-            except (BaseError, OSError) as error:
-                raise explain(error) from None
+            except Exception as error:  # a panic in Rust is one of no known class
+                raise self._explain(error) from None
         async for one in self._odd_keys.list(folder, after=last):
             yield one
 
@@ -332,8 +338,8 @@ class Bucket:
         except InvalidPathError:
             keys = [one[0] async for one in self._odd_keys.list(folder, after=None)]
             return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
-        except (BaseError, OSError) as error:
-            raise explain(error) from None
+        except Exception as error:  # a panic in Rust is one of no known class
+            raise self._explain(error) from None
         names = {path[len(folder) :].rstrip("/") for path in found["common_prefixes"]}
         names |= {meta["path"][len(folder) :] for meta in found["objects"]}
         return sorted(name for name in names if name)
@@ -345,8 +351,8 @@ class Bucket:
                 await obstore.delete_async(self._store, [*keys[start : start + 1000]])
             except FileNotFoundError:
                 continue
-            except (BaseError, OSError) as error:
-                raise explain(error) from None
+            except Exception as error:  # a panic in Rust is one of no known class
+                raise self._explain(error) from None
 
     async def abort_uploads(self, prefix: str) -> int:
         """Give up uploads in parts that were never completed, of keys that begin so; how many there were."""
@@ -360,7 +366,7 @@ class Bucket:
 def _store(name: str, **options: Any) -> S3Store:
     try:
         return S3Store(name, **options)
-    except Exception as error:  # a panic in Rust is an exception of no known class
+    except Exception as error:
         raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None
 
 

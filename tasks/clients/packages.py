@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.package import CONFIG_NAMES, PackageConfig
 from tasks.domain.paths import Address, parse_address
+from tasks.domain.unexpected import cause_of_library
 
 _COMPLETE = ".thresher-complete"
 MAX_CONFIG_BYTES = 4 << 20
@@ -69,7 +71,16 @@ def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tupl
         options = s3fs_options(credentials_of(address.scheme, credentials))
     except ObjectError as error:
         raise StorageError(f"{address} cannot be reached: {error.cause}") from None
-    return fsspec.filesystem("s3", **options), f"{address.bucket}/{address.path}"
+    found = fsspec.filesystem("s3", **options)
+    found.close_session = _close_sockets
+    return found, f"{address.bucket}/{address.path}"
+
+
+def _close_sockets(_: Any, s3: Any) -> None:
+    """In the place of s3fs's own way, which at a collection of garbage leaves a task to whatever loop runs there."""
+    with suppress(AttributeError):  # there is none any more
+        for session in s3._client._endpoint.http_session._sessions.values():
+            session.connector._close()
 
 
 async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:
@@ -104,7 +115,7 @@ def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) 
     except StorageError:
         raise
     except Exception as error:  # s3fs lets botocore's errors through
-        raise StorageError(f"The model package {address} cannot be read: {type(error).__name__}.") from None
+        raise StorageError(f"The model package {address} cannot be read: {cause_of_library(error)}.") from None
     if not found:
         raise StorageError(f"The model package {address} has no files.")
     relative = {name: name[len(path) :].lstrip("/") for name in found}
@@ -135,7 +146,7 @@ def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) 
     except StorageError:
         raise
     except Exception as error:
-        said = getattr(error, "strerror", None) or type(error).__name__
+        said = cause_of_library(error)
         raise StorageError(f"The model package {address} cannot be copied: {said}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

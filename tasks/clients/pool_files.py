@@ -19,7 +19,7 @@ def read_pools(folder: Path) -> dict[str, Pool]:
     files: dict[str, Path] = {}
     problems: list[Problem] = []
     if not folder.is_dir():
-        raise SpecificationError([Problem("pools", str(folder), "there is no such folder of pool files")])
+        raise SpecificationError([Problem("THRESHER_POOLS", str(folder), "there is no such folder of pool files")])
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
             document = yaml_fields.load(path.read_bytes(), Pool)

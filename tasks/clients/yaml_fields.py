@@ -84,7 +84,8 @@ def _mark(node: yaml.Node, kind: Any, seen: set[int]) -> None:
             if model is None and isinstance(key, yaml.ScalarNode) and key.style is None and key.value != "<<":
                 key.tag = _STRING
             merged = isinstance(key, yaml.ScalarNode) and key.value == "<<"
-            inner = fields.get(key.value, object) if model else _value_type(kind)
+            named = model and isinstance(key, yaml.ScalarNode)
+            inner = fields.get(key.value, object) if named else object if model else _value_type(kind)
             _mark(value, kind if merged else inner, seen)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+_REGION = re.compile(r"[A-Za-z0-9._-]*")
+"""It becomes a part of host names."""
+
 
 class Credentials(BaseModel):
     """Endpoint and keys of one object storage; what is None is left to the storage's usual search (profile, role)."""
@@ -27,6 +30,7 @@ class Credentials(BaseModel):
     region: str | None = Field(default=None, validation_alias=AliasChoices("region", "region_name"))
     virtual_hosted: bool = Field(default=False, description="bucket in the host name instead of in the path")
     anonymous: bool = False
+    origin: str = Field(default="", description="where the keys are set, for messages: a variable, a block")
 
     @field_validator("*", mode="before")
     @classmethod
@@ -38,13 +42,22 @@ class Credentials(BaseModel):
 
     @property
     def odd_field(self) -> str:
-        """The field with a control character inside, which no request can carry; empty if there is none."""
+        """The field with a character inside that no request can carry; empty if there is none."""
+        if self.region and _REGION.fullmatch(self.region) is None:
+            return "region"
         texts = {
             "access key": self.access_key_id, "region": self.region,
             "secret key": self.secret_access_key and self.secret_access_key.get_secret_value(),
             "session token": self.session_token and self.session_token.get_secret_value(),
         }  # fmt: skip
         return next((name for name, text in texts.items() if text and not (text.isascii() and text.isprintable())), "")
+
+    @property
+    def shown_key(self) -> str:
+        """Which key this is and where it is set, without giving it away; empty if there is none."""
+        if not self.access_key_id:
+            return ""
+        return f"access key {self.access_key_id[:4]}..." + (f" of {self.origin}" if self.origin else "")
 
     @property
     def secrets(self) -> list[str]:
@@ -102,6 +115,7 @@ def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials
         "region": environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
         "virtual_hosted": environment.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() == "true",
         "anonymous": environment.get("AWS_SKIP_SIGNATURE", "").lower() == "true",
+        "origin": "AWS_ACCESS_KEY_ID",
     }
     if scheme == "obs":
         own = {
@@ -113,6 +127,7 @@ def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials
         }
         if (own["access_key_id"] or "").strip():
             found |= {"secret_access_key": None, "session_token": None, "anonymous": False}
+            found["origin"] = "OBS_ACCESS_KEY_ID"
         found |= {name: value for name, value in own.items() if value and value.strip()}
     endpoint = (found["endpoint_url"] or "").strip()
     if endpoint and "://" not in endpoint:

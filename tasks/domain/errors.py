@@ -4,6 +4,7 @@
 
     ThresherError
     ├── SpecificationError   the specification or the call is wrong; holds every problem found (exit code 2)
+    │   └── CallError            the call, or what the environment sets, is wrong; the specification may be right
     ├── RunError             the run as a whole cannot go on (exit code 1)
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
     │   ├── StorageError         a folder or object that the run itself needs failed
@@ -43,6 +44,8 @@ class Problem:
     expected: str
 
     def __str__(self) -> str:
+        if not self.field:
+            return self.expected
         if self.value is None:
             return f"{self.field}: {self.expected}"
         shown = redact(str(self.value))
@@ -56,17 +59,32 @@ class ThresherError(Exception):
 
 
 class SpecificationError(ThresherError):
-    """The specification or the call is wrong. ``problems`` holds every problem found, in the contract's order."""
+    """The specification or the call is wrong. ``problems`` holds every problem found, in the contract's order.
+
+    A problem whose field is written in capitals (NAME, PREFECT_HOME) or begins with ``--`` is one of the call or its
+    environment: where there are no others, the message does not speak of a specification.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
-        super().__init__("\n".join([f"The specification is refused ({head}):", *(f"  - {p}" for p in self.problems)]))
+        lines = [str(problem) for problem in self.problems]
+        if not all(_is_of_the_call(problem.field) for problem in self.problems):
+            lines = [f"The specification is refused ({head}):", *(f"  - {line}" for line in lines)]
+        super().__init__("\n".join(lines))
 
     def __reduce__(self) -> tuple[type[SpecificationError], tuple[tuple[Problem, ...]]]:
         # Prefect pickles a task's exception; the default would pickle the message only.
         return type(self), (self.problems,)
+
+
+class CallError(SpecificationError):
+    """The call is wrong, or what the environment of the process sets; the specification may be right."""
+
+
+def _is_of_the_call(field: str) -> bool:
+    return not field or field.startswith("--") or (field.isupper() and "." not in field.replace("..", ""))
 
 
 class RunError(ThresherError):

@@ -158,7 +158,7 @@ class Outage:
         if not suspect and tries not in self._fresh and len(self._fresh) < 2:
             self._fresh.append(tries)
         self._rest_until(now, now + min(asked, self.limit_seconds))
-        if now - self.since >= DOWN_SECONDS:
+        if late or now - self.since >= DOWN_SECONDS:
             self.down = self.holds = True
         alone = suspect or (not self.served and now - self.since >= ALONE_SECONDS)
         if (after_answers and suspect and not late) or (self._healthy and not self._is_real and alone):

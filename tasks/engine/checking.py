@@ -239,6 +239,9 @@ class _Found:
         header = self._right.get("csv_header") == "present"
         table = TableMapping(self._rule, header=header, generated=rule is None)
         mapping = table.by_place
+        if not mapping.fields and rule is None and not schema.get("properties"):
+            number = self._config.apis.index(api)
+            raise SpecificationError([Problem("model", self._right.get("model"), _NO_REQUEST.format(number=number))])
         if not mapping.fields and not table.named_only:
             expected = "no field of the request has a usable index (a whole number from 0), so nothing would be sent"
             raise SpecificationError([Problem("mapping", None, expected)])
@@ -339,6 +342,13 @@ class _Found:
             expected = f"should be a folder that can be written to: {error.cause}"
             raise SpecificationError([Problem("output_path", given, expected)]) from None
         self._output = output
+
+
+_NO_REQUEST = (
+    "apis[{number}].request of its config.json is missing, or has no fields; a model of files has "
+    '"apis": [{{"request": {{"Content-type": "multipart/form-data", "data": {{"type": "object", "properties": '
+    '{{"images": {{"type": "file"}}}}}}}}}}], one of tables a field of type string, number, integer or boolean there'
+)
 
 
 def _order(problem: Problem) -> int:

@@ -327,11 +327,17 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
 
     async def store(shard: ShardRef, items: Sequence[Item]) -> None:
         sealed, data = sealed_part(run, shard, items)
-        await output.write(f"{scratch}/{sealed.plan_name}", data)
+        try:
+            await output.write(f"{scratch}/{sealed.plan_name}", data)
+        except ObjectError as error:
+            raise _unwritable(output, error) from None
         shards.append(sealed)
 
     try:
-        await output.make()
+        try:
+            await output.make()
+        except ObjectError as error:
+            raise _unwritable(output, error) from None
         async with aclosing(planner.items()) as items:
             async for item in items:
                 if progress.stop_requested:
@@ -342,7 +348,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
                     await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
         if (last := cutter.end()) is not None:
             await store(*last)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, StorageError):
         await _give_up(output)
         raise
     except ObjectError as error:
@@ -362,5 +368,9 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
         await output.write(f"{scratch}/{PLAN_NAME}", sealed_plan(run, plan))
         await output.sync()
     except ObjectError as error:
-        raise StorageError(f"The plan in {output.scratch} cannot be written: {error.cause}") from None
+        raise _unwritable(output, error) from None
     return plan
+
+
+def _unwritable(output: OutputFolder, error: ObjectError) -> StorageError:
+    return StorageError(f"The plan in {output.scratch} (output_path) cannot be written: {error.cause}")

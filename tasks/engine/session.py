@@ -231,7 +231,8 @@ class Session:
 
     async def _devices(self) -> DeviceLease:
         there = devices(self.settings.devices)
-        return await lease(self.run.flavor.accelerators, there, self.settings.cache / "devices")
+        flavor = self.run.flavor
+        return await lease(flavor.accelerators, there, self.settings.cache / "devices", flavor.name)
 
     def _log_folder(self) -> Path:
         if self._folder is None:  # as late as can be: whoever is killed before leaves none behind

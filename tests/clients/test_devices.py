@@ -142,16 +142,16 @@ def test_lease__of_none_needs_no_machine_with_accelerators(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("count", "among", "said"),
     [
-        (2, ["0"], "Flavor needs 2 accelerators, this machine has 1 (0); contact the administrator"),
-        (3, ["0", "GPU-1"], "Flavor needs 3 accelerators, this machine has 2 (0, GPU-1); contact the administrator"),
-        (1, [], "Flavor needs 1 accelerator, this machine has none; contact the administrator"),
+        (2, ["0"], "Flavor gpu-1 needs 2 accelerators, this machine has 1 (0); contact the administrator"),
+        (3, ["0", "GPU-1"], "Flavor gpu-1 needs 3 accelerators, this machine has 2 (0, GPU-1); contact the"),
+        (1, [], "Flavor gpu-1 needs 1 accelerator, this machine has none; contact the administrator"),
     ],
 )
 def test_lease__of_more_than_the_machine_has_is_refused_at_once(
     tmp_path: Path, count: int, among: list[str], said: str
 ) -> None:
     with pytest.raises(ModelServerError) as refused:
-        run(lease(count, among, tmp_path))
+        run(lease(count, among, tmp_path, "gpu-1"))
     assert str(refused.value).startswith(said)
 
 

@@ -221,3 +221,12 @@ def test_store__that_cannot_be_reached_is_told() -> None:
         with pytest.raises(StorageError, match="The model store s3://bucket/store cannot be listed") as raised:
             store.models("my-models")
     assert "hidden" not in str(raised.value)
+
+
+def test_pick__of_a_name_that_is_a_folder_here_says_how_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    with pytest.raises(SpecificationError, match=r"\./model exists: write \./model to use it"):
+        ModelStore(str(tmp_path / "store")).pick("my-models", "model", None)

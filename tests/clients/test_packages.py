@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from pathlib import Path
@@ -11,11 +12,13 @@ from clients.places import Place
 from clients.support import run
 from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port
+from fakes.s3_server import S3Server
 
-from tasks.clients.packages import files_of, local_copy, read_config
+from tasks.clients.packages import files_of, filesystem, local_copy, read_config
 from tasks.clients.storage import Storage
-from tasks.domain.credentials import Credentials
+from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.errors import SpecificationError, StorageError
+from tasks.domain.paths import parse_address
 
 CONFIG = json.dumps({"model_type": "Image", "apis": [{"url": "/"}]}).encode()
 
@@ -191,3 +194,24 @@ def test_local_copy__of_a_storage_that_answers_short_is_refused(tmp_path: Path) 
         with pytest.raises(StorageError, match=r"weights\.bin has 5 bytes, listed were 100"):
             run(local_copy("s3://odd/package", tmp_path / "cache", {"s3": credentials}))
     assert list((tmp_path / "cache" / "packages").iterdir()) == []
+
+
+def test_remote_package__leaves_no_task_to_another_event_loop(tmp_path: Path) -> None:
+    told: list[object] = []
+
+    async def collected_in_a_foreign_loop() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        before = asyncio.all_tasks()
+        found, path = filesystem(parse_address("s3://models/iris"), credentials)
+        assert await asyncio.to_thread(found.find, path) == ["models/iris/config.json"]
+        found.close_session(found.loop, found._s3creator)  # as a collection of garbage does
+        assert asyncio.all_tasks() == before
+        (session,) = found._s3creator._client._endpoint.http_session._sessions.values()
+        assert session.closed
+        await asyncio.sleep(0)
+
+    with S3Server(tmp_path / "s3") as server:
+        server.put("models", "iris/config.json", b"{}")
+        credentials = from_environment("s3", server.environment())
+        asyncio.run(collected_in_a_foreign_loop())
+    assert told == []

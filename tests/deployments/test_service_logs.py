@@ -56,30 +56,30 @@ def test_stored__is_of_one_run_or_of_all_without_what_is_too_old_which_goes(stor
 
 
 def test_stored__says_that_there_is_nothing(store: Path) -> None:
-    with pytest.raises(SpecificationError, match=r"name = 'digits': there is nothing of it.*runtime_log_output"):
+    with pytest.raises(SpecificationError, match=r"NAME = 'digits': there is nothing of it.*runtime_log_output"):
         read("digits")
     put(store, OTHER, "x", datetime.now(UTC))
-    with pytest.raises(SpecificationError, match=f"run = '{RUN}': there is nothing of it"):
+    with pytest.raises(SpecificationError, match=f"--run = '{RUN}': there is nothing of it"):
         read("digits", RUN)
 
 
 @pytest.mark.parametrize("name", ["a b", "..", "", "a/b", "a\n", "x" * 65])
 def test_stored__refuses_what_is_no_name(store: Path, name: str) -> None:
-    with pytest.raises(SpecificationError, match=r"name = .*should be 1-64 letters"):
+    with pytest.raises(SpecificationError, match=r"NAME = .*should be 1-64 letters"):
         read(name)
 
 
 @pytest.mark.parametrize("run", ["0", RUN[:8], "a b", "", f"{RUN}-instance-0"])
 def test_stored__refuses_what_is_no_whole_id_of_a_run(store: Path, run: str) -> None:
     put(store, RUN, "x", datetime.now(UTC))
-    with pytest.raises(SpecificationError, match=r"run = .*should be the whole id of a run"):
+    with pytest.raises(SpecificationError, match=r"--run = .*should be the whole id of a run"):
         read("digits", run)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(("a b", "--store"), "name = 'a b'"), (("digits", "--store", "--follow"), "--follow"),
-     (("digits", "--store", "--run", "x"), "run = 'x'")],
+    [(("a b", "--store"), "NAME = 'a b'"), (("digits", "--store", "--follow"), "--follow"),
+     (("digits", "--store", "--run", "x"), "--run = 'x'")],
 )  # fmt: skip
 def test_logs__refuses_a_wrong_call_in_one_message(
     thresher: Any, store: Path, arguments: tuple[str, ...], said: str

@@ -158,3 +158,23 @@ def test_credentials__that_were_given_come_first() -> None:
     assert meant_by("s3", {"obs": given}, AWS).access_key_id == "AK"
     assert meant_by("s3", {"s3": given}, OBS) == given
     assert meant_by("s3", {"obs": given}, {}, has_profile=True).endpoint_url is None
+
+
+@pytest.mark.parametrize("region", ["a b", "us-east-1/../x", "\xfc", "us-east-1\nx", "us@host"])
+def test_credentials__a_region_that_no_host_name_can_hold_is_odd(region: str) -> None:
+    assert Credentials(region=region).odd_field == "region"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "environment", "shown"),
+    [
+        ("s3", {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7"}, "access key AKIA... of AWS_ACCESS_KEY_ID"),
+        ("obs", {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7"}, "access key AKIA... of AWS_ACCESS_KEY_ID"),
+        ("obs", {"AWS_ACCESS_KEY_ID": "x", "OBS_ACCESS_KEY_ID": "HST3W19"}, "access key HST3... of OBS_ACCESS_KEY_ID"),
+        ("s3", {}, ""),
+    ],
+)
+def test_credentials__tell_which_key_they_are_and_where_it_is_set(
+    scheme: str, environment: dict[str, str], shown: str
+) -> None:
+    assert from_environment(scheme, environment).shown_key == shown

@@ -34,8 +34,8 @@ def all_errors() -> Iterator[type[ThresherError]]:
 
 
 def example(kind: type[ThresherError]) -> ThresherError:
-    if kind is SpecificationError:
-        return SpecificationError([Problem("instances", 0, "should be 1"), Problem("model", None, "is missing")])
+    if issubclass(kind, SpecificationError):
+        return kind([Problem("instances", 0, "should be 1"), Problem("model", None, "is missing")])
     if kind is RunFailed:
         return RunFailed(RESULT)
     return kind("what went wrong")
@@ -103,3 +103,20 @@ def test_specification_error__lists_every_problem() -> None:
     error = SpecificationError([Problem("a", 1, "x"), Problem("b", None, "y")])
     assert str(error) == "The specification is refused (2 problems):\n  - a = '1': x\n  - b: y"
     assert str(SpecificationError([Problem("a", 1, "x")])).startswith("The specification is refused (1 problem):")
+
+
+@pytest.mark.parametrize(
+    ("problems", "text"),
+    [
+        ([Problem("NAME", "x", "there is no such service")], "NAME = 'x': there is no such service"),
+        ([Problem("--resume", "7", "is no run")], "--resume = '7': is no run"),
+        ([Problem("PREFECT_HOME", None, "x"), Problem("", None, "y.")], "PREFECT_HOME: x\ny."),
+        (
+            [Problem("NAME", "x", "y"), Problem("model", None, "z")],
+            "The specification is refused (2 problems):\n  - NAME = 'x': y\n  - model: z",
+        ),
+    ],
+    ids=["argument", "option", "environment", "with a field"],
+)
+def test_error__of_the_call_does_not_speak_of_a_specification(problems: list[Problem], text: str) -> None:
+    assert str(SpecificationError(problems)) == text

@@ -175,4 +175,5 @@ def test_storage__that_is_gone_in_the_middle_fails_items_and_then_the_run(
     (tmp_path / "in.manifest").write_text('{"source": "s3://data/1.jpg"}\n')
     ran = run_service(input_path=str(tmp_path / "in.manifest"), **running)
     assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
-    assert ran.messages == {"1.jpg": "Download file failed. The storage cannot be reached."}
+    said = f"Download file failed. The storage {other.endpoint} cannot be reached: connection refused."
+    assert ran.messages == {"1.jpg": said}

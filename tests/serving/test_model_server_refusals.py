@@ -46,6 +46,11 @@ def assert_refused(server: Any, *, last_line: str) -> str:
             r"S\._inference\(self, data\) is not written: it must run the model",
         ),
         ("class S(:", r"customize_service\.py cannot be imported: SyntaxError: .*"),
+        (
+            "import no_such_module",
+            r"customize_service\.py cannot be imported: ModuleNotFoundError: No module named 'no_such_module'; "
+            r"put its package into dependencies of config\.json",
+        ),
         ("import sys\nsys.exit(0)", r"customize_service\.py cannot be imported: SystemExit: 0"),
     ],
 )

@@ -135,7 +135,8 @@ def _failed(folder: Path, what: str, error: BaseException) -> StartError:
     if isinstance(error, StartError):
         return error
     traceback.print_exception(type(error), error, traceback_of_package(folder, error.__traceback__))
-    return StartError(f"{what}: {describe(error)}")
+    cure = "; put its package into dependencies of config.json" if isinstance(error, ModuleNotFoundError) else ""
+    return StartError(f"{what}: {describe(error)}{cure}")
 
 
 def traceback_of_package(folder: Path, full: TracebackType | None) -> TracebackType | None:

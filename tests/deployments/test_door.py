@@ -1,0 +1,131 @@
+"""The last door of the command line: one line and an exit code for whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes.processes import free_port
+
+from deployments.door import guarded, take_verbose
+from tasks.domain.errors import Problem, RunError, SpecificationError
+
+COMMAND = str(Path(sys.executable).with_name("thresher"))
+
+
+def raising(error: BaseException) -> Callable[[], int]:
+    def work() -> int:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SpecificationError([Problem("NAME", "x", "is unknown")]), 2, "NAME = 'x': is unknown"),
+        (RunError("The run failed."), 1, "The run failed."),
+        (KeyboardInterrupt(), 1, "Stopped before the end."),
+        (KeyboardInterrupt("Stopped: go on with x."), 1, "Stopped: go on with x."),
+        (MemoryError(), 2, "There is not enough memory: free some, or raise the limit (`ulimit -v`)."),
+        (ZeroDivisionError("x"), 1, "An unexpected error (ZeroDivisionError): x. `--verbose` shows the trace."),
+    ],
+    ids=["specification", "run", "Ctrl-C", "Ctrl-C with words", "environment", "unexpected"],
+)
+def test_door__makes_one_line_and_an_exit_code_of_it(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(raising(error), verbose=False) == code
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_door__says_nothing_of_a_reader_that_has_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(raising(BrokenPipeError()), verbose=False) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_door__shows_the_trace_before_the_line_if_it_is_asked_to(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ZeroDivisionError("http://user:hunter3@host/")
+    assert guarded(raising(error), verbose=True) == 1
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback") and last.startswith("An unexpected error (ZeroDivisionError)")
+    assert "hunter3" not in last
+
+
+def test_door__lets_pass_what_ends_a_process() -> None:
+    with pytest.raises(SystemExit):
+        guarded(raising(SystemExit(7)), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "verbose"),
+    [
+        (["list", "--verbose"], ["list"], True),
+        (["run", "x", "--verbose"], ["run", "x", "--verbose"], True),
+        (["validate", "--", "--verbose"], ["validate", "--", "--verbose"], False),
+        (["list"], ["list"], False),
+        ([], [], False),
+    ],
+)
+def test_verbose__belongs_to_every_command(given: list[str], left: list[str], verbose: bool) -> None:
+    assert take_verbose(given) is verbose
+    assert given == left
+
+
+def called(tmp_path: Path, script: str, **environment: str) -> tuple[int, list[str], str]:
+    """Exit code, lines on standard error, and standard output of a shell's line; ``$T`` is the command."""
+    home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect"), "T": COMMAND}
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env={**os.environ, **home, **environment}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr.splitlines(), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "environment", "said"),
+    [
+        ("$T list", {"PREFECT_API_URL": "http://[::1/api"}, "PREFECT_API_URL = 'http://[::1/api': should be the API"),
+        ("$T list", {"PREFECT_API_REQUEST_TIMEOUT": "x"}, "PREFECT_API_REQUEST_TIMEOUT = 'x': should be a valid"),
+        ("$T list", {"PREFECT_CLIENT_CUSTOM_HEADERS": "x"}, "PREFECT_CLIENT_CUSTOM_HEADERS = 'x': cannot be read"),
+        ("$T list", {"SSL_CERT_FILE": "/missing.pem"}, "SSL_CERT_FILE = '/missing.pem': should be a file of"),
+        ("$T list", {"PREFECT_LOGGING_LEVEL": "nope"}, "PREFECT_LOGGING_LEVEL = 'nope': should be one of"),
+        ("$T models list", {"THRESHER_CACHE": "~no-such-user/x"}, "THRESHER_CACHE = '~no-such-user/x': begins with"),
+        ("mkdir g; cd g; rmdir ../g; $T models register x", {}, "The working folder cannot be used any more"),
+        ("mkfifo p; sleep 0 > p & $T validate p", {}, "SPEC = 'p': should hold fields"),
+        ("$T validate /dev/zero", {}, "SPEC = '/dev/zero': should be a YAML file: it has more than"),
+        ("printf '[1]: x\\n' > s; $T validate s", {}, "SPEC = 's': should be a YAML file: while constructing"),
+        ("$T --help > /dev/full", {}, "No space is left on the device"),
+    ],
+    ids=["address", "setting", "JSON", "certificates", "level", "home", "folder", "pipe", "device", "key", "full"],
+)  # fmt: skip
+def test_command__names_what_is_wrong_with_its_environment_in_one_line(
+    tmp_path: Path, script: str, environment: dict[str, str], said: str
+) -> None:
+    code, lines, _ = called(tmp_path, script, **environment)
+    assert (code, len(lines)) == (2, 1), lines
+    assert lines[0].startswith(said)
+
+
+@pytest.mark.slow
+def test_command__with_closed_streams_ends_with_its_own_code(tmp_path: Path) -> None:
+    assert called(tmp_path, "$T validate missing.yaml >&- 2>&- <&-; echo $?")[2] == "2\n"
+    assert called(tmp_path, "$T validate missing.yaml 2> /dev/full; echo $?")[2] == "2\n"
+
+
+@pytest.mark.slow
+def test_command__writes_texts_as_utf_8_whatever_the_locale_says(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("name: \xfc\n")
+    code, lines, _ = called(tmp_path, "$T validate s.yaml", PYTHONIOENCODING="ascii")
+    assert code == 2 and any("name = '\xfc'" in line for line in lines), lines
+
+
+@pytest.mark.slow
+def test_command__whose_server_is_not_there_says_so_in_one_line(tmp_path: Path) -> None:
+    code, lines, _ = called(tmp_path, "$T list", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
+    assert (code, len(lines)) == (1, 1) and "cannot be reached" in lines[0], lines
