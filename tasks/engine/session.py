@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.clients import clock, launcher
+from tasks.clients import clock
 from tasks.clients.connections import Reuse
-from tasks.clients.devices import DeviceLease, devices, lease
 from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.model_server import ModelClient
 from tasks.clients.output_folder import ROOM_BYTES, OutputFolder
-from tasks.clients.packages import local_copy
-from tasks.clients.running_server import RunningServer
-from tasks.clients.scratch_folders import scratch_folder
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ModelServerError
 from tasks.domain.header import TableMapping
-from tasks.domain.instance import GivenEnvironment, Launch, Limits
+from tasks.domain.instance import GivenEnvironment
 from tasks.domain.masking import Masker
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
@@ -36,6 +28,7 @@ from tasks.engine.joined_rows import JoinedRows
 from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
 from tasks.engine.server_output import ServerOutputs, Show
+from tasks.engine.servers import ModelServers
 from tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,8 +75,6 @@ class Session:
         leaf = run.api.file_leaf
         self.form = FileForm(leaf) if leaf is not None else None
         self.joined = JoinedRows(run.api.response)
-        self.reuse = Reuse()
-        """Whether connections are given more than one request."""
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""
@@ -113,33 +104,25 @@ class Session:
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0
         self.ready_at = 0.0
-        self._credentials = dict(credentials)
-        self._keys = [secret for one in credentials.values() for secret in one.secrets]
-        self.masker = Masker(self._keys)
-        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
-        self._environment = environment
-        self._headers: Mapping[str, str] = {}
-        self._launch: Launch | None = None
+        self.servers = ModelServers(run, settings, credentials, environment)
         self._starting: asyncio.Task[None] | None = None
-        self._preparing = asyncio.Lock()
         self._work: set[asyncio.Future[Any]] = set()
-        self._folder: Path | None = None
         self._show = show
         self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
         service = run.service
         self.group = InstanceGroup(
             run.instances if number is None else 1,
             first=number or 0,
-            prepare=self._prepare,
-            connect=self._connect,
+            prepare=self.servers.prepare,
+            connect=self.servers.connect,
             health=run.config.health,
             timeout_seconds=service.timeout_minutes * 60,
-            folder=self._log_folder,
+            folder=self.servers.log_folder,
             max_concurrency=service.max_concurrency,
-            running=self._running if run.serving == "running" else None,
+            running=self.servers.running if run.serving == "running" else None,
             sidecar_port=settings.sidecar_port if run.serving == "sidecar" else None,
             on_health=self._note_health,
-            lease=self._devices,
+            lease=self.servers.devices,
             on_log=lambda instance, log: self._outputs.follow(instance, log, self.masker),
             masker=lambda: self.masker,
             outage_seconds=service.outage_minutes * 60,
@@ -148,6 +131,16 @@ class Session:
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause, lambda: self.masker)
         if run.deadline_at is not None:
             self._set_alarm(run.deadline_at - clock.now(), deadline_passed(service.deadline_minutes))
+
+    @property
+    def masker(self) -> Masker:
+        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
+        return self.servers.masker
+
+    @property
+    def reuse(self) -> Reuse:
+        """Whether connections are given more than one request."""
+        return self.servers.reuse
 
     def _set_alarm(self, seconds: float, reason: str) -> None:
         if seconds <= 0:  # at once: a timer's turn comes after the first items
@@ -189,70 +182,10 @@ class Session:
     async def _start(self) -> None:
         if self.run.serving == "sidecar":  # it is given its environment elsewhere
             with suppress(Exception):  # what looks like a secret is hidden all the same
-                self._hide((await self._environment()).secrets)
+                await self.servers.given()
         await self.group.start()
         self.ready_at = clock.now()
         self.progress.enter("inferring")
-
-    def _hide(self, secrets: Sequence[str]) -> None:
-        self.masker = Masker([*self._keys, *secrets])
-
-    async def _running(self) -> Sequence[RunningServer]:
-        given = await self._environment()
-        self._hide(given.secrets)
-        self._headers = given.headers
-        run = self.run
-        return [
-            RunningServer(address, run.config.health, run.api.url, given.headers)
-            for address in run.service.model.split()
-        ]
-
-    async def _prepare(self) -> Launch:
-        async with self._preparing:
-            if self._launch is None:
-                assert self.run.package is not None
-                assert self.run.serving in ("built-in", "boot-file")
-                folder = await local_copy(self.run.package, self.settings.cache, self._credentials)
-                given = await self._environment()
-                self._hide(given.secrets)
-                launch = await launcher.prepare(
-                    self.run.serving,
-                    self.run.config,
-                    folder,
-                    self.run.model_name,
-                    given.values,
-                    self.settings.cache,
-                    Limits.of(self.run.flavor),
-                )
-                self._launch = replace(
-                    launch, secrets=given.secrets, log_bytes_per_second=self.settings.log_bytes_per_second
-                )
-            return self._launch
-
-    async def _devices(self) -> DeviceLease:
-        there = devices(self.settings.devices)
-        flavor = self.run.flavor
-        return await lease(flavor.accelerators, there, self.settings.cache / "devices", flavor.name)
-
-    def _log_folder(self) -> Path:
-        if self._folder is None:  # as late as can be: whoever is killed before leaves none behind
-            self._folder = scratch_folder()
-        return self._folder
-
-    def _connect(self, url: str) -> ModelClient:
-        api = self.run.api
-        settings = self.settings
-        return ModelClient(
-            url,
-            api.method,
-            api.url,
-            self.run.service.request_timeout_seconds or settings.request_timeout_seconds,
-            settings.max_answer_bytes,
-            headers=self._headers,
-            reuse=self.reuse,
-            most_connections=self.run.service.max_concurrency,
-            explains=self.run.serving == "built-in",
-        )
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
         """Do ``work`` as a part of this session: closing the session cancels it."""
@@ -391,8 +324,7 @@ class Session:
         try:
             await self._close()
         finally:
-            if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+            self.servers.remove_logs()
 
     async def _close(self) -> None:
         if self._alarm is not None:

@@ -35,11 +35,12 @@ def test_status__follows_from_the_state_and_what_the_run_says(
 
 def test_report__is_the_same_after_a_journey_through_labels() -> None:
     report = RunReport(
-        phase="inferring", items=300, done=17, failed=2, sick_instances=1, manifest="s3://b/m", summary="s3://b/s"
-    )
+        phase="inferring", items=300, done=17, failed=2, sick_instances=1, manifest="s3://b/m", summary="s3://b/s",
+        outage="HTTP 503", outage_since=1764000000.5, resumable=True,
+    )  # fmt: skip
     labels = {"prefect.flow.id": "x", **report.labels()}
     assert report_of(labels) == report
-    assert all(isinstance(value, (str, int)) for value in labels.values())  # all that a label may be
+    assert all(isinstance(value, (str, int, float)) for value in labels.values())  # all that a label may be
 
 
 def test_report__of_a_run_that_has_said_nothing_is_its_beginning() -> None:

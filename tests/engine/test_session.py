@@ -264,7 +264,7 @@ def test_secrets__that_a_server_prints_before_it_ends_are_hidden(tmp_path: Path)
 
     async def work() -> str:
         session = shard.session()
-        session._environment = environment
+        session.servers._environment = environment
         try:
             with pytest.raises(Exception, match="status 3") as caught:
                 await session.start()

@@ -1,0 +1,118 @@
+"""The model servers of a run in one process: how they are prepared, started and connected to, and their secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tasks.clients import launcher
+from tasks.clients.connections import Reuse
+from tasks.clients.devices import DeviceLease, devices, lease
+from tasks.clients.model_server import ModelClient
+from tasks.clients.packages import local_copy
+from tasks.clients.running_server import RunningServer
+from tasks.clients.scratch_folders import scratch_folder
+from tasks.domain.credentials import Credentials
+from tasks.domain.instance import GivenEnvironment, Launch, Limits
+from tasks.domain.masking import Masker
+from tasks.domain.run import Run
+from tasks.settings import Settings
+
+
+class ModelServers:
+    """Those of one run; ``environment`` gives what the service gives them when it is needed."""
+
+    def __init__(
+        self,
+        run: Run,
+        settings: Settings,
+        credentials: Mapping[str, Credentials],
+        environment: Callable[[], Awaitable[GivenEnvironment]],
+    ) -> None:
+        self._run = run
+        self._settings = settings
+        self._credentials = dict(credentials)
+        self._keys = [secret for one in credentials.values() for secret in one.secrets]
+        self._environment = environment
+        self._headers: Mapping[str, str] = {}
+        self._launch: Launch | None = None
+        self._preparing = asyncio.Lock()
+        self._folder: Path | None = None
+        self.masker = Masker(self._keys)
+        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
+        self.reuse = Reuse()
+        """Whether connections are given more than one request."""
+
+    async def given(self) -> GivenEnvironment:
+        """What the service gives its model servers; its secrets are hidden from now on."""
+        given = await self._environment()
+        self.masker = Masker([*self._keys, *given.secrets])
+        return given
+
+    async def running(self) -> Sequence[RunningServer]:
+        """The servers that run already, one an address. Raises ThresherError if their headers cannot be had."""
+        given = await self.given()
+        self._headers = given.headers
+        run = self._run
+        return [
+            RunningServer(address, run.config.health, run.api.url, given.headers)
+            for address in run.service.model.split()
+        ]
+
+    async def prepare(self) -> Launch:
+        """How each instance is started; made once. Raises ThresherError."""
+        async with self._preparing:
+            if self._launch is None:
+                assert self._run.package is not None
+                assert self._run.serving in ("built-in", "boot-file")
+                folder = await local_copy(self._run.package, self._settings.cache, self._credentials)
+                given = await self.given()
+                launch = await launcher.prepare(
+                    self._run.serving,
+                    self._run.config,
+                    folder,
+                    self._run.model_name,
+                    given.values,
+                    self._settings.cache,
+                    Limits.of(self._run.flavor),
+                )
+                self._launch = replace(
+                    launch, secrets=given.secrets, log_bytes_per_second=self._settings.log_bytes_per_second
+                )
+            return self._launch
+
+    async def devices(self) -> DeviceLease:
+        """The accelerators of one instance. Raises ThresherError."""
+        there = devices(self._settings.devices)
+        flavor = self._run.flavor
+        return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)
+
+    def log_folder(self) -> Path:
+        """Where the output of model servers is kept until it is published."""
+        if self._folder is None:  # as late as can be: whoever is killed before leaves none behind
+            self._folder = scratch_folder()
+        return self._folder
+
+    def connect(self, url: str) -> ModelClient:
+        """A client for the server at an address."""
+        api = self._run.api
+        settings = self._settings
+        return ModelClient(
+            url,
+            api.method,
+            api.url,
+            self._run.service.request_timeout_seconds or settings.request_timeout_seconds,
+            settings.max_answer_bytes,
+            headers=self._headers,
+            reuse=self.reuse,
+            most_connections=self._run.service.max_concurrency,
+            explains=self._run.serving == "built-in",
+        )
+
+    def remove_logs(self) -> None:
+        """Remove the folder of their output."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
