@@ -280,6 +280,9 @@ class Session:
 
     def _note_health(self, sick: int) -> None:
         self.progress.sick_instances = sick
+        if self.stopped:  # nothing is waited for any more
+            self.progress.outage, self.progress.outage_since = "", None
+            return
         outage = self.group.outages.current
         if (outage is not None) == (self.progress.outage_since is not None):
             return
@@ -298,6 +301,7 @@ class Session:
         if self.number is None:
             self.resumable = True
             self.stop(reason)
+            self._note_health(self.group.sick)
         else:
             self.group.give_up(ModelServerError(reason))
 

@@ -48,7 +48,7 @@ async def group_of(
     group = InstanceGroup(
         count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
         health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
-        on_health=on_health, running=None if running_url is None else running(running_url),
+        on_health=on_health, running=None if running_url is None else running(*running_url.split()),
         outage_seconds=outage_seconds, on_outage=on_outage,
     )  # fmt: skip
     try:

@@ -101,6 +101,37 @@ def test_outage__sends_one_request_at_a_time_until_one_is_answered(tmp_path: Pat
         run(work())
 
 
+def test_retry_after__rests_the_server_and_not_one_item_after_the_other(tmp_path: Path) -> None:
+    refusing = tmp_path / "refusing"
+    refusing.write_text("429 2")
+    with FakeModelServer("--refuse-while", str(refusing)) as model:
+
+        async def work() -> None:
+            async with group_of(tmp_path, max_concurrency=4, running_url=model.url, outage_seconds=600) as group:
+                sending = asyncio.create_task(send_all(group, ITEMS))
+                await once(lambda: group.instances[0].outage.holds)
+                refusing.unlink()
+                assert await sending == ALL
+
+        run(work())
+        assert 1 <= model.stats()["statuses"]["429"] <= 4  # those that were under way when the first one was refused
+
+
+def test_addresses__that_are_away_leave_their_load_to_the_others(tmp_path: Path) -> None:
+    with FakeModelServer() as model, FakeModelServer() as other:
+
+        async def work() -> None:
+            async with group_of(
+                tmp_path, count=2, max_concurrency=2, running_url=f"{model.url} {other.url}", outage_seconds=600
+            ) as group:
+                await asyncio.to_thread(other.stop)
+                for _ in range(20):
+                    assert await send_all(group, ITEMS) == ALL
+                assert group.outages.current is None  # one of them answers
+
+        run(work())
+
+
 def test_request__that_is_refused_alone_fails_alone(tmp_path: Path) -> None:
     async def work() -> None:
         async with group_of(tmp_path, max_concurrency=2, outage_seconds=600) as group:
