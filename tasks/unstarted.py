@@ -40,8 +40,9 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
         if (held := sessions.held(run.task_id)) is not None:
             session.preparing_since = held.preparing_since
         progress = progress_of(run.task_id)
+        begun = progress.done > 0
         progress.done = progress.failed = 0  # each shard counts again what it finds
-        session.halt() if stopped else session.start_nothing(str(error))
+        session.halt() if stopped else session.start_nothing(str(error), may_pass=begun)
         try:
             return [await work_on(session, shard) for shard in planned.shards]
         finally:

@@ -262,10 +262,10 @@ class Session:
         self._stopping.set()
         self.group.wake_all()
 
-    def start_nothing(self, reason: str) -> None:
-        """Send nothing at all: no instance of the run could be started, for this reason."""
+    def start_nothing(self, reason: str, *, may_pass: bool = False) -> None:
+        """Send nothing more: no instance of the run could be started, or go on, for this reason, which ``may_pass``."""
         self.not_started = self.not_started or reason
-        self.resumable = self.run.serving == "running"  # it was away, perhaps
+        self.resumable = may_pass or self.run.serving == "running"  # it was away, perhaps
         self.stop(reason)
 
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:
