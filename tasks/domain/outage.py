@@ -44,7 +44,7 @@ class Tries:
     A ``pending_break`` is a connection that broke before an outage, or when it began.
     """
 
-    __slots__ = ("breaks", "counted", "made", "outage", "pending", "pending_break", "spell")
+    __slots__ = ("breaks", "counted", "late", "made", "outage", "pending", "pending_break", "spell")
 
     def __init__(self) -> None:
         self.made = 0
@@ -52,10 +52,17 @@ class Tries:
         self.counted = 0
         self.breaks = 0
         """How often its connection broke and the server was down then."""
+        self.late = False
+        """Whether the last one brought no answer in time."""
         self.pending = 0
         self.pending_break = False
         self.outage: Outage | None = None
         self.spell = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it rather is to blame than a server that says that it is healthy."""
+        return self.late or self.counted > 0
 
     def settle(self) -> None:
         """Decide on pending tries, if the server has answered somebody since."""
@@ -147,23 +154,29 @@ class Outage:
             if asked <= MAX_RETRY_AFTER_SECONDS and (failure.status == 429 or tries.counted <= TRUSTED_TRIES):
                 self._rest_until(now, now + asked)
             return tries.counted
-        late = failure.kind == "timeout"
+        late = tries.late = failure.kind == "timeout"
         after_answers = self.since is None
         if self.since is None:
             self.since = started if late else now
         self.cause = cause
         self.probe = False
         tries.pending += 1
-        suspect = late or tries.counted > 0
-        if not suspect and tries not in self._fresh and len(self._fresh) < 2:
+        if not tries.suspect and tries not in self._fresh and len(self._fresh) < 2:
             self._fresh.append(tries)
         self._rest_until(now, now + min(asked, self.limit_seconds))
         if late or now - self.since >= DOWN_SECONDS:
             self.down = self.holds = True
-        alone = suspect or (not self.served and now - self.since >= ALONE_SECONDS)
-        if (after_answers and suspect and not late) or (self._healthy and not self._is_real and alone):
+        if after_answers and tries.suspect and not late:
             return tries.counted + tries.pending
-        return tries.counted
+        return self.charged(tries, now)
+
+    def charged(self, tries: Tries, now: float) -> int:
+        """How many tries of a refused request count against it by now."""
+        tries.settle()
+        if self.since is None or tries.outage is not self:
+            return tries.counted
+        alone = tries.suspect or (not self.served and now - self.since >= ALONE_SECONDS)
+        return tries.counted + (tries.pending if self._healthy and not self._is_real and alone else 0)
 
     def _rest_until(self, now: float, resume_at: float) -> None:
         if resume_at > max(now, self.resume_at):

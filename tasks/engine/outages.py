@@ -44,8 +44,11 @@ class Outages:
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
 
-    def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
-        """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it."""
+    async def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
+        """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it.
+
+        After a time-out that takes until the server was looked at: another try would take as long again.
+        """
         outage = instance.outage
         counted = outage.refused(tries, failed.failure, failed.cause, started, time.monotonic())
         if outage.holds and (instance.recovery is None or instance.recovery.ended):
@@ -56,7 +59,10 @@ class Outages:
                 self._on_change,
                 lambda: self._goes_on(instance),
             )
-        return counted
+        if failed.failure.kind != "timeout" or not outage.down or instance.recovery is None:
+            return counted
+        await instance.recovery.looked.wait()
+        return outage.charged(tries, time.monotonic())
 
     async def _ask(self, instance: Instance) -> str:
         if instance.running is not None:

@@ -33,6 +33,8 @@ class Recovery:
         self._changed = changed
         self._over = over
         self._moved = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Set once the server was looked at."""
         self._task = asyncio.create_task(self._follow())
 
     @property
@@ -59,7 +61,9 @@ class Recovery:
                     said = await self._ask()
                     healthy = not said
                     outage.asked(healthy=healthy, cause=said)
-                    if outage.down and healthy and not await self._ask_again():
+                    asked_again = outage.down and healthy and await self._ask_again()
+                    self.looked.set()
+                    if outage.down and healthy and not asked_again:
                         self._moved.clear()
                         outage.give_one()
                         self._changed()
@@ -72,6 +76,7 @@ class Recovery:
                             await asyncio.wait_for(self._moved.wait(), outage.pause(looks, time.monotonic()))
                         looks += 1
         finally:
+            self.looked.set()
             outage.rested(time.monotonic())
             self._changed()
 

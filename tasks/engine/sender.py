@@ -122,7 +122,7 @@ class Sender:
                 if failure.failure.kind == "timeout" or failure.failure.status in OVERLOAD:
                     instance.limit.overloaded(started, time.monotonic())
                 if is_refusal(failure.failure):
-                    counted = group.outages.refused(instance, tries, failure, started)
+                    counted = await group.outages.refused(instance, tries, failure, started)
                 else:
                     counted = await group.outages.failed(instance, tries, failure)
                 if failure.answer is not None:

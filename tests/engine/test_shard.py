@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -87,10 +86,7 @@ def test_failures__of_every_kind_end_one_item_only(tmp_path: Path, fake: FakeMod
     shard = Shard(make_run(fake.url, str(tmp_path / "out")), items, request_timeout_seconds=1).infer()
     messages = shard.messages
     assert messages.pop("404.bin") == 'The model answered HTTP 404: {"error": "as asked"}'
-    # Once more if nothing else was answered meanwhile: then the server's health is asked first.
-    assert re.fullmatch(
-        r"The model did not answer: no answer within 1 s \(tried [23] times\)\.", messages.pop("hang.bin")
-    )
+    assert messages.pop("hang.bin").startswith("The model did not answer: no answer within 1 s (tried 2 times)")
     assert messages.pop("folder") == "Download file failed. It is a folder, not a file."
     assert set(messages.values()) == {""}
     assert shard.result("nonsense.bin") == b'{"ok": tr'  # of a file the body counts as it is
