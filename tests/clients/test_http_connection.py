@@ -435,5 +435,5 @@ def test_https__asks_only_a_server_whose_certificate_is_trusted(
     if trusted:
         assert found == Answer(200, b"hi")
     else:
-        assert kind(found)[0] == "connection"
+        assert kind(found)[0] == "refused"
         assert "certificate" in kind(found)[1]

@@ -91,7 +91,7 @@ def test_failure__of_a_broken_connection(what: str) -> None:
 def test_failure__of_a_refused_connection() -> None:
     with closed_port() as port:
         failed = failure(f"http://127.0.0.1:{port}", b"x")
-    assert failed.failure.kind == "connection"
+    assert failed.failure.kind == "refused"
     assert failed.cause.startswith("no connection (")
 
 

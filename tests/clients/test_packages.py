@@ -202,7 +202,7 @@ def test_remote_package__leaves_no_task_to_another_event_loop(tmp_path: Path) ->
     async def collected_in_a_foreign_loop() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         before = asyncio.all_tasks()
-        found, path = filesystem(parse_address("s3://models/iris"), credentials)
+        found, path = filesystem(parse_address("s3://models/iris"), {"s3": credentials})
         assert await asyncio.to_thread(found.find, path) == ["models/iris/config.json"]
         found.close_session(found.loop, found._s3creator)  # as a collection of garbage does
         assert asyncio.all_tasks() == before
