@@ -265,7 +265,7 @@ class Session:
     def start_nothing(self, reason: str, *, may_pass: bool = False) -> None:
         """Send nothing more: no instance of the run could be started, or go on, for this reason, which ``may_pass``."""
         self.not_started = self.not_started or reason
-        self.resumable = may_pass or self.run.serving == "running"  # it was away, perhaps
+        self.resumable = may_pass
         self.stop(reason)
 
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:

@@ -15,7 +15,7 @@ from tasks.domain.run import RunFailed
 def test_run__whose_model_server_is_away_accounts_for_every_item_and_is_retried_from_that(
     run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.engine.session.RUNNING_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr("tasks.engine.instances.RUNNING_SECONDS", 0.1)
     source = write_files(tmp_path / "in", {"1.jpg": "one", "2.jpg": "two"})
     lines = [*(json.dumps({"source": str(source / name)}) for name in ("1.jpg", "2.jpg")), "no line"]
     manifest = tmp_path / "in.manifest"
