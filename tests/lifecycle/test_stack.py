@@ -186,7 +186,11 @@ def test_up__ctrl_c_during_a_run_leaves_a_complete_manifest_and_the_waiting_run_
 
     gate.touch()
     with up(THRESHER_POOLS=str(pools)) as stack:
-        processes.poll(lambda: statuses(stack) == ["Stopped", "Completed"], lambda: stack.output.read_text(), 240)
+        processes.poll(
+            lambda: statuses(stack) == ["Stopped", "Completed"],
+            lambda: f"Stopped, Completed: {statuses(stack)}\n{stack.output.read_text()}",
+            240,
+        )
         assert stack.interrupt() == 0
         assert "being stopped" not in stack.output.read_text().rpartition("Ctrl-C stops everything.")[2]
 
