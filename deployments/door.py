@@ -54,7 +54,7 @@ def take_verbose(arguments: MutableSequence[str]) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Keep to themselves what libraries say of their own accord: warnings, tasks that nobody waited for, traces."""
+    """Keep to themselves what libraries say of their own accord: warnings, tasks that were not waited for, traces."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if logging.lastResort is not None:
@@ -122,5 +122,5 @@ def _show_trace(error: BaseException) -> None:
 def _say(text: str) -> None:
     try:
         say_on(error_console(), text)
-    except OSError:  # nobody reads standard error, or it is full: the exit code says what can be said
+    except OSError:  # standard error is not read, or it is full: the exit code says what can be said
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - Python writes there once more when it ends

@@ -16,7 +16,7 @@ from tasks.domain.retry import MAX_RETRY_AFTER_SECONDS, Failure
 REFUSALS = frozenset({429, 502, 503, 504})
 """Statuses with which a server, or the gateway in front of it, takes no request for now (RFC 9110, RFC 6585)."""
 NOT_ALLOWED = {401: "no valid credentials: see `headers`", 403: "no permission: see `headers`"}
-"""What a status says of whoever asks."""
+"""What a status says of the caller."""
 DOWN_SECONDS = 1.0
 """A server that has refused everything for this long is down."""
 ALONE_SECONDS = 100.0
@@ -65,7 +65,7 @@ class Tries:
         return self.late or self.counted > 0
 
     def settle(self) -> None:
-        """Decide on pending tries, if the server has answered somebody since."""
+        """Decide on pending tries, if the server has answered a request since."""
         outage = self.outage
         if outage is None or self.spell == outage.spell:
             return

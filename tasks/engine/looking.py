@@ -25,7 +25,7 @@ LINKS_READ = 4
 """So many share links are fetched at once, until as many were there: they cannot be asked for their size."""
 AT_ONCE = 32
 LOOK_SECONDS = 3.0
-"""For all looks together; whoever calls waits for it."""
+"""For all looks together; the caller waits for it."""
 FIRST_SECONDS = 15.0
 """For a first item that can be read, if none could within that time, and few could not."""
 

@@ -83,7 +83,7 @@ def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows
 
 
 def _passed_over(run: Run, mapping: Mapping, data: bytes, settings: Settings) -> str:
-    """What is to be said of a header line that could be a row; empty if there is none, or nobody could tell."""
+    """What is to be said of a header line that could be a row; empty if there is none, or it cannot be told."""
     if run.service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
         return ""
     try:
