@@ -163,7 +163,7 @@ class Outage:
         tries.pending += 1
         if not tries.suspect and tries not in self._fresh and len(self._fresh) < 2:
             self._fresh.append(tries)
-        self._rest_until(now, now + min(asked, self.limit_seconds))
+        self._rest_until(now, min(now + asked, self.since + self.limit_seconds))
         if late or now - self.since >= DOWN_SECONDS:
             self.down = self.holds = True
         if after_answers and tries.suspect and not late:
@@ -205,7 +205,8 @@ class Outage:
         """It has refused a request that it had answered before."""
         self._proved_down = True
         self.cause = cause
-        self._rest_until(now, now + min(failure.retry_after_seconds or 0.0, self.limit_seconds))
+        left = self.limit_seconds if self.since is None else self.since + self.limit_seconds - now
+        self._rest_until(now, now + min(failure.retry_after_seconds or 0.0, left))
 
     def passed(self, now: float) -> bool:
         """Whether the server has answered nothing for as long as may be waited for it."""

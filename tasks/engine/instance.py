@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from tasks.clients.devices import DeviceLease
@@ -60,6 +61,16 @@ class Instance:
     def takes_one_alone(self) -> bool:
         """Whether it takes a request now that is to be its only one."""
         return self.ready.is_set() and not self.in_flight and (not self.outage.holds or self.outage.probe)
+
+    @property
+    def keeps_nobody(self) -> bool:
+        """Whether no request is to wait for this instance any more: it was given up, or has been down for so long."""
+        return self.given_up is not None or self.outage.passed(time.monotonic())
+
+    @property
+    def joined(self) -> bool:
+        """Whether it takes part: a server that runs elsewhere, but was not there at the start, does once it is."""
+        return self.given_up is None and (self.running is None or self.ready.is_set())
 
     def take(self) -> None:
         """A request is given to it."""

@@ -92,6 +92,7 @@ class InstanceGroup:
         self._waiting: deque[asyncio.Future[Instance]] = deque()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
+        self._stopped = False
         self._first_ready = asyncio.Event()
         self.notes: list[str] = []
         """What the run's user should know of the instances."""
@@ -289,10 +290,11 @@ class InstanceGroup:
     async def acquire(self, *, urgent: bool = False) -> Instance:
         """Wait for a place at the freest instance and take it, before all others that wait if it is ``urgent``.
 
-        Raises ModelServerError if none is left.
+        Raises ModelServerError if none is left, or the run is stopped.
         """
         if self._lost is not None:
             raise self._lost
+        self._raise_if_stopped()
         if not self._waiting and (instance := self._freest()) is not None:
             instance.take()
             return instance
@@ -308,15 +310,19 @@ class InstanceGroup:
     async def acquire_alone(self, instance: Instance) -> Instance:
         """Wait until this instance has no other request, and take it for one alone; call with a suspect counted.
 
-        Raises ModelServerError if the instance is given up meanwhile.
+        Raises ModelServerError if the instance is given up meanwhile, or down for as long as it may be, or the run is
+        stopped.
         """
         await instance.alone.acquire()
         try:
-            while instance.given_up is None and not instance.takes_one_alone:
+            while not instance.takes_one_alone and not instance.keeps_nobody:
+                self._raise_if_stopped()
                 instance.turn = asyncio.get_running_loop().create_future()
                 await instance.turn
             if instance.given_up is not None:
                 raise instance.given_up
+            if not instance.takes_one_alone:
+                raise ModelServerError(f"The model server {redact(instance.url)} is away.")
             instance.take()
             return instance
         except BaseException:
@@ -345,9 +351,14 @@ class InstanceGroup:
         self._on_health(self.sick)
         self._wake()
 
+    def _raise_if_stopped(self) -> None:
+        if self._stopped:
+            raise _stopped()
+
     def wake_all(self) -> None:
-        """End the wait of every request for an instance: the run is stopped."""
-        error = ModelServerError("The run is stopped.")
+        """End the wait of every request for an instance, and let none wait any more: the run is stopped."""
+        self._stopped = True
+        error = _stopped()
         turns: list[asyncio.Future[Any]] = [*self._waiting, *(one.turn for one in self.instances if one.turn)]
         self._waiting.clear()
         for turn in turns:
@@ -356,7 +367,7 @@ class InstanceGroup:
 
     def _wake(self) -> None:
         for one in self.instances:
-            if (turn := one.turn) is not None and (one.given_up is not None or one.takes_one_alone):
+            if (turn := one.turn) is not None and (one.takes_one_alone or one.keeps_nobody):
                 one.turn = None
                 if not turn.done():
                     turn.set_result(None)
@@ -385,6 +396,10 @@ class InstanceGroup:
         for instance in self.instances:
             if instance.devices is not None:
                 instance.devices.close()
+
+
+def _stopped() -> ModelServerError:
+    return ModelServerError("The run is stopped.")
 
 
 def _as_server_error(error: BaseException) -> ModelServerError:

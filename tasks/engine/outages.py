@@ -101,7 +101,7 @@ class Outages:
     def _goes_on(self, instance: Instance) -> bool:
         """Whether an instance that was down for as long as it may be is to be waited for all the same."""
         now = time.monotonic()
-        if not all(one.given_up or one.outage.passed(now) for one in self._instances):
+        if not all(one.outage.passed(now) for one in self._instances if one.joined):
             return True
         outage = instance.outage
         minutes = outage.limit_seconds / 60
@@ -113,8 +113,8 @@ class Outages:
 
     @property
     def current(self) -> Outage | None:
-        """That of the instance which went down last, while all are down that were not given up; else None."""
-        left = [one.outage for one in self._instances if one.given_up is None]
+        """That of the instance which went down last, while all are down that take part; else None."""
+        left = [one.outage for one in self._instances if one.joined]
         if not left or not all(outage.down for outage in left):
             return None
         return max(left, key=lambda outage: outage.since or 0.0)

@@ -53,6 +53,8 @@ class Recovery:
             while True:
                 now = time.monotonic()
                 if now < outage.resume_at:
+                    if outage.down:
+                        self._changed()
                     await asyncio.sleep(outage.resume_at - now)
                 elif not outage.down:
                     return

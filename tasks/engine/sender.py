@@ -22,8 +22,10 @@ from tasks.engine.instances import InstanceGroup
 from tasks.engine.sent import Sent
 
 OVERLOAD = (429, 503)
-MOST_KEPT_BYTES = 1 << 20
+MOST_KEPT_BYTES = 16 << 20
 """A larger request is not kept to be sent again, should the model server be down one day."""
+SMALL_BYTES = 64 << 10
+"""Above this size a smaller request takes the place of the one that is kept."""
 
 
 class Answered(NamedTuple):
@@ -105,7 +107,8 @@ class Sender:
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
                     instance.outage.answered(ended)
-                    if instance.answered is None and body.size <= MOST_KEPT_BYTES:
+                    kept = instance.answered
+                    if body.size <= MOST_KEPT_BYTES if kept is None else body.size < kept.size > SMALL_BYTES:
                         instance.answered = body
                     return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
                 tally.requests += 1

@@ -215,6 +215,9 @@ def test_retry_after__rests_the_server_and_not_longer_than_may_be_waited() -> No
     assert not outage.holds
     refuse(outage, Tries(), 20.0, Failure("status", 429, 86_000.0))
     assert outage.resume_at == 20.0 + MINUTES
+    outage.rested(20.0 + MINUTES)
+    refuse(outage, Tries(), 20.5 + MINUTES, Failure("status", 429, 86_000.0))
+    assert outage.resume_at == 20.0 + MINUTES  # it has been waited for: the run ends
 
 
 def test_retry_after__of_a_request_that_is_refused_again_and_again_rests_only_itself() -> None:

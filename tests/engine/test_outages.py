@@ -157,12 +157,79 @@ def test_outage__that_lasts_ends_the_run_and_whoever_waits(tmp_path: Path) -> No
 
             async with group_of(tmp_path, running_url=model.url, outage_seconds=3, on_outage=end) as group:
                 await asyncio.to_thread(model.stop)
-                answers = await send_all(group, ITEMS, stopped=stopped)
-                assert set(answers.values()) == {stopped()}
+                for _ in range(2):  # nor does anybody wait who comes later, such as the next rows of a table
+                    async with asyncio.timeout(60):
+                        answers = await send_all(group, ITEMS, stopped=stopped)
+                    assert set(answers.values()) == {stopped()}
 
         run(work())
     (reason,) = reasons
     assert reason.startswith(f"the model server {model.url} has answered no request for 0.05 minutes (no connection (")
+
+
+def test_outage__of_all_that_were_there_ends_the_run_though_another_address_never_was(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+    with FakeModelServer() as model, FakeModelServer() as other:
+        other.stop()
+
+        async def work() -> None:
+            def end(reason: str) -> None:
+                assert reason.startswith(f"the model server {model.url} has answered no request for")
+                ended.set()
+                group.wake_all()
+
+            async with group_of(
+                tmp_path, count=2, running_url=f"{model.url} {other.url}", outage_seconds=3, on_outage=end
+            ) as group:
+                await asyncio.to_thread(model.stop)
+                sending = asyncio.create_task(send_all(group, ITEMS))
+                await once(lambda: group.outages.current is not None)
+                async with asyncio.timeout(60):
+                    await sending
+                assert ended.is_set()
+
+        run(work())
+
+
+def test_request__that_is_tried_alone_goes_elsewhere_when_its_server_stays_away(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    held = [b"FAIL:until:%b %d" % (str(gate).encode(), number) for number in range(2)]
+    with FakeModelServer() as model, FakeModelServer() as other:
+
+        async def work() -> None:
+            async with group_of(
+                tmp_path, count=2, max_concurrency=1, running_url=f"{model.url} {other.url}", outage_seconds=3
+            ) as group:
+                first = group.instances[0]
+                while first.answered is None:
+                    await send_all(group, ITEMS)
+                sending = asyncio.create_task(send_all(group, held))
+                await once(lambda: all(one.in_flight for one in group.instances))
+                await asyncio.to_thread(model.stop)
+                await once(lambda: first.outage.down)
+                await asyncio.to_thread(model.start)
+                await once(lambda: first.in_flight > 0 and not first.outage.down)
+                await asyncio.to_thread(model.stop)  # twice while it had this one: perhaps it is to blame
+                await once(lambda: first.suspects > 0)
+                gate.touch()
+                async with asyncio.timeout(60):
+                    assert await sending == {item: item for item in held}
+
+        run(work())
+
+
+def test_request__that_is_refused_alone_after_large_ones_fails_alone(tmp_path: Path) -> None:
+    large = b"x" * (2 << 20)
+    with FakeModelServer() as model:
+
+        async def work() -> None:
+            async with group_of(tmp_path, max_concurrency=1, running_url=model.url, outage_seconds=600) as group:
+                assert await send_all(group, [large]) == {large: large}
+                async with asyncio.timeout(60):
+                    (answer,) = (await send_all(group, [b"FAIL:503 " + large])).values()
+                assert "HTTP 503 (tried" in str(answer)
+
+        run(work())
 
 
 @pytest.mark.parametrize("status", [401, 403])
