@@ -19,8 +19,8 @@ NOT_ALLOWED = {401: "no valid credentials: see `headers`", 403: "no permission: 
 """What a status says of the caller."""
 DOWN_SECONDS = 1.0
 """A server that has refused everything for this long is down."""
-ALONE_SECONDS = 100.0
-"""A request that is refused alone is to blame after this time, by a server that has never answered another one."""
+LONG_REST_SECONDS = 5.0
+"""So is one that asks for a rest of this length when it has answered nothing since it was asked."""
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between two looks at a server that is down; the last one is repeated."""
 TRUSTED_TRIES = 3
@@ -70,7 +70,7 @@ class Tries:
         if outage is None or self.spell == outage.spell:
             return
         if self.spell not in outage.real:
-            self.counted += self.pending
+            self.counted += self.pending if self.counted else min(self.pending, 1)
         elif self.pending_break:
             self.breaks += 1
         self.pending, self.pending_break, self.outage = 0, False, None
@@ -79,9 +79,9 @@ class Tries:
 class Outage:
     """What is known of one model server that refuses requests; ``limit_seconds`` of 0 blames each request at once.
 
-    A spell lasts from a refusal to the next answer. It was a ``real`` outage if the server was down, and either did not
-    say that it was healthy, or refused a request that it had answered before, or two different ones of which it had
-    not answered any.
+    A spell lasts from a refusal to the next answer. It was a ``real`` outage, if a short one perhaps, if the server did
+    not say that it was healthy, or refused a request that it had answered before, or, unless it answered that one
+    again, two requests that it had not refused before while it answered others.
     """
 
     __slots__ = (
@@ -115,17 +115,22 @@ class Outage:
         self._last_answer = now
         self._not_allowed = 0
         if self.since is not None:
-            self._end_spell(now)
+            self._end_spell(now, real=self._proved_down or len(self._fresh) > 1)
         self.served = True
+
+    def answered_again(self, now: float) -> None:
+        """It has answered a request that it had answered before, so it is there, whatever others it refuses."""
+        self._last_answer = now
+        if self.since is not None:
+            self._end_spell(now, real=self._proved_down)
 
     def restarted(self, now: float) -> None:
         """The server has been started, and is healthy."""
         if self.since is not None:
-            self._proved_down = True
-            self._end_spell(now)
+            self._end_spell(now, real=True)
 
-    def _end_spell(self, now: float) -> None:
-        if self.down and self._is_real:
+    def _end_spell(self, now: float, *, real: bool) -> None:
+        if real:
             self.real.add(self.spell)
         self.spell += 1
         self.since = None
@@ -164,28 +169,24 @@ class Outage:
         if not tries.suspect and tries not in self._fresh and len(self._fresh) < 2:
             self._fresh.append(tries)
         self._rest_until(now, min(now + asked, self.since + self.limit_seconds))
-        if late or now - self.since >= DOWN_SECONDS:
+        if late or asked >= LONG_REST_SECONDS or now - self.since >= DOWN_SECONDS:
             self.down = self.holds = True
         if after_answers and tries.suspect and not late:
             return tries.counted + tries.pending
-        return self.charged(tries, now)
+        return self.charged(tries)
 
-    def charged(self, tries: Tries, now: float) -> int:
+    def charged(self, tries: Tries) -> int:
         """How many tries of a refused request count against it by now."""
         tries.settle()
         if self.since is None or tries.outage is not self:
             return tries.counted
-        alone = tries.suspect or (not self.served and now - self.since >= ALONE_SECONDS)
-        return tries.counted + (tries.pending if self._healthy and not self._is_real and alone else 0)
+        real = self._proved_down or (not self.served and len(self._fresh) > 1)
+        return tries.counted + (tries.pending if self._healthy and not real and tries.suspect else 0)
 
     def _rest_until(self, now: float, resume_at: float) -> None:
         if resume_at > max(now, self.resume_at):
             self.resume_at = resume_at
             self.holds = True
-
-    @property
-    def _is_real(self) -> bool:
-        return self._proved_down or (not self.served and len(self._fresh) > 1)
 
     def rested(self, now: float) -> None:
         """The time is over for which the server asked to be left alone, unless it asked again."""

@@ -12,7 +12,7 @@ from tasks.clients.model_server import ModelClient
 from tasks.clients.running_server import RunningServer
 from tasks.clients.sidecar import Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
-from tasks.domain.errors import ModelServerError
+from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths
 from tasks.domain.outage import Outage
 from tasks.domain.request import Body
@@ -87,3 +87,12 @@ class Instance:
         with suppress(TimeoutError):
             await asyncio.wait_for(server.command_ended(), DEATH_SEEN_SECONDS)
         return self.generation != generation or not server.running
+
+
+def as_server_error(error: BaseException) -> ModelServerError:
+    """Whatever kept an instance from being started, as the one error that those who wait for it know."""
+    if isinstance(error, ModelServerError):
+        return error
+    if isinstance(error, ThresherError):
+        return ModelServerError(f"The instance could not be started: {error}")
+    return ModelServerError(f"The instance could not be started: {type(error).__name__}: {error}")

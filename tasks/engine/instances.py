@@ -17,13 +17,13 @@ from tasks.clients.model_server import ModelClient
 from tasks.clients.running_server import RunningServer, first_there
 from tasks.clients.sidecar import BACK_SECONDS, Sidecar
 from tasks.domain.concurrency import AdaptiveLimit
-from tasks.domain.errors import ModelServerError, ThresherError
+from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, device_variables
 from tasks.domain.masking import Masker
 from tasks.domain.outage import Outage
 from tasks.domain.package import Health
 from tasks.domain.paths import redact
-from tasks.engine.instance import Instance
+from tasks.engine.instance import Instance, as_server_error
 from tasks.engine.outages import Outages
 
 START_TRIES = 3
@@ -195,7 +195,7 @@ class InstanceGroup:
                 failures += 1
                 # The first start decides whether the package works at all; later a start may fail for a while.
                 if instance.generation == 0 or failures >= START_TRIES:
-                    self._give_up(instance, _as_server_error(error))
+                    self._give_up(instance, as_server_error(error))
                     return
                 await asyncio.sleep(failures)
                 continue
@@ -222,7 +222,7 @@ class InstanceGroup:
     def _kept(self, instance: Instance, keeper: asyncio.Task[None]) -> None:
         # Whatever ended the keeper: nobody may wait for its instance for ever.
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
-            self._give_up(instance, _as_server_error(error))
+            self._give_up(instance, as_server_error(error))
 
     async def _start(self, instance: Instance) -> None:
         if self._sidecar_port is not None:
@@ -359,11 +359,10 @@ class InstanceGroup:
         """End the wait of every request for an instance, and let none wait any more: the run is stopped."""
         self._stopped = True
         error = _stopped()
-        turns: list[asyncio.Future[Any]] = [*self._waiting, *(one.turn for one in self.instances if one.turn)]
+        alone = [one.turn for one in self.instances if one.turn]
+        for turn in [turn for turn in (*self._waiting, *alone) if not turn.done()]:
+            turn.set_exception(error)
         self._waiting.clear()
-        for turn in turns:
-            if not turn.done():
-                turn.set_exception(error)
 
     def _wake(self) -> None:
         for one in self.instances:
@@ -400,12 +399,3 @@ class InstanceGroup:
 
 def _stopped() -> ModelServerError:
     return ModelServerError("The run is stopped.")
-
-
-def _as_server_error(error: BaseException) -> ModelServerError:
-    """Whatever kept an instance from being started, as the one error that those who wait for it know."""
-    if isinstance(error, ModelServerError):
-        return error
-    if isinstance(error, ThresherError):
-        return ModelServerError(f"The instance could not be started: {error}")
-    return ModelServerError(f"The instance could not be started: {type(error).__name__}: {error}")

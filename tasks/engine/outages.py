@@ -62,7 +62,7 @@ class Outages:
         if failed.failure.kind != "timeout" or not outage.down or instance.recovery is None:
             return counted
         await instance.recovery.looked.wait()
-        return outage.charged(tries, time.monotonic())
+        return outage.charged(tries)
 
     async def _ask(self, instance: Instance) -> str:
         if instance.running is not None:
@@ -106,7 +106,7 @@ class Outages:
         outage = instance.outage
         minutes = outage.limit_seconds / 60
         self._on_end(
-            f"the model server {redact(instance.url)} has answered no request for {minutes:g} "
+            f"the model server {redact(instance.url)} has answered no request for {minutes:.3g} "
             f"minute{'' if minutes == 1 else 's'} ({outage.cause})"
         )
         return False
@@ -135,5 +135,5 @@ async def _ask_again(instance: Instance) -> bool:
         if is_refusal(failed.failure):
             outage.refused_again(failed.failure, failed.cause, time.monotonic())
             return True
-    outage.answered(time.monotonic())
+    outage.answered_again(time.monotonic())
     return True

@@ -53,6 +53,7 @@ class Recovery:
             while True:
                 now = time.monotonic()
                 if now < outage.resume_at:
+                    self._changed()
                     if outage.down:
                         self._changed()
                     await asyncio.sleep(outage.resume_at - now)

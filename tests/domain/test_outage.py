@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.outage import ALONE_SECONDS, DOWN_SECONDS, PAUSES_SECONDS, Outage, Tries, is_refusal
+from tasks.domain.outage import DOWN_SECONDS, LONG_REST_SECONDS, PAUSES_SECONDS, Outage, Tries, is_refusal
 from tasks.domain.retry import MAX_ATTEMPTS, Failure
 
 MINUTES = 900.0
@@ -125,14 +125,32 @@ def test_requests__several_that_were_refused_alone_before_are_to_blame_when_only
     assert now < 20
 
 
-def test_request__that_is_the_only_one_at_all_is_to_blame_after_a_while() -> None:
+def test_request__that_is_the_only_one_at_all_waits_as_long_as_may_be() -> None:
     outage, tries = Outage(MINUTES), Tries()
-    now, counted = 0.0, 0
-    while counted < MAX_ATTEMPTS:
-        now += 10.0
-        counted = refuse(outage, tries, now)
+    for now in range(10, int(MINUTES), 10):
+        assert refuse(outage, tries, float(now)) == 0
         outage.asked(healthy=True)
-    assert ALONE_SECONDS <= now <= ALONE_SECONDS + 20
+    assert not outage.passed(MINUTES) and outage.passed(MINUTES + 10)
+
+
+def test_outage__that_is_over_before_it_is_known_costs_no_try_if_it_refused_several() -> None:
+    outage, one, other = Outage(MINUTES), Tries(), Tries()
+    for beginning in range(10, 100, 10):
+        refuse(outage, one, beginning + 0.1)
+        refuse(outage, other, beginning + 0.5)
+        assert not outage.down
+        outage.answered(beginning + 0.9)
+    one.settle()
+    assert one.counted == 0
+
+
+def test_outage__that_begins_with_a_long_retry_after_is_known_at_once() -> None:
+    outage = Outage(MINUTES)
+    outage.answered(1.0)
+    refuse(outage, Tries(), 10.0, Failure("status", 503, LONG_REST_SECONDS - 1))
+    assert not outage.down
+    refuse(outage, Tries(), 10.1, Failure("status", 503, LONG_REST_SECONDS))
+    assert outage.down and outage.resume_at == 10.1 + LONG_REST_SECONDS
 
 
 def test_requests__are_to_blame_if_one_that_was_answered_before_is_answered_again() -> None:
@@ -143,10 +161,10 @@ def test_requests__are_to_blame_if_one_that_was_answered_before_is_answered_agai
             assert refuse(outage, poison, now) == 0
     assert outage.down
     outage.asked(healthy=True)
-    outage.answered(3.5)  # the one that was answered before
-    assert [refuse(outage, poison, 4.0 + place) for place, poison in enumerate(poisons)] == [3, 2]
-    outage.answered(6.0)
-    assert [poison.settle() or poison.counted for poison in poisons] == [3, 3]
+    outage.answered_again(3.5)
+    assert [refuse(outage, poison, 4.0 + place / 10) for place, poison in enumerate(poisons)] == [2, 1]
+    outage.answered_again(6.0)
+    assert [poison.settle() or poison.counted for poison in poisons] == [2, 2]
 
 
 def test_outage__in_which_a_request_is_refused_that_was_answered_before_costs_no_try() -> None:

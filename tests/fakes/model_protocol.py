@@ -100,9 +100,12 @@ class Server:
     @property
     def refusal(self) -> Answer | None:
         """The answer to every POST now, if they are refused."""
-        if not self.refusing_file or not Path(self.refusing_file).exists():
+        if not self.refusing_file:
             return None
-        status, *after = Path(self.refusing_file).read_text().split()
+        try:
+            status, *after = Path(self.refusing_file).read_text().split()
+        except (FileNotFoundError, ValueError):  # there is none, or it is just being written
+            return None
         return Answer(
             int(status), b'{"error": "refused"}', b"Retry-After: %b\r\n" % after[0].encode() if after else b""
         )
