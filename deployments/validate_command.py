@@ -12,7 +12,7 @@ from deployments.storage_keys import storage_keys
 from tasks.clients.storage import Storage
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
-from tasks.domain.paths import redact
+from tasks.domain.paths import redact_source
 from tasks.domain.pool import Pool
 from tasks.domain.request import Body
 from tasks.domain.run import Run
@@ -102,7 +102,7 @@ def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
         content, _, tail = rest.rpartition(b"\r\n--")
         shown = f"{head.decode()}\r\n\r\n<{len(content)} bytes>\r\n--{tail.decode()}"
     return {
-        "item": redact(item.source),
+        "item": redact_source(item.source),
         "method": run.api.method,
         "path": run.api.url,
         "content_type": body.content_type,

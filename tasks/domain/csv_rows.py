@@ -131,7 +131,7 @@ class RowReader:
         self._header = header
         self._needed = needed
         self._plain = not (
-            '"' in text or "\r" in text or "\n\n" in text or text.startswith("\n") or f"\n{_MARK}" in text
+            '"' in text or "\r" in text or "\n\n" in text or text.startswith(("\n", _MARK)) or f"\n{_MARK}" in text
         )
         self.count = -1
         """How many rows there are; -1 until :meth:`scan` has counted them."""

@@ -41,7 +41,21 @@ def foreign(head: bytes) -> str:
         lines = head[:LOOKED_AT].split(b"\n")[:-1]
         if sum(not is_utf8(line) for line in lines) > 1:  # else it is that line's fault
             kind = f"text in {encoding}"
+    if not kind and _goes_over_lines(head[:LOOKED_AT].decode("utf-8", "ignore")):
+        kind = "JSON of which one object, or one array of texts, goes over several lines"
     return f"the input manifest is {kind}; it should be text in UTF-8, one JSON object a line" if kind else ""
+
+
+def _goes_over_lines(text: str) -> bool:
+    """Whether a JSON text was written for people: no line of it means anything without the others."""
+    text = text.lstrip(f"{_BLANKS}[")
+    try:
+        value, end = _decoder.raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    behind = text[end : end + SHOWN].lstrip(_BEHIND)
+    of_a_prefix = isinstance(value, dict) and "prefix" in value and "source" not in value and behind.startswith('"')
+    return isinstance(value, dict) and "\n" in text[: text.find(behind, end) if of_a_prefix else end]
 
 
 class Entry(NamedTuple):
@@ -90,7 +104,7 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
         position = end
         while position < len(text) and text[position] in _BEHIND:
             position += 1
-        if text[position:] == "]":
+        if position == len(text) - 1 and text[position] == "]":  # (a slice would cost a copy for every object)
             break
     return entries
 

@@ -284,12 +284,14 @@ class Mapping:
         return f"{self._head}{','.join(texts)}{self._tail}".encode()
 
     def _row_error(self, cells: Sequence[str], line: int) -> RowError:
-        for field in self.fields:
-            if field.index >= len(cells):
+        for field, (convert, index) in zip(self.fields, self._steps, strict=True):
+            if index >= len(cells):
                 return self.row_fault(Fault(len(cells), None, ""), line)
-            cell = cells[field.index]
-            if wrong := problem(field.type, cell):
-                return self.row_fault(Fault(field.index, cell, wrong), line)
+            cell = cells[index]
+            try:
+                convert(cell)
+            except ValueError as error:
+                return self.row_fault(Fault(index, cell, problem(field.type, cell) or str(error)), line)
         raise AssertionError("a row that converts has no error")  # pragma: no cover
 
     def row_fault(self, fault: Fault, line: int) -> RowError:

@@ -116,6 +116,14 @@ def redact(text: str) -> str:
     return _WEB.sub(_without_query, _USER.sub(r"\1", text))
 
 
+def redact_source(source: str) -> str:
+    """``source`` as :func:`redact` shows it, if it is a share link as a whole: blanks in it do not end it."""
+    text = _USER.sub(r"\1", source)
+    if _WEB.match(text) and (begin := _QUERY.search(text)) is not None and begin.end() < len(text):
+        return f"{text[: begin.end()]}..."
+    return redact(text)
+
+
 def _without_query(address: re.Match[str]) -> str:
     text = address[0]
     begin = _QUERY.search(text)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.domain.item import Item
-from tasks.domain.paths import redact
+from tasks.domain.paths import redact, redact_source
 
 REASONS = {
     "line": "unreadable line",
@@ -83,7 +83,7 @@ class Counts:
         """By reason, of so many items."""
         found = [(reason, *self._found[reason]) for reason in REASONS if reason in self._found]
         return [
-            Count(reason, items, of, looked_at, redact(message), redact(source))
+            Count(reason, items, of, looked_at, redact(message), redact_source(source))
             for reason, items, message, source in found
         ]
 

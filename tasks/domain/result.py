@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from tasks.domain.paths import redact
+from tasks.domain.paths import redact_source
 
 _DIGITS = re.compile(r"(?<!HTTP )\b\d+\b")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -82,7 +82,7 @@ class Tally:
             if cause in self.causes or len(self.causes) < CAUSES_KEPT:
                 self.causes[cause] += 1
                 if cause not in self.examples:
-                    self.examples[cause] = outcome.message[:LOOKED_AT], redact(outcome.source)[:LOOKED_AT]
+                    self.examples[cause] = outcome.message[:LOOKED_AT], redact_source(outcome.source)[:LOOKED_AT]
         else:
             self.successful += 1
         self.rows += outcome.rows

@@ -18,7 +18,7 @@ from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.joining import Order, Server, Unproved
 from tasks.domain.mapping import Mapping
-from tasks.domain.paths import redact
+from tasks.domain.paths import redact_source
 from tasks.domain.request import row_body
 from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.service import BatchService
@@ -312,7 +312,7 @@ class _Rows:
         return joining.covers(self._unproved)
 
     def _named(self, row: int) -> str:
-        return f"row {row} of {redact(self._item.source)}"
+        return f"row {row} of {redact_source(self._item.source)}"
 
     def _refuse(self, why: str) -> None:
         session = self._session

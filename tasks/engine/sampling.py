@@ -15,7 +15,7 @@ from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
 from tasks.domain.errors import DownloadError, Problem
 from tasks.domain.item import Item
-from tasks.domain.paths import parse_address, redact
+from tasks.domain.paths import parse_address, redact_source
 from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_refusal, planned_refusal
 from tasks.domain.request import Body
 from tasks.domain.result import NOTES_KEPT
@@ -212,6 +212,6 @@ def _warn(preview: Preview, partly: Sequence[tuple[Item, Look]]) -> None:
     if partly:
         item, look = partly[0]
         tables = f"{len(partly):,} of {preview.looked_at:,} {'table' if preview.looked_at == 1 else 'tables'} looked at"
-        preview.warnings.append(f"{tables}: {look.warning} ({redact(item.source)})")
+        preview.warnings.append(f"{tables}: {look.warning} ({redact_source(item.source)})")
     if preview.looked_at < preview.open and not preview.sure:
         preview.warnings.append(f"{preview.looked_at:,} of {preview.open:,} items were looked at")

@@ -55,7 +55,7 @@ async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
             except RowError as error:
                 bad += 1
                 first_bad = first_bad or str(error)
-                names = names or (looked == 1 and len(cells) >= mapping.columns)
+                names = names or (looked == 1 and not table.header and len(cells) >= mapping.columns)
     if names and (header := _names(mapping, data, settings, others_are_rows=bad == 1)):
         said = f"the first line looks like names ({header}); csv_header: present"
         return TableLook(None, reader.count, said, header=True)

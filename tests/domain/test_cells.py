@@ -50,6 +50,13 @@ def test_empty_cells__are_refused_by_the_name_of_the_field_that_allows_them() ->
     assert str(error.value) == 'line 7, column 1, field n: "-" is not a number'
 
 
+@pytest.mark.parametrize("empty_cells", ["null", "omit"])
+def test_empty_cells__that_are_taken_are_not_blamed_for_a_later_cell(empty_cells: EmptyCells) -> None:
+    with pytest.raises(RowError) as error:
+        Mapping(EVERY_TYPE, empty_cells).body(["x", "", "-", "1"], 7)
+    assert str(error.value) == 'line 7, column 2, field i: "-" is not an integer'
+
+
 def test_empty_cells__of_an_element_of_an_array_are_null_so_that_the_others_keep_their_places() -> None:
     rule = generate(of(a={"type": "array", "items": [{"type": "number"}, {"type": "number"}]}, n={"type": "number"}))
     assert Mapping(rule, "omit").body(["", "2", ""], 1) == b'{"a":[null,2]}'

@@ -85,6 +85,7 @@ def lines(data: bytes, *, header: bool = False) -> list[tuple[int, int]]:
         ("a\u2028b,c\x0bd\x0c\x85e\n".encode(), [["a\u2028b", "c\x0bd\x0c\x85e"]]),
         ("\ufeff1,2\n\ufeff3,4\r\n\ufeff\"5\",6\n7,\ufeff8\n\ufeff".encode(),
         [["1", "2"], ["3", "4"], ["5", "6"], ["7", "\ufeff8"]]),
+        ("\ufeff\ufeff1,2\n3,4\n".encode(), [["1", "2"], ["3", "4"]]), ("\ufeff\ufeff\n1,2\n".encode(), [["1", "2"]]),
     ],
 )  # fmt: skip
 def test_csv__gives_the_cells_as_they_are(data: bytes, expected: list[list[str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -144,6 +145,12 @@ def test_manifest__what_stands_before_a_broken_part_of_a_line_is_read() -> None:
     assert "Line 3" in broken.error
 
 
+def test_manifest__very_many_objects_on_one_line_take_no_longer_than_on_lines_of_their_own() -> None:
+    began = time.process_time()
+    assert len(read_line(b'{"source":"s3://b/k"},' * 200_000, 1)) == 200_000
+    assert time.process_time() - began < 5  # 0.5 s; 10 s if each were cut off the rest of its line
+
+
 def test_manifest__what_stands_behind_an_object_without_a_source_is_read() -> None:
     nothing, good = read_line(b'{"x":1} {"source":"s3://b/2"}', 3)
     assert "no source" in nothing.error
@@ -177,6 +184,12 @@ CHINESE = "".join(f'{{"source": "obs://b/数据/图片{number}.jpg"}}\n' for num
         (b"\x1f\x8b\x08\0\0\0\0\0\0\xff", "packed by gzip"),
         (b"<!DOCTYPE html>\n<html>", "an HTML page, perhaps one to sign in"),
         (
+            b'[\n  {\n    "source": "1.jpg"\n  },\n',
+            "JSON of which one object, or one array of texts, goes over several lines",
+        ),
+        (b'{\n"source": "1.jpg"}\n', "JSON of which one object, or one array of texts, goes over several lines"),
+        (b'[{"prefix": "d/"},\n"1.jpg"]', "JSON of which one object, or one array of texts, goes over several lines"),
+        (
             b"<?xml version='1.0'?><Error><Code>NoKey</Code></Error>",
             "an XML document, perhaps a storage's refusal",
         ),
@@ -192,6 +205,8 @@ def test_manifest__of_another_kind_or_encoding_is_told_as_a_whole(head: bytes, s
         LINES.encode(), CHINESE.encode(), ("\ufeff" + CHINESE).encode(), CHINESE.encode()[:50], b"", b"{}", b"\n\n",
         LINES.replace("ö", "o").replace("ß", "s").encode() + '{"source": "s3://b/größe.jpg"}\n'.encode("latin-1"),
         CHINESE.encode() + CHINESE.encode("gbk"), b'{"source": "a\xff"}\n' * 3,
+        b'[\n{"source": "a"},\n{"source": "b"}\n]',
+        b'[{"prefix": "d/"}, "1.jpg"]', b'{"prefix": "d/"}\n{"source": "a"}\n',
     ],
 )  # fmt: skip
 def test_manifest__with_a_few_broken_lines_is_read_line_by_line(head: bytes) -> None:

@@ -18,6 +18,7 @@ from tasks.domain.paths import (
     is_earlier_run,
     parse_address,
     redact,
+    redact_source,
     result_name,
     run_of_manifest,
     safe_relative,
@@ -166,6 +167,21 @@ def test_address__contains_what_lies_below_it(folder: str, other: str, contained
 def test_redact__takes_queries_and_user_parts_out_of_web_addresses(text: str, shown: str) -> None:
     assert redact(text) == shown
     assert redact(shown) == shown
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("https://u:p@host/my file.csv?Signature=a b", "https://host/my file.csv?..."),
+        ("https://host/\n1.csv?Signature=a", "https://host/\n1.csv?..."),
+        ("https://host/a\u00a0b#x", "https://host/a\u00a0b#..."),
+        ("https://host/my file.csv", "https://host/my file.csv"),
+        ('{"source": "https://host/1?Signature=a"', '{"source": "https://host/1?..."'),
+        ("s3://bucket/a?b c", "s3://bucket/a?b c"), ("what? is.csv", "what? is.csv"),
+    ],
+)  # fmt: skip
+def test_redact_source__takes_the_query_out_of_a_link_that_holds_blanks(source: str, shown: str) -> None:
+    assert redact_source(source) == shown
 
 
 url_part = st.text(string.ascii_letters + string.digits + "-._~!$&'()*+,;=:%", max_size=12)

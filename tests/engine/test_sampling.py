@@ -250,6 +250,7 @@ def test_tables__none_of_whose_rows_could_be_sent_are_a_problem(
         ("t,1\nu,x\nv,3\n", {}, '1 of its rows cannot become a request, first: line 2, column 1, field n: "x"'),
         ("t,-\nu,2\n", {}, '1 of its rows cannot become a request, first: line 1, column 1, field n: "-"'),
         ("t,1\nu,2\n", {"csv_header": "present"}, "the first line could be a row, but is passed over"),
+        ("text,n\nt,x\nu,2\n", {"csv_header": "present"}, 'first: line 2, column 1, field n: "x" is not a number'),
     ],
 )  # fmt: skip
 def test_tables__some_of_whose_rows_could_be_sent_are_warned_of(
