@@ -28,7 +28,7 @@ from tasks.engine.outages import Outages
 
 START_TRIES = 3
 RUNNING_SECONDS = 60.0
-"""One of the servers that run already should answer within this time."""
+"""For one of the servers that run already to answer."""
 
 Prepare = Callable[[], Awaitable[Launch]]
 Lease = Callable[[], Awaitable[DeviceLease]]
@@ -358,10 +358,9 @@ class InstanceGroup:
     def wake_all(self) -> None:
         """End the wait of every request for an instance, and let none wait any more: the run is stopped."""
         self._stopped = True
-        error = _stopped()
-        alone = [one.turn for one in self.instances if one.turn]
-        for turn in [turn for turn in (*self._waiting, *alone) if not turn.done()]:
-            turn.set_exception(error)
+        turns: list[asyncio.Future[Any]] = [*self._waiting, *(one.turn for one in self.instances if one.turn)]
+        for turn in [turn for turn in turns if not turn.done()]:
+            turn.set_exception(_stopped())
         self._waiting.clear()
 
     def _wake(self) -> None:
