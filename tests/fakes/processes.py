@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -45,10 +46,21 @@ def die_with_parent() -> None:
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+FIRST_PORT = 10_000
+FIRST_GIVEN_PORT = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+"""From here on the system gives ports to connections."""
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listened on a moment ago."""
-    with closed_port() as port:
-        return port
+    """A port of 127.0.0.1 that nothing listened on a moment ago, and that no connection is given by the system.
+
+    On a busy machine it takes long until a server listens on it, and other tests open connections all the time.
+    """
+    while True:
+        port = random.SystemRandom().randrange(FIRST_PORT, FIRST_GIVEN_PORT)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
