@@ -238,7 +238,9 @@ class OutputFolder:
         local_files.refuse_system(self.root.path)
         if not os.path.lexists(self.root.path):
             if not local_files.is_creatable(self.root.path):
-                raise ObjectError("It does not exist and cannot be created (no permission, or a file is in the way).")
+                raise ObjectError(
+                    "It does not exist and cannot be created (no permission, a read-only disk, or a file in its way)."
+                )
             if local_files.room_for(self.root.path) < ROOM_BYTES:
                 raise ObjectError("No space left on device.", full=True)
             return

@@ -80,7 +80,9 @@ def _unused_parts(document: dict[str, Any], running: bool) -> Iterator[str]:
     location = document.get("swr_location")
     if location and (running or not image):
         yield f"swr_location is used for models of type {IMAGE} only"
-    if running or not image:
+    elif location and not isinstance(location, str):
+        yield f"swr_location = {location!r} is no address of an image"
+    if running or not image or not isinstance(location, str):
         document.pop("swr_location", None)
     if not running and not image:
         return

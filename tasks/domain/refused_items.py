@@ -141,12 +141,18 @@ def looks_like_names(cells: Sequence[str], names: Iterable[str], others_are_rows
     """Whether the first line of a table, which is no row, looks like the names of its columns.
 
     Each cell has a letter; and either it has some of ``names``, those of the request's fields, or the lines after it
-    are rows, or nothing.
+    are rows, or nothing, and it has neither the same cell twice nor one that stands for a missing value.
     """
     if not all(_LETTER.search(cell) for cell in cells):
         return False
     plain = {_plain(cell) for cell in cells}
-    return others_are_rows or any(_plain(name) in plain for name in names)
+    if any(_plain(name) in plain for name in names):
+        return True
+    return others_are_rows and len(plain) == len(cells) and not plain & _MISSING
+
+
+_MISSING = {"na", "nan", "null", "none", "nil", "missing", "unknown", "inf"}
+"""What programs write into cells without a value."""
 
 
 def _plain(name: str) -> str:

@@ -97,6 +97,8 @@ def test_period__of_a_share_link_is_what_its_signature_covers(query: str, until:
         (["sepal_length", "5.1"], True, False),
         (["", "n"], True, False),
         (["länge", "breite"], True, True),
+        (["N/A", "N/A"], True, False),
+        (["red", "n/a"], True, False),
     ],
 )
 def test_first_line__of_a_table_looks_like_names(cells: list[str], others_are_rows: bool, looks: bool) -> None:
