@@ -13,7 +13,7 @@ from typing import Any
 from deployments.stack_access import stack_address
 from tasks.clients.pool_files import read_pools
 from tasks.clients.startup import importing
-from tasks.domain.errors import ServerError, SpecificationError
+from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.service import BatchService
 from tasks.settings import Settings
@@ -38,7 +38,9 @@ async def pools_to_run_in(fields: Mapping[str, Any], settings: Settings) -> Mapp
     there = _of_files(settings)
     if there is None or _name(fields) in there or not names_server():
         return there
-    found, _ = await _of_server()
+    found, refusal = await _of_server()
+    if refusal:
+        raise _not_asked(_name(fields), settings, refusal)
     return dict(sorted({**found, **there}.items()))
 
 
@@ -54,6 +56,8 @@ async def pools_to_deploy_in(
     if not (names_server() or stack_address()):
         return there, []
     found, refusal = await _of_server()
+    if refusal and there is not None and _name(fields) not in there:
+        raise _not_asked(_name(fields), settings, refusal)
     if refusal:
         return there, [f"resource pools are those of {settings.pools}, and perhaps others when deployed: {refusal}"]
     there, name, warnings = there or {}, _name(fields), []
@@ -63,6 +67,11 @@ async def pools_to_deploy_in(
             "apply` puts it there, before the service is deployed"
         ]
     return dict(sorted({**there, **found}.items())), warnings
+
+
+def _not_asked(name: str, settings: Settings, refusal: str) -> SpecificationError:
+    expected = f"is not in the files of {settings.pools}, and the Prefect server could not be asked: {refusal}"
+    return SpecificationError([Problem("resource_pool", name, expected)])
 
 
 def _of_files(settings: Settings) -> dict[str, Pool] | None:

@@ -24,7 +24,7 @@ from deployments.zombies import end_orphans
 from tasks.clients.lifeline import GuardedProcess
 from tasks.clients.proxies import spare_loopback
 from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, authorization
-from tasks.domain.errors import ServerError
+from tasks.domain.errors import CallError, Problem, ServerError
 from tasks.engine.loop import LoopThread
 from tasks.settings import read_settings
 
@@ -43,6 +43,8 @@ _POLL_SECONDS = 0.2
 def run_stack(port: int | None = None) -> int:
     """Run the stack until Ctrl-C or SIGTERM; 0. Returns at once if it runs already. Raises ThresherError."""
     console = talk()
+    if port is not None and not 1 <= port <= 65_535:
+        raise CallError([Problem("--port", port, "should be 1 to 65535")])
     spare_loopback()
     with claimed(read_settings().stack, START_SECONDS, console) as running:
         if running:
@@ -130,7 +132,7 @@ def _check_free(port: int) -> None:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind((HOST, port))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise ServerError(
                 f"Port {port} of {HOST} cannot be used ({error}): another program listens there. Take another one with "
                 "--port."

@@ -135,6 +135,7 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
         await process.stop()
         log.unlink(missing_ok=True)
     if status != 0:
+        said = said or f"It printed nothing: perhaps there is no room in {home} (THRESHER_CACHE)."
         why = (
             f" Packages are not built from source while {secret} holds a password, which they would read."
             if building

@@ -97,7 +97,8 @@ def _prefect(environment: Mapping[str, str]) -> Iterator[Problem]:
     if level and level.upper() not in _LEVELS:
         yield Problem("PREFECT_LOGGING_LEVEL", level, f"should be one of {', '.join(_LEVELS)}")
     for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"):
-        if not environment.get(name, "").strip().isascii():
+        value = environment.get(name, "").strip()
+        if value and not (value.isascii() and value.isprintable()):
             yield Problem(name, None, "should be letters, digits and signs of ASCII: headers carry no others")
 
 

@@ -49,6 +49,16 @@ def test_surroundings__that_cannot_work_are_named_with_their_value(
     assert expected in problem.expected
 
 
+@pytest.mark.parametrize("name", ["PREFECT_API_KEY", "PREFECT_API_AUTH_STRING"])
+@pytest.mark.parametrize("value", ["k\xfc", "k\ny", "k\ry", "k\0y", "k\ty"])
+def test_surroundings__keys_that_no_header_can_carry_are_named_without_their_value(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    (problem,) = wrong_surroundings({"PREFECT_HOME": str(tmp_path), name: value})
+    assert (problem.field, problem.value) == (name, None)
+    assert wrong_surroundings({"PREFECT_HOME": str(tmp_path), name: "key\n"}) == []  # taken off
+
+
 @pytest.mark.parametrize(
     "given",
     [

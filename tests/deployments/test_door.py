@@ -12,7 +12,7 @@ import pytest
 from fakes.processes import free_port
 
 from deployments.door import guarded, take_verbose
-from tasks.domain.errors import Problem, RunError, SpecificationError
+from tasks.domain.errors import CallError, Problem, RunError, SpecificationError
 
 COMMAND = str(Path(sys.executable).with_name("thresher"))
 
@@ -129,3 +129,11 @@ def test_command__writes_texts_as_utf_8_whatever_the_locale_says(tmp_path: Path)
 def test_command__whose_server_is_not_there_says_so_in_one_line(tmp_path: Path) -> None:
     code, lines, _ = called(tmp_path, "$T list", PREFECT_API_URL=f"http://127.0.0.1:{free_port()}/api")
     assert (code, len(lines)) == (1, 1) and "cannot be reached" in lines[0], lines
+
+
+@pytest.mark.parametrize("port", [0, -1, 99_999])
+def test_up__is_refused_on_a_port_that_is_none(port: int) -> None:
+    from deployments.stack import run_stack
+
+    with pytest.raises(CallError, match=f"--port = '{port}': should be 1 to 65535"):
+        run_stack(port)

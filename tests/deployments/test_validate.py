@@ -194,6 +194,11 @@ def test_pools__of_a_server_that_is_away_are_said_to_be_unknown(
         f"warning: resource pools are those of {files_of_pools}, and perhaps others when deployed: The Prefect server"
     )
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+    for command in ("validate", "run"):
+        done = thresher(command, spec(resource_pool="served"), env=away)
+        assert done.returncode == 2
+        said = f"resource_pool = 'served': is not in the files of {files_of_pools}, and the Prefect server could not be"
+        assert said in done.stderr and "there is no such resource pool" not in done.stderr
 
 
 def test_pool_files__that_are_wrong_are_told_with_the_other_problems(
