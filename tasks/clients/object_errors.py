@@ -7,6 +7,7 @@ import re
 from obstore.exceptions import PermissionDeniedError
 
 from tasks.clients.failures import ObjectError
+from tasks.clients.proxies import proxy_for
 from tasks.clients.surroundings import blamed
 from tasks.domain.unexpected import PANICS
 
@@ -41,7 +42,8 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
         return ObjectError(f"No permission ({said}){f' with the {key}' if key else ''}.")
     if type(error).__name__ in PANICS:
         return ObjectError("The storage's library has failed: check endpoint, region and keys.")
-    storage = f"The storage {where}".rstrip()
+    through = f"through the proxy {named}" if where and (named := proxy_for(where)) else ""
+    storage = " ".join(filter(None, ("The storage", where, through)))
     if "kind: Timeout" not in text and ("Connect" in text or "error sending request" in text):
         cause = next((f": {meaning}" for word, meaning in _CAUSES if word in text), "")
         return ObjectError(f"{storage} cannot be reached{cause}.{blamed(where)}", unreachable=True)

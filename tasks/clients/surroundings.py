@@ -79,6 +79,10 @@ def _proxies(environment: Mapping[str, str]) -> Iterator[Problem]:
             yield Problem(name, redact(value), expected)
 
 
+_PROFILES = ("cloud", "ephemeral", "local", "test")
+"""Those that Prefect brings."""
+
+
 def _prefect(environment: Mapping[str, str]) -> Iterator[Problem]:
     address = environment.get(_SERVER, "")
     if address:
@@ -105,15 +109,23 @@ def _prefect(environment: Mapping[str, str]) -> Iterator[Problem]:
 def _profiles(environment: Mapping[str, str]) -> Iterator[Problem]:
     home = environment.get("PREFECT_HOME") or "~/.prefect"
     path = Path(environment.get("PREFECT_PROFILES_PATH") or f"{home}/profiles.toml")
+    known, wrong = set(_PROFILES), ""
     try:
-        held = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
-        wrong = "" if isinstance(held.get("profiles", {}), dict) else "profiles is no table"
-    except (OSError, RuntimeError):  # there is none, as on most machines
-        return
+        held = tomllib.loads(path.expanduser().read_text(encoding="utf-8")).get("profiles", {})
+        if isinstance(held, dict):
+            known |= set(held)
+        else:
+            wrong = "profiles is no table"
+    except (OSError, RuntimeError):
+        pass  # there is none, as on most machines
     except ValueError as error:  # neither UTF-8 nor TOML
         wrong = str(error)
     if wrong:
         yield Problem("PREFECT_PROFILES_PATH", str(path), f"should hold Prefect's profiles as TOML: {wrong}")
+        return
+    profile = environment.get("PREFECT_PROFILE", "")
+    if profile and profile not in known:
+        yield Problem("PREFECT_PROFILE", profile, f"is no profile of {path}: there are {', '.join(sorted(known))}")
 
 
 def _folders(environment: Mapping[str, str]) -> Iterator[Problem]:

@@ -163,6 +163,18 @@ def test_storage__that_cannot_be_reached_is_told_with_its_address_and_the_cause(
         )
 
 
+def test_storage__behind_a_proxy_that_is_away_is_told_with_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closed_port() as port:
+        for name in ("http_proxy", "HTTP_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        said = told("http://storage.example")
+    assert said.startswith(
+        f"The storage http://storage.example through the proxy http_proxy=http://127.0.0.1:{port} cannot be"
+    )
+
+
 def test_storage__that_sends_requests_elsewhere_blames_region_and_endpoint() -> None:
     with answering(301) as address:
         assert told(f"http://{address}").endswith("the region or the endpoint is another one.")

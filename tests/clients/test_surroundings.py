@@ -31,6 +31,7 @@ from tasks.domain.errors import CallError
         ("PREFECT_API_URL", "http://a b/api", "should be the API of a Prefect server"),
         ("PREFECT_API_URL", " ", "should be the API of a Prefect server"),
         ("PREFECT_LOGGING_LEVEL", "nope", "should be one of DEBUG"),
+        ("PREFECT_PROFILE", "nope", "there are cloud, ephemeral, local, test"),
         ("PREFECT_PROFILES_PATH", "{tmp}/garbage", "should hold Prefect's profiles as TOML"),
         ("PREFECT_PROFILES_PATH", "{tmp}/no-table", "profiles is no table"),
         ("TMPDIR", "{tmp}/missing", "should be a folder in which files can be made"),
