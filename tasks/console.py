@@ -30,7 +30,8 @@ class _Plain(logging.Filter):
         if ours is not None:
             record.exc_info = None
             record.exc_text = None
-            record.msg, record.args = "%s", (ours,)
+            told = f"{record.getMessage()}: " if record.name.startswith("tasks.") else ""  # which item it was
+            record.msg, record.args = "%s%s", (told, ours)
         with suppress(TypeError, ValueError):  # a record that cannot be formatted is shown so by logging
             record.msg, record.args = plain_block(masked(record.getMessage())), ()
         return True

@@ -19,6 +19,7 @@ from fakes.processes import meanwhile, poll
 from fakes.s3_server import S3Server
 
 from tasks.clients.storage import Storage
+from tasks.console import plain_errors
 from tasks.domain.concurrency import START
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.paths import Address
@@ -153,6 +154,8 @@ def test_items__that_fail_give_all_their_bytes_back(tmp_path: Path, fake: FakeMo
 def test_item__that_meets_a_fault_of_ours_fails_and_no_other_does(
     tmp_path: Path, fake: FakeModelServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    plain_errors()  # as in the process of a run
+
     def fail(name: str) -> None:
         if name == "5.jpg":
             raise RuntimeError("secret detail")
@@ -166,7 +169,7 @@ def test_item__that_meets_a_fault_of_ours_fails_and_no_other_does(
     messages = shard.messages
     assert messages.pop("5.jpg") == "Unexpected RuntimeError."
     assert set(messages.values()) == {""}
-    assert "unexpected item=5" in caplog.text  # the whole of it is in the log
+    assert "unexpected item=5: An unexpected error (RuntimeError): secret detail." in caplog.text
 
 
 @pytest.mark.parametrize("address", ["s3://a b/x.jpg", "s3://[/x.jpg", "s3://你好/x.jpg", "gopher://x/x.jpg", ""])
