@@ -214,6 +214,8 @@ class Outage:
         return self.since is not None and now - self.since >= self.limit_seconds
 
     def pause(self, looks: int, now: float) -> float:
-        """Seconds until it is looked at again, after so many looks: never beyond the time that may be waited."""
-        left = math.inf if self.since is None else self.since + self.limit_seconds - now
-        return max(0.0, min(PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)], left))
+        """Seconds until it is looked at again, after so many looks: not beyond the moment at which its time passes."""
+        pause = PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)]
+        if self.since is None or self.passed(now):  # others answer, so this one is looked at for as long as it takes
+            return pause
+        return min(pause, self.since + self.limit_seconds - now)

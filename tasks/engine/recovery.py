@@ -14,9 +14,9 @@ class Recovery:
     """Follows one outage, from the first refusal on, until the server answers.
 
     ``ask`` gives the server's health: empty, or what is wrong; ``ask_again`` sends it a request that it had answered
-    before, and says whether there is one. ``changed`` is called whenever requests may be sent
-    again, or may not any more; ``over`` when the time for which the server may be away has passed: it says whether the
-    server is to be looked at all the same. Belongs to one event loop; :meth:`close` when done.
+    before, and says whether there is one. ``changed`` is called whenever requests may be sent again, or may not any
+    more; ``over`` when the time for which the server may be away has passed: it says whether the server is to be looked
+    at all the same. Belongs to one event loop; :meth:`close` when done.
     """
 
     def __init__(
@@ -54,8 +54,6 @@ class Recovery:
                 now = time.monotonic()
                 if now < outage.resume_at:
                     self._changed()
-                    if outage.down:
-                        self._changed()
                     await asyncio.sleep(outage.resume_at - now)
                 elif not outage.down:
                     return

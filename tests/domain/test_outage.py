@@ -253,6 +253,7 @@ def test_outage__passes_its_time_and_is_looked_at_until_then() -> None:
     pauses = [outage.pause(looks, 11.0) for looks in range(9)]
     assert pauses == [*PAUSES_SECONDS, PAUSES_SECONDS[-1], PAUSES_SECONDS[-1]]
     assert outage.pause(8, 65.0) == 5.0
+    assert outage.pause(8, 70.0) == outage.pause(8, 900.0) == PAUSES_SECONDS[-1]  # while another server answers
 
 
 @pytest.mark.parametrize(("status", "first"), [(401, 1), (403, 3)])
