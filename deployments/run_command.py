@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from deployments.live import LiveProgress
+from deployments.prefect_import import import_prefect
 from deployments.stack_access import password_for, refused
 from deployments.stopping import ignore_signals
 from deployments.storage_keys import keys_in_blocks
@@ -21,7 +22,7 @@ from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import check_service
 from tasks.clients.process_identity import own_start
-from tasks.clients.startup import import_prefect, importing
+from tasks.clients.startup import importing
 from tasks.clients.surroundings import blamed, check_server_address
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tasks.clients.startup import import_prefect
+from deployments.prefect_import import import_prefect
 from tasks.domain.credentials import Credentials
 from tasks.settings import Settings
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, ParamSpec
 from cyclopts import Parameter
 from rich.console import Console
 
+from deployments.prefect_import import import_prefect
 from deployments.talk import error_console, say_on
-from tasks.clients.startup import import_prefect
 from tasks.domain.errors import RunError
 from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
 

@@ -1,0 +1,38 @@
+"""The import of Prefect by a command: late, since it takes a second, and without the traces that it prints."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stderr
+from typing import Any, TextIO, cast
+
+from tasks.clients.startup import importing
+from tasks.clients.surroundings import check_server_address
+
+
+class _WithoutPlugins:
+    """Standard error but for the one message that Prefect prints there when its settings are wrong."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dropped = False
+
+    def write(self, text: str) -> int:
+        self._dropped = text.startswith("Failed to initialize plugins") or (self._dropped and text == "\n")
+        return len(text) if self._dropped else self._stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def import_prefect() -> None:
+    """Import Prefect without the traces that it prints of what is wrong with its settings or certificates.
+
+    Raises CallError if its server's address cannot be one, and whatever the import raises.
+    """
+    if "prefect" in sys.modules:
+        return
+    check_server_address()
+    with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):
+        import prefect
+        import prefect.context  # noqa: F401 - what reads the settings
