@@ -7,7 +7,6 @@ from contextlib import redirect_stderr
 from typing import Any, TextIO, cast
 
 from tasks.clients.startup import importing
-from tasks.clients.surroundings import check_server_address
 
 
 class _WithoutPlugins:
@@ -32,6 +31,8 @@ def import_prefect() -> None:
     """
     if "prefect" in sys.modules:
         return
+    from tasks.clients.surroundings import check_server_address  # not for `--help`
+
     check_server_address()
     with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):
         import prefect
