@@ -75,4 +75,4 @@ async def _pools(service: BatchService, settings: Settings) -> dict[str, Pool] |
         if service.resource_pool in there:
             return there
     async with get_client() as client:
-        return {**await server_pools(client), **there}
+        return dict(sorted({**await server_pools(client), **there}.items()))
