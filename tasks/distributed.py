@@ -18,9 +18,10 @@ from prefect.futures import PrefectFuture
 from prefect.states import Crashed
 
 from tasks import instances
+from tasks.clients import clock
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
-from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack
+from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack, run_loss, run_outage
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.run_cluster import Opened, opened_cluster
@@ -74,6 +75,8 @@ class _Coordinator:
         self._was_ready: set[int] = set()
         self._told: dict[str, set[str]] = {}
         self._given_up: dict[int, str] = {}
+        self._away: dict[int, str] = {}
+        """Instances that were given up since their model servers were away for too long, and why."""
         self._cut_off: dict[int, float] = {}
         """Instances that do not reach the storage, and since when."""
         self._losses: dict[str, int] = {}
@@ -83,6 +86,8 @@ class _Coordinator:
         self._failure: BaseException | None = None
         self._stopped: str | None = None
         """Why the run is stopped early; empty if by hand, None while it is not."""
+        self._may_pass = False
+        """Whether it is stopped for what may pass, so that it can be resumed."""
         self._stopped_at = 0.0
         self._had_workers = False
         self._wake = asyncio.Event()
@@ -192,6 +197,8 @@ class _Coordinator:
         if report.error and not report.cut_off and number not in self._given_up:
             self._logger.warning("instance-%d given up: %s", number, report.error.split("\n", 1)[0])
             self._given_up[number] = report.error
+        if report.away:
+            self._away[number] = report.away
         if report.cut_off and number not in self._cut_off:
             self._logger.warning("instance-%d cut off: %s", number, report.error)
             self._cut_off[number] = asyncio.get_running_loop().time()
@@ -199,6 +206,7 @@ class _Coordinator:
             self._cut_off.pop(number, None)
         if report.ready:
             self._given_up.pop(number, None)
+            self._away.pop(number, None)
             self._was_ready.add(number)
             self._progress.enter("inferring")
         if report.stopped and self._stopped is None:
@@ -213,7 +221,8 @@ class _Coordinator:
     async def _tell_to_stop(self, worker: str) -> None:
         reason = self._stopped or ""
         if reason not in self._told.setdefault(worker, set()):
-            await self._ask(self._cluster.ask(worker, instances.stop_early, self._run.task_id, reason))
+            question = self._cluster.ask(worker, instances.stop_early, self._run.task_id, reason, self._may_pass)
+            await self._ask(question)
             self._told[worker].add(reason)
 
     def _look_at_stops(self) -> None:
@@ -226,7 +235,7 @@ class _Coordinator:
         if reason := threshold_passed(self._run.service.error_threshold, failed, self._planned.items):
             self._stopped = reason
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
-            self._stopped = f"no instance is left: {next(iter(self._given_up.values()))}".split("\n", 1)[0]
+            self._stopped, self._may_pass = run_loss(self._given_up, self._away), bool(self._away)
         elif self._cut_off and len({*self._given_up, *self._cut_off}) == self._run.service.instances:
             since = max(self._cut_off.values())
             if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:
@@ -241,6 +250,12 @@ class _Coordinator:
         there = {self._numbers[worker] for worker in self._reports}
         sick += len({*self._given_up, *self._cut_off, *(self._was_ready - there)})
         self._progress.sick_instances = min(sick, self._run.service.instances)
+        cause, seconds = run_outage(self._reports.values()) if self._stopped is None else ("", 0.0)
+        self._progress.outage = cause
+        if not cause:
+            self._progress.outage_since = None
+        elif self._progress.outage_since is None:
+            self._progress.outage_since = clock.now() - seconds
 
     # -- the shards -------------------------------------------------------------------------------------------------
 

@@ -166,6 +166,7 @@ async def _look(task_id: str) -> InstanceReport | None:
         )
         for key, work in session.shards.items()
     }  # fmt: skip
+    outage = session.group.outages.current
     error = session.start_error or session.group.loss or session.cut_off
     return InstanceReport(
         seconds=time.monotonic(),
@@ -176,6 +177,9 @@ async def _look(task_id: str) -> InstanceReport | None:
         finished=session.finished,
         sick=session.group.sick,
         stopped=session.stopped,
+        away=session.away,
+        outage=outage.cause if outage is not None else "",
+        outage_seconds=outage.lasts(time.monotonic()) if outage is not None else 0.0,
     )
 
 
@@ -190,15 +194,16 @@ async def _hand_back(task_id: str, key: str, share: float, pieces: int) -> Seque
     return await work.hand_back(share, pieces) if work is not None else []
 
 
-async def stop_early(task_id: str, reason: str) -> None:
-    """Send no further request of a run, for this reason; empty: somebody has stopped it by hand."""
-    await engine_loop().run(_stop_early(task_id, reason))
+async def stop_early(task_id: str, reason: str, may_pass: bool = False) -> None:
+    """Send no further request of a run, for this reason, which ``may_pass``; empty: somebody has stopped it by hand."""
+    await engine_loop().run(_stop_early(task_id, reason, may_pass))
 
 
-async def _stop_early(task_id: str, reason: str) -> None:
+async def _stop_early(task_id: str, reason: str, may_pass: bool) -> None:
     if not reason:
         await sessions.halt(task_id)
     elif (session := sessions.held(task_id)) is not None:
+        session.resumable = session.resumable or may_pass
         session.stop(reason)
 
 

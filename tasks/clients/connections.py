@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import deque
 
 from tasks.clients.http_connection import TURN_SECONDS, HttpConnection
-from tasks.clients.http_reply import NoConnection
+from tasks.clients.http_reply import NO_SUCH_HOST, NO_TLS, NoConnection
 
 CONNECT_SECONDS = 30.0
+_UNKNOWN_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 IDLE_SECONDS = 30.0
 SLOW_SECONDS = 0.25
 """Answers that take this long need no kept connections: to be certain of them costs more than to connect."""
@@ -114,9 +116,14 @@ class Connections:
                 await self._loop.create_connection(lambda: connection, *self._address, ssl=self._ssl)
         except TimeoutError:
             raise NoConnection(f"no connection within {seconds:g} s") from None
+        except socket.gaierror as error:
+            unknown = error.errno in _UNKNOWN_HOST
+            raise NoConnection(f"{NO_SUCH_HOST if unknown else 'no connection'} ({error.strerror})") from None
         except OSError as error:
+            passes = not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError)
+            what = "no connection" if passes else NO_TLS
             reason = getattr(error, "verify_message", "") or error.strerror or str(error) or "unknown"
-            raise NoConnection(f"no connection ({reason})") from None
+            raise NoConnection(f"{what} ({reason})") from None
         finally:
             self._opening -= 1
         self._connect_seconds = min(self._connect_seconds, self._loop.time() - started)

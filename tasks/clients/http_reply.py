@@ -52,6 +52,11 @@ class NoConnection(ConnectionBroken):
     """None could be opened, so nothing was sent."""
 
 
+NO_SUCH_HOST = "no host has this name"
+NO_TLS = "no TLS connection"
+"""How it begins if none can be opened, however long one waits."""
+
+
 class ReplyTooLarge(Exception):
     """The answer has more bytes than are taken."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tasks.clients.health import ask_health
-from tasks.domain.errors import ModelServerError
+from tasks.clients.http_reply import NO_SUCH_HOST, NO_TLS
+from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.domain.running_address import health_base
@@ -15,9 +16,11 @@ from tasks.domain.running_address import health_base
 NO_HEALTH_ADDRESS = {"HTTP 400", "HTTP 404", "HTTP 405", "HTTP 501"}
 """Said by a server that knows no such address, or no GET there: it is there."""
 NOT_ALLOWED = ("HTTP 401", "HTTP 403")
-_FINAL = (*NOT_ALLOWED, "HTTP 3")
+_FINAL = ("HTTP 3", "HTTP 4", NO_SUCH_HOST, NO_TLS)
 """How an answer begins that waiting does not change: redirects, too, lead elsewhere."""
+_MAY_PASS = ("HTTP 408", "HTTP 425", "HTTP 429")
 _LONGEST_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -49,28 +52,38 @@ class RunningServer:
         """Wait until it is there. Raises ModelServerError if it has an answer that waiting does not change."""
         pause = min(_LONGEST_FIRST_PAUSE_SECONDS, self.health.period_seconds)
         while said := await self.ask():
-            if said.startswith(_FINAL):
+            if is_final(said):
                 raise self.error(said)
             await asyncio.sleep(pause)
             pause = max(pause, min(pause * 1.3, self.health.period_seconds))
 
 
-async def first_there(servers: Sequence[RunningServer], timeout_seconds: float) -> list[RunningServer]:
+def is_final(said: str) -> bool:
+    """Whether waiting does not change what was found of a server's health: its address or the service is wrong."""
+    return said.startswith(_FINAL) and not said.startswith(_MAY_PASS)
+
+
+async def first_there(
+    servers: Sequence[RunningServer], timeout_seconds: float, on_wait: Callable[[str], None] = lambda cause: None
+) -> list[RunningServer]:
     """Those that are there, one at least; asked again until the time is up.
 
-    Raises ModelServerError: at once if one of them does not let us ask (401, 403) or sends us elsewhere (a redirect),
-    else if none is there in time.
+    ``on_wait`` is told what is wrong whenever none is there. Raises ModelServerError: at once if one of them says what
+    waiting does not change (401, 403, a redirect, a name that no host has), and ServerAway if none is there in time.
     """
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    time = asyncio.get_running_loop().time
+    deadline = time() + timeout_seconds
     pause = min(_LONGEST_FIRST_PAUSE_SECONDS, servers[0].health.period_seconds)
     while True:
         said = await asyncio.gather(*(server.ask() for server in servers))
         answers = list(zip(servers, said, strict=True))
         for server, one in answers:
-            if one.startswith(_FINAL):
+            if is_final(one):
                 raise server.error(one)
         if found := [server for server, one in answers if not one]:
             return found
-        if asyncio.get_running_loop().time() + pause > deadline:
-            raise ModelServerError(" ".join(str(server.error(one)) for server, one in answers))
-        await asyncio.sleep(pause)
+        on_wait(said[0])
+        if (left := deadline - time()) <= 0:
+            raise ServerAway(" ".join(str(server.error(one)) for server, one in answers))
+        await asyncio.sleep(min(pause, left))
+        pause = max(pause, min(pause * 1.3, servers[0].health.period_seconds, _LONGEST_PAUSE_SECONDS))

@@ -95,6 +95,10 @@ class ModelServerError(RunError):
     """No instance of the model could be prepared, started or kept alive."""
 
 
+class ServerAway(ModelServerError):
+    """No model server that runs elsewhere was there for as long as it may be away."""
+
+
 class StorageError(RunError):
     """A folder or object that the run itself needs (plan, report, manifest, model package) failed."""
 

@@ -38,6 +38,12 @@ def is_refusal(failure: Failure) -> bool:
     return failure.kind in ("refused", "connection", "timeout")
 
 
+def minutes_text(seconds: float) -> str:
+    """A length of time in minutes, as it is told."""
+    minutes = seconds / 60
+    return f"{minutes:.3g} minute{'' if minutes == 1 else 's'}"
+
+
 class Tries:
     """The failed tries of one request: those that count against it, and those that are not decided yet.
 
@@ -212,6 +218,10 @@ class Outage:
     def passed(self, now: float) -> bool:
         """Whether the server has answered nothing for as long as may be waited for it."""
         return self.since is not None and now - self.since >= self.limit_seconds
+
+    def lasts(self, now: float) -> float:
+        """Seconds for which the server has answered nothing."""
+        return 0.0 if self.since is None else now - self.since
 
     def pause(self, looks: int, now: float) -> float:
         """Seconds until it is looked at again, after so many looks: not beyond the moment at which its time passes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tasks.domain.run import ShardDone, ShardRef
@@ -54,6 +54,12 @@ class InstanceReport:
     sick: int = 0
     stopped: str = ""
     """Why it sends no further request; empty while it does."""
+    away: str = ""
+    """Why its model server was waited for no longer, if it was given up for that."""
+    outage: str = ""
+    """Why its model server takes no request, while it is waited for."""
+    outage_seconds: float = 0.0
+    """For how long it has taken none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,26 @@ class TakeBack:
     key: str
     share: float
     pieces: int
+
+
+def run_outage(reports: Iterable[InstanceReport]) -> tuple[str, float]:
+    """Why no model server of a run takes requests, and for how many seconds none has; "" and 0 while one does.
+
+    Instances that were given up, or are not ready, are none that could.
+    """
+    left = [one for one in reports if one.ready and not one.error]
+    if not left or not all(one.outage for one in left):
+        return "", 0.0
+    latest = min(left, key=lambda one: one.outage_seconds)
+    return latest.outage, latest.outage_seconds
+
+
+def run_loss(given_up: Mapping[int, str], away: Mapping[int, str]) -> str:
+    """Why a run stops all of whose instances were ``given_up``, by number; of some the model server is ``away``."""
+    if set(given_up) <= set(away):
+        return next(iter(away.values()))
+    died = next(reason for number, reason in given_up.items() if number not in away)
+    return f"no instance is left: {died}".split("\n", 1)[0]
 
 
 class _Instance:

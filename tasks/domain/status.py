@@ -74,12 +74,14 @@ def status_of(state_type: str | None, report: RunReport) -> Status:
     """The status of a service whose last run is in a state of this type (None: it has never run).
 
     Deploying lasts until an instance is healthy; an instance that died and is being started again, or was given up,
-    makes a running service Concerning.
+    makes a running service Concerning, and so does a model server that runs elsewhere and is away.
     """
     if state_type is None:
         return "Stopped"
     if state_type in _ENDED:
         return _ENDED[state_type]
+    if state_type == "RUNNING" and report.phase == "preparing" and report.outage_since:
+        return "Concerning"
     if state_type != "RUNNING" or report.phase in ("validating", "planning", "preparing"):
         return "Deploying"
     return "Concerning" if report.sick_instances and report.phase == "inferring" else "Running"

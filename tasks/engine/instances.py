@@ -27,8 +27,6 @@ from tasks.engine.instance import Instance, as_server_error
 from tasks.engine.outages import Outages
 
 START_TRIES = 3
-RUNNING_SECONDS = 60.0
-"""For one of the servers that run already to answer."""
 
 Prepare = Callable[[], Awaitable[Launch]]
 Lease = Callable[[], Awaitable[DeviceLease]]
@@ -45,6 +43,7 @@ class InstanceGroup:
     instance, the file that its output is appended to. Instances are numbered from ``first``. ``masker`` hides secrets
     in why they are given up. ``on_outage`` is told why the run cannot go on, once no model server has answered a
     request for ``outage_seconds`` (0: each request is blamed at once), or one says that the run is not allowed.
+    ``on_absence`` is told what is wrong while no server that runs already is there at the start.
     """
 
     def __init__(
@@ -66,6 +65,7 @@ class InstanceGroup:
         masker: Callable[[], Masker] = Masker,
         outage_seconds: float = 0.0,
         on_outage: Callable[[str], None] = lambda reason: None,
+        on_absence: Callable[[str], None] = lambda cause: None,
     ) -> None:
         def instance(number: int) -> Instance:
             return Instance(number, AdaptiveLimit(max_concurrency), Outage(outage_seconds))
@@ -79,6 +79,8 @@ class InstanceGroup:
         self._running = running
         self._sidecar_port = sidecar_port
         self._on_health = on_health
+        self._outage_seconds = outage_seconds
+        self._on_absence = on_absence
         self._lease = lease
         self._on_log = on_log
         self._masker = masker
@@ -140,7 +142,7 @@ class InstanceGroup:
     async def start(self) -> None:
         """Prepare and start; returns when one instance is healthy (the others join as they become so).
 
-        Raises ModelServerError if none can be.
+        Raises ModelServerError if none can be; ServerAway if those that run already stay away for as long as they may.
         """
         if self._running is not None:
             await self._meet(await self._running())
@@ -154,9 +156,9 @@ class InstanceGroup:
     async def _meet(self, servers: Sequence[RunningServer]) -> None:
         """Take in the servers that are there, one at least; the others join when they are."""
         try:
-            there = await first_there(servers, RUNNING_SECONDS)
+            there = await first_there(servers, self._outage_seconds, self._on_absence)
         except ModelServerError as error:
-            raise ModelServerError(self._masker().block(str(error))) from None
+            raise type(error)(self._masker().block(str(error))) from None
         for instance, server in zip(self.instances, servers, strict=True):
             instance.running = server
             if server in there:

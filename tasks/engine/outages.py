@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tasks.clients.health import ask_health
 from tasks.clients.model_server import RequestFailed
-from tasks.domain.outage import NOT_ALLOWED, Outage, Tries, is_refusal
+from tasks.domain.outage import NOT_ALLOWED, Outage, Tries, is_refusal, minutes_text
 from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance
@@ -104,10 +104,9 @@ class Outages:
         if not all(one.outage.passed(now) for one in self._instances if one.joined):
             return True
         outage = instance.outage
-        minutes = outage.limit_seconds / 60
         self._on_end(
-            f"the model server {redact(instance.url)} has answered no request for {minutes:.3g} "
-            f"minute{'' if minutes == 1 else 's'} ({outage.cause})"
+            f"the model server {redact(instance.url)} has answered no request for {minutes_text(outage.limit_seconds)} "
+            f"({outage.cause})"
         )
         return False
 

@@ -14,10 +14,11 @@ from tasks.clients.failures import ObjectError, TooLarge
 from tasks.clients.output_folder import ROOM_BYTES, OutputFolder
 from tasks.clients.storage import Storage
 from tasks.domain.credentials import Credentials
-from tasks.domain.errors import ModelServerError
+from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.header import TableMapping
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.masking import Masker
+from tasks.domain.outage import minutes_text
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
 from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
@@ -83,6 +84,8 @@ class Session:
         """Whether the run was stopped early for what may pass, so that it can be resumed after it has published."""
         self.not_started = ""
         """Why no instance of the run could be started; empty while that is open."""
+        self.away = ""
+        """Why the model server of this process is not waited for any longer; empty while it is."""
         self.cut_off = ""
         """Why this process cannot do its part, though others may; empty while it can."""
         self.unwritable = ""
@@ -127,6 +130,7 @@ class Session:
             masker=lambda: self.masker,
             outage_seconds=service.outage_minutes * 60,
             on_outage=self._end_for_outage,
+            on_absence=self._note_absence,
         )
         self.sender = Sender(self.group, lambda: self.not_processed, self._pause, lambda: self.masker)
         if run.deadline_at is not None:
@@ -183,7 +187,12 @@ class Session:
         if self.run.serving == "sidecar":  # it is given its environment elsewhere
             with suppress(Exception):  # what looks like a secret is hidden all the same
                 await self.servers.given()
-        await self.group.start()
+        try:
+            await self.group.start()
+        except ServerAway as error:
+            minutes = minutes_text(self.run.service.outage_minutes * 60)
+            self._end_for_outage(f"no model server was there for {minutes}: {str(error).removesuffix('.')}")
+            return
         self.ready_at = clock.now()
         self.progress.enter("inferring")
 
@@ -278,6 +287,14 @@ class Session:
             for worker in self.workers:
                 worker.cancel()
 
+    def _note_absence(self, cause: str) -> None:
+        """No model server is there at the start of the run."""
+        if not self.progress.outage_since:
+            self.progress.outage_since = clock.now()
+            minutes = minutes_text(self.run.service.outage_minutes * 60)
+            self._show(f"No model server is there yet ({cause}); the run waits for it, for up to {minutes}.")
+        self.progress.outage = cause
+
     def _note_health(self, sick: int) -> None:
         self.progress.sick_instances = sick
         if self.stopped:  # nothing is waited for any more
@@ -303,6 +320,7 @@ class Session:
             self.stop(reason)
             self._note_health(self.group.sick)
         else:
+            self.away = reason
             self.group.give_up(ModelServerError(reason))
 
     async def _pause(self, seconds: float) -> None:
@@ -339,7 +357,7 @@ class Session:
         await asyncio.gather(*under_way, return_exceptions=True)
         await self.group.close()
         await self._outputs.close()
-        if self.preparing_since and not self.ready_at and self.number is None:
+        if self.preparing_since and not self.ready_at and self.number is None and not self.resumable:
             await forget_unused_plan(self.output)
         await self.storage.close()
 
