@@ -23,6 +23,14 @@ LONG_REST_SECONDS = 5.0
 """So is one that asks for a rest of this length when it has answered nothing since it was asked."""
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between two looks at a server that is down; the last one is repeated."""
+UNPROVED_PAUSE_SECONDS = 4.0
+"""At most, while it is open whether a server that calls itself healthy is down, or the first requests are to blame."""
+QUIET_SECONDS = 15.0
+"""A server that has had requests for this long, and has answered none of them, is asked for its health."""
+USUAL = 2.0
+"""And so many times as long as it has needed for its slowest answer: a slow model is not a quiet one."""
+LOOKS_SECONDS = 10.0
+"""Between two questions for the health of a quiet server."""
 TRUSTED_TRIES = 3
 """A request with this many tries counted against it does not pause its server by a Retry-After any more."""
 FIRST_NOT_ALLOWED = {401: 1, 403: 3}
@@ -44,10 +52,20 @@ def minutes_text(seconds: float) -> str:
     return f"{minutes:.3g} minute{'' if minutes == 1 else 's'}"
 
 
+def elsewhere(step: int, count: int) -> int:
+    """Which of ``count`` in a line to try in ``step`` 1, 2, 3 ...: far from those before (1/2, 1/4, 3/4, 1/8 ...)."""
+    share, part = 0.0, 0.5
+    while step:
+        share += part * (step & 1)
+        step >>= 1
+        part /= 2
+    return min(count - 1, int(share * count))
+
+
 class Tries:
     """The failed tries of one request: those that count against it, and those that are not decided yet.
 
-    A ``pending_break`` is a connection that broke before an outage, or when it began.
+    A ``pending_break`` is a connection that broke before an outage, or when it began, or an answer that did not come.
     """
 
     __slots__ = ("breaks", "counted", "late", "made", "outage", "pending", "pending_break", "spell")
@@ -57,7 +75,7 @@ class Tries:
         """All of them."""
         self.counted = 0
         self.breaks = 0
-        """How often its connection broke and the server was down then."""
+        """How often its connection broke, or no answer came, and the server was down then."""
         self.late = False
         """Whether the last one brought no answer in time."""
         self.pending = 0
@@ -91,14 +109,17 @@ class Outage:
     """
 
     __slots__ = (
-        "_fresh", "_healthy", "_last_answer", "_not_allowed", "_proved_down", "cause", "down", "holds", "limit_seconds",
-        "probe", "real", "resume_at", "served", "since", "spell",
+        "_fresh", "_healthy", "_last_answer", "_looked_at", "_not_allowed", "_probes", "_proved_down", "_slowest",
+        "_unhealthy_at", "cause", "down", "holds", "limit_seconds", "probe", "quiet_since", "real", "resume_at",
+        "served", "since", "spell",
     )  # fmt: skip
 
     def __init__(self, limit_seconds: float = 0.0) -> None:
         self.limit_seconds = limit_seconds
         self.since: float | None = None
         """When the spell began; None while the server answers."""
+        self.quiet_since: float | None = None
+        """Since when requests have had no answer, and the health address gives none either; None while it does."""
         self.cause = ""
         """What the last refusal was."""
         self.down = False
@@ -111,14 +132,18 @@ class Outage:
         self.real: set[int] = set()
         self.served = False
         """Whether it has ever answered a request."""
-        self._last_answer = -math.inf
+        self._last_answer = self._looked_at = self._unhealthy_at = -math.inf
+        self._slowest = 0.0
+        self._probes = 0
         self._healthy = self._proved_down = False
         self._fresh: list[Tries] = []
         self._not_allowed = 0
 
-    def answered(self, now: float) -> None:
-        """The server has answered a request, whatever it said of that one: it is there."""
+    def answered(self, now: float, seconds: float = 0.0) -> None:
+        """The server has answered a request, after ``seconds``, whatever it said of that one: it is there."""
         self._last_answer = now
+        self._slowest = max(self._slowest, seconds)
+        self.quiet_since = None
         self._not_allowed = 0
         if self.since is not None:
             self._end_spell(now, real=self._proved_down or len(self._fresh) > 1)
@@ -127,11 +152,13 @@ class Outage:
     def answered_again(self, now: float) -> None:
         """It has answered a request that it had answered before, so it is there, whatever others it refuses."""
         self._last_answer = now
+        self.quiet_since = None
         if self.since is not None:
             self._end_spell(now, real=self._proved_down)
 
     def restarted(self, now: float) -> None:
         """The server has been started, and is healthy."""
+        self.quiet_since = None
         if self.since is not None:
             self._end_spell(now, real=True)
 
@@ -140,6 +167,7 @@ class Outage:
             self.real.add(self.spell)
         self.spell += 1
         self.since = None
+        self._probes = 0
         self.down = self.probe = self._healthy = self._proved_down = False
         self._fresh.clear()
         self.holds = now < self.resume_at
@@ -158,9 +186,9 @@ class Outage:
         tries.settle()
         if tries.outage is not self:  # of another server that is down still, perhaps
             tries.outage, tries.spell, tries.pending, tries.pending_break = self, self.spell, 0, False
-        tries.pending_break = tries.pending_break or failure.kind == "connection"
+        tries.pending_break = tries.pending_break or failure.kind in ("connection", "timeout")
         asked = failure.retry_after_seconds or 0.0
-        if not self.limit_seconds or self._last_answer >= started:  # it answers others
+        if not self.limit_seconds or self._answers_others(failure, started, now):
             tries.counted += 1
             if asked <= MAX_RETRY_AFTER_SECONDS and (failure.status == 429 or tries.counted <= TRUSTED_TRIES):
                 self._rest_until(now, now + asked)
@@ -168,7 +196,8 @@ class Outage:
         late = tries.late = failure.kind == "timeout"
         after_answers = self.since is None
         if self.since is None:
-            self.since = started if late else now
+            self.since = max(started, self._last_answer) if late else now
+            self._proved_down = late and self._unhealthy_at > self.since
         self.cause = cause
         self.probe = False
         tries.pending += 1
@@ -180,6 +209,15 @@ class Outage:
         if after_answers and tries.suspect and not late:
             return tries.counted + tries.pending
         return self.charged(tries)
+
+    def _answers_others(self, failure: Failure, started: float, now: float) -> bool:
+        """Whether the server answers other requests while it refuses one that was sent at ``started``.
+
+        One without an answer in time has waited for long: the server may hang since shortly after it was sent.
+        """
+        if failure.kind == "timeout" and now - self._last_answer >= max(DOWN_SECONDS, (now - started) / 2):
+            return False
+        return self._last_answer >= started
 
     def charged(self, tries: Tries) -> int:
         """How many tries of a refused request count against it by now."""
@@ -207,6 +245,41 @@ class Outage:
     def give_one(self) -> None:
         """Let one request be sent to it."""
         self.probe = self.down
+        self._probes += self.down
+
+    @property
+    def probes(self) -> int:
+        """How many requests were given to a server that is healthy, and has refused every one that it was ever sent.
+
+        It is open whether it is down or they are to blame, so the next one is to be unlike them. 0 once that is known.
+        """
+        return self._probes if self.down and self._healthy and not self.served and not self._proved_down else 0
+
+    def is_quiet(self, busy_since: float, now: float) -> bool:
+        """Whether its health is to be asked, since it has had requests since ``busy_since`` and answers none."""
+        if not self.limit_seconds or self.since is not None or now - self._looked_at < LOOKS_SECONDS:
+            return False
+        return now - max(busy_since, self._last_answer) >= max(QUIET_SECONDS, USUAL * self._slowest)
+
+    def asked_while_quiet(self, said: str, busy_since: float, now: float) -> None:
+        """What a quiet server has said of its health: empty if it is healthy, and slow then, as far as is known.
+
+        If it is not, the run says that it hangs, and no request is blamed for it. Those under way go on waiting: a
+        model that does one thing at a time does not answer this question either while it works.
+        """
+        self._looked_at = now
+        if not said:
+            self.quiet_since = None
+        elif self._last_answer < now and self.since is None:
+            self._unhealthy_at = now
+            self.cause = said
+            if self.quiet_since is None:
+                self.quiet_since = max(busy_since, self._last_answer)
+
+    @property
+    def away(self) -> bool:
+        """Whether the server takes no request, as far as is known."""
+        return self.down or self.quiet_since is not None
 
     def refused_again(self, failure: Failure, cause: str, now: float) -> None:
         """It has refused a request that it had answered before."""
@@ -221,11 +294,14 @@ class Outage:
 
     def lasts(self, now: float) -> float:
         """Seconds for which the server has answered nothing."""
-        return 0.0 if self.since is None else now - self.since
+        since = self.quiet_since if self.since is None else self.since
+        return 0.0 if since is None else now - since
 
     def pause(self, looks: int, now: float) -> float:
         """Seconds until it is looked at again, after so many looks: not beyond the moment at which its time passes."""
         pause = PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)]
+        if self.probes:
+            pause = min(pause, UNPROVED_PAUSE_SECONDS)
         if self.since is None or self.passed(now):  # others answer, so this one is looked at for as long as it takes
             return pause
         return min(pause, self.since + self.limit_seconds - now)

@@ -34,6 +34,8 @@ class Instance:
         self.answered: Body | None = None
         """A request that it has answered."""
         self.in_flight = 0
+        self.busy_since = 0.0
+        """Since when it has had requests without a pause."""
         self.suspects = 0
         self.generation = 0
         self.client: ModelClient | None = None
@@ -74,6 +76,8 @@ class Instance:
 
     def take(self) -> None:
         """A request is given to it."""
+        if not self.in_flight:
+            self.busy_since = time.monotonic()
         self.in_flight += 1
         self.outage.probe = False
 

@@ -20,7 +20,7 @@ from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, device_variables
 from tasks.domain.masking import Masker
-from tasks.domain.outage import Outage
+from tasks.domain.outage import Outage, elsewhere
 from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance, as_server_error
@@ -92,6 +92,8 @@ class InstanceGroup:
             on_end=on_outage,
         )
         self._waiting: deque[asyncio.Future[Instance]] = deque()
+        self._new: set[asyncio.Future[Instance]] = set()
+        """Of them, those of requests that were not sent yet."""
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
         self._stopped = False
@@ -119,7 +121,7 @@ class InstanceGroup:
         """Instances that were given up, are down, or have died and are not healthy again yet."""
         return sum(
             instance.given_up is not None
-            or instance.outage.down
+            or instance.outage.away
             or ((instance.generation > 0 or instance.running is not None) and not instance.ready.is_set())
             for instance in self.instances
         )
@@ -249,6 +251,7 @@ class InstanceGroup:
         instance.url = url
         instance.outage.restarted(time.monotonic())
         instance.ready.set()
+        self.outages.watch()
         self._on_health(self.sick)
         self._first_ready.set()
         self._wake()
@@ -289,10 +292,15 @@ class InstanceGroup:
                 best, most = instance, instance.free
         return best
 
-    async def acquire(self, *, urgent: bool = False) -> Instance:
+    @property
+    def probes(self) -> int:
+        """How many requests no server has taken yet, one after the other, though all say that they are healthy."""
+        return min((one.outage.probes for one in self.instances if one.joined), default=0)
+
+    async def acquire(self, *, urgent: bool = False, new: bool = False) -> Instance:
         """Wait for a place at the freest instance and take it, before all others that wait if it is ``urgent``.
 
-        Raises ModelServerError if none is left, or the run is stopped.
+        A request is ``new`` if it was not sent yet. Raises ModelServerError if none is left, or the run is stopped.
         """
         if self._lost is not None:
             raise self._lost
@@ -302,12 +310,16 @@ class InstanceGroup:
             return instance
         turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
         self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
+        if new:
+            self._new.add(turn)
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self.release(turn.result())
             raise
+        finally:
+            self._new.discard(turn)
 
     async def acquire_alone(self, instance: Instance) -> Instance:
         """Wait until this instance has no other request, and take it for one alone; call with a suspect counted.
@@ -378,8 +390,22 @@ class InstanceGroup:
             instance = self._freest()
             if instance is None:
                 return
+            chosen = self._unlike_others(instance.outage.probes) or self._waiting[0]
+            self._waiting.remove(chosen)
             instance.take()
-            self._waiting.popleft().set_result(instance)
+            chosen.set_result(instance)
+
+    def _unlike_others(self, probes: int) -> asyncio.Future[Instance] | None:
+        """A request that may fare better than so many ``probes`` which were refused one after the other.
+
+        The latest one by turns: it was begun for that.
+        """
+        if not probes:
+            return None
+        new = [turn for turn in self._waiting if turn in self._new and not turn.done()]
+        if not new:
+            return None
+        return new[-1] if probes % 2 else new[elsewhere(probes // 2, len(new))]
 
     async def settle(self) -> None:
         """Returns when every answer that has come so far is settled or doubted."""

@@ -15,6 +15,8 @@ from tasks.domain.paths import redact
 from tasks.engine.instance import Instance
 from tasks.engine.recovery import Recovery
 
+WATCH_SECONDS = 1.0
+"""Between two looks at whether servers answer what they were sent."""
 LOOK_SECONDS = 1.0
 """Answers 401 or 403 within this time of a look whether that is so for all requests are those requests' own."""
 
@@ -43,6 +45,27 @@ class Outages:
         self._on_end = on_end
         self._looking = asyncio.Lock()
         self._looked_at = -math.inf
+        self._watching: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """Look now and then whether the servers answer what they were sent."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            before = [one.outage.away for one in self._instances]
+            await asyncio.sleep(WATCH_SECONDS)
+            now = time.monotonic()
+            quiet = [one for one in self._instances if one.in_flight and one.outage.is_quiet(one.busy_since, now)]
+            await asyncio.gather(*map(self._look_at_quiet, quiet))
+            if before != [one.outage.away for one in self._instances]:
+                self._on_change()
+
+    async def _look_at_quiet(self, instance: Instance) -> None:
+        said = await self._ask(instance)
+        said = said and f"no answer, and GET {self._health.url}: {said}"
+        instance.outage.asked_while_quiet(said, instance.busy_since, time.monotonic())
 
     async def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
         """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it.
@@ -114,12 +137,16 @@ class Outages:
     def current(self) -> Outage | None:
         """That of the instance which went down last, while all are down that take part; else None."""
         left = [one.outage for one in self._instances if one.joined]
-        if not left or not all(outage.down for outage in left):
+        if not left or not all(outage.away for outage in left):
             return None
-        return max(left, key=lambda outage: outage.since or 0.0)
+        now = time.monotonic()
+        return min(left, key=lambda outage: outage.lasts(now))
 
     async def close(self) -> None:
         """Wait for none any more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         await asyncio.gather(*(one.recovery.close() for one in self._instances if one.recovery is not None))
 
 

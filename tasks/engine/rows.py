@@ -36,6 +36,7 @@ LONG = 1 << 18
 """Characters of rows that are read at once, about."""
 MOST_EARLY = 100_000
 """Lines that may wait for that of an earlier row before no further rows are read."""
+MOST_DOUBLINGS = 10
 JOINED_TRIES = 3
 """How often a file's rows are joined, if the model server that answered them is gone before they were covered."""
 
@@ -115,10 +116,12 @@ class _Rows:
     async def all(self) -> None:
         """Send the rows; returns when each has its line, or it shows that they are to be sent again."""
         self._joined.began()
+        self._session.when_probing.add(self._fill_more)
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._fill()
         finally:
+            self._session.when_probing.discard(self._fill_more)
             self._joined.ended()
 
     async def covered(self) -> bool:
@@ -130,10 +133,20 @@ class _Rows:
         """Whether joined answers are there already, and none is to be trusted any more."""
         return self._in_use and bool(self._joined.joining.refused)
 
+    def _fill_more(self) -> None:
+        if self._working:  # else it has not begun, or has ended
+            self._fill()
+
+    @property
+    def _at_once(self) -> int:
+        """Requests under way or waiting; twice as many more with each that a healthy server has refused like all."""
+        group = self._session.group
+        return 2 * group.limit + (1 << min(MOST_DOUBLINGS, group.probes)) - 1
+
     def _fill(self) -> None:
         """Start as many workers as there is use for: no more, so that what they learn counts for the next rows."""
         assert self._group is not None
-        while self._working < 2 * self._session.group.limit and (self._ready or self._left) and not self._in_doubt:
+        while self._working < self._at_once and (self._ready or self._left) and not self._in_doubt:
             self._working += 1
             self._group.create_task(self._work())
             if not self._ready:  # it reads first
@@ -143,6 +156,8 @@ class _Rows:
         try:
             while (taken := await self._take()) is not None:
                 await self._send(*taken)
+                if self._working > self._at_once:
+                    return
                 self._fill()
         finally:
             self._working -= 1

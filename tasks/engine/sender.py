@@ -70,7 +70,11 @@ class Sender:
         suspected: Instance | None = None
         while True:
             try:
-                instance = await (group.acquire(urgent=urgent) if suspected is None else group.acquire_alone(suspected))
+                instance = await (
+                    group.acquire(urgent=urgent, new=not tries.made)
+                    if suspected is None
+                    else group.acquire_alone(suspected)
+                )
             except BaseException as error:
                 if suspected is not None:
                     group.clear_suspect(suspected)
@@ -106,7 +110,7 @@ class Sender:
                     sent.answered(answer.stretch)
                     instance.limit.answered(started, ended, instance.in_flight)
                     instance.deaths.answered()
-                    instance.outage.answered(ended)
+                    instance.outage.answered(ended, ended - started)
                     kept = instance.answered
                     if body.size <= MOST_KEPT_BYTES if kept is None else body.size < kept.size > SMALL_BYTES:
                         instance.answered = body
@@ -148,8 +152,10 @@ class Sender:
                         failure.answer.status, failure.answer.data, tries.made, self._masker(), failure.answer.location
                     )
                 raise AnswerError(f"The model did not answer: {failure.cause} (tried {tries.made} times).")
-            if tries.breaks and unanswered:  # perhaps it is this request that the server does not survive
-                broke = was_suspected is not None and failure.failure.kind == "connection"
+            if tries.breaks and (
+                unanswered or failure.failure.kind == "timeout"
+            ):  # perhaps it is this request that the server does not survive
+                broke = was_suspected is not None and failure.failure.kind != "refused"
                 if broke and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
                     raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")
                 suspected = instance

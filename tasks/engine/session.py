@@ -103,6 +103,8 @@ class Session:
         """Weight of the items that have got their outcome here."""
         self.storage_share = 0.0
         """Share of an item's time that goes to reading and writing it; the latest items weigh most."""
+        self.when_probing: set[Callable[[], None]] = set()
+        """Called when no request is taken by a healthy server, so that others are begun from elsewhere in the input."""
         self.workers: set[asyncio.Task[None]] = set()
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
         self.preparing_since = 0.0
@@ -296,6 +298,9 @@ class Session:
         self.progress.outage = cause
 
     def _note_health(self, sick: int) -> None:
+        if self.group.probes:
+            for begin in [*self.when_probing]:
+                begin()
         self.progress.sick_instances = sick
         if self.stopped:  # nothing is waited for any more
             self.progress.outage, self.progress.outage_since = "", None
@@ -305,7 +310,7 @@ class Session:
             return
         now = clock.now()
         if outage is not None:
-            since = now - (time.monotonic() - (outage.since or 0.0))
+            since = now - outage.lasts(time.monotonic())
             self.progress.outage, self.progress.outage_since = outage.cause, since
             self._show(f"The model server takes no request ({outage.cause}); the run waits for it.")
         else:

@@ -25,6 +25,8 @@ READ_AHEAD = 32
 TABLES_AT_ONCE = 8
 MOST_WAITING = 64
 """Tables whose answers wait for a check beside those that are worked on."""
+MOST_PROBES = 64
+"""Items that are begun from elsewhere, while a healthy server has refused all that it was sent."""
 MOST_AT_ONCE = 288
 MOST_STORING = 0.95
 """Share of the items of an instance that are read or written, as far as more are begun for it."""
@@ -101,6 +103,7 @@ class ShardWork:
         writing = asyncio.create_task(self.reporter.write_parts())
         self._session.shards[self.supply.shard.key] = self
         self._session.joined.when_waiting.add(self._fill_more)
+        self._session.when_probing.add(self._fill_more)
         try:
             while self._left and not self._lost:
                 async with asyncio.TaskGroup() as self._group:
@@ -111,6 +114,7 @@ class ShardWork:
         finally:
             del self._session.shards[self.supply.shard.key]
             self._session.joined.when_waiting.discard(self._fill_more)
+            self._session.when_probing.discard(self._fill_more)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         if self._lost:
@@ -138,7 +142,7 @@ class ShardWork:
             # read or written meanwhile.
             at_instance = 1 - min(MOST_STORING, session.storage_share)
             most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
-        return most + min(MOST_WAITING, session.joined.waiting)
+        return most + min(MOST_WAITING, session.joined.waiting) + min(MOST_PROBES, session.group.probes)
 
     def _fill_more(self) -> None:
         if self._working:  # else it has not begun, or has ended
@@ -184,7 +188,7 @@ class ShardWork:
     def _next(self) -> Item | None:
         """The next item to be sent; None if there is none."""
         if not self.reporter.doubted:
-            return self.supply.take()
+            return self.supply.take(self._session.group.probes)
         item, outcome = self.reporter.doubted.pop()
         self._session.finished -= weight(item)
         self._session.failed_items -= bool(outcome.message)

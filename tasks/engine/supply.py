@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from tasks.domain.item import Item
+from tasks.domain.outage import elsewhere
 from tasks.domain.run import ShardRef
 from tasks.domain.shard import weight
 
@@ -23,25 +24,41 @@ class Supply:
         self._items = items
         self._next = 0
         self._end = len(items)
+        self._early: set[int] = set()
+        """Places of items that were begun before others that come earlier."""
         self._before = array("q", accumulate(map(weight, items), initial=0))
         """Weight of all items before each: a shard of some 100,000 items is cut while others wait for their answers."""
 
     @property
     def left(self) -> int:
         """How many items nobody has begun yet."""
-        return self._end - self._next
+        return self._end - self._next - len(self._early)
 
     @property
     def weight(self) -> int:
         """Of the items that nobody has begun yet."""
-        return self._before[self._end] - self._before[self._next]
+        early = sum(weight(self._items[place]) for place in self._early)
+        return self._before[self._end] - self._before[self._next] - early
 
-    def take(self) -> Item | None:
-        """Begin the next item; None if there is none."""
-        if self._next >= self._end:
+    def take(self, probes: int = 0) -> Item | None:
+        """Begin the next item; None if there is none. After so many ``probes``, if any, one from elsewhere."""
+        if not self.left:
             return None
-        item = self._items[self._next]
-        self._next += 1
+        if probes:
+            place = self._next + elsewhere(probes, self._end - self._next)
+            while place in self._early:
+                place = place + 1 if place + 1 < self._end else self._next
+            self._early.add(place)
+            item = self._items[place]
+        else:
+            while self._next in self._early:
+                self._early.remove(self._next)
+                self._next += 1
+            item = self._items[self._next]
+            self._next += 1
+        while self._next in self._early:
+            self._early.remove(self._next)
+            self._next += 1
         return item
 
     def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
@@ -51,7 +68,7 @@ class Supply:
         """
         # Something stays, so that no piece begins where this shard does, which names its report.
         stays = self.left > 0 and self._items[self._next].number == self.shard.first_item
-        first, end = self._next + stays, self._end
+        first, end = max(self._next + stays, max(self._early, default=-1) + 1), self._end
         if first >= end or share <= 0:
             return []
         cuts = [self._cut(self._before[end] - share * self.weight, first, end - 1)]
