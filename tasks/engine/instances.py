@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,11 +19,12 @@ from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, device_variables
 from tasks.domain.masking import Masker
-from tasks.domain.outage import Outage, elsewhere
+from tasks.domain.outage import Outage
 from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance, as_server_error
 from tasks.engine.outages import Outages
+from tasks.engine.turns import TurnLost, Turns
 
 START_TRIES = 3
 
@@ -91,9 +91,7 @@ class InstanceGroup:
             on_change=self._look_again,
             on_end=on_outage,
         )
-        self._waiting: deque[asyncio.Future[Instance]] = deque()
-        self._new: set[asyncio.Future[Instance]] = set()
-        """Of them, those of requests that were not sent yet."""
+        self._waiting = Turns()
         self._keepers: list[asyncio.Task[None]] = []
         self._lost: ModelServerError | None = None
         self._stopped = False
@@ -279,10 +277,7 @@ class InstanceGroup:
         if all(other.given_up for other in self.instances):
             self._lost = error
             self._first_ready.set()
-            while self._waiting:
-                turn = self._waiting.popleft()
-                if not turn.done():
-                    turn.set_exception(error)
+            self._waiting.end(error)
 
     def _freest(self) -> Instance | None:
         best: Instance | None = None
@@ -308,18 +303,11 @@ class InstanceGroup:
         if not self._waiting and (instance := self._freest()) is not None:
             instance.take()
             return instance
-        turn: asyncio.Future[Instance] = asyncio.get_running_loop().create_future()
-        self._waiting.appendleft(turn) if urgent else self._waiting.append(turn)
-        if new:
-            self._new.add(turn)
         try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self.release(turn.result())
+            return await self._waiting.wait(urgent=urgent, new=new)
+        except TurnLost as lost:
+            self.release(lost.instance)
             raise
-        finally:
-            self._new.discard(turn)
 
     async def acquire_alone(self, instance: Instance) -> Instance:
         """Wait until this instance has no other request, and take it for one alone; call with a suspect counted.
@@ -372,10 +360,9 @@ class InstanceGroup:
     def wake_all(self) -> None:
         """End the wait of every request for an instance, and let none wait any more: the run is stopped."""
         self._stopped = True
-        turns: list[asyncio.Future[Any]] = [*self._waiting, *(one.turn for one in self.instances if one.turn)]
-        for turn in [turn for turn in turns if not turn.done()]:
+        self._waiting.end(_stopped())
+        for turn in [one.turn for one in self.instances if one.turn and not one.turn.done()]:
             turn.set_exception(_stopped())
-        self._waiting.clear()
 
     def _wake(self) -> None:
         for one in self.instances:
@@ -384,28 +371,10 @@ class InstanceGroup:
                 if not turn.done():
                     turn.set_result(None)
         while self._waiting:
-            if self._waiting[0].done():
-                self._waiting.popleft()
-                continue
             instance = self._freest()
             if instance is None:
                 return
-            chosen = self._unlike_others(instance.outage.probes) or self._waiting[0]
-            self._waiting.remove(chosen)
-            instance.take()
-            chosen.set_result(instance)
-
-    def _unlike_others(self, probes: int) -> asyncio.Future[Instance] | None:
-        """A request that may fare better than so many ``probes`` which were refused one after the other.
-
-        The latest one by turns: it was begun for that.
-        """
-        if not probes:
-            return None
-        new = [turn for turn in self._waiting if turn in self._new and not turn.done()]
-        if not new:
-            return None
-        return new[-1] if probes % 2 else new[elsewhere(probes // 2, len(new))]
+            self._waiting.give(instance)
 
     async def settle(self) -> None:
         """Returns when every answer that has come so far is settled or doubted."""

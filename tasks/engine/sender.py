@@ -98,6 +98,7 @@ class Sender:
                         group.suspect(suspected)
                     continue
                 started = time.monotonic()
+                doubtful = instance.outage.since is not None and not instance.outage.down  # it may be gone already
                 try:
                     answer = await client.predict(body, sent.room)
                 except RequestFailed as failed:
@@ -155,7 +156,7 @@ class Sender:
             if tries.breaks and (
                 unanswered or failure.failure.kind == "timeout"
             ):  # perhaps it is this request that the server does not survive
-                broke = was_suspected is not None and failure.failure.kind != "refused"
+                broke = was_suspected is not None and not doubtful and failure.failure.kind != "refused"
                 if broke and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
                     raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")
                 suspected = instance
