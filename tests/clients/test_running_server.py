@@ -9,8 +9,9 @@ from clients.support import run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, closed_port, meanwhile, poll
 
-from tasks.clients.running_server import RunningServer, first_there
-from tasks.domain.errors import ModelServerError
+from tasks.clients.http_reply import NO_SUCH_HOST, NO_TLS
+from tasks.clients.running_server import RunningServer, first_there, is_final
+from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.package import Health
 
 
@@ -45,6 +46,30 @@ def test_server__that_is_not_there_is_named_without_the_secrets_of_its_address()
         ) as raised:
             run(first_there([one], 0.3))
     assert "hunter22" not in str(raised.value)
+
+
+def test_server__that_has_another_answer_than_to_wait_is_not_waited_for() -> None:
+    for address in ("http://no-such-host.invalid", "http://127.0.0.1:1"):
+        said: list[str] = []
+        unknown = "invalid" in address
+        with pytest.raises(
+            ModelServerError, match="no host has this name" if unknown else "Connection refused"
+        ) as raised:
+            run(first_there([RunningServer(address, Health())], 3600 if unknown else 0, said.append))
+        assert (type(raised.value), len(said)) == ((ModelServerError, 0) if unknown else (ServerAway, 1))
+
+
+@pytest.mark.parametrize(
+    ("said", "final"),
+    [
+        ("HTTP 302 to /x, and redirects are not followed", True), ("HTTP 401", True), ("HTTP 410", True),
+        (f"{NO_TLS} (certificate has expired)", True), (f"{NO_SUCH_HOST} (Name or service not known)", True),
+        *((said, False) for said in ("HTTP 408", "HTTP 429", "HTTP 500", "HTTP 503", "no answer within 5 s")),
+        ("no connection (Connection refused)", False), ("no connection (Temporary failure in name resolution)", False),
+    ],
+)  # fmt: skip
+def test_health__is_asked_again_if_waiting_may_change_it(said: str, final: bool) -> None:
+    assert is_final(said) is final
 
 
 def test_server__that_wants_other_headers_is_asked_once() -> None:

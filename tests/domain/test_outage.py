@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.outage import DOWN_SECONDS, LONG_REST_SECONDS, PAUSES_SECONDS, Outage, Tries, is_refusal
+from tasks.domain.outage import (
+    DOWN_SECONDS,
+    LONG_REST_SECONDS,
+    LOOKS_SECONDS,
+    PAUSES_SECONDS,
+    QUIET_SECONDS,
+    UNPROVED_PAUSE_SECONDS,
+    Outage,
+    Tries,
+    elsewhere,
+    is_refusal,
+)
 from tasks.domain.retry import MAX_ATTEMPTS, Failure
 
 MINUTES = 900.0
@@ -204,6 +215,76 @@ def test_request__whose_connection_breaks_before_each_outage_is_known() -> None:
         outage.answered(beginning + 50)
     killer.settle()
     assert (killer.breaks, killer.counted) == (3, 0)
+
+
+def test_request__without_an_answer_in_time_is_not_to_blame_though_others_were_answered_when_it_was_young() -> None:
+    outage, tries = Outage(MINUTES), Tries()
+    outage.answered(100.1)  # sent together with this one, and then the server hung
+    assert refuse(outage, tries, 130.0, LATE, seconds=30.0) == 0
+    assert outage.down and outage.lasts(130.0) == pytest.approx(29.9)
+    outage.asked(healthy=False)
+    outage.answered_again(150.0)
+    tries.settle()
+    assert (tries.counted, tries.breaks) == (0, 1)
+
+
+def test_request__without_an_answer_in_time_is_to_blame_while_others_are_answered() -> None:
+    outage, tries = Outage(MINUTES), Tries()
+    outage.answered(129.0)
+    assert refuse(outage, tries, 130.0, LATE, seconds=30.0) == 1
+    assert not outage.down
+
+
+def test_server__that_answers_neither_requests_nor_for_its_health_is_said_to_be_away_and_blames_no_request() -> None:
+    outage, tries = Outage(MINUTES), Tries()
+    outage.answered(100.0, 1.0)
+    assert not outage.is_quiet(100.0, 100.0 + QUIET_SECONDS - 1)
+    assert outage.is_quiet(100.0, 100.0 + QUIET_SECONDS)
+    outage.asked_while_quiet("no answer within 5 s", 100.0, 120.0)
+    assert outage.away and not outage.down and not outage.holds and outage.lasts(120.0) == 20.0
+    assert not outage.is_quiet(100.0, 121.0) and outage.is_quiet(100.0, 120.0 + LOOKS_SECONDS)
+    assert not outage.passed(100.0 + 2 * MINUTES)  # requests that wait for their answers go on waiting
+    assert refuse(outage, tries, 160.0, LATE, seconds=60.0) == 0
+    outage.asked(healthy=True)  # it is there again by now
+    assert outage.charged(tries) == 0
+    outage.answered(170.0)
+    tries.settle()
+    assert (tries.counted, outage.away) == (0, False)
+
+
+def test_server__that_is_slow_and_healthy_is_not_away() -> None:
+    outage = Outage(MINUTES)
+    outage.answered(100.0, 60.0)
+    assert not outage.is_quiet(100.0, 219.0) and outage.is_quiet(100.0, 220.0)
+    outage.asked_while_quiet("", 100.0, 220.0)
+    assert not outage.away
+    assert not Outage(0).is_quiet(0.0, 1000.0)
+
+
+def test_probes__are_counted_while_it_is_open_who_is_to_blame() -> None:
+    outage, *_ = down()
+    assert outage.probes == 0
+    outage.asked(healthy=True)
+    for number in range(1, 4):
+        outage.give_one()
+        assert outage.probes == number
+        assert outage.pause(8, 20.0) == UNPROVED_PAUSE_SECONDS
+    outage.answered(30.0)
+    assert outage.probes == 0
+    refuse(outage, Tries(), 40.0)
+    refuse(outage, Tries(), 40.0 + DOWN_SECONDS)
+    outage.asked(healthy=True)
+    outage.give_one()
+    assert outage.probes == 0  # it has answered before, and is sent that one again
+    other, *_ = down()
+    other.asked(healthy=False)
+    other.give_one()
+    assert other.probes == 0
+
+
+def test_elsewhere__is_far_from_what_was_tried_before() -> None:
+    assert [elsewhere(step, 400) for step in range(1, 8)] == [200, 100, 300, 50, 250, 150, 350]
+    assert [elsewhere(step, 1) for step in range(1, 4)] == [0, 0, 0]
 
 
 def test_tries__at_a_server_that_is_down_are_forgotten_at_another_one() -> None:

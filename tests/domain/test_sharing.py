@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.domain.run import ShardDone, ShardRef
-from tasks.domain.sharing import Give, InstanceReport, ShardLoad, Sharing, TakeBack
+from tasks.domain.sharing import Give, InstanceReport, ShardLoad, Sharing, TakeBack, run_loss, run_outage
 
 MIB = 1 << 20
 
@@ -265,3 +265,16 @@ def test_shard__that_comes_from_a_lost_instance_is_counted_once() -> None:
     assert (sharing.counts, sharing.finished) == ((100, 0), True)
     sharing.heard("c", InstanceReport(seconds=3, ready=True, shards={"00000-0": load}))  # seen before it ended
     assert sharing.counts == (100, 0)
+
+
+def test_run__waits_for_its_model_servers_while_none_that_is_left_takes_requests() -> None:
+    takes = InstanceReport(seconds=1, ready=True)
+    out = [InstanceReport(seconds=1, ready=True, outage="HTTP 503", outage_seconds=seconds) for seconds in (9.0, 4.0)]
+    lost = InstanceReport(seconds=1, ready=False, error="died")
+    assert run_outage([*out, takes]) == run_outage([lost]) == run_outage([]) == ("", 0.0)
+    assert run_outage([*out, lost]) == ("HTTP 503", 4.0)
+
+
+def test_run__stops_for_its_outage_if_no_instance_has_died() -> None:
+    assert run_loss({0: "x is away", 1: "y is away"}, {0: "x is away", 1: "y is away"}) == "x is away"
+    assert run_loss({0: "x is away", 1: "died\nlog"}, {0: "x is away"}) == "no instance is left: died"

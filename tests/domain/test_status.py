@@ -54,3 +54,8 @@ def test_report__of_a_newer_version_may_say_more() -> None:
 
 def test_report__of_labels_that_make_no_sense_is_the_beginning() -> None:
     assert report_of({"thresher.phase": "warming"}) == report_of({"thresher.items": "many"}) == RunReport()
+
+
+def test_status__of_a_run_that_waits_for_its_model_server_to_begin_is_concerning() -> None:
+    waits = RunReport(phase="preparing", sick_instances=1, outage="no connection", outage_since=1.0)
+    assert (status_of("RUNNING", waits), status_of("PENDING", waits)) == ("Concerning", "Deploying")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -305,5 +307,42 @@ def test_server__that_goes_away_whenever_it_has_one_request_costs_that_one_alone
                 answers = await sending
                 assert answers.pop(b"FAIL:die") == "The model server went away 3 times on this item."
                 assert answers == ALL
+
+        run(work())
+
+
+@pytest.mark.parametrize("most", [1, 4, None])
+def test_requests__that_a_server_refuses_before_it_has_answered_any_fail_alone(
+    tmp_path: Path, most: int | None
+) -> None:
+    poisons = [b"FAIL:503 %d" % number for number in range(12)]
+    with FakeModelServer() as model:
+
+        async def work() -> None:
+            async with group_of(tmp_path, max_concurrency=most, running_url=model.url, outage_seconds=600) as group:
+                answers = await send_all(group, [*poisons, *ITEMS])
+                assert all("HTTP 503 (tried" in str(answers.pop(poison)) for poison in poisons)
+                assert answers == ALL
+
+        run(work())
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_server__that_hangs_costs_no_item(tmp_path: Path, most: int) -> None:
+    with FakeModelServer("--service-time", "20") as model:
+
+        async def work() -> None:
+            async with group_of(
+                tmp_path, max_concurrency=most, running_url=model.url, outage_seconds=600, request_seconds=2
+            ) as group:
+                sending = asyncio.create_task(send_all(group, ITEMS))
+                await once(lambda: group.instances[0].answered is not None)
+                os.kill(model.pid, signal.SIGSTOP)
+                try:
+                    await once(lambda: group.outages.current is not None)
+                    await once(lambda: group.instances[0].outage.cause.startswith("no answer within"))
+                finally:
+                    os.kill(model.pid, signal.SIGCONT)
+                assert await sending == ALL
 
         run(work())

@@ -151,3 +151,23 @@ def test_hand_back__keeps_ranges_disjoint_and_complete_whatever_happens(
     assert supply.shard.items > 0
     others = [item.number for item in todo if item.number >= supply.shard.behind]
     assert taken + rest(supply) + others == [item.number for item in todo]
+
+
+@given(st.integers(1, 40), st.lists(st.integers(0, 9), max_size=40), st.integers(0, 40))
+def test_items__begun_from_elsewhere_are_begun_once_and_not_handed_back(
+    count: int, probes: list[int], cut: int
+) -> None:
+    supply = supply_of(*[MIB] * count)
+    taken = []
+    for at, probe in enumerate(probes):
+        if at == cut:
+            for ref in supply.hand_back(0.5, 2):
+                assert all(not ref.first_item <= number < ref.behind for number in taken)
+        left, before = supply.left, supply.weight
+        if (item := supply.take(probe)) is not None:
+            taken.append(item.number)
+            assert (supply.left, supply.weight) == (left - 1, before - weight(item))
+    while (item := supply.take()) is not None:
+        taken.append(item.number)
+    assert supply.left == supply.weight == 0
+    assert sorted(taken) == list(range(supply.shard.first_item, supply.shard.behind))
