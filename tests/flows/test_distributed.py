@@ -18,6 +18,7 @@ from fakes.processes import alive, die_with_parent, meanwhile
 from prefect_dask.task_runners import PrefectDaskFuture
 
 from tasks.domain.run import RunFailed
+from tasks.engine import progress
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.timeout(600)]
 
@@ -315,3 +316,36 @@ def test_call__in_plain_python_runs_on_an_embedded_server_and_killed_it_leaves_n
     assert [line["result"] for line in lines] == ["SUCCESSFUL"] * 40
     poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
     assert not list(tmp.glob("thresher-*"))
+
+
+def test_run__all_of_whose_instances_refuse_everything_stops_early_and_is_resumed(
+    run_service: Any, items: Any, package: Any, tmp_path: Path, poll: Callable[..., None]
+) -> None:
+    refusing = tmp_path / "refusing"
+    fields = {
+        "name": "refusing", "model": str(package("--refuse-while", str(refusing), "--service-time", "20")),
+        "input_path": items(60), "request_path": "/", "instances": 2, "max_concurrency": 1,
+    }  # fmt: skip
+    seen: list[str] = []
+
+    def refuse() -> None:
+        poll(lambda: len([*tmp_path.rglob("*_result.txt")]) >= 5)
+        refusing.write_text("503")
+
+        def is_told() -> bool:
+            seen.extend(one.outage for one in progress.runs().values() if one.service == "refusing" and one.outage)
+            return bool(seen)
+
+        poll(is_told)
+
+    with meanwhile(refuse):
+        ran = run_service(**fields, outage_minutes=0.05)
+    assert (ran.state, type(ran.error)) == ("Failed", RunFailed)
+    assert "has answered no request for 0.05 minutes (HTTP 503). What was done is kept" in ran.summary["failure"]
+    done = ran.summary["items"]
+    assert done["successful"] >= 5 and done["successful"] + done["not_processed"] == 60 == done["planned"]
+    assert set(seen) == {"HTTP 503"}
+    refusing.unlink()
+    again = run_service(again=ran.task_id, **fields)
+    assert again.state == "Completed", again.error
+    assert again.summary["items"] == {"planned": 60, "successful": 60, "failed": 0, "not_processed": 0}
