@@ -26,6 +26,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ V2_ID = re.compile(rb'"id":\s*"([^"]*)"')
 V2_ROWS = re.compile(rb'"shape":\s*\[(\d+)')
 LEAKED: list[bytes] = []
 IRIS = ("setosa", "versicolor", "virginica")
-JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,12 @@ class Counts:
             "last_answer_at",
         )  # fmt: skip
         return json.dumps({name: getattr(self, name) for name in names}).encode()
+
+
+@cache
+def json_of_20_mb() -> bytes:
+    """Made when it is asked for: every fake server that is started would pay for it."""
+    return b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
 def item_key(body: bytes) -> str:
@@ -186,7 +192,7 @@ def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) ->
         over = first is not None and number > float(first)
         return usual if over else Answer(action=what)
     if what in {"badjson", "empty", "20mb"}:
-        return Answer(body={"badjson": b'{"ok": tr', "empty": b"", "20mb": JSON_OF_20_MB}[what])
+        return Answer(body=json_of_20_mb() if what == "20mb" else {"badjson": b'{"ok": tr', "empty": b""}[what])
     if what == "429":
         over = second is not None and number > int(second)
         return usual if over else Answer(429, b'{"error": "slow down"}', b"Retry-After: %s\r\n" % (first or b"1"))

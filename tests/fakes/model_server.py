@@ -25,7 +25,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import requests
 import uvloop
 
 if __name__ == "__main__":  # run as a command: the folder above is not on the path
@@ -95,10 +94,14 @@ class FakeModelServer:
         And when (seconds since 1970) the first request came, and the last answer went: `first_request_at`,
         `last_answer_at`; 0 without any POST.
         """
+        import requests  # not in the server's process, where it would take a third of the start
+
         answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).json()
         return answer
 
     def _answers(self) -> bool:
+        import requests
+
         if not self.port:  # the server says which one it was given
             said = LISTENS.search(self.log.read_text())
             self.port = int(said[1]) if said else 0
