@@ -78,6 +78,14 @@ class Counts:
             self.starts = stored["starts"] + 1
         self.save()
 
+    def forget(self) -> None:
+        """Count from here on; what is in flight stays so."""
+        for counter in (self.requests, self.statuses, self.items, self.seen):
+            counter.clear()
+        self.max_in_flight, self.connections = self.in_flight, 0
+        self.first_request_at = self.last_answer_at = 0.0
+        self.save()
+
     def save(self) -> None:
         """Write the state file, by rename: the process may end at any moment."""
         if self.state:

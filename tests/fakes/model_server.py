@@ -8,7 +8,8 @@ or, in a model package, `run.sh` with `exec python .../model_server.py` (the por
         requests.post(model.url + "/echo", data=b"...")
         model.stats()["items"][item_key(b"...")]
 
-The markers that an item can carry are in `model_behaviour.py`. GET /health answers 200, GET /stats the counts as JSON.
+The markers that an item can carry are in `model_behaviour.py`. GET /health answers 200, GET /stats the counts as JSON,
+which DELETE /stats forgets.
 """
 
 from __future__ import annotations
@@ -98,6 +99,15 @@ class FakeModelServer:
 
         answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).json()
         return answer
+
+    def forget(self) -> None:
+        """Let it count from here on, for a test that others were before. A server that has ended is started again."""
+        import requests
+
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        self.stats()  # once it has answered, it has seen what came before
+        requests.delete(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).raise_for_status()
 
     def _answers(self) -> bool:
         import requests
