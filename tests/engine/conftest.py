@@ -28,7 +28,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeModelServer]:
-    """A model server of the test's own, so that its counts are the test's."""
-    with FakeModelServer("--count-items") as server:
-        yield server
+def fake(_one_model: FakeModelServer) -> FakeModelServer:
+    """This worker's fake model server; its counts are the test's."""
+    _one_model.forget()
+    return _one_model

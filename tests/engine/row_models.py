@@ -20,6 +20,8 @@ class Server(ThreadingHTTPServer):
     """A model server that answers with a function of the rows; ``sizes`` are the rows of each request."""
 
     daemon_threads = True
+    request_queue_size = 1024
+    """More than connect at once: those that the usual 5 have no room for try again after a second, and then three."""
 
     def __init__(self, model: Model) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

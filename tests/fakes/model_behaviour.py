@@ -26,6 +26,7 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,6 @@ V2_ID = re.compile(rb'"id":\s*"([^"]*)"')
 V2_ROWS = re.compile(rb'"shape":\s*\[(\d+)')
 LEAKED: list[bytes] = []
 IRIS = ("setosa", "versicolor", "virginica")
-JSON_OF_20_MB = b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ class Counts:
             self.starts = stored["starts"] + 1
         self.save()
 
+    def forget(self) -> None:
+        """Count from here on; what is in flight stays so."""
+        for counter in (self.requests, self.statuses, self.items, self.seen):
+            counter.clear()
+        self.max_in_flight, self.connections = self.in_flight, 0
+        self.first_request_at = self.last_answer_at = 0.0
+        self.save()
+
     def save(self) -> None:
         """Write the state file, by rename: the process may end at any moment."""
         if self.state:
@@ -110,6 +118,12 @@ class Counts:
             "last_answer_at",
         )  # fmt: skip
         return json.dumps({name: getattr(self, name) for name in names}).encode()
+
+
+@cache
+def json_of_20_mb() -> bytes:
+    """Made when it is asked for: every fake server that is started would pay for it."""
+    return b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
 def item_key(body: bytes) -> str:
@@ -186,7 +200,7 @@ def _failure(marker: re.Match[bytes], path: str, body: bytes, counts: Counts) ->
         over = first is not None and number > float(first)
         return usual if over else Answer(action=what)
     if what in {"badjson", "empty", "20mb"}:
-        return Answer(body={"badjson": b'{"ok": tr', "empty": b"", "20mb": JSON_OF_20_MB}[what])
+        return Answer(body=json_of_20_mb() if what == "20mb" else {"badjson": b'{"ok": tr', "empty": b""}[what])
     if what == "429":
         over = second is not None and number > int(second)
         return usual if over else Answer(429, b'{"error": "slow down"}', b"Retry-After: %s\r\n" % (first or b"1"))

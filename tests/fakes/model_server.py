@@ -8,7 +8,8 @@ or, in a model package, `run.sh` with `exec python .../model_server.py` (the por
         requests.post(model.url + "/echo", data=b"...")
         model.stats()["items"][item_key(b"...")]
 
-The markers that an item can carry are in `model_behaviour.py`. GET /health answers 200, GET /stats the counts as JSON.
+The markers that an item can carry are in `model_behaviour.py`. GET /health answers 200, GET /stats the counts as JSON,
+which DELETE /stats forgets.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import requests
 import uvloop
 
 if __name__ == "__main__":  # run as a command: the folder above is not on the path
@@ -95,10 +95,23 @@ class FakeModelServer:
         And when (seconds since 1970) the first request came, and the last answer went: `first_request_at`,
         `last_answer_at`; 0 without any POST.
         """
+        import requests  # not in the server's process, where it would take a third of the start
+
         answer: dict[str, Any] = requests.get(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).json()
         return answer
 
+    def forget(self) -> None:
+        """Let it count from here on, for a test that others were before. A server that has ended is started again."""
+        import requests
+
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+        self.stats()  # once it has answered, it has seen what came before
+        requests.delete(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).raise_for_status()
+
     def _answers(self) -> bool:
+        import requests
+
         if not self.port:  # the server says which one it was given
             said = LISTENS.search(self.log.read_text())
             self.port = int(said[1]) if said else 0

@@ -368,3 +368,17 @@ def test_model_server__answers_the_open_inference_protocol(model: FakeModelServe
         assert told == {"model_name": "m", "id": "7", "outputs": [output]}
     assert post(model, b"{}", "/v2/models/m/infer").status_code == 400
     assert post(model, body, "/v2/models/m").status_code == 400
+
+
+def test_model__counts_from_where_it_was_told_to_forget_and_is_there_again_if_it_had_ended() -> None:
+    with FakeModelServer("--count-items") as model:
+        post(model, b"FAIL:404")
+        model.forget()
+        assert [model.stats()[name] for name in ("items", "seen", "max_in_flight")] == [{}, {}, 0]
+        with contextlib.suppress(requests.ConnectionError):
+            post(model, b"FAIL:die")
+        assert model.process is not None
+        model.process.wait(DEADLINE_SECONDS)
+        model.forget()
+        post(model, b"x")
+        assert model.stats()["items"] == {item_key(b"x"): 1}

@@ -13,6 +13,7 @@ from typing import Any
 
 import requests
 from fakes import processes
+from fakes.model_behaviour import item_key
 from fakes.s3_server import S3Server
 from faults.corpus import MAX_ITEM_BYTES, Corpus
 
@@ -107,6 +108,14 @@ class Scenario:
         """Marked items that the model server was asked for."""
         with contextlib.suppress(FileNotFoundError):
             return len(json.loads(self.state.read_text())["seen"])
+        return 0
+
+    def asked(self) -> int:
+        """How often the model server was asked for the items that wait for the gate, by all tries together."""
+        held = [item_key(self.corpus.entries[number].content or b"") for number in self.held]
+        with contextlib.suppress(FileNotFoundError):
+            seen = json.loads(self.state.read_text())["seen"]
+            return sum(int(seen.get(key, 0)) for key in held)
         return 0
 
     def starts(self) -> int:

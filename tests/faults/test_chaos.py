@@ -21,6 +21,8 @@ from faults.scenario import FlowRun, Scenario, assert_nothing_lost
 
 SEED = os.environ.get("CHAOS_SEED") or "1"
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS") or 2)
+USUAL_ROUNDS = 1
+"""So many are in make test, the others in make soak."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.prefect,
@@ -116,7 +118,9 @@ class Chaos:
         web.start()
 
 
-@pytest.mark.parametrize("number", range(ROUNDS))
+@pytest.mark.parametrize(
+    "number", [pytest.param(one, marks=[] if one < USUAL_ROUNDS else [pytest.mark.soak]) for one in range(ROUNDS)]
+)
 def test_chaos__loses_nothing(
     number: int, tmp_path: Path, server: PrefectServer, processes_of: Any, package: Any,
     begin: Callable[..., FlowRun], instances: int,

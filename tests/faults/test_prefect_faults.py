@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fakes import prefect_servers, processes
 from fakes.prefect_servers import PrefectServer, WorkerProcess
-from faults.scenario import FINAL, RUN_SECONDS, FlowRun, Scenario, assert_nothing_lost
+from faults.scenario import FINAL, HELD, RUN_SECONDS, FlowRun, Scenario, assert_nothing_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("faults-server")]
 
@@ -111,8 +111,8 @@ def test_run__outlasts_a_prefect_server_that_is_gone_for_a_while(
     assert_nothing_lost(run.wait())
 
 
-def test_deployed_run__is_resumed_after_its_process_is_killed(
-    scenario: Scenario, deployed: Callable[[], FlowRun]
+def test_deployed_run__is_resumed_after_its_process_is_killed_and_goes_on_after_its_worker_is(
+    scenario: Scenario, worker: WorkerProcess, deployed: Callable[[], FlowRun]
 ) -> None:
     scenario.prepare()
     run = deployed()
@@ -121,20 +121,14 @@ def test_deployed_run__is_resumed_after_its_process_is_killed(
         os.kill(pid, signal.SIGKILL)
     assert ended(run) == "CRASHED"
     scenario.assert_nothing_left()
+    before = scenario.asked()
     retried(run)
-    scenario.gate.touch()
-    assert_nothing_lost(run)
-
-
-def test_deployed_run__goes_on_after_its_worker_is_killed(
-    scenario: Scenario, worker: WorkerProcess, deployed: Callable[[], FlowRun]
-) -> None:
-    scenario.prepare()
-    run = deployed()
-    run.until(scenario.is_in_the_middle)
+    run.until(lambda: scenario.asked() >= before + HELD, "the same items' requests of the next try")
+    (process,) = flow_process(run)
     assert worker.process is not None
     worker.process.kill()
     worker.process.wait()
     worker.start()
+    assert flow_process(run) == [process]
     scenario.gate.touch()
     assert_nothing_lost(run)

@@ -13,7 +13,7 @@ import pytest
 from fakes import processes
 from fakes.s3_proxy import Rule, S3Proxy
 from faults.corpus import Corpus
-from faults.scenario import RUN_SECONDS, FlowRun, S3Scenario, Scenario, assert_nothing_lost
+from faults.scenario import HELD, RUN_SECONDS, FlowRun, S3Scenario, Scenario, assert_nothing_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect]
 
@@ -29,39 +29,71 @@ END_SECONDS = 60.0
 
 
 class Phase:
-    """A run that stands still in one phase, until it is let go."""
+    """What makes a run stand still in one phase, until it is let go."""
 
     def __init__(self, name: str, scenario: S3Scenario, proxy: S3Proxy) -> None:
+        self.name = name
         self._scenario = scenario
-        self._rule = proxy.add(Rule(HELD_REQUESTS[name].action, HELD_REQUESTS[name].method, HELD_REQUESTS[name].target)
-                               ) if name in HELD_REQUESTS else None  # fmt: skip
-        self._healthy = scenario.folder / "healthy"
-        self._name = name
-        scenario.prepare(Corpus(scenario.held, links=False), "--health-when", str(self._healthy))
-        if name != "preparing":
-            self._healthy.touch()
-        if name != "inferring":
-            scenario.gate.touch()
+        self._rule: Rule | None = None
+        if (rule := HELD_REQUESTS.get(name)) is not None:
+            self._rule = proxy.add(Rule(rule.action, rule.method, rule.target))
 
     def reached(self) -> bool:
         """Whether the run stands still in the phase."""
         if self._rule is not None:
             return self._rule.done > 0
-        return self._scenario.starts() > 0 if self._name == "preparing" else self._scenario.is_in_the_middle()
+        return self._scenario.starts() > 0 if self.name == "preparing" else self._scenario.is_in_the_middle()
 
     def let_go(self) -> None:
-        """From now on nothing holds it."""
+        """From now on nothing holds it here."""
         if self._rule is not None:
             self._rule.release()
-        self._healthy.touch()
-        self._scenario.gate.touch()
+        elif self.name == "preparing":
+            healthy(self._scenario).touch()
+        else:
+            self._scenario.gate.touch()
 
 
+def healthy(scenario: Scenario) -> Path:
+    """Once this file is there, the model servers are healthy."""
+    return scenario.folder / "healthy"
+
+
+def prepare(scenario: S3Scenario) -> None:
+    """Write the items and the package, whose run stands still while the model is prepared and while it infers."""
+    scenario.prepare(Corpus(scenario.held, links=False), "--health-when", str(healthy(scenario)))
+
+
+def only(name: str, scenario: S3Scenario, proxy: S3Proxy) -> Phase:
+    """The one phase in which the run stands still."""
+    prepare(scenario)
+    for other in {"preparing", "inferring"} - {name}:
+        Phase(other, scenario, proxy).let_go()
+    return Phase(name, scenario, proxy)
+
+
+def test_run__whose_process_got_sigterm_in_one_phase_after_the_other_is_resumed(
+    s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin
+) -> None:
+    phases = [Phase(name, s3_scenario, proxy) for name in PHASES]
+    prepare(s3_scenario)
+    run = begin(s3_scenario)
+    for phase in phases:
+        run.until(phase.reached, phase.name)
+        run.signal(signal.SIGTERM)
+        assert run.state()["type"] == "CRASHED", run.told()
+        s3_scenario.assert_nothing_left()
+        phase.let_go()
+        run.resume()
+    assert_nothing_lost(run.wait())
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("phase", PHASES)
 def test_run__whose_process_got_sigterm_is_resumed(
     s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin, phase: str
 ) -> None:
-    stands = Phase(phase, s3_scenario, proxy)
+    stands = only(phase, s3_scenario, proxy)
     run = begin(s3_scenario)
     run.until(stands.reached)
     run.signal(signal.SIGTERM)
@@ -77,7 +109,7 @@ def test_run__whose_process_got_sigterm_is_resumed(
 def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     s3_scenario: S3Scenario, proxy: S3Proxy, begin: Begin, thresher: Any, tmp_path: Path, phase: str
 ) -> None:
-    stands = Phase(phase, s3_scenario, proxy)
+    stands = only(phase, s3_scenario, proxy)
     (tmp_path / "service.json").write_text(json.dumps(s3_scenario.fields))  # JSON is YAML
     environment = thresher.environment(s3_scenario.environment)
     log = tmp_path / "command.log"
@@ -109,20 +141,39 @@ def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     assert_nothing_lost(begin(s3_scenario, found["id"]).resume().wait())
 
 
-@pytest.mark.parametrize("told_to_stop", [False, True], ids=["machine-goes-down", "stopped-by-hand"])
-def test_run__with_several_instances_whose_process_got_sigterm_ends_in_order(
-    scenario_of_two: Scenario, begin: Begin, told_to_stop: bool
+def stands_still(run: FlowRun, asked: int = 0) -> bool:
+    """Whether a run of two instances, of which so many requests are by earlier tries, waits for its held items."""
+    scenario = run.scenario
+    return (
+        scenario.is_in_the_middle()
+        and len(scenario.model_servers) == scenario.instances
+        and scenario.asked() >= asked + HELD
+    )
+
+
+def test_run__with_several_instances_whose_process_got_sigterm_and_then_sigkill_is_resumed(
+    scenario_of_two: Scenario, begin: Begin
 ) -> None:
     run = begin(scenario_of_two.prepare())
-    run.until(lambda: scenario_of_two.is_in_the_middle() and len(scenario_of_two.model_servers) == 2)
-    if told_to_stop:
-        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
-        scenario_of_two.ask(f"/flow_runs/{run.task_id}/set_state", body)
+    run.until(lambda: stands_still(run))
     run.signal(signal.SIGTERM)
-    if told_to_stop:
-        assert_nothing_lost(run, state="CANCELLED", may_fail="The run was stopped before it was processed.")
-        return
     assert run.state()["type"] == "CRASHED", run.told()
     scenario_of_two.assert_nothing_left()
+    asked = scenario_of_two.asked()
+    run.resume().until(lambda: stands_still(run, asked))
+    assert run.signal(signal.SIGKILL) == -signal.SIGKILL
+    scenario_of_two.assert_nothing_left()
+    assert scenario_of_two.results() < 500
     scenario_of_two.gate.touch()
     assert_nothing_lost(run.resume().wait())
+
+
+def test_run__with_several_instances_that_is_stopped_by_hand_ends_in_order(
+    scenario_of_two: Scenario, begin: Begin
+) -> None:
+    run = begin(scenario_of_two.prepare())
+    run.until(lambda: stands_still(run))
+    body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+    scenario_of_two.ask(f"/flow_runs/{run.task_id}/set_state", body)
+    run.signal(signal.SIGTERM)
+    assert_nothing_lost(run, state="CANCELLED", may_fail="The run was stopped before it was processed.")

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
-from fakes.processes import die_with_parent, meanwhile, poll
+from fakes.processes import die_with_parent, poll
 
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import RunFailed
+from tasks.domain.service import BatchService
 
 pytestmark = pytest.mark.prefect
 
@@ -66,51 +70,40 @@ def unpublished(
     return first, fields, lambda **others: run_service(again=first.task_id, **{**fields, **others})
 
 
-@pytest.mark.parametrize("what", ["input manifest", "package files", "package code", "config.json"])
-def test_resume__is_refused_when_a_file_has_changed_and_goes_on_once_it_is_put_back(
-    unpublished: Any, tmp_path: Path, what: str
-) -> None:
+def test_resume__is_refused_as_long_as_a_file_or_a_field_has_changed(unpublished: Any, tmp_path: Path) -> None:
     first, fields, again = unpublished
     package = Path(fields["model"])
-    path = {
-        "input manifest": tmp_path / "some.manifest", "package files": package / "weights.bin",
-        "package code": package / "run.sh", "config.json": package / "config.json",
-    }[what]  # fmt: skip
-    before = path.read_bytes() if path.exists() else None
-    other = {
-        "input manifest": b'{"source": "/other"}\n', "package files": b"other", "config.json": b"",
-        "package code": (before or b"").replace(b"exec ", b"exec\t"),
-    }[what]  # fmt: skip
-    if what == "config.json":
-        other = json.dumps({**json.loads(before or b""), "metrics": "others"}).encode()
-    path.write_bytes(other)
+    config, code = package / "config.json", package / "run.sh"
     scratch = tree(tmp_path / "out")
-    refused = again()
-    assert (refused.state, type(refused.error)) == ("Failed", SpecificationError)
-    message = str(refused.error)
-    assert f"run {first.task_id}: {NOT_RESUMED}" in message
-    # The configuration is one of the package's files.
-    assert {one.field for one in refused.error.problems[1:]} == {what} | (
-        {"package files"} if what == "config.json" else set()
-    )
-    assert re.search(rf"{what} = '.+': was '.+' when run {first.task_id} began", message)
-    assert tree(tmp_path / "out") == scratch
-
-    if before is None:
-        path.unlink()
-    else:
-        path.write_bytes(before)
-    second = again(environment={"A": "1"}, max_concurrency=3, timeout_minutes=5, error_threshold=0.5)
-    assert (second.state, second.task_id) == ("Completed", first.task_id), second.error
-    assert len(second.lines) == 4
-
-
-def test_resume__is_refused_when_the_request_path_and_the_mapping_have_changed(unpublished: Any) -> None:
-    _, _, again = unpublished
+    for what, path, other in (
+        ("input manifest", tmp_path / "some.manifest", b'{"source": "/other"}\n'),
+        ("package files", package / "weights.bin", b"other"),
+        ("package code", code, code.read_bytes().replace(b"exec ", b"exec\t")),
+        ("config.json", config, json.dumps({**json.loads(config.read_bytes()), "metrics": "others"}).encode()),
+    ):
+        before = path.read_bytes() if path.exists() else None
+        path.write_bytes(other)
+        refused = again()
+        assert (refused.state, type(refused.error)) == ("Failed", SpecificationError)
+        message = str(refused.error)
+        assert f"run {first.task_id}: {NOT_RESUMED}" in message
+        # The configuration is one of the package's files.
+        assert {one.field for one in refused.error.problems[1:]} == {what} | (
+            {"package files"} if what == "config.json" else set()
+        )
+        assert re.search(rf"{what} = '.+': was '.+' when run {first.task_id} began", message)
+        assert tree(tmp_path / "out") == scratch
+        if before is None:
+            path.unlink()
+        else:
+            path.write_bytes(before)
     refused = again(request_path="/echo", csv_header="present")
     assert (refused.state, type(refused.error)) == ("Failed", SpecificationError)
     assert [one.field for one in refused.error.problems[1:]] == ["request_path", "mapping", "csv_header"]
-    assert again().state == "Completed"
+
+    second = again(environment={"A": "1"}, max_concurrency=3, timeout_minutes=5, error_threshold=0.5)
+    assert (second.state, second.task_id) == ("Completed", first.task_id), second.error
+    assert len(second.lines) == 4
 
 
 def test_resume__is_refused_when_there_is_a_newer_version_of_the_model(
@@ -217,11 +210,8 @@ def test_retry__by_prefect_in_the_same_process_repeats_nothing_that_was_finished
     prefect_server: str, running: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    import asyncio
-
     from flows.batch_service import batch_service
     from tasks.clients.output_folder import OutputFolder
-    from tasks.domain.service import BatchService
 
     source = write_files(tmp_path / "in", {f"{number}.jpg": f"retried {number}" for number in range(5)})
     service = BatchService(name="tested", input_path=str(source), output_path=str(tmp_path / "out"), **running)
@@ -248,30 +238,49 @@ def test_retry__by_prefect_in_the_same_process_repeats_nothing_that_was_finished
 
 ITEMS = 60
 GOOD = 30
+NAMES = [f"{number:03}.jpg" for number in range(ITEMS)]
+
+
+@dataclass
+class Halfway:
+    """A real `thresher run` that has reported a part of its items, and waits for the answers to the others."""
+
+    process: subprocess.Popen[str]
+    task_id: str
+    env: dict[str, str]
+    keys: dict[str, str]
+    spec: Path
+    gate: Path
+
+    def kill(self) -> None:
+        """Kill it with signal 9; whoever sends the others again is answered."""
+        self.process.kill()
+        self.process.communicate()
+        self.gate.touch()
 
 
 @pytest.fixture
-def killed(
-    thresher: Any, model: FakeModelServer, running: dict[str, str], tmp_path: Path, write_files: Any,
-    prefect_server: str,
-) -> Callable[[bool], Any]:  # fmt: skip
-    """Starts a real `thresher run`, kills it with signal 9 when a part of its items is reported; its id and more."""
+def halfway(
+    thresher: Any, running: dict[str, str], tmp_path: Path, write_files: Any, prefect_server: str
+) -> Iterator[Callable[..., Halfway]]:
+    """Starts one, on its embedded server or on this worker's."""
     gate = tmp_path / "gate"
     texts = {
-        f"{number:03}.jpg": f"{tmp_path.name} {number}" + (f" FAIL:until:{gate} " if number >= GOOD else "")
-        for number in range(ITEMS)
+        name: f"{tmp_path.name} {name}" + (f" FAIL:until:{gate} " if name in NAMES[GOOD:] else "") for name in NAMES
     }
     write_files(tmp_path / "in", texts)
     spec = tmp_path / "spec.yaml"
     spec.write_text(json.dumps({"name": "cli", **running, "input_path": "in", "output_path": "out"}))
     keys = {name: item_key(text.encode()) for name, text in texts.items()}
+    begun: list[subprocess.Popen[str]] = []
 
-    def kill(embedded: bool) -> Any:
+    def begin(*, embedded: bool) -> Halfway:
         env = {"THRESHER_REPORT_SECONDS": "0.2", **({} if embedded else {"PREFECT_API_URL": prefect_server})}
         process = subprocess.Popen(
             thresher.command(["run", spec]), cwd=tmp_path, env=thresher.environment(env), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent,
         )  # fmt: skip
+        begun.append(process)
 
         def reported() -> bool:
             from fakes.reports import report_at
@@ -285,114 +294,98 @@ def killed(
             ]
             return len(names) == GOOD
 
-        try:
-            poll(reported, "the partial reports", seconds=180)
-        finally:
-            process.kill()
-            process.communicate()
+        poll(reported, "the partial reports", seconds=180)
         (scratch,) = (tmp_path / "out").glob(".infer-result-*")
-        task_id = scratch.name.removeprefix(".infer-result-")
-        gate.touch()
-        return task_id, env, keys, spec
+        return Halfway(process, scratch.name.removeprefix(".infer-result-"), env, keys, spec, gate)
 
-    return kill
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("embedded", [True, False], ids=["embedded server", "a server"])
-def test_run__that_was_killed_is_resumed_and_ends_like_one_that_was_not(
-    killed: Any, thresher: Any, model: FakeModelServer, tmp_path: Path, embedded: bool
-) -> None:
-    task_id, env, keys, spec = killed(embedded)
-    seen = model.stats()["items"]
-    assert [seen[keys[f"{number:03}.jpg"]] for number in range(GOOD)] == [1] * GOOD
-    ran = thresher("run", spec, "--resume", task_id, "--json", env=env)
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert (told["task_id"], told["items"], told["successful"]) == (task_id, ITEMS, ITEMS)
-    seen = model.stats()["items"]
-    assert {name for name, key in keys.items() if seen[key] > 1} <= {f"{n:03}.jpg" for n in range(GOOD, ITEMS)}
+def why_not(run: str, spec: Path, *overrides: str) -> str:
+    """Why `thresher run` does not go on with a run, as it learns from this worker's server before it begins."""
+    from prefect.client.orchestration import get_client
 
-    undisturbed = thresher("run", spec, "--set", "output_path=undisturbed", "--json", env=env)
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    other = json.loads(undisturbed.stdout)["task_id"]
-    plain = {
-        name.replace(other, task_id): data.replace(other.encode(), task_id.encode()).replace(b"undisturbed", b"out")
-        for name, data in tree(tmp_path / "undisturbed").items()
-        if not name.endswith(".summary.json")
-    }
-    assert {name: data for name, data in tree(tmp_path / "out").items() if not name.endswith(".summary.json")} == plain
+    from deployments.run_command import _resumed
+    from deployments.specification import read_specification
 
-    again = thresher("run", spec, "--resume", task_id, env=env)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert "there is nothing to resume; `thresher run SPEC --retry-failed " in again.stderr
+    fields = read_specification(spec, [*overrides])
+
+    async def ask() -> None:
+        async with get_client() as client:
+            await _resumed(client, run, fields, BatchService(**fields))
+
+    with pytest.raises(SpecificationError) as refused:
+        asyncio.run(ask())
+    return str(refused.value)
+
+
+def sent_again(one: Halfway, model: FakeModelServer, before: dict[str, int]) -> set[str]:
+    """Names of the items that the model server was asked for again since."""
+    now = model.stats()["items"]
+    return {name for name, key in one.keys.items() if now.get(key, 0) > before.get(key, 0)}
 
 
 @pytest.mark.slow
-def test_run__is_resumed_from_its_folder_alone_by_a_server_that_does_not_know_it(
-    killed: Any, thresher: Any, model: FakeModelServer, tmp_path: Path
+def test_run__that_is_alive_is_not_resumed_and_once_killed_ends_like_one_that_was_not(
+    halfway: Any, thresher: Any, model: FakeModelServer, tmp_path: Path
 ) -> None:
-    task_id, env, keys, spec = killed(False)
-    other = {name: value for name, value in env.items() if name != "PREFECT_API_URL"}
-    ran = thresher("run", spec, "--resume", task_id, "--json", env=other)
-    assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert (told["task_id"], told["items"], told["successful"]) == (task_id, ITEMS, ITEMS)
-    assert "Traceback" not in ran.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir() if path.name.endswith(".manifest")) == [
-        f"infer-result-{task_id}.manifest"
-    ]
+    one = halfway(embedded=False)
+    task_id, spec, out = one.task_id, one.spec, tmp_path / "out"
+    alive = thresher("run", spec, "--resume", task_id, env=one.env)
+    assert (alive.returncode, alive.stdout) == (2, ""), alive.stderr
+    assert "is active" in alive.stderr and "Traceback" not in alive.stderr
+    one.kill()
+    before = tree(out)
+    assert "should be the id of a run" in why_not("nonsense", spec)
+    assert "there is no such run on this Prefect server" in why_not(UNKNOWN, spec)
+    assert "what it has done is found by that" in why_not(task_id, spec, "output_path=elsewhere")
+    assert tree(out) == before and not (tmp_path / "elsewhere").exists()
     seen = model.stats()["items"]
-    assert {name for name, key in keys.items() if seen[key] > 1} <= {f"{n:03}.jpg" for n in range(GOOD, ITEMS)}
-    again = thresher("run", spec, "--resume", task_id, env=other)
-    assert (again.returncode, again.stdout) == (2, "") and "there is no such run on this" in again.stderr
+    assert [seen[one.keys[name]] for name in NAMES[:GOOD]] == [1] * GOOD
 
-
-@pytest.mark.slow
-def test_run__that_was_killed_is_named_and_resumed_only_by_what_fits_it(
-    killed: Any, thresher: Any, tmp_path: Path
-) -> None:
-    task_id, env, _, spec = killed(False)
-    before = tree(tmp_path / "out")
-    for arguments, said in (
-        (("--resume", "nonsense"), "should be the id of a run"),
-        (("--resume", UNKNOWN), "there is no such run on this Prefect server"),
-        (("--resume", task_id, "--set", "output_path=elsewhere"), "what it has done is found by that"),
-        (("--resume", task_id, "--set", "request_path=/echo"), NOT_RESUMED),
-    ):
-        ran = thresher("run", spec, *arguments, env=env)
-        assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-        assert said in ran.stderr and "Traceback" not in ran.stderr
-    assert tree(tmp_path / "out") == before and not (tmp_path / "elsewhere").exists()
-
-    fresh = thresher("run", spec, env=env)
+    fresh = thresher("run", spec, "--json", env=one.env)
     assert fresh.returncode == 0, fresh.stderr
     assert f"`thresher run {spec} --resume {task_id}` goes on with it" in fresh.stderr
-    ran = thresher("run", spec, "--resume", task_id, "--set", "max_concurrency=4", env=env)
-    assert ran.returncode == 0 and task_id in ran.stdout, ran.stderr
+    seen = model.stats()["items"]
+    ran = thresher("run", spec, "--resume", task_id, "--set", "max_concurrency=4", "--json", env=one.env)
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert (told["task_id"], told["items"], told["successful"]) == (task_id, ITEMS, ITEMS)
+    assert sent_again(one, model, seen) <= {*NAMES[GOOD:]}
+
+    other = json.loads(fresh.stdout)["task_id"]
+    files = {name: data for name, data in tree(out).items() if not name.endswith(".summary.json")}
+    undisturbed = {
+        name.replace(other, task_id): data.replace(other.encode(), task_id.encode())
+        for name, data in files.items()
+        if other in name
+    }
+    assert {name: data for name, data in files.items() if other not in name} == undisturbed
+    assert len(undisturbed) > ITEMS
+    assert "there is nothing to resume; `thresher run SPEC --retry-failed " in why_not(task_id, spec)
 
 
 @pytest.mark.slow
-def test_run__that_is_alive_is_not_resumed(
-    thresher: Any, running: dict[str, str], tmp_path: Path, write_files: Any, prefect_server: str
+def test_run__that_was_killed_with_its_embedded_server_is_resumed_there_or_from_its_folder_alone(
+    halfway: Any, thresher: Any, model: FakeModelServer, tmp_path: Path, prefect_server: str
 ) -> None:
-    gate = tmp_path / "gate"
-    write_files(tmp_path / "in", {"1.jpg": f"alive {tmp_path.name} FAIL:until:{gate} "})
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(json.dumps({"name": "cli", **running, "input_path": "in", "output_path": "out"}))
-    env = {"PREFECT_API_URL": prefect_server}
-
-    def try_meanwhile() -> None:
-        try:
-            poll(lambda: list(tmp_path.glob("out/.infer-result-*/plan.json")), "the plan", seconds=180)
-            (scratch,) = (tmp_path / "out").glob(".infer-result-*")
-            task_id = scratch.name.removeprefix(".infer-result-")
-            ran = thresher("run", spec, "--resume", task_id, env=env)
-            assert (ran.returncode, ran.stdout) == (2, ""), ran.stderr
-            assert "is active" in ran.stderr
-        finally:
-            gate.touch()
-
-    with meanwhile(try_meanwhile):
-        first = thresher("run", spec, env=env)
-    assert first.returncode == 0, first.stderr
+    one = halfway(embedded=True)
+    one.kill()
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    shutil.copytree(out, kept)
+    for env in ({**one.env, "PREFECT_API_URL": prefect_server}, one.env):  # the first one does not know it
+        shutil.rmtree(out)
+        shutil.copytree(kept, out)
+        seen = model.stats()["items"]
+        ran = thresher("run", one.spec, "--resume", one.task_id, "--json", env=env)
+        assert ran.returncode == 0, ran.stderr
+        told = json.loads(ran.stdout)
+        assert (told["task_id"], told["items"], told["successful"]) == (one.task_id, ITEMS, ITEMS)
+        assert "Traceback" not in ran.stderr
+        manifests = sorted(path.name for path in out.iterdir() if path.name.endswith(".manifest"))
+        assert manifests == [f"infer-result-{one.task_id}.manifest"]
+        assert sent_again(one, model, seen) <= {*NAMES[GOOD:]}
+    assert "there is no such run on this" in why_not(one.task_id, one.spec)

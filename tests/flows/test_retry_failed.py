@@ -173,7 +173,7 @@ def test_failed_of__a_manifest_that_somebody_has_changed_has_nothing_read_that_i
     assert not [text for text in (secret, source / ".hidden") if item_key(text.read_bytes()) in seen]
 
 
-@pytest.mark.parametrize("scheme", ["s3", "obs"])
+@pytest.mark.parametrize("scheme", ["s3", pytest.param("obs", marks=pytest.mark.soak)])
 def test_failed_of__in_buckets(
     run_service: Any, running: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
@@ -223,44 +223,42 @@ def test_failed_of__is_refused_when_no_item_failed_or_there_is_no_such_manifest(
     )
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ('{"source": "x","result":"MAYBE"}', "line 1 of {name} is no line of an output manifest: it is neither"),
-        ('{"source": "/in/1.jpg"}', "line 1 of {name} is no line of an output manifest"),
-        ("no JSON at all", "line 1 of {name} is no line of an output manifest: it is not JSON in UTF-8"),
-    ],
-)
 def test_failed_of__is_refused_when_a_line_is_damaged(
-    run_service: Any, running: dict[str, str], source: Path, tmp_path: Path, damage: str, said: str
+    run_service: Any, running: dict[str, str], source: Path, tmp_path: Path
 ) -> None:
     fields = {"input_path": str(source), **running}
     manifest = Path(run_service(**fields).result.manifest)
-    manifest.write_text("\n".join([damage, *manifest.read_text().splitlines()[1:]]) + "\n")
-    ran = run_service(failed_of=str(manifest), **fields)
-    assert said.format(name=manifest.name) in refusal(ran, tmp_path)
+    _, *others = manifest.read_text().splitlines()
+    for damage, said in (
+        ('{"source": "x","result":"MAYBE"}', "line 1 of {name} is no line of an output manifest: it is neither"),
+        ('{"source": "/in/1.jpg"}', "line 1 of {name} is no line of an output manifest"),
+        ("no JSON at all", "line 1 of {name} is no line of an output manifest: it is not JSON in UTF-8"),
+    ):
+        manifest.write_text("\n".join([damage, *others]) + "\n")
+        ran = run_service(failed_of=str(manifest), **fields)
+        assert said.format(name=manifest.name) in refusal(ran, tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["lines", "part"])
 def test_failed_of__is_refused_while_planning_when_lines_or_parts_are_lost(
-    run_service: Any, running: dict[str, str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+    run_service: Any, running: dict[str, str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THRESHER_MANIFEST_LINES", "3")
     fields = {"input_path": str(source), **running}
     result = run_service(**fields).result
     part = Path(result.manifests[1])
-    if lost == "lines":
-        part.write_text("".join(part.read_text().splitlines(keepends=True)[:1]))
-    else:
-        part.unlink()
-    ran = run_service(failed_of=result.manifest, **fields)
-    assert ran.state == "Failed"
-    if lost == "lines":
-        assert "it has 5 lines in 3 parts, but its run's summary" in str(ran.error)
-        assert "counts 7 items" in str(ran.error)
-    else:
-        assert part.name in str(ran.error) and "no such file" in str(ran.error).lower()
-    assert not [name for name in os.listdir(tmp_path / "out") if ran.task_id in name]
+
+    def refused() -> str:
+        ran = run_service(failed_of=result.manifest, **fields)
+        assert ran.state == "Failed"
+        assert not [name for name in os.listdir(tmp_path / "out") if ran.task_id in name]
+        return str(ran.error)
+
+    part.write_text("".join(part.read_text().splitlines(keepends=True)[:1]))
+    said = refused()
+    assert "it has 5 lines in 3 parts, but its run's summary" in said and "counts 7 items" in said
+    part.unlink()
+    said = refused()
+    assert part.name in said and "no such file" in said.lower()
 
 
 def test_merge__is_not_published_when_the_earlier_manifest_changes_meanwhile(
