@@ -156,6 +156,11 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         from tasks.run_identity import taking_up
         from tasks.starting import begin_command
 
+    if PREFECT_API_URL.value():
+        from deployments.server import prefect_server
+
+        async with prefect_server():
+            pass  # it answers; else Prefect would ask for minutes, without a word
     try:
         async with AsyncExitStack() as stack:
             # One client of each kind for all of the run: each costs 30 ms, and connections of its own.
