@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,10 +21,12 @@ from prefect.settings import (
 )
 
 from deployments.stack_access import password_for, refused, stack_address
+from tasks.clients.prefect_files import given_settings
 from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
 from tasks.clients.surroundings import blamed, wrong_surroundings
 from tasks.domain.errors import CallError, ServerError
 from tasks.domain.paths import redact
+from tasks.domain.prefect_settings import SERVER, first_of
 from tasks.domain.server_answers import PASSING, not_an_api, not_answered, unlike_an_api
 
 DEFAULT_API = "http://127.0.0.1:4200/api"
@@ -71,7 +74,7 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
         if isinstance(error, OSError) and (wrong := wrong_surroundings()):
             raise CallError(wrong) from None
         distrusted = "Its certificate is not trusted here: SSL_CERT_FILE names a file of those that are."
-        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else blamed(url).strip()
+        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else f"{_given_by(url)}{blamed(url)}".strip()
         raise ServerError(not_answered(shown, f"{_through(url)} ({_came_back(error)})", why)) from None
 
 
@@ -125,6 +128,13 @@ async def _first_answer(client: httpx.AsyncClient) -> httpx.Response:
 
 def _through(url: str) -> str:
     return f" through the proxy {named}" if (named := proxy_for(url)) else ""
+
+
+def _given_by(url: str) -> str:
+    """Where an address stands, as a sentence, if that is a file of the current folder."""
+    given = first_of(given_settings(os.environ)[0], SERVER)
+    stands = given is not None and given.where != SERVER and given.value == url
+    return f"The address is {given.where} in the current folder." if given is not None and stands else ""
 
 
 def _came_back(error: Exception) -> str:
