@@ -129,6 +129,6 @@ def _say(text: str) -> None:
         say_on(error_console(), text)
     except (ImportError, MemoryError):
         with suppress(OSError):
-            os.write(2, f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))
+            os.write(sys.stderr.fileno(), f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))
     except OSError:  # standard error is not read, or it is full: the exit code says what can be said
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - Python writes there once more when it ends
