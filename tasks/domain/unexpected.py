@@ -98,6 +98,12 @@ def cause_of_library(error: BaseException) -> str:
     return str(said)[:LONGEST].rstrip(".") or type(error).__name__
 
 
+def unusable_folder(variable: str, folder: str, error: OSError) -> CallError:
+    """A folder that a variable names, or its default, cannot be written to: no room, no permission, no folder."""
+    why = error.strerror or str(error)
+    return CallError([Problem(variable, folder, f"should be a folder that can be written to: {why}")])
+
+
 def settings_problems(error: BaseException, given: Sequence[Given]) -> list[Problem]:
     """The settings of Prefect that are wrong, by where they are given, if that is what an error says; else none."""
     error = root_of(error)
