@@ -20,6 +20,8 @@ _CAUSES = (
     ("InvalidCertificate", "its certificate is not trusted here; SSL_CERT_FILE names a file of those that are"),
     ("InvalidContentType", "it does not speak TLS; its address begins with http://, perhaps"),
     ("InvalidMessage", "it does not speak TLS; its address begins with http://, perhaps"),
+    ("ProxyAuthRequired", "the proxy wants a user's name and a password (HTTP 407)"),
+    ("TunnelUnsuccessful", "the proxy refuses to connect to it"),
     ("NetworkUnreachable", "there is no way to its network"),
     ("HostUnreachable", "there is no way to its host"),
     ("ConnectionReset", "it closes the connection; its address begins with https://, perhaps"),

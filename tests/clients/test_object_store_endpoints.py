@@ -138,13 +138,14 @@ def told(endpoint: str) -> str:
     [
         (403, "SignatureDoesNotMatch", "No permission (HTTP 403 Forbidden, SignatureDoesNotMatch) with the access key"),
         (403, "InvalidAccessKeyId", "No permission (HTTP 403 Forbidden, InvalidAccessKeyId) with the access key"),
-        (400, "ExpiredToken", "HTTP 400 Bad Request, ExpiredToken"),
+        (400, "ExpiredToken", "The storage {} answers HTTP 400 Bad Request, ExpiredToken."),
+        (503, "SlowDown", "The storage {} answers HTTP 503 Service Unavailable, SlowDown."),
     ],
 )
 def test_storage__that_refuses_is_told_with_its_code_and_whose_key_it_was(status: int, code: str, said: str) -> None:
     with answering(status, f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>") as address:
         cause = told(f"http://{address}")
-    assert cause.startswith(said)
+    assert cause.startswith(said.format(f"http://{address}"))
     assert (" aaaa... of AWS_ACCESS_KEY_ID." in cause) is (status == 403)
     assert "aaaaa" not in cause and "bbbb" not in cause
 
