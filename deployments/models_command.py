@@ -19,8 +19,8 @@ from tasks.domain.instance import Launch
 from tasks.domain.masking import Masker
 from tasks.domain.package import Health, serving_of
 from tasks.domain.paths import parse_address
-from tasks.engine.loop import engine_loop
 from tasks.domain.unexpected import in_one_line, unusable_folder
+from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
 
 SOURCE = "my-models"

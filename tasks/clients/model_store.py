@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.clients.package_files import changed_file, copy_to_folder, file_seals, package_files, plain_files, read_into
 from tasks.clients.object_errors import no_s3
+from tasks.clients.package_files import changed_file, copy_to_folder, file_seals, package_files, plain_files, read_into
 from tasks.clients.packages import endpoint_of, filesystem, said_of
 from tasks.clients.temporary_names import unique_name
 from tasks.domain.credentials import Credentials
@@ -194,7 +194,8 @@ class ModelStore:
             self.set_state(made, "Abnormal", "the package could not be copied")
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise self._unwritable(error) from None
-            raise StorageError(f"The package cannot be copied to {made.folder}: {said_of(error, self._endpoint)}.") from None
+            said = said_of(error, self._endpoint)
+            raise StorageError(f"The package cannot be copied to {made.folder}: {said}.") from None
         return made
 
     def _remove(self, folder: str) -> None:

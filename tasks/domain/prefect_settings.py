@@ -1,4 +1,4 @@
-"""Prefect's settings as they are given: by variables, and in the files of the current folder that Prefect reads, too."""
+"""Prefect's settings as they are given: by variables, and in the files of the current folder that it reads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TABLES = frozenset(
     server.services.pause_expirations server.services.repossessor server.services.cleanup_reconciler
     server.services.task_run_recorder server.services.triggers server.tasks server.tasks.scheduling server.ui
     server.worker_channel tasks tasks.runner tasks.scheduling telemetry testing worker worker.webserver
-    """.split()
+    """.split()  # noqa: SIM905 - a line for each, else
 )
 """Keys of Prefect's files that hold others."""
 

@@ -31,7 +31,8 @@ def unlike_an_api(shown: str, status: int, location: str = "", through: str = ""
         return not_an_api(shown)
     named = f"HTTP {status} {phrase}" if (phrase := _phrase(status)) else f"HTTP {status}"
     if 300 <= status < 400:
-        return f"{shown} is not the API of a Prefect server: it answers {named}{f', to {location}' if location else ''}."
+        where = f", to {location}" if location else ""
+        return f"{shown} is not the API of a Prefect server: it answers {named}{where}."
     if status == 407:
         return not_answered(shown, f"{through} ({named})", "The proxy wants a user's name and a password.")
     if status in PASSING:

@@ -184,3 +184,10 @@ def test_storage__that_sends_requests_elsewhere_blames_region_and_endpoint() -> 
 def test_bucket__in_a_region_that_is_none_is_refused_before_a_library_panics() -> None:
     with pytest.raises(ObjectError, match="storage's region has a character that no request can carry"):
         Bucket("bucket", Credentials(region="a b", **KEYS), 5)
+
+
+@pytest.mark.parametrize("body", ["<html><body>Please sign in</body></html>", "<!DOCTYPE html>\n<html></html>"])
+def test_storage__in_whose_place_a_page_to_sign_in_answers_is_told_with_its_endpoint(body: str) -> None:
+    with answering(200, body) as address:
+        cause = told(f"http://{address}")
+    assert cause.startswith(f"The storage http://{address} does not answer as S3 does")
