@@ -139,7 +139,7 @@ def told(endpoint: str) -> str:
         (403, "SignatureDoesNotMatch", "No permission (HTTP 403 Forbidden, SignatureDoesNotMatch) with the access key"),
         (403, "InvalidAccessKeyId", "No permission (HTTP 403 Forbidden, InvalidAccessKeyId) with the access key"),
         (400, "ExpiredToken", "The storage {} answers HTTP 400 Bad Request, ExpiredToken."),
-        (503, "SlowDown", "The storage {} answers HTTP 503 Service Unavailable, SlowDown."),
+        (503, "", "The storage {} answers HTTP 503 Service Unavailable."),
     ],
 )
 def test_storage__that_refuses_is_told_with_its_code_and_whose_key_it_was(status: int, code: str, said: str) -> None:
