@@ -104,7 +104,7 @@ def called(tmp_path: Path, script: str, **environment: str) -> tuple[int, list[s
         ("echo PREFECT_API_URL=h:1 > .env; $T list", {}, "PREFECT_API_URL of .env = 'h:1': should be the API"),
         ("$T models list", {"THRESHER_S3_CREDENTIALS_BLOCK": "b", "PREFECT_API_URL": "http://127.0.0.1:9/api"},
          "THRESHER_S3_CREDENTIALS_BLOCK = 'b': the block cannot be read. The Prefect server http://127.0.0.1:9/api"),
-        ("mkdir m; $T models register m", {"THRESHER_CACHE": "/dev/null/x"}, "THRESHER_CACHE = '/dev/null/x': should be"),
+        ("mkdir m; $T models register m", {"THRESHER_CACHE": "/dev/null/x"}, "THRESHER_CACHE = '/dev/null/x': should"),
         ("$T up", {"THRESHER_STACK": "/dev/null/x"}, "THRESHER_STACK = '/dev/null/x': should be a folder"),
         ("ulimit -n 20; echo 'name: x' > s; $T run s", {}, "This process may open 20 files only"),
         ("$T models list", {"THRESHER_CACHE": "~no-such-user/x"}, "THRESHER_CACHE = '~no-such-user/x': begins with"),
@@ -114,8 +114,8 @@ def called(tmp_path: Path, script: str, **environment: str) -> tuple[int, list[s
         ("printf '[1]: x\\n' > s; $T validate s", {}, "SPEC = 's': should be a YAML file: while constructing"),
         ("$T --help > /dev/full", {}, "No space is left on the device"),
     ],
-    ids=["address", "setting", "JSON", "certificates", "level", "internal level", "TOML", "dotenv", "block", "cache", "stack", "files",
-         "home", "folder", "pipe", "device", "key", "full"],
+    ids=["address", "setting", "JSON", "certificates", "level", "internal level", "TOML", "dotenv", "block", "cache",
+         "stack", "files", "home", "folder", "pipe", "device", "key", "full"],
 )  # fmt: skip
 def test_command__names_what_is_wrong_with_its_environment_in_one_line(
     tmp_path: Path, script: str, environment: dict[str, str], said: str
