@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 
 from cyclopts import App, CycloptsError
 
@@ -15,6 +16,7 @@ from deployments.door import (
     usable_streams,
     usable_temporary_folder,
 )
+from deployments.own_output import own_standard_error
 from deployments.stopping import stop_on_signals
 from tasks.clients.process_privacy import hide_memory
 from tasks.clients.startup import end_without_searching
@@ -54,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
     verbose = take_verbose(given)
     if not verbose:
         quiet_libraries()
-    code = guarded(lambda: _call(given), verbose=verbose)
+    with nullcontext() if verbose else own_standard_error():
+        code = guarded(lambda: _call(given), verbose=verbose)
     end_without_searching()
     sys.exit(code)
 

@@ -17,9 +17,10 @@ from collections.abc import Callable, MutableSequence
 from contextlib import suppress
 
 from deployments.talk import error_console, say_on
-from tasks.domain.errors import SpecificationError, ThresherError
+from tasks.domain.errors import CallError, Problem, RunError, SpecificationError, ThresherError
 from tasks.domain.masking import masked
-from tasks.domain.unexpected import VERBOSE, is_unexpected
+from tasks.domain.plain_text import plain_block
+from tasks.domain.unexpected import VERBOSE, in_one_line, is_unexpected
 
 FAILED, REFUSED = 1, 2
 
@@ -104,9 +105,13 @@ def usable_temporary_folder() -> None:
 
 
 def _explained(error: BaseException) -> ThresherError:
-    from tasks.clients.surroundings import explained  # only where something fails
+    try:
+        from tasks.clients.surroundings import explained  # only where something fails
 
-    return explained(error)
+        return explained(error)
+    except BaseException:  # not even that could be imported: no memory, no file that may be opened
+        said, of_the_environment = in_one_line(error)
+        return CallError([Problem("", None, said)]) if of_the_environment else RunError(said)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
@@ -122,5 +127,8 @@ def _show_trace(error: BaseException) -> None:
 def _say(text: str) -> None:
     try:
         say_on(error_console(), text)
+    except (ImportError, MemoryError):
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))
     except OSError:  # standard error is not read, or it is full: the exit code says what can be said
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - Python writes there once more when it ends

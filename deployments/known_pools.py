@@ -12,17 +12,21 @@ from typing import Any
 
 from deployments.stack_access import stack_address
 from tasks.clients.pool_files import read_pools
+from tasks.clients.prefect_files import given_settings
 from tasks.clients.startup import importing
 from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
+from tasks.domain.prefect_settings import SERVER, first_of
 from tasks.domain.service import BatchService
 from tasks.settings import Settings
 
 
 def names_server() -> bool:
-    """Whether Prefect's settings name a server: by the variable, or in a file of profiles."""
+    """Whether Prefect's settings name a server: by the variable, in a file of the current folder, or of profiles."""
     if "PREFECT_API_URL" in os.environ:
         return bool(os.environ["PREFECT_API_URL"])
+    if address := first_of(given_settings(os.environ)[0], SERVER):
+        return bool(address.value)
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
     try:
         return "PREFECT_API_URL" in Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml").read_text()

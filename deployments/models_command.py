@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 from pathlib import Path
 
 from deployments.storage_keys import storage_keys
@@ -18,11 +19,14 @@ from tasks.domain.instance import Launch
 from tasks.domain.masking import Masker
 from tasks.domain.package import Health, serving_of
 from tasks.domain.paths import parse_address
+from tasks.domain.unexpected import in_one_line, unusable_folder
 from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
 
 SOURCE = "my-models"
 START_SECONDS = 20 * 60.0
+_LEAST_ROOM = 1 << 20
+"""Bytes that have to fit into the cache: an environment takes far more."""
 
 
 def register(package: Path, model: str, version: str) -> ModelVersion:
@@ -41,6 +45,7 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
     store = ModelStore(settings.model_store, credentials)
     storage = Storage(settings, credentials)
     try:
+        _check_cache(settings.cache)
         config, holder = await read_config(storage, parse_address(str(package)))
         serving = serving_of(config, await files_of(storage, holder), str(holder))
         made = store.create(SOURCE, model, version, package)
@@ -52,12 +57,25 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
         except RunError as error:
             keys = [secret for one in credentials.values() for secret in one.secrets]
             return store.set_state(made, "Abnormal", Masker(keys).block(str(error)))
+        except Exception as error:
+            store.set_state(made, "Abnormal", in_one_line(error)[0])
+            raise
         except BaseException:
             store.set_state(made, "Abnormal", "registering was interrupted")
             raise
         return store.set_state(made, "Normal", "")
     finally:
         await storage.close()
+
+
+def _check_cache(cache: Path) -> None:
+    """Raises CallError if nothing can be kept in the cache; before anything is put into the store."""
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            file.write(bytes(_LEAST_ROOM))
+    except OSError as error:
+        raise unusable_folder("THRESHER_CACHE", str(cache), error) from None
 
 
 async def _start_once(launch: Launch, health: Health) -> None:

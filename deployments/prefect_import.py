@@ -27,13 +27,13 @@ class _WithoutPlugins:
 def import_prefect() -> None:
     """Import Prefect without the traces that it prints of what is wrong with its settings or certificates.
 
-    Raises CallError if its server's address cannot be one, and whatever the import raises.
+    Raises CallError if its settings are given in a way that it could not use, and whatever the import raises.
     """
     if "prefect" in sys.modules:
         return
-    from tasks.clients.surroundings import check_server_address  # not for `--help`
+    from tasks.clients.prefect_files import check_prefect_settings  # not for `--help`
 
-    check_server_address()
+    check_prefect_settings()
     with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):
         import prefect
         import prefect.context  # noqa: F401 - what reads the settings

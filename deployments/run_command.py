@@ -21,9 +21,10 @@ from deployments.storage_keys import keys_in_blocks
 from deployments.talk import say_on
 from deployments.unfinished import unfinished_runs
 from deployments.validate_command import check_service
+from tasks.clients.prefect_files import check_prefect_settings
 from tasks.clients.process_identity import own_start
 from tasks.clients.startup import importing
-from tasks.clients.surroundings import blamed, check_server_address
+from tasks.clients.surroundings import blamed, check_limits
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
@@ -50,7 +51,8 @@ def run_service(
     ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
     stopped, for Ctrl-C and for SIGTERM.
     """
-    check_server_address()
+    check_limits()
+    check_prefect_settings()
     _prefect_environment(verbose)  # before anything imports Prefect
     service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
@@ -156,6 +158,11 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         from tasks.run_identity import taking_up
         from tasks.starting import begin_command
 
+    if PREFECT_API_URL.value():
+        from deployments.server import prefect_server
+
+        async with prefect_server():
+            pass  # it answers; else Prefect would ask for minutes, without a word
     try:
         async with AsyncExitStack() as stack:
             # One client of each kind for all of the run: each costs 30 ms, and connections of its own.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,12 +21,20 @@ from prefect.settings import (
 )
 
 from deployments.stack_access import password_for, refused, stack_address
+from tasks.clients.prefect_files import given_settings
 from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
 from tasks.clients.surroundings import blamed, wrong_surroundings
 from tasks.domain.errors import CallError, ServerError
 from tasks.domain.paths import redact
+from tasks.domain.prefect_settings import SERVER, first_of
+from tasks.domain.server_answers import PASSING, not_an_api, not_answered, unlike_an_api
 
 DEFAULT_API = "http://127.0.0.1:4200/api"
+
+ANSWER_SECONDS = 8.0
+"""The server has this long to say its version, however much it has to do."""
+PAUSES_SECONDS = (0.5, 1.0)
+"""Before a server is asked once more that has closed the connection, or may answer in a moment."""
 
 
 def api_url() -> str:
@@ -63,13 +73,9 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         if isinstance(error, OSError) and (wrong := wrong_surroundings()):
             raise CallError(wrong) from None
-        distrusted = " Its certificate is not trusted here: SSL_CERT_FILE names a file of those that are."
-        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else blamed(url)
-        proxy = f" through the proxy {named}" if (named := proxy_for(url)) else ""
-        raise ServerError(
-            f"The Prefect server {shown} cannot be reached{proxy} ({type(error).__name__}).{why} Start one "
-            "with `thresher up`, or set PREFECT_API_URL to the address of yours."
-        ) from None
+        distrusted = "Its certificate is not trusted here: SSL_CERT_FILE names a file of those that are."
+        why = distrusted if "CERTIFICATE_VERIFY_FAILED" in str(error) else f"{_given_by(url)}{blamed(url)}".strip()
+        raise ServerError(not_answered(shown, f"{_through(url)} ({_came_back(error)})", why)) from None
 
 
 def access(url: str) -> dict[Any, Any]:
@@ -81,12 +87,18 @@ def access(url: str) -> dict[Any, Any]:
 
 
 async def _check_version(client: PrefectClient, shown: str) -> None:
-    answer = await client._client.get("/admin/version")
+    answer = await _first_answer(client._client)
+    if answer.status_code in (401, 403):
+        raise ServerError(refused(shown, answer.status_code))
+    if answer.status_code != 200:
+        location = redact(answer.headers.get("location", ""))
+        through = _through(str(client.api_url))
+        raise ServerError(unlike_an_api(shown, answer.status_code, location, through))
     try:
         server = str(answer.json())
         major = int(server.split(".")[0])
     except ValueError:
-        raise ServerError(f"{shown} is not the API of a Prefect server: its address ends in /api.") from None
+        raise ServerError(not_an_api(shown)) from None
     own = client.client_version()
     if major != int(own.split(".")[0]):
         raise ServerError(
@@ -95,12 +107,50 @@ async def _check_version(client: PrefectClient, shown: str) -> None:
         )
 
 
+async def _first_answer(client: httpx.AsyncClient) -> httpx.Response:
+    """The answer to the question for the server's version.
+
+    Prefect's own client would ask for minutes, without a word, where a gateway answers in the place of its server.
+    """
+    request = client.build_request("GET", "/admin/version", timeout=ANSWER_SECONDS)
+    for pause in (*PAUSES_SECONDS, None):
+        try:
+            answer = await httpx.AsyncClient.send(client, request)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if pause is None:
+                raise
+        else:
+            if pause is None or answer.status_code not in PASSING:
+                break
+        await asyncio.sleep(pause)
+    return answer
+
+
+def _through(url: str) -> str:
+    return f" through the proxy {named}" if (named := proxy_for(url)) else ""
+
+
+def _given_by(url: str) -> str:
+    """Where an address stands, as a sentence, if that is a file of the current folder."""
+    given = first_of(given_settings(os.environ)[0], SERVER)
+    stands = given is not None and given.where != SERVER and given.value == url
+    return f"The address is {given.where} in the current folder." if given is not None and stands else ""
+
+
+def _came_back(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)):
+        return "the connection was closed without an answer"
+    return type(error).__name__
+
+
 def _refusal(error: PrefectHTTPStatusError, shown: str) -> str:
     status = error.response.status_code
     if status in (401, 403):
         return refused(shown, status)
-    if status == 404 and error.request.url.path.endswith("/admin/version"):
-        return f"{shown} is not the API of a Prefect server: its address ends in /api."
     return f"The Prefect server {shown} refuses {error.request.method} {error.request.url.path} (HTTP {status}): " + (
         _detail(error.response) or "it says no more."
     )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tasks.clients.peers import listening_account
 from tasks.clients.proxies import is_loopback
-from tasks.domain.errors import ServerError
+from tasks.domain.errors import CallError, Problem
 from tasks.settings import read_settings
 
 STACK_FILE = "stack.json"
@@ -68,7 +68,7 @@ def is_own(url: str) -> bool:
 
 
 def made_password(folder: Path) -> str:
-    """The stack's password; the first call makes it. For the holder of the folder's lock. Raises ServerError."""
+    """The stack's password; the first call makes it. For the holder of the folder's lock. Raises CallError."""
     path = folder / PASSWORD_FILE
     try:
         if path.exists():
@@ -83,7 +83,8 @@ def made_password(folder: Path) -> str:
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ServerError(f"The stack's password {path} cannot be used: {why}.") from None
+        expected = f"the file {path.name} in it cannot be used: {why}"
+        raise CallError([Problem("THRESHER_STACK", str(folder), expected)]) from None
     return password
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from deployments.stack_access import private_folder, stack_address, stack_file
 from deployments.talk import say_on
 from tasks.domain.errors import ServerError
+from tasks.domain.unexpected import unusable_folder
 
 LOCK_FILE = "lock"
 _POLL_SECONDS = 0.2
@@ -26,15 +27,14 @@ def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | No
     """Hold the lock of the stack's folder: None. If another stack holds it: the API address of that one.
 
     One that is still starting, or stopping, is waited for. The kernel releases the lock of a process that is killed,
-    and no child inherits it. Raises ServerError after ``seconds`` of waiting, or if the folder cannot be used.
+    and no child inherits it. Raises ServerError after ``seconds`` of waiting, and CallError if
+    the folder cannot be used.
     """
     try:
         private_folder(folder)
         lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise ServerError(
-            f"The stack's folder {folder} cannot be used: {error.strerror}. THRESHER_STACK names another."
-        ) from None
+        raise unusable_folder("THRESHER_STACK", str(folder), error) from None
     try:
         running = _running(lock, folder, seconds, console)
         if running is None:
@@ -54,7 +54,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
         except BlockingIOError:
             pass
         except OSError as error:
-            raise ServerError(f"The stack's folder {folder} cannot be locked: {error.strerror}.") from None
+            raise unusable_folder("THRESHER_STACK", str(folder), error) from None
         if (url := stack_address()) and answers(url):
             return url
         if time.monotonic() > deadline:

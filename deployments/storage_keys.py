@@ -6,6 +6,8 @@ import os
 
 from deployments.prefect_import import import_prefect
 from tasks.domain.credentials import Credentials
+from tasks.domain.errors import CallError, Problem, ServerError
+from tasks.domain.unexpected import in_one_line
 from tasks.settings import Settings
 
 
@@ -25,6 +27,27 @@ async def storage_keys(settings: Settings) -> dict[str, Credentials]:
     ):
         os.environ.setdefault(name, value)
     import_prefect()
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    from deployments.server import prefect_server
     from tasks.blocks import storage_credentials  # imports Prefect, which takes a second
 
-    return await storage_credentials(settings)
+    try:
+        if not PREFECT_API_URL.value():
+            return await storage_credentials(settings)
+        async with prefect_server():
+            return await storage_credentials(settings)
+    except (ServerError, RuntimeError, httpx.HTTPError) as error:
+        why = str(error) if isinstance(error, ServerError) else _of_embedded(error)
+        raise CallError([Problem(*_first_block(settings), f"the block cannot be read. {why}")]) from None
+
+
+def _of_embedded(error: Exception) -> str:
+    return f"Prefect's embedded server does not answer: {in_one_line(error)[0]} PREFECT_API_URL names another server."
+
+
+def _first_block(settings: Settings) -> tuple[str, str | None]:
+    if settings.s3_credentials_block is not None:
+        return "THRESHER_S3_CREDENTIALS_BLOCK", settings.s3_credentials_block
+    return "THRESHER_OBS_CREDENTIALS_BLOCK", settings.obs_credentials_block

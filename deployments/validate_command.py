@@ -9,7 +9,9 @@ from typing import Any
 
 from deployments.known_pools import pools_to_deploy_in, pools_to_run_in
 from deployments.storage_keys import storage_keys
+from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
+from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
 from tasks.domain.paths import redact_source
@@ -18,7 +20,7 @@ from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
-from tasks.engine.sampling import Preview, look_at_input
+from tasks.engine.sampling import Preview, look_at_input, refuse_hopeless
 from tasks.settings import Settings, read_settings
 
 PATIENCE_SECONDS = 2.0
@@ -34,14 +36,23 @@ def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Probl
 
 
 def check_service(fields: dict[str, Any]) -> Run:
-    """What can be told of a run without a look at its items, in a fraction of a second; nothing is created.
+    """What can be told of a run without a look into its items, in a fraction of a second; nothing is created.
 
     Raises SpecificationError with every problem.
     """
 
     async def work() -> Run:
         settings = read_settings()
-        return await _check(fields, settings, await pools_to_run_in(fields, settings))
+        run = await _check(fields, settings, await pools_to_run_in(fields, settings))
+        if run.failed_of is None:
+            storage = _hasty_storage(settings, await storage_keys(settings))
+            try:
+                await refuse_hopeless(run, settings, storage)
+            except ObjectError:
+                pass  # the run itself tells it, after it has waited for the storage
+            finally:
+                await storage.close()
+        return run
 
     return engine_loop().run_blocking(work())
 
@@ -61,15 +72,18 @@ async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Proble
     settings = read_settings()
     pools, warnings = await pools_to_deploy_in(fields, settings)
     run = await _check(fields, settings, pools)
-    patience = min(PATIENCE_SECONDS, settings.storage_retry_seconds)
-    hasty = settings.model_copy(update={"storage_retry_seconds": patience})
-    storage = Storage(hasty, await storage_keys(settings))
+    storage = _hasty_storage(settings, await storage_keys(settings))
     try:
         preview = await look_at_input(run, settings, storage)
     finally:
         await storage.close()
     preview.warnings += warnings
     return _as_json(run, preview), preview.problems
+
+
+def _hasty_storage(settings: Settings, keys: dict[str, Credentials]) -> Storage:
+    patience = min(PATIENCE_SECONDS, settings.storage_retry_seconds)
+    return Storage(settings.model_copy(update={"storage_retry_seconds": patience}), keys)
 
 
 def _as_json(run: Run, preview: Preview) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.clients.failures import ObjectError
@@ -43,3 +44,33 @@ def credentials_of(scheme: str, given: Mapping[str, Credentials]) -> Credentials
         return meant_by(scheme, given, os.environ, has_profile=has_profile)
     except ValueError as error:
         raise ObjectError(str(error)) from None
+
+
+def found_credentials() -> Any:
+    """Credentials that stand nowhere in the environment: a profile, single sign-on, the role of the machine or pod.
+
+    botocore knows all of these ways, and gives up after a second where there is none. Raises ObjectError then.
+    """
+    import botocore.exceptions  # only without keys
+    import botocore.session
+
+    try:
+        credentials = botocore.session.get_session().get_credentials()
+    except botocore.exceptions.BotoCoreError as error:
+        raise ObjectError(f"The keys of this storage cannot be found: {error}.") from None
+    if credentials is None:
+        raise ObjectError(
+            "There are no keys for this storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (OBS_... for obs://), "
+            "or have the administrator name a Prefect Secret block."
+        )
+
+    def provide() -> dict[str, Any]:
+        frozen = credentials.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": getattr(credentials, "_expiry_time", None),
+        }
+
+    return provide

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from zlib import crc32
 
 _ERROR_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<Error(?:\s[^>]*)?>.{0,2000}?<Code>", re.DOTALL)
+_PAGE = re.compile(rb"\s*(?:<!--.{0,500}?-->\s*)?<(?:!doctype\s+html|html)[\s>]", re.DOTALL | re.IGNORECASE)
+_PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml")
 
 
 class ObjectError(Exception):
@@ -68,3 +70,9 @@ def version_of(e_tag: str | None) -> int:
 def is_error(data: bytes | bytearray) -> bool:
     """Whether a body is an error document of S3, which some servers (and what stands before them) send with 200."""
     return data[:64].lstrip()[:1] == b"<" and _ERROR_DOCUMENT.match(data) is not None
+
+
+def is_page(data: bytes | bytearray, key: str) -> bool:
+    """Whether a body is a page of the web in the place of an object of this key, as what stands before a storage sends
+    it to let users sign in."""
+    return not key.lower().endswith(_PAGE_NAMES) and _PAGE.match(data) is not None

@@ -6,6 +6,7 @@ version (Creating, Normal, Abnormal) and the reason.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from datetime import UTC, datetime
@@ -14,13 +15,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.clients.object_errors import no_s3
 from tasks.clients.package_files import changed_file, copy_to_folder, file_seals, package_files, plain_files, read_into
-from tasks.clients.packages import filesystem
+from tasks.clients.packages import endpoint_of, filesystem, said_of
 from tasks.clients.temporary_names import unique_name
 from tasks.domain.credentials import Credentials
-from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.errors import Problem, SpecificationError, StorageError, ThresherError
 from tasks.domain.paths import Address, parse_address
-from tasks.domain.unexpected import cause_of_library
+from tasks.domain.unexpected import unusable_folder
 
 VERSION_FILE = "version.json"
 NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
@@ -58,6 +60,7 @@ class ModelStore:
         self.root = parse_address(root)
         self._filesystem, self._path = filesystem(self.root, credentials or {})
         self._path = self._path.rstrip("/")
+        self._endpoint = endpoint_of(self.root, credentials or {})
 
     def folder(self, source: str, model: str, version: str) -> Address:
         """Where a version's package lies."""
@@ -73,7 +76,7 @@ class ModelStore:
                 continue
             except Exception as error:  # whatever s3fs lets through
                 where = self.folder(source, model, version).child(VERSION_FILE)
-                raise StorageError(f"{where} cannot be read: {cause_of_library(error)}.") from None
+                raise StorageError(f"{where} cannot be read: {said_of(error, self._endpoint)}.") from None
             try:
                 document = {**json.loads(raw), "folder": str(self.folder(source, model, version))}
                 found.append(ModelVersion.model_validate(document))
@@ -91,11 +94,33 @@ class ModelStore:
         try:
             self._filesystem.invalidate_cache()
             found = self._filesystem.ls(f"{self._path}/{relative}", detail=True)
+            if not found:
+                self._check_storage()
         except FileNotFoundError:
+            self._check_storage()
             return []
+        except StorageError:
+            raise
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be listed: {cause_of_library(error)}.") from None
+            said = said_of(error, self._endpoint)
+            raise StorageError(f"The model store {self.root} cannot be listed: {said}.") from None
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
+
+    def _check_storage(self) -> None:
+        """Raises StorageError if what answers is no S3: a page to sign in looks like a bucket with nothing in it."""
+        if self.root.scheme == "local":
+            return
+        try:
+            answer = self._filesystem.call_s3("list_objects_v2", Bucket=self.root.bucket, MaxKeys=1)
+        except Exception:
+            return  # that is an answer, and the listing has been one
+        if not {"Name", "KeyCount", "IsTruncated", "Contents"} & set(answer):
+            raise StorageError(f"The model store {self.root} cannot be listed. {no_s3(self._endpoint)}")
+
+    def _unwritable(self, error: Exception) -> ThresherError:
+        if self.root.scheme == "local" and isinstance(error, OSError):
+            return unusable_folder("THRESHER_MODEL_STORE", str(self.root), error)
+        return StorageError(f"The model store {self.root} cannot be written: {said_of(error, self._endpoint)}.")
 
     def pick(self, source: str, model: str, version: str | None) -> ModelVersion:
         """The version to use: the one asked for, else the newest in the Normal state.
@@ -167,14 +192,17 @@ class ModelStore:
                         read_into(file, write)
         except Exception as error:  # s3fs lets botocore's errors through
             self.set_state(made, "Abnormal", "the package could not be copied")
-            raise StorageError(f"The package cannot be copied to {made.folder}: {cause_of_library(error)}.") from None
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise self._unwritable(error) from None
+            said = said_of(error, self._endpoint)
+            raise StorageError(f"The package cannot be copied to {made.folder}: {said}.") from None
         return made
 
     def _remove(self, folder: str) -> None:
         try:
             self._filesystem.rm(folder, recursive=True)
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be written: {cause_of_library(error)}.") from None
+            raise self._unwritable(error) from None
 
     def _new(self, source: str, model: str, version: str) -> ModelVersion:
         return ModelVersion(
@@ -196,5 +224,5 @@ class ModelStore:
             if beside != place:
                 self._filesystem.mv(beside, place)
         except Exception as error:  # s3fs lets botocore's errors through
-            raise StorageError(f"The model store {self.root} cannot be written: {cause_of_library(error)}.") from None
+            raise self._unwritable(error) from None
         return changed

@@ -13,18 +13,29 @@ from tasks.domain.unexpected import PANICS
 
 _CODE = re.compile(r"<Code>([A-Za-z0-9]+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3} ?[A-Za-z ]*)")
+_HOST = re.compile(r"Error performing [A-Z]+ (https?://[^\s/?]+)")
 _CAUSES = (
     ("ConnectionRefused", "connection refused"),
     ("dns error", "there is no such host"),
     ("InvalidCertificate", "its certificate is not trusted here; SSL_CERT_FILE names a file of those that are"),
     ("InvalidContentType", "it does not speak TLS; its address begins with http://, perhaps"),
     ("InvalidMessage", "it does not speak TLS; its address begins with http://, perhaps"),
+    ("ProxyAuthRequired", "the proxy wants a user's name and a password (HTTP 407)"),
+    ("TunnelUnsuccessful", "the proxy refuses to connect to it"),
     ("NetworkUnreachable", "there is no way to its network"),
     ("HostUnreachable", "there is no way to its host"),
     ("ConnectionReset", "it closes the connection; its address begins with https://, perhaps"),
     ("IncompleteMessage", "it closes the connection"),
 )
 """Words of the debug output of a connection that failed, and what they mean."""
+_NOT_S3 = ("ETag Header missing", "Got invalid")
+"""Words of obstore where an answer is not what S3 says."""
+
+
+def no_s3(where: str) -> str:
+    """What is at a storage's endpoint answers, but not as S3 does."""
+    storage = f"The storage {where}" if where else "The storage"
+    return f"{storage} does not answer as S3 does: its endpoint is that of another service, or of a page to sign in."
 
 
 def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError:
@@ -42,8 +53,10 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
         return ObjectError(f"No permission ({said}){f' with the {key}' if key else ''}.")
     if type(error).__name__ in PANICS:
         return ObjectError("The storage's library has failed: check endpoint, region and keys.")
-    through = f"through the proxy {named}" if where and (named := proxy_for(where)) else ""
-    storage = " ".join(filter(None, ("The storage", where, through)))
+    host = match[1] if (match := _HOST.search(text)) else ""
+    asked = f"({host})" if host and host not in where else ""
+    through = f"through the proxy {named}" if (named := proxy_for(host or where)) else ""
+    storage = " ".join(filter(None, ("The storage", where, asked, through)))
     if "kind: Timeout" not in text and ("Connect" in text or "error sending request" in text):
         cause = next((f": {meaning}" for word, meaning in _CAUSES if word in text), "")
         return ObjectError(f"{storage} cannot be reached{cause}.{blamed(where)}", unreachable=True)
@@ -51,4 +64,8 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
         return ObjectError(f"{storage} did not answer in time.", unreachable=True)
     if "redirect without LOCATION" in text:
         return ObjectError(f"{storage} sends requests elsewhere: the region or the endpoint is another one.")
-    return ObjectError(said or text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])
+    if any(word in text for word in _NOT_S3):
+        return ObjectError(no_s3(where))
+    if said:
+        return ObjectError(f"{storage} answers {said}.")
+    return ObjectError(text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])

@@ -18,10 +18,10 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from tasks.clients.endpoints import is_address, lists_by_bytes
-from tasks.clients.failures import ObjectError, TooLarge, is_error, unlike, version_of
+from tasks.clients.endpoints import found_credentials, is_address, lists_by_bytes
+from tasks.clients.failures import ObjectError, TooLarge, is_error, is_page, unlike, version_of
 from tasks.clients.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
-from tasks.clients.object_errors import explain
+from tasks.clients.object_errors import explain, no_s3
 from tasks.clients.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import redact
@@ -84,7 +84,7 @@ class Bucket:
             if token := plain(credentials.session_token):
                 options["session_token"] = token
         else:
-            options["credential_provider"] = _found_credentials()
+            options["credential_provider"] = found_credentials()
         self._store = _store(
             name,
             region=credentials.region or "us-east-1",
@@ -122,6 +122,8 @@ class Bucket:
                 if error.missing and size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
                     raise ObjectError(f"It is the placeholder of a folder: its key is {key}/.") from None
                 raise
+            if e_tag is None and is_page(data, key):
+                raise ObjectError(no_s3(self._where))
             is_object = e_tag is not None or not is_error(data)
             if is_object and size in (-1, len(data)) and self._is_as_listed(version, e_tag):
                 return data
@@ -206,17 +208,28 @@ class Bucket:
         try:
             if is_odd(key):
                 return await self._odd_keys.size(key)
-            return (await obstore.head_async(self._store, key))["size"]
+            told = await obstore.head_async(self._store, key)
+            if told["e_tag"] is None:
+                await self._refuse_page(key)
+            return told["size"]
         except Exception as error:  # a panic in Rust is one of no known class
             explained = self._explain(error)
         if not isinstance(explained, ObjectError):
-            raise explained
+            raise explained from None
         if explained.missing:
             return None
         if _REFUSED.search(explained.cause) and not self._refusal_known:
             self._refusal_known = True  # the answer to HEAD has no body, and so no code: a listing's has
             await self._tell_refusal(key)
         raise explained
+
+    async def _refuse_page(self, key: str) -> None:
+        """Raises ObjectError if what has no ETag is a page of the web, which answers whatever it is asked."""
+        got = await obstore.get_async(self._store, key)
+        async for chunk in got.stream():
+            if is_page(bytes(chunk), key):
+                raise ObjectError(no_s3(self._where))
+            return
 
     async def _tell_refusal(self, key: str) -> None:
         try:
@@ -368,33 +381,3 @@ def _store(name: str, **options: Any) -> S3Store:
         return S3Store(name, **options)
     except Exception as error:
         raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None
-
-
-def _found_credentials() -> Any:
-    """Credentials that stand nowhere in the environment: a profile, single sign-on, the role of the machine or pod.
-
-    botocore knows all of these ways, and gives up after a second where there is none. Raises ObjectError then.
-    """
-    import botocore.exceptions  # only without keys
-    import botocore.session
-
-    try:
-        credentials = botocore.session.get_session().get_credentials()
-    except botocore.exceptions.BotoCoreError as error:
-        raise ObjectError(f"The keys of this storage cannot be found: {error}.") from None
-    if credentials is None:
-        raise ObjectError(
-            "There are no keys for this storage: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (OBS_... for obs://), "
-            "or have the administrator name a Prefect Secret block."
-        )
-
-    def provide() -> dict[str, Any]:
-        frozen = credentials.get_frozen_credentials()
-        return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            "expires_at": getattr(credentials, "_expiry_time", None),
-        }
-
-    return provide

@@ -21,7 +21,7 @@ from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.package import CONFIG_NAMES, PackageConfig
-from tasks.domain.paths import Address, parse_address
+from tasks.domain.paths import Address, parse_address, redact
 from tasks.domain.unexpected import cause_of_library
 
 _COMPLETE = ".thresher-complete"
@@ -76,6 +76,26 @@ def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tupl
     return found, f"{address.bucket}/{address.path}"
 
 
+def endpoint_of(address: Address, credentials: Mapping[str, Credentials]) -> str:
+    """Where an address of a storage leads, as it is shown; empty for a local one, or if that is not said."""
+    if address.scheme == "local":
+        return ""
+    try:
+        found = credentials_of(address.scheme, credentials)
+    except ObjectError:
+        return ""
+    return redact(found.endpoint_url or f"AWS in {found.region or 'us-east-1'}")
+
+
+def said_of(error: BaseException, endpoint: str) -> str:
+    """What s3fs says of a storage: with its endpoint, and the status if there was an answer."""
+    if not endpoint:
+        return cause_of_library(error)
+    answer = getattr(error.__cause__ or error, "response", None)
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
+    return f"{cause_of_library(error)} (endpoint {endpoint}{f', HTTP {status}' if status else ''})"
+
+
 def _close_sockets(_: Any, s3: Any) -> None:
     """In the place of s3fs's own way, which at a collection of garbage leaves a task to whatever loop runs there."""
     with suppress(AttributeError):  # there is none any more
@@ -115,7 +135,8 @@ def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) 
     except StorageError:
         raise
     except Exception as error:  # s3fs lets botocore's errors through
-        raise StorageError(f"The model package {address} cannot be read: {cause_of_library(error)}.") from None
+        said = said_of(error, endpoint_of(address, credentials))
+        raise StorageError(f"The model package {address} cannot be read: {said}.") from None
     if not found:
         raise StorageError(f"The model package {address} has no files.")
     relative = {name: name[len(path) :].lstrip("/") for name in found}

@@ -70,7 +70,7 @@ class SpecificationError(ThresherError):
         count = len(self.problems)
         head = "1 problem" if count == 1 else f"{count} problems"
         lines = [str(problem) for problem in self.problems]
-        if not all(_is_of_the_call(problem.field) for problem in self.problems):
+        if not isinstance(self, CallError) and not all(_is_of_the_call(one.field) for one in self.problems):
             lines = [f"The specification is refused ({head}):", *(f"  - {line}" for line in lines)]
         super().__init__("\n".join(lines))
 

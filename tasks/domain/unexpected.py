@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from tasks.domain.errors import CallError, Problem, RunError, ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
+from tasks.domain.prefect_settings import SERVER, Given, first_of, giver_of
 
 LONGEST = 300
 """Letters of a library's message that are shown."""
@@ -97,8 +98,14 @@ def cause_of_library(error: BaseException) -> str:
     return str(said)[:LONGEST].rstrip(".") or type(error).__name__
 
 
-def settings_problems(error: BaseException, environment: Mapping[str, str]) -> list[Problem]:
-    """The settings of Prefect that are wrong, by their variables, if that is what an error says; else none."""
+def unusable_folder(variable: str, folder: str, error: OSError) -> CallError:
+    """A folder that a variable names, or its default, cannot be written to: no room, no permission, no folder."""
+    why = error.strerror or str(error)
+    return CallError([Problem(variable, folder, f"should be a folder that can be written to: {why}")])
+
+
+def settings_problems(error: BaseException, given: Sequence[Given]) -> list[Problem]:
+    """The settings of Prefect that are wrong, by where they are given, if that is what an error says; else none."""
     error = root_of(error)
     if type(error).__name__ == "ValidationError" and str(getattr(error, "title", "")).endswith("Settings"):
         from tasks.domain.package import validation_problems  # pydantic takes a while to import
@@ -112,30 +119,30 @@ def settings_problems(error: BaseException, environment: Mapping[str, str]) -> l
         found = [(named[1], None, "cannot be read: a value of several parts is given as JSON")]
     else:
         return []
-    return [_setting(*one, environment) for one in found]
+    return [_setting(*one, given) for one in found]
 
 
-def _setting(field: str, value: object, expected: str, environment: Mapping[str, str]) -> Problem:
-    tail = f"_{field.upper()}"
-    suited: Callable[[str], bool] = lambda name: name.startswith("PREFECT_") and name.endswith(tail)  # noqa: E731
-    names = [name for name in sorted(environment) if suited(name)]
-    same = [name for name in names if str(environment[name]).lower() == str(value).lower()]
-    if name := next(iter(same or names), ""):
-        return Problem(name, environment[name], expected)
+def _setting(field: str, value: object, expected: str, given: Sequence[Given]) -> Problem:
+    if giver := giver_of(field, value, given):
+        return Problem(giver.where, giver.value, expected)
     if field == "value":  # of the settings as a whole, such as an address that is none
-        urls = [name for name in ("PREFECT_API_URL", "PREFECT_UI_URL") if environment.get(name)]
-        if urls:
-            return Problem(urls[0], environment[urls[0]], expected)
+        for name in (SERVER, "PREFECT_UI_URL"):
+            if (one := first_of(given, name)) and one.value:
+                return Problem(one.where, one.value, expected)
         return Problem("PREFECT_*", None, expected)
+    tail = f"_{field.upper()}"
     return Problem(f"PREFECT_..{tail}", value, f"{expected} (set in Prefect's profile: `prefect profile inspect`)")
 
 
-def as_ours(error: BaseException, environment: Mapping[str, str], wrong: Callable[[], list[Problem]]) -> ThresherError:
+def as_ours(
+    error: BaseException, wrong: Callable[[], list[Problem]], given: Callable[[], Sequence[Given]]
+) -> ThresherError:
     """An unexpected error as one of Thresher's tree: what in the environment is wrong, else the error in one line.
 
     ``wrong`` looks at the environment; it is asked only where the error itself does not name what is to be changed.
+    ``given`` says where which of Prefect's settings is given.
     """
-    if problems := settings_problems(error, environment):
+    if problems := settings_problems(error, given()):
         return CallError(problems)
     said, surroundings = in_one_line(error)
     if (isinstance(root_of(error), OSError) or not surroundings) and (problems := wrong()):

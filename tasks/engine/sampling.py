@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tasks.clients.failures import ObjectError
 from tasks.clients.storage import Storage
-from tasks.domain.errors import DownloadError, Problem
+from tasks.domain.errors import DownloadError, Problem, SpecificationError
 from tasks.domain.item import Item
 from tasks.domain.paths import parse_address, redact_source
 from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_refusal, planned_refusal
@@ -29,6 +29,9 @@ from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
 """Of more items so many are looked at."""
+ITEMS_GIVEN_UP = 1_000
+"""A run is not refused for its first items if there are more of them."""
+NOTHING_TO_SEND = "no item of it could be sent"
 TABLES_READ = 10_000
 """All tables are read, and their rows counted, if they are no more than this, and of no more than TABLES_BYTES."""
 
@@ -106,6 +109,25 @@ async def look_at_input(run: Run, settings: Settings, storage: Storage) -> Previ
     return preview
 
 
+async def refuse_hopeless(run: Run, settings: Settings, storage: Storage) -> None:
+    """Raises SpecificationError if the names and sizes of all items, while they are few, tell that none could be sent.
+
+    The first that could be ends the look, so that it costs next to nothing where there is something to do.
+    """
+    planner = Planner(storage, parse_address(run.service.input_path), None)
+    found, certain, seen = _Listed(run, settings), Counts(), 0
+    async with aclosing(planner.items()) as items:
+        async for item in items:
+            refused = found.refusal(item)
+            if refused is None or seen == ITEMS_GIVEN_UP:
+                return
+            certain.add(refused, item.source)
+            seen += 1
+    if seen:
+        said = "; ".join(count.text for count in certain.counts(seen))
+        raise SpecificationError([Problem("input_path", run.service.input_path, f"{NOTHING_TO_SEND}: {said}")])
+
+
 class _Listed:
     """Everything that the listing alone tells."""
 
@@ -127,7 +149,7 @@ class _Listed:
             if cutter.add(item) is not None:
                 await asyncio.sleep(0)
             preview.failed_lines += bool(item.error)
-            if (refused := self._refusal(item)) is not None:
+            if (refused := self.refusal(item)) is not None:
                 self.certain.add(refused, item.source)
                 continue
             self._open_bytes += max(0, item.size)
@@ -138,7 +160,7 @@ class _Listed:
         preview.items, preview.bytes, preview.unknown_sizes = cutter.items, cutter.bytes, cutter.unknown_sizes
         preview.shards = len(cutter.shards)
 
-    def _refusal(self, item: Item) -> Refusal | None:
+    def refusal(self, item: Item) -> Refusal | None:
         """Why an item would be refused whatever is in it."""
         if item.error:
             return planned_refusal(item.error)
@@ -191,7 +213,7 @@ def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
             preview.problems.append(Problem("csv_header", "absent", f"{said} ({looked[0].item})"))
         else:
             said = f"{'; '.join(count.text for count in preview.refused)}{_how_many(preview)}"
-            preview.problems.append(Problem(name, given, f"no item of it could be sent: {said}"))
+            preview.problems.append(Problem(name, given, f"{NOTHING_TO_SEND}: {said}"))
         preview.no_example = f"no item could be sent: {said}"
     else:
         seconds = LOOK_SECONDS + (0 if preview.looked_at else FIRST_SECONDS)

@@ -138,13 +138,14 @@ def told(endpoint: str) -> str:
     [
         (403, "SignatureDoesNotMatch", "No permission (HTTP 403 Forbidden, SignatureDoesNotMatch) with the access key"),
         (403, "InvalidAccessKeyId", "No permission (HTTP 403 Forbidden, InvalidAccessKeyId) with the access key"),
-        (400, "ExpiredToken", "HTTP 400 Bad Request, ExpiredToken"),
+        (400, "ExpiredToken", "The storage {} answers HTTP 400 Bad Request, ExpiredToken."),
+        (503, "", "The storage {} answers HTTP 503 Service Unavailable."),
     ],
 )
 def test_storage__that_refuses_is_told_with_its_code_and_whose_key_it_was(status: int, code: str, said: str) -> None:
     with answering(status, f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>") as address:
         cause = told(f"http://{address}")
-    assert cause.startswith(said)
+    assert cause.startswith(said.format(f"http://{address}"))
     assert (" aaaa... of AWS_ACCESS_KEY_ID." in cause) is (status == 403)
     assert "aaaaa" not in cause and "bbbb" not in cause
 
@@ -183,3 +184,10 @@ def test_storage__that_sends_requests_elsewhere_blames_region_and_endpoint() -> 
 def test_bucket__in_a_region_that_is_none_is_refused_before_a_library_panics() -> None:
     with pytest.raises(ObjectError, match="storage's region has a character that no request can carry"):
         Bucket("bucket", Credentials(region="a b", **KEYS), 5)
+
+
+@pytest.mark.parametrize("body", ["<html><body>Please sign in</body></html>", "<!DOCTYPE html>\n<html></html>"])
+def test_storage__in_whose_place_a_page_to_sign_in_answers_is_told_with_its_endpoint(body: str) -> None:
+    with answering(200, body) as address:
+        cause = told(f"http://{address}")
+    assert cause.startswith(f"The storage http://{address} does not answer as S3 does")

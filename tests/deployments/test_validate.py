@@ -46,6 +46,18 @@ def spec(tmp_path: Path, fields: Fields) -> Callable[..., Path]:
     return write
 
 
+def test_check__refuses_a_service_none_of_whose_items_could_be_sent_like_validate(
+    fields: Fields, tmp_path: Path, write_files: Any
+) -> None:
+    write_files(tmp_path / "in", {"1.jpg": "x", "2.jpg": "y"})
+    with pytest.raises(SpecificationError) as checked:
+        check_service(fields(request_path="/echo"))
+    _, problems = validate_service(fields(request_path="/echo"))
+    assert list(checked.value.problems) == problems
+    write_files(tmp_path / "in", {"3.csv": "1,x"})
+    assert check_service(fields(request_path="/echo")).service.name == "checked"
+
+
 # -- what is told of items ------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,15 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tasks.domain.errors import CallError, Problem, RunError, ThresherError
-from tasks.domain.unexpected import LONGEST, as_ours, in_one_line, is_unexpected, settings_problems
+from tasks.domain.prefect_settings import Given, of_variables
+from tasks.domain.unexpected import (
+    LONGEST,
+    as_ours,
+    in_one_line,
+    is_unexpected,
+    settings_problems,
+    unusable_folder,
+)
 
 
 class RustPanic(Exception):
@@ -90,29 +98,34 @@ def wrong_setting() -> ValidationError:
     return raised.value
 
 
+def given(**variables: str) -> list[Given]:
+    return of_variables(variables)
+
+
 def test_setting__of_prefect_is_named_by_its_variable() -> None:
-    environment = {
-        "PREFECT_API_REQUEST_TIMEOUT": "x",
-        "PREFECT_OTHER_REQUEST_TIMEOUT": "3",
-        "OTHER_REQUEST_TIMEOUT": "x",
-    }
-    (problem,) = settings_problems(wrong_setting(), environment)
+    found = given(PREFECT_API_REQUEST_TIMEOUT="x", PREFECT_OTHER_REQUEST_TIMEOUT="3", OTHER_REQUEST_TIMEOUT="x")
+    (problem,) = settings_problems(wrong_setting(), found)
     assert (problem.field, problem.value) == ("PREFECT_API_REQUEST_TIMEOUT", "x")
 
 
 def test_setting__of_a_profile_says_where_it_stands() -> None:
-    (problem,) = settings_problems(wrong_setting(), {})
+    (problem,) = settings_problems(wrong_setting(), [])
     assert "profile" in problem.expected and problem.value == "x"
 
 
 def test_setting__that_cannot_be_parsed_is_named_by_its_variable() -> None:
     error = SettingsError('error parsing value for field "custom_headers" from source "EnvSettingsSource"')
-    (problem,) = settings_problems(error, {"PREFECT_CLIENT_CUSTOM_HEADERS": "x"})
+    (problem,) = settings_problems(error, given(PREFECT_CLIENT_CUSTOM_HEADERS="x"))
     assert problem.field == "PREFECT_CLIENT_CUSTOM_HEADERS"
 
 
+def test_folder__that_cannot_be_written_to_is_named_by_its_variable() -> None:
+    found = unusable_folder("THRESHER_CACHE", "/x", OSError(errno.ENOSPC, "No space left on device"))
+    assert str(found) == "THRESHER_CACHE = '/x': should be a folder that can be written to: No space left on device"
+
+
 def ours(error: BaseException, *wrong: Problem) -> ThresherError:
-    return as_ours(error, {}, lambda: [*wrong])
+    return as_ours(error, lambda: [*wrong], list)
 
 
 def test_error__without_a_cause_of_its_own_is_blamed_on_what_is_wrong_with_the_environment() -> None:

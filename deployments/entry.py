@@ -1,0 +1,23 @@
+"""The entry point of the command ``thresher``: Ctrl-C while it is imported ends it, without a trace.
+
+Python itself would print where it was. The process dies of the signal, as a shell expects it (it says 130).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Import the command line, and run it."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` there listens
+    try:
+        from deployments.cli import main as run
+    except (MemoryError, ImportError, OSError) as error:
+        from tasks.domain.unexpected import in_one_line
+
+        sys.stderr.write(f"{in_one_line(error)[0]}\n")
+        sys.exit(2)
+    run()
