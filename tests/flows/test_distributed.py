@@ -316,6 +316,8 @@ def test_calls__in_plain_python_run_on_an_embedded_server_and_killed_leave_nothi
                 return len(set(served.asked) - whole) == 2
 
             poll(both_hold_items, lambda: log.read_text()[-3000:])
+            servers = [line for line in processes_of(tmp).values() if "prefect_app" in line or "create_app" in line]
+            assert len(servers) == 1 and "--embedded" in servers[0], servers
         finally:
             caller.kill()
     poll(lambda: not processes_of(tmp), lambda: processes_of(tmp))
