@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.stopping import sigterm_of_the_run
@@ -23,7 +25,11 @@ async def inference(run: Run, plan: str) -> list[ShardDone]:
 
     ``plan`` is the digest of the run's plan.
     """
-    with sigterm_of_the_run():
+    async with get_client() as client:
+        server = {PREFECT_API_URL: str(client.api_url).rstrip("/")}
+    # Tasks take these settings along: without the address, an instance of a run on an embedded server would start
+    # another one, which answers everybody.
+    with sigterm_of_the_run(), temporary_settings(server):
         done = await share_out(run, await stored_plan(run, plan), infer.submit)
     _done[run.task_id] = done
     return done

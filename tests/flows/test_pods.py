@@ -96,28 +96,46 @@ def left(cluster: FakeKubernetes) -> list[Any]:
     return [key for key in cluster.objects if key[0] in ("daskclusters", "pods", "secrets", "services")]
 
 
-def test_image__runs_beside_each_instance_and_secrets_stand_in_the_runs_secret_only(
-    run_service: Any, cluster: Any, image: str, items: Any, prefect_server: str, poll: Any
+def test_image__runs_beside_each_instance_and_whatever_dies_comes_back_and_no_item_is_lost(
+    run_service: Any, cluster: Any, image: str, tmp_path: Path, write_files: Any, prefect_server: str, poll: Any
 ) -> None:
     from prefect.blocks.system import Secret
 
     Secret(value="swordfish-4711").save("pods-test", overwrite=True)
-    there = cluster()
-    ran = run_service(
-        model=image, input_path=items(60), request_path="/", instances=2, resource_pool="pods",
-        environment={"GREETING": "hello", "API_TOKEN": "{{ prefect.blocks.secret.pods-test }}"},
-    )  # fmt: skip
+    there, gate = cluster(), tmp_path / "gate"
+    contents = {f"{n:04d}.bin": f"item {n}" + (f" FAIL:until:{gate}" if n >= 40 else "") for n in range(80)}
+    folder = write_files(tmp_path / "in", contents | {"0007.bin": "FAIL:die"})
+
+    def kill() -> None:
+        try:
+            poll(lambda: len(there.containers("worker")) == 2, "two workers", 240)
+            poll(lambda: _served(there) > 20, "the first answers", 240)
+            worker = there.containers("worker")[0]
+            assert worker.process is not None
+            os.kill(worker.process.pid, signal.SIGKILL)
+            poll(lambda: worker.starts > 1, "the worker to come back", 240)
+        finally:
+            gate.touch()
+
+    with meanwhile(kill):
+        ran = run_service(
+            model=image, input_path=str(folder), request_path="/", instances=2, resource_pool="pods",
+            environment={"GREETING": "hello", "API_TOKEN": "{{ prefect.blocks.secret.pods-test }}"},
+        )  # fmt: skip
     assert ran.state == "Completed", ran.error
-    assert len(ran.lines) == 60 and set(ran.messages.values()) == {"SUCCESSFUL"}
+    assert len(ran.lines) == 80
+    assert ran.messages.pop("0007.bin") == "model server died 3 times on this item"
+    assert {said for name, said in ran.messages.items() if name != "0007.bin"} == {"SUCCESSFUL"}
+    poll(lambda: not left(there), ALL_ENDED)
+    assert ran.summary["model"]["serving"] == "sidecar"
+    assert any("container `model`" in line for line in ran.logs)
     assert made_of(there)["spec"]["worker"]["replicas"] == 2
+    # Secrets stand in the run's Secret only.
     (secret,) = [one for one in there.seen if one.get("kind") == "Secret"]
     assert {"model.API_TOKEN", "model.GREETING", "worker.PREFECT_API_URL"} <= set(secret["data"])
     others = json.dumps([one for one in there.seen if one.get("kind") != "Secret"])
     assert "swordfish" not in others and prefect_server not in others
     assert "swordfish" not in " ".join(ran.logs)
-    poll(lambda: not left(there), ALL_ENDED)
-    assert ran.summary["model"]["serving"] == "sidecar"
-    assert any("container `model`" in line for line in ran.logs)
 
 
 def test_package__is_served_within_its_worker_pod_also_as_the_only_instance(
@@ -129,40 +147,6 @@ def test_package__is_served_within_its_worker_pod_also_as_the_only_instance(
     assert ran.state == "Completed", ran.error
     assert set(ran.messages.values()) == {"SUCCESSFUL"}
     assert [one["name"] for one in made_of(there)["spec"]["worker"]["spec"]["containers"]] == ["worker"]
-    poll(lambda: not left(there), ALL_ENDED)
-
-
-def test_image__that_dies_comes_back_and_the_item_that_kills_it_fails_alone(
-    run_service: Any, cluster: Any, image: str, tmp_path: Path, write_files: Any, poll: Any
-) -> None:
-    there = cluster()
-    contents = {f"{number:04d}.bin": b"item %d" % number for number in range(30)}
-    contents["0007.bin"] = b"FAIL:die"
-    folder = write_files(tmp_path / "in", contents)
-    ran = run_service(model=image, input_path=str(folder), request_path="/", resource_pool="pods")
-    assert ran.state == "Completed", ran.error
-    assert ran.messages.pop("0007.bin") == "model server died 3 times on this item"
-    assert {said for name, said in ran.messages.items() if name != "0007.bin"} == {"SUCCESSFUL"}
-    assert len(ran.lines) == 30
-    poll(lambda: not left(there), ALL_ENDED)
-
-
-def test_worker__that_is_killed_comes_back_and_every_item_has_its_line(
-    run_service: Any, cluster: Any, image: str, items: Any, poll: Any
-) -> None:
-    there = cluster([*FAKE_MODEL, "--service-time", "100"])
-
-    def kill() -> None:
-        poll(lambda: len(there.containers("worker")) == 2, "two workers", 240)
-        poll(lambda: _served(there) > 20, "the first answers", 240)
-        process = there.containers("worker")[0].process
-        assert process is not None
-        os.kill(process.pid, signal.SIGKILL)
-
-    with meanwhile(kill):
-        ran = run_service(model=image, input_path=items(300), request_path="/", instances=2, resource_pool="pods")
-    assert ran.state == "Completed", ran.error
-    assert len(ran.lines) == 300 and set(ran.messages.values()) == {"SUCCESSFUL"}
     poll(lambda: not left(there), ALL_ENDED)
 
 
@@ -193,23 +177,7 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
     assert left(there) == []
 
 
-def test_run__that_is_stopped_while_its_pods_are_made_ends_at_once_and_leaves_nothing(
-    run_service: Any, cluster: Any, image: str, items: Any, prefect_server: str, poll: Any
-) -> None:
-    there = cluster(operator=False)
-
-    def stop() -> None:
-        made = poll(lambda: there.seen, "the DaskCluster", 240)[0]
-        asyncio.run(engine_loop().run(sessions.halt(made["metadata"]["labels"]["thresher/run"])))
-
-    with meanwhile(stop):
-        ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
-    assert ran.state == "Cancelled", ran.error
-    assert [*ran.messages.values()] == ["The run was stopped before it was processed."] * 3
-    assert left(there) == []
-
-
-def test_run__says_what_keeps_its_pods_from_running(
+def test_run__says_what_keeps_its_pods_from_running_and_stopped_then_leaves_nothing(
     run_service: Any, cluster: Any, image: str, items: Any, poll: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.clients.pod_cluster.LOOK_SECONDS", 0.2)
@@ -225,6 +193,7 @@ def test_run__says_what_keeps_its_pods_from_running(
     with meanwhile(stop):
         ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods", instances=2)
     assert ran.state == "Cancelled", ran.error
+    assert [*ran.messages.values()] == ["The run was stopped before it was processed."] * 3
     assert any(f"container model of {MODEL}: ImagePullBackOff (2 pods)" in line for line in ran.logs), ran.logs
     assert left(there) == []
 

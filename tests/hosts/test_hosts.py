@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,15 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 SCHEDULER_PORT = 8786
-ITEMS = 400
-FREE = 120
-"""Items before this one are answered at once, the others when the gate is opened."""
+ITEMS, FREE, SHARD_ITEMS = (400, 120, 50) if processes.FULL_LENGTH else (160, 40, 10)
+"""The first items, as many as FREE says, are answered at once, each of the others when its gate is opened."""
 CUT_SECONDS = 20.0 if processes.FULL_LENGTH else 7.0
 """How long a link is cut that comes back. A connection is given up after 30 s, or after 12 s (Dask takes no less)."""
 SOONER = {
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s",
     "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "10",
-    "THRESHER_STORAGE_RETRY_SECONDS": "20",
-    "THRESHER_LEFT_ALONE_SECONDS": "30",
+    "THRESHER_STORAGE_RETRY_SECONDS": "15",
+    "THRESHER_LEFT_ALONE_SECONDS": "20",
 }
 """What is given up sooner than usual, unless outages have their full length."""
 LONG = 600.0
@@ -92,7 +91,7 @@ class Site:
             "PREFECT_HOME": str(scratch / "prefect"),
             "THRESHER_CACHE": str(scratch / "cache"),
             "THRESHER_POOLS": str(self.folder / "pools"),
-            "THRESHER_SHARD_ITEMS": "50",
+            "THRESHER_SHARD_ITEMS": str(SHARD_ITEMS),
             "THRESHER_REPORT_SECONDS": "1",
             "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "30",  # what hangs on a link that was cut is given up then
             "PYTHONPATH": processes.PYTHONPATH,
@@ -181,32 +180,53 @@ def site(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -
         yield site
 
 
-def text(number: int, gate: Path) -> str:
-    """What item ``number`` says."""
-    if number % 40 == 7:
-        return f"{number} FAIL:404"
-    return f"{number} FAIL:until:{gate}" if number >= FREE else f"item {number}"
+class Gates:
+    """Which items wait, and for which file: each gate holds as many as the others, and they are opened one by one."""
 
+    def __init__(self, folder: Path, count: int) -> None:
+        self._files = [folder / f"gate-{number}" for number in range(count)]
+        self._first = [FREE + (ITEMS - FREE) * number // count for number in range(count)]
 
-def body(number: int, gate: Path) -> bytes:
-    """The request of item ``number``, and its answer."""
-    return json.dumps({"n": number, "text": text(number, gate)}, separators=(",", ":")).encode()
+    def text(self, number: int) -> str:
+        """What item ``number`` says."""
+        if number % 40 == 7:
+            return f"{number} FAIL:404"
+        before = [file for file, first in zip(self._files, self._first, strict=True) if first <= number]
+        return f"{number} FAIL:until:{before[-1]}" if before else f"item {number}"
+
+    def body(self, number: int) -> bytes:
+        """The request of item ``number``, and its answer."""
+        return json.dumps({"n": number, "text": self.text(number)}, separators=(",", ":")).encode()
+
+    def held(self) -> set[str]:
+        """Keys of all items that wait for a gate that is closed."""
+        closed = [first for file, first in zip(self._files, self._first, strict=True) if not file.exists()]
+        return {item_key(self.body(number)) for number in range(closed[0], ITEMS)} if closed else set()
+
+    def open(self, *, all_: bool = False) -> None:
+        """Let the model servers answer the items of the first gate that is closed, or of all."""
+        for file in self._files:
+            if not file.exists():
+                file.touch()
+                if not all_:
+                    return
 
 
 class Running:
     """A run of a service over all hosts, in a process of its own on the control host."""
 
-    def __init__(self, site: Site, folder: Path, package: Any) -> None:
+    def __init__(self, site: Site, folder: Path, package: Any, gates: int = 1) -> None:
+        folder.mkdir()
         self.site = site
-        self.package = package
-        self.bucket = folder.name.replace("_", "-").lower()
-        self.gate = folder / "gate"
+        self.bucket = folder.parent.name.replace("_", "-").lower() + folder.name
+        self.gates = Gates(folder, gates)
+        self._hosts = site.instances
         self._states = folder / "states"
         self._states.mkdir()
         script = f'exec {sys.executable} {ROOT}/tests/fakes/model_server.py --state "{self._states}/$$.json"\n'
         with site.control.inside():
             for number in range(ITEMS):
-                row = f"{'x' if number % 40 == 3 else number},{text(number, self.gate)}\n"
+                row = f"{'x' if number % 40 == 3 else number},{self.gates.text(number)}\n"
                 site.s3.put(self.bucket, f"in/{number:04d}.csv", row.encode())
         self.log = folder / "run.log"
         self._answer = folder / "answer.json"
@@ -223,21 +243,18 @@ class Running:
         )
 
     def in_the_middle(self) -> bool:
-        """Whether both instances hold items that wait for the gate."""
+        """Whether both instances hold items that wait for a gate."""
         assert self.process.poll() is None, self.log.read_text()
-        gated = {item_key(body(number, self.gate)) for number in range(FREE, ITEMS)}
-        held = 0
-        for path in self._states.glob("*.json"):
-            held += bool(gated & set(json.loads(path.read_text())["seen"]))
-        return held == 2
+        gated = self.gates.held()
+        states = {host: [self._states / f"{pid}.json" for pid in self.site.model_servers(host)] for host in self._hosts}
+        return all(
+            any(gated & set(json.loads(path.read_text())["seen"]) for path in paths if path.exists())
+            for paths in states.values()
+        )
 
     def wait_for_the_middle(self) -> None:
-        """Returns when both instances wait for the gate."""
+        """Returns when both instances wait for a gate."""
         processes.poll(self.in_the_middle, lambda: f"the middle of the run:\n{self.log.read_text()}", LONG)
-
-    def open_the_gate(self) -> None:
-        """Let the model servers answer."""
-        self.gate.touch()
 
     def said(self, words: str) -> bool:
         """Whether the run's log says so."""
@@ -271,7 +288,7 @@ class Running:
             assert results == {f"{folder}/{n:04d}.csv_result.txt" for n in range(ITEMS) if n % 40 != 3 and n % 40 != 7}
             for number in sorted(set(range(ITEMS)) - bad):
                 got = self.site.s3.get(self.bucket, f"{folder}/{number:04d}.csv_result.txt")
-                assert got == body(number, self.gate) + b"\n"
+                assert got == self.gates.body(number) + b"\n"
         assert self.rest() == set()
         assert (answer["successful"], answer["failed"]) == (ITEMS - len(bad), len(bad))
 
@@ -284,18 +301,25 @@ class Running:
 
 
 @pytest.fixture
-def running(site: Site, tmp_path: Path, package: Any) -> Iterator[Running]:
+def run_over(site: Site, tmp_path: Path, package: Any) -> Iterator[Callable[..., Running]]:
+    """Begins a run, whose items wait for so many gates one after the other."""
     processes.poll(lambda: len(site.workers()) == 2, "two workers of the scheduler", LONG)
-    run = Running(site, tmp_path, package)
+    begun: list[Running] = []
+
+    def begin(gates: int = 1) -> Running:
+        begun.append(Running(site, tmp_path / f"run-{len(begun)}", package, gates))
+        return begun[-1]
+
     try:
-        yield run
+        yield begin
     finally:
         for host in (*site.instances, site.storage):
             host.mend()
             host.up()
             host.reach(site.storage)
-        run.open_the_gate()
-        processes.stop(run.process, 60)
+        for run in begun:
+            run.gates.open(all_=True)
+            processes.stop(run.process, 60)
 
 
 def nothing_runs_on(site: Site, *there: Host) -> None:
@@ -303,96 +327,81 @@ def nothing_runs_on(site: Site, *there: Host) -> None:
     processes.poll(lambda: not any(map(site.model_servers, there)), "the model servers to end", LONG)
 
 
-def test_hosts__share_the_work_and_every_item_has_its_line(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
-    running.open_the_gate()
-    running.check()
+def test_hosts__lose_nothing_when_links_are_cut_for_a_while_and_then_one_for_good(
+    site: Site, run_over: Callable[..., Running]
+) -> None:
+    run, host = run_over(4), site.instances[1]
+    for cut, mend in ((host.cut, host.mend), (host.down, host.up), (site.storage.cut, site.storage.mend)):
+        run.wait_for_the_middle()
+        cut()
+        run.gates.open()
+        time.sleep(CUT_SECONDS)  # the length of the outage is what is tried
+        mend()
+    run.wait_for_the_middle()
+    host.cut()
+    run.gates.open()
+    run.check()
     nothing_runs_on(site, *site.instances)
 
 
-def test_hosts__go_on_without_one_whose_link_is_cut_for_good(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
-    site.instances[1].cut()
-    running.open_the_gate()
-    running.check()
-    nothing_runs_on(site, *site.instances)
-
-
-@pytest.mark.parametrize("how", ["the cable", "the interface", "the storage"])
-def test_hosts__lose_nothing_when_a_link_is_cut_for_a_while(site: Site, running: Running, how: str) -> None:
-    running.wait_for_the_middle()
-    host = site.storage if how == "the storage" else site.instances[1]
-    host.down() if how == "the interface" else host.cut()
-    running.open_the_gate()
-    time.sleep(CUT_SECONDS)  # the length of the outage is what is tried
-    host.up() if how == "the interface" else host.mend()
-    running.check()
-    nothing_runs_on(site, *site.instances)
-
-
-def test_hosts__go_on_without_one_that_does_not_reach_the_storage(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
+def test_hosts__go_on_without_one_that_does_not_reach_the_storage(site: Site, run_over: Callable[..., Running]) -> None:
+    run = run_over()
+    run.wait_for_the_middle()
     site.instances[1].cut_off_from(site.storage)
-    running.open_the_gate()
-    running.check()
-    assert "instance-1 cut off" in running.log.read_text()
+    run.gates.open()
+    run.check()
+    assert "instance-1 cut off" in run.log.read_text()
     site.instances[1].reach(site.storage)
     nothing_runs_on(site, *site.instances)
 
 
-def test_hosts__use_one_again_that_was_lost_and_came_back(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
-    servers = site.model_servers(site.instances[1])
-    site.instances[1].cut()
-    processes.poll(lambda: running.said("lost: its process"), "the worker to be seen as lost", LONG)
-    site.instances[1].mend()
-    processes.poll(
-        lambda: set(site.model_servers(site.instances[1])) - set(servers) and len(site.workers()) == 2,
-        lambda: f"an instance on the host that came back:\n{running.log.read_text()}",
-        LONG,
-    )
-    running.open_the_gate()
-    running.check()
-    nothing_runs_on(site, *site.instances)
-    assert running.rest() == set()
-
-
-def test_hosts__serve_the_next_run_when_one_was_killed(site: Site, running: Running, tmp_path: Path) -> None:
-    running.wait_for_the_middle()
-    running.process.kill()  # the shell has become the command
+def test_hosts__serve_the_next_run_when_one_was_killed(site: Site, run_over: Callable[..., Running]) -> None:
+    run = run_over()
+    run.wait_for_the_middle()
+    run.process.kill()  # the shell has become the command
     nothing_runs_on(site, *site.instances)
     assert len(site.workers()) == 2
-    folder = tmp_path / "next-run"
-    folder.mkdir()
-    again = Running(site, folder, running.package)
-    try:
-        again.wait_for_the_middle()
-        again.open_the_gate()
-        again.check()
-    finally:
-        processes.stop(again.process, 60)
+    run = run_over()
+    run.wait_for_the_middle()
+    run.gates.open()
+    run.check()
     nothing_runs_on(site, *site.instances)
 
 
-def test_hosts__go_on_when_the_scheduler_is_started_again(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
+def test_hosts__use_one_again_that_was_lost_and_go_on_when_the_scheduler_is_started_again(
+    site: Site, run_over: Callable[..., Running]
+) -> None:
+    run, host = run_over(2), site.instances[1]
+    run.wait_for_the_middle()
+    servers = site.model_servers(host)
+    host.cut()
+    processes.poll(lambda: run.said("lost: its process"), "the worker to be seen as lost", LONG)
+    host.mend()
+    processes.poll(
+        lambda: set(site.model_servers(host)) - set(servers) and len(site.workers()) == 2,
+        lambda: f"an instance on the host that came back:\n{run.log.read_text()}",
+        LONG,
+    )
+    run.gates.open()
+    run.wait_for_the_middle()
     (scheduler,) = site.schedulers()
     os.kill(scheduler, signal.SIGKILL)
-    running.open_the_gate()
-    running.check()
+    run.gates.open()
+    run.check()
     nothing_runs_on(site, *site.instances)
 
 
-def test_hosts__without_a_scheduler_end_the_run_saying_so(site: Site, running: Running) -> None:
-    running.wait_for_the_middle()
+def test_hosts__without_a_scheduler_end_the_run_saying_so(site: Site, run_over: Callable[..., Running]) -> None:
+    run = run_over()
+    run.wait_for_the_middle()
     (scheduler,) = site.schedulers()
     keeper = int(Path(f"/proc/{scheduler}/stat").read_text().rpartition(")")[2].split()[1])
     os.kill(keeper, signal.SIGSTOP)
     try:
         os.kill(scheduler, signal.SIGKILL)
-        assert running.process.wait(LONG) == 1
+        assert run.process.wait(LONG) == 1
         said = f"The Dask scheduler {site.scheduler} of the resource pool does not answer any more."
-        told = running.log.read_text()
+        told = run.log.read_text()
         assert f"{said} What was done is kept: resumed, the run does the rest." in told
         nothing_runs_on(site, *site.instances)
     finally:
