@@ -151,8 +151,6 @@ def processes_of() -> Callable[[Path], dict[int, str]]:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[str]:
     """The API address of this worker's Prefect server; this process's Prefect speaks to it from now on."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     folder = tmp_path_factory.mktemp("prefect-server")
@@ -183,8 +181,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield url
             # What Prefect has still to tell its server must not wait for a server that is gone.
-            APILogWorker.drain_all(timeout=10)
-            EventsWorker.drain_all(timeout=10)
+            prefect_servers.all_sent()
     finally:
         processes.stop(server, 10)
 

@@ -77,6 +77,15 @@ class PrefectServer:
         return answer.json() if answer.content else None
 
 
+def all_sent() -> None:
+    """What this process's Prefect has still to tell its server is sent; what comes next goes to the one of then."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    APILogWorker.drain_all(timeout=10)
+    EventsWorker.drain_all(timeout=10)
+
+
 def migrated(database: Path) -> str:
     """Put Prefect's tables, empty, where a server is to have its SQLite database, unless it has one; the URL of it.
 

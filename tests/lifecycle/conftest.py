@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fakes import prefect_servers, processes
@@ -16,15 +19,17 @@ from fakes.otlp_receiver import OtlpReceiver
 from fakes.prefect_servers import PrefectServer, WorkerProcess
 
 POOLS = Path(__file__).parents[2] / "infra" / "pools"
-ONE_AT_A_TIME = """
-name: one-at-a-time
+OWN_POOL = """
+name: {name}
 kind: process
 access: dedicated
 contact: the tests
 max_runs: 1
 flavors:
-  - {name: cpu-1, cpu: 1, memory_gb: 2}
+  - {{name: cpu-1, cpu: 1, memory_gb: 2}}
 """
+OWN_POOLS = ("one-at-a-time", "unattended")
+"""No worker takes runs of the second: tests run them in this process, or set their states."""
 RUN_SECONDS = 150.0
 """A run on a busy machine takes less: its process alone needs seconds to start."""
 SERVERS = {"sqlite": prefect_servers.sqlite_server, "postgres": prefect_servers.postgres_redis_server}
@@ -35,12 +40,62 @@ class Stack:
     """A Prefect server with pools and workers, and what tests ask of it."""
 
     server: PrefectServer
-    workers: Mapping[str, WorkerProcess]
+    workers: dict[str, WorkerProcess]
+    """Those that run, by their pools."""
+    block: ExitStack
+    """Ends the workers."""
     environment: Mapping[str, str]
     """Variables of whoever speaks to it: the server's, and the places where Thresher keeps things."""
     pools: Path
     collector: OtlpReceiver
     """What runs send their runtime log output to."""
+
+    def attend(self, pool: str) -> WorkerProcess:
+        """The worker of a pool, started when it is needed first."""
+        if pool not in self.workers:
+            one = prefect_servers.worker(self.server, pool, self.environment)
+            self.workers[pool] = self.block.enter_context(one)
+        return self.workers[pool]
+
+    @contextmanager
+    def paused(self, pool: str = "public-cpu") -> Iterator[None]:
+        """While it lasts, the pool's worker is given no runs."""
+        self.server.ask(f"/work_pools/{pool}", {"is_paused": True}, "PATCH")
+        try:
+            yield
+        finally:
+            self.server.ask(f"/work_pools/{pool}", {"is_paused": False}, "PATCH")
+
+    def deploy_only(self, fields: Mapping[str, Any]) -> Any:
+        """A service whose first run is gone before a worker could begin it."""
+        from deployments.lifecycle import deploy
+
+        with self.paused():
+            made = deploy(fields)
+            self.server.ask(f"/flow_runs/{made.last_run.id}", method="DELETE")
+        return made
+
+    def execute(self, task_id: str, flow: Any = None) -> dict[str, Any]:
+        """Run a flow run in this process, as the process does that a worker starts; the flow run, which has ended.
+
+        It is one of a service, unless another flow is given.
+        """
+        from prefect.client.orchestration import get_client
+        from prefect.flow_engine import run_flow
+
+        from flows.batch_service import batch_service
+
+        async def work() -> None:
+            async with get_client() as client:
+                flow_run = await client.read_flow_run(UUID(task_id))
+            await run_flow(flow or batch_service, flow_run, return_type="state")
+
+        prefect_servers.all_sent()  # nothing of another server's, which this process spoke to before
+        try:
+            asyncio.run(work())
+        finally:
+            prefect_servers.all_sent()
+        return self.ended(task_id)
 
     def status(self, name: str) -> str:
         """A service's status."""
@@ -114,22 +169,28 @@ class Stack:
         body = {"parameters": parameters, "enforce_parameter_schema": False}
         self.server.ask(f"/deployments/{deployment['id']}", body, "PATCH")
 
-    def run(self, name: str) -> str:
-        """Start a service as the user interface does; the flow run's id."""
+    def run(self, name: str, /, **changed: Any) -> str:
+        """Start a service as the user interface does, with changed fields; the flow run's id."""
         deployment = self.deployment(name)
-        return str(self.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {})["id"])
+        parameters = {"service": {**deployment["parameters"]["service"], **changed}}
+        body = {"parameters": parameters} if changed else {}
+        return str(self.server.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+
+    def set_state(self, task_id: str, state: str) -> None:
+        """Let the server take a run for one in this state."""
+        self.server.ask(f"/flow_runs/{task_id}/set_state", {"state": {"type": state}, "force": True})
 
 
 def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments.console import CONSOLE_POOL
     from deployments.pools import apply_pools
 
     pools = folder / "pools"
     pools.mkdir(parents=True)
     shutil.copy(POOLS / "public-cpu.yaml", pools)
-    (pools / "one-at-a-time.yaml").write_text(ONE_AT_A_TIME)
+    for own in OWN_POOLS:
+        (pools / f"{own}.yaml").write_text(OWN_POOL.format(name=own))
     with ExitStack() as block:
         server = block.enter_context(SERVERS[kind](folder / "server"))
         collector = block.enter_context(OtlpReceiver())
@@ -142,12 +203,13 @@ def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         with temporary_settings(updates={PREFECT_API_URL: server.api}):
-            names = [*(one.name for one in apply_pools(pools)), CONSOLE_POOL]
-        workers = {name: block.enter_context(prefect_servers.worker(server, name, environment)) for name in names}
+            apply_pools(pools)
+        stack = Stack(server, {}, block, environment, pools, collector)
+        stack.attend("public-cpu")
         try:
-            yield Stack(server, workers, environment, pools, collector)
+            yield stack
         finally:
-            for one in workers.values():  # all at once: each takes a while
+            for one in stack.workers.values():  # all at once: each takes a while
                 if one.process is not None:
                     one.process.terminate()
 
@@ -181,6 +243,25 @@ def speak_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[PrefectServe
             block.enter_context(temporary_settings(updates=settings))
 
         yield speak
+
+
+@pytest.fixture
+def command_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Calls a command in this process: its exit code and what it has printed."""
+    from deployments.cli import app
+    from deployments.door import guarded
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")  # which commands set and leave
+        given = [str(one) for one in arguments]
+        capsys.readouterr()
+        code = guarded(lambda: app(given, exit_on_error=False, result_action="return_value"), verbose=False)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(given, code, printed.out, printed.err)
+
+    return call
 
 
 def _each(*also_on_postgres: pytest.MarkDecorator) -> Any:

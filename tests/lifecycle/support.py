@@ -11,7 +11,7 @@ from pathlib import Path
 @contextmanager
 def vanished(stack, task_id: str) -> Iterator[None]:
     """A run of one-at-a-time and its worker are killed; the worker is there again afterwards."""
-    worker = stack.workers["one-at-a-time"]
+    worker = stack.attend("one-at-a-time")
     try:
         worker.process.kill()
         worker.process.wait()

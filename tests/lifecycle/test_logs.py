@@ -13,7 +13,7 @@ from deployments import lifecycle
 LINES = 2000
 
 
-@pytest.mark.parametrize("exported", [True, False])
+@pytest.mark.parametrize("exported", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_logs__are_in_the_tab_beside_the_results_and_in_the_store(
     stack, fields, name, tmp_path, package, thresher, exported
 ):
@@ -51,20 +51,3 @@ def test_logs__are_in_the_tab_beside_the_results_and_in_the_store(
     sent = stack.collector.received(service__name=name, thresher__task_id=run.id)
     assert sorted(one.body for one in sent if " of many" in one.body) == sorted(2 * expected)
     assert {one.attributes["thresher.stream"] for one in sent} == {path.name for path in group.iterdir()}
-
-
-@pytest.mark.slow
-@pytest.mark.prefect
-@pytest.mark.xdist_group("lifecycle-sqlite")
-def test_priority__of_waiting_runs_the_higher_one_begins_first(sqlite_stack, fields, name, tmp_path):
-    gate = tmp_path / "gate"
-    items = {"a.bin": f"FAIL:until:{gate} "}
-    first = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
-    sqlite_stack.until(name, "Running")
-    low = lifecycle.start(name).id
-    high = lifecycle.start(name, {"priority": 3}).id
-    gate.touch()
-    ended = {which: sqlite_stack.ended(task_id) for which, task_id in (("first", first), ("low", low), ("high", high))}
-    assert {one["state"]["type"] for one in ended.values()} == {"COMPLETED"}
-    assert sorted(ended, key=lambda which: ended[which]["start_time"]) == ["first", "high", "low"]
-    assert processes.alive(sqlite_stack.workers["one-at-a-time"].process.pid)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fakes import processes
 from fakes.prefect_servers import PrefectServer, sqlite_server
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments import lifecycle, overview
 from deployments.form import form
@@ -58,9 +59,9 @@ def _one_line(ran: Any) -> str:
     return str(ran.stderr)
 
 
-def test_server_of_another_major_version__is_refused_in_one_line(thresher):
-    with _answering("2.20.0") as api:
-        said = _one_line(thresher("list", env={"PREFECT_API_URL": api}))
+def test_server_of_another_major_version__is_refused_in_one_line(command_here):
+    with _answering("2.20.0") as api, temporary_settings(updates={PREFECT_API_URL: api}):
+        said = _one_line(command_here("list"))
     assert "has version 2.20.0" in said and "needs version 3" in said
 
 
@@ -71,10 +72,13 @@ def test_server_that_cannot_be_reached__one_line_says_what_to_do(thresher):
     assert "cannot be reached" in said and "thresher up" in said and "hidden" not in said
 
 
-def test_server_behind_a_proxy_that_cannot_be_reached__the_line_names_the_variable(thresher):
-    with processes.closed_port() as port:
+def test_server_behind_a_proxy_that_cannot_be_reached__the_line_names_the_variable(command_here, monkeypatch):
+    elsewhere = {PREFECT_API_URL: "http://prefect.example/api"}
+    with processes.closed_port() as port, temporary_settings(updates=elsewhere):
         proxy = {"HTTP_PROXY": f"http://user:hidden@127.0.0.1:{port}", "NO_PROXY": "", "no_proxy": ""}
-        said = _one_line(thresher("list", env={"PREFECT_API_URL": "http://prefect.example/api", **proxy}))
+        for variable, value in proxy.items():
+            monkeypatch.setenv(variable, value)
+        said = _one_line(command_here("list"))
     assert "cannot be reached" in said and f"HTTP_PROXY=http://127.0.0.1:{port}" in said and "hidden" not in said
 
 
@@ -117,9 +121,10 @@ def _insert(database: sqlite3.Connection, table: str, row: sqlite3.Row, **change
     database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", list(values.values()))
 
 
-def test_wrong_credentials__one_line_names_the_setting(guarded, thresher):
-    for given in ({}, {"PREFECT_API_AUTH_STRING": "admin:wrong"}):
-        said = _one_line(thresher("list", env={"PREFECT_API_URL": guarded.api, **given}))
+def test_wrong_credentials__one_line_names_the_setting(guarded, thresher, command_here):
+    for given in (None, "admin:wrong"):
+        with temporary_settings(updates={PREFECT_API_URL: guarded.api, PREFECT_API_AUTH_STRING: given}):
+            said = _one_line(command_here("list"))
         assert "PREFECT_API_AUTH_STRING" in said and "admin:wrong" not in said
     ran = thresher("show", "service-0007", "--json", env=guarded.environment)
     assert ran.returncode == 0 and json.loads(ran.stdout)["status"] == "Completed", ran.stderr

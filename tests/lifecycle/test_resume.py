@@ -25,6 +25,7 @@ def test_resume__a_run_whose_process_has_vanished_goes_on_under_its_id(
     gate = tmp_path / "gate"
     good = {f"{number}.bin": f"{tmp_path.name} {number}" for number in range(3)}
     items = {**good, "9.bin": f"FAIL:until:{gate} {tmp_path.name}"}
+    sqlite_stack.attend("one-at-a-time")
     task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
     sqlite_stack.until(name, "Running")
 
@@ -55,42 +56,41 @@ def test_resume__a_run_whose_process_has_vanished_goes_on_under_its_id(
         lifecycle.resume(name, task_id)
 
 
-def test_resume__runs_that_ended_without_a_manifest_and_their_refusals(stack, fields, name, tmp_path, thresher):
-    lifecycle.deploy(fields(description="resumed"))
-    first = stack.completed(name).last_run.id
-    other = f"{name[:50]}-other"
-    lifecycle.deploy(fields(name=other))
-    foreign = stack.completed(other).last_run.id
-    deployment = stack.deployment(name)
-    cancelled, crashed = (
-        str(stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": state}})["id"])
-        for state in ("CANCELLED", "CRASHED")
+def test_resume__by_command_a_run_that_was_cancelled_before_it_began(stack, fields, name, tmp_path, thresher):
+    with stack.paused():
+        cancelled = lifecycle.deploy(fields(description="resumed")).last_run.id
+        stack.set_state(cancelled, "CANCELLED")
+    ran = thresher(
+        *("start", name, "--resume", cancelled, "--wait", "--set", "max_concurrency=3"), env=stack.environment
     )
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        ran = thresher("start", *arguments, env=stack.environment)
-        assert "Traceback" not in ran.stderr
-        return ran.returncode, ran.stdout, ran.stderr
-
-    refusals = {
-        "nonsense": "should be the id of a run",
-        str(uuid.uuid4()): f"there is no such run of {name}; `thresher show {name} --runs`",
-        foreign: f"is not a run of {name}",
-        first: "there is nothing to resume",
-    }
-    for run, said in refusals.items():
-        code, out, err = command(name, "--resume", run)
-        assert (code, out) == (2, "") and said in err, err
-    code, out, err = command(name, "--resume", cancelled, "--set", f"output_path={tmp_path}/elsewhere")
-    assert (code, out) == (2, "") and "what it has done is found by that" in err, err
-
-    code, out, err = command(name, "--resume", cancelled, "--wait", "--set", "max_concurrency=3")
-    assert (code, Path(out.strip()).name) == (0, f"infer-result-{cancelled}.manifest"), err
-    assert f"Resumed {cancelled} of {name}" in err
+    assert (ran.returncode, Path(ran.stdout.strip()).name) == (0, f"infer-result-{cancelled}.manifest"), ran.stderr
+    assert f"Resumed {cancelled} of {name}" in ran.stderr and "Traceback" not in ran.stderr
     parameters = stack.server.ask(f"/flow_runs/{cancelled}")["parameters"]["service"]
     assert (parameters["max_concurrency"], parameters["description"]) == (3, "resumed")
-    code, out, err = command(name, "--resume", crashed, "--wait", "--json")
-    assert code == 0 and json.loads(out)["status"] == "Completed", err
+
+
+def test_resume__a_run_that_crashed_and_refusals(stack, fields, name, tmp_path, command_here):
+    first = lifecycle.deploy(fields(resource_pool="unattended")).last_run.id
+    assert stack.execute(first)["state"]["type"] == "COMPLETED", stack.told(name)
+    foreign = lifecycle.deploy(fields(name=f"{name[:50]}-other", resource_pool="unattended")).last_run.id
+    stack.set_state(foreign, "CANCELLED")
+    crashed = lifecycle.start(name).id
+    stack.set_state(crashed, "CRASHED")
+    elsewhere = f"output_path={tmp_path}/elsewhere"
+    refusals = [
+        (("nonsense",), "should be the id of a run"),
+        ((str(uuid.uuid4()),), f"there is no such run of {name}; `thresher show {name} --runs`"),
+        ((foreign,), f"is not a run of {name}"),
+        ((first,), "there is nothing to resume"),
+        ((crashed, "--set", elsewhere), "what it has done is found by that"),
+    ]
+    for given, said in refusals:
+        ran = command_here("start", name, "--resume", *given)
+        assert (ran.returncode, ran.stdout) == (2, "") and said in ran.stderr, ran.stderr
+    ran = command_here("start", name, "--resume", crashed, "--json")
+    assert ran.returncode == 0 and json.loads(ran.stdout)["status"] == "Deploying", ran.stderr
+    assert stack.execute(crashed)["state"]["type"] == "COMPLETED", stack.told(name)
+    assert overview.show(name).status == "Completed"
     assert (tmp_path / "out" / f"infer-result-{crashed}.manifest").is_file()
 
 
@@ -102,15 +102,12 @@ def test_resume__a_run_on_another_machine_is_active_until_it_was_not_heard_of_fo
 ):
     from tasks.domain.status import PROCESS_LABEL
 
-    lifecycle.deploy(fields())
-    sqlite_stack.completed(name)
-    deployment = sqlite_stack.deployment(name)
-    body = {"state": {"type": "RUNNING"}}
-    run = str(sqlite_stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", body)["id"])
+    run = lifecycle.deploy(fields(resource_pool="unattended")).last_run.id
+    sqlite_stack.set_state(run, "RUNNING")
     sqlite_stack.server.ask(f"/flow_runs/{run}/labels", {PROCESS_LABEL: "elsewhere:pid/1/1"}, "PATCH")
     monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "3600")
     with pytest.raises(SpecificationError, match=r"is active: it was heard of \d+ s ago.*not heard of for 3600 s"):
         lifecycle.resume(name, run)
     monkeypatch.setattr("deployments.resuming.silence_seconds", lambda: 0)
     assert lifecycle.resume(name, run).id == run
-    assert sqlite_stack.ended(run)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
+    assert sqlite_stack.execute(run)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)

@@ -10,6 +10,7 @@ import pytest
 
 from deployments import lifecycle, overview
 from tasks.domain.errors import SpecificationError
+from tasks.domain.status import RunReport
 
 
 def refusal(run: str, **options: object) -> str:
@@ -23,17 +24,16 @@ def test_retry_failed__runs_exactly_these_items_with_the_fields_of_the_earlier_r
     stack, fields, name, tmp_path, manifest, write_files
 ):
     items = {"a.bin": b"a", "sub/b.bin": b"FAIL:404", "c.bin": b"FAIL:404"}
-    lifecycle.deploy(fields({"never.bin": b"x"}))
-    stack.completed(name)
+    lifecycle.deploy(fields({"never.bin": b"x"}, resource_pool="unattended"))
     other = write_files(tmp_path / "other", items)
     first = lifecycle.start(name, {"input_path": str(other), "output_path": f"{tmp_path}/o/{{task_id}}"}).id
-    assert stack.ended(first)["state"]["type"] == "COMPLETED", stack.told(name)
+    assert stack.execute(first)["state"]["type"] == "COMPLETED", stack.told(name)
     lifecycle.edit(name, description="edited since")
 
     write_files(other, {"sub/b.bin": b"good"})
     begun = lifecycle.retry_failed(first)
     assert begun.service == name
-    ended = stack.ended(begun.id)
+    ended = stack.execute(begun.id)
     assert ended["state"]["type"] == "COMPLETED", stack.told(name)
     given = ended["parameters"]["service"]
     assert (given["input_path"], given["description"]) == (str(other), "edited since")
@@ -48,10 +48,12 @@ def test_retry_failed__runs_exactly_these_items_with_the_fields_of_the_earlier_r
 
 
 def test_retry_failed__by_command_merges_into_another_folder(
-    stack, thresher, fields, name, tmp_path, manifest, write_files
+    stack, thresher, command_here, fields, name, tmp_path, manifest, write_files
 ):
-    lifecycle.deploy(fields({"a.bin": b"a", "b.bin": b"FAIL:404", "c.bin": b"c"}))
-    first = stack.completed(name).last_run
+    with stack.paused():
+        begun = lifecycle.deploy(fields({"a.bin": b"a", "b.bin": b"FAIL:404", "c.bin": b"c"})).last_run
+        assert stack.execute(begun.id)["state"]["type"] == "COMPLETED", stack.told(name)
+    first = overview.show(name).last_run
     write_files(tmp_path / "in", {"b.bin": b"good"})
     ran = thresher(
         *("retry-failed", first.id, "--merge", "--output", "merged", "--set", "max_concurrency=1", "--wait"),
@@ -68,33 +70,35 @@ def test_retry_failed__by_command_merges_into_another_folder(
     assert counts == {"planned": 3, "successful": 3, "failed": 0, "not_processed": 0}
     assert overview.show(name).output_path == str(tmp_path / "out")
 
-    again = thresher("retry-failed", last.id, env=stack.environment)
+    again = command_here("retry-failed", last.id)
     assert (again.returncode, again.stdout) == (2, "") and "no item is FAILED in it" in again.stderr
     assert len(overview.runs(name)) == 2
 
 
-def test_retry_failed__is_refused_for_a_run_that_is_active_or_has_nothing_to_retry(stack, fields, name, tmp_path):
-    gate = tmp_path / "gate"
-    first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "})).last_run.id
-    stack.until(name, "Running")
-    assert "is still active (its status is Running)" in refusal(first)
-    gate.touch()
-    done = stack.completed(name).last_run
+def test_retry_failed__is_refused_for_a_run_that_is_active_or_has_nothing_to_retry(stack, fields, name):
+    first = lifecycle.deploy(fields(resource_pool="unattended")).last_run.id
+    active = lifecycle.start(name).id
+    stack.set_state(active, "RUNNING")
+    stack.server.ask(f"/flow_runs/{active}/labels", RunReport(phase="inferring").labels(), "PATCH")
+    assert "is still active (its status is Running)" in refusal(active)
+    assert stack.execute(first)["state"]["type"] == "COMPLETED", stack.told(name)
     assert "no item is FAILED in it" in refusal(first)
-    Path(done.manifest).unlink()
+    manifests = {one.id: one.manifest for one in overview.runs(name)}
+    Path(manifests[first]).unlink()
     assert "there is no such output manifest" in refusal(first)
-    stack.change(name, input_path=str(tmp_path / "nowhere"))
-    unpublished = stack.run(name)
-    assert stack.ended(unpublished)["state"]["type"] == "FAILED"
-    assert "has published no output manifest (its status is Failed)" in refusal(unpublished)
+    stack.set_state(active, "FAILED")
+    assert "has published no output manifest (its status is Failed)" in refusal(active)
     assert "there is no such run on this server" in refusal(str(uuid.uuid4()))
     assert "should be the id of a run" in refusal(name)
 
 
 def test_deadline__ends_a_run_of_a_service_as_failed_with_a_complete_manifest(stack, fields, name, manifest):
-    lifecycle.deploy(fields({"a.bin": b"FAIL:hang a", "b.bin": b"FAIL:hang b"}, deadline_minutes=0.2))
-    ended = stack.until(name, "Failed", "Completed", "Stopped")
+    hanging = fields(
+        {"a.bin": b"FAIL:hang a", "b.bin": b"FAIL:hang b"}, deadline_minutes=0.1, resource_pool="unattended"
+    )
+    stack.execute(lifecycle.deploy(hanging).last_run.id)
+    ended = overview.show(name)
     assert ended.status == "Failed"
-    said = "The run was stopped early because its deadline (0.2 minutes) had passed."
+    said = "The run was stopped early because its deadline (0.1 minutes) had passed."
     assert said in ended.last_run.message, stack.told(name)
     assert {one["error_message"] for one in manifest(ended.last_run.manifest)} == {f"Not processed: t{said[1:]}"}

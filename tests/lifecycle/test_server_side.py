@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import requests
 from fakes import processes
 from lifecycle.support import vanished
 
@@ -24,25 +23,8 @@ from tasks.domain.errors import ServerError, SpecificationError
 VALUE = "opensesame-4711-opensesame"
 
 
-def test_specification_changed_on_the_server__is_refused_in_our_words(stack, fields, name):
-    lifecycle.deploy(fields())
-    stack.completed(name)
-    deployment = stack.deployment(name)
-    wrong = {"service": {**deployment["parameters"]["service"], "instances": 0}}
-    with pytest.raises(requests.HTTPError, match=r"409|422"):  # the form's schema is enforced
-        stack.server.ask(f"/deployments/{deployment['id']}/create_flow_run", {"parameters": wrong})
-
-    stack.change(name, instances=0)
-    with pytest.raises(SpecificationError, match="instances"):
-        lifecycle.start(name)
-    ended = stack.ended(stack.run(name))
-    assert ended["state"]["type"] == "FAILED" and "instances" in ended["state"]["message"]
-    assert overview.show(name).status == "Failed"
-
-
 def test_start__a_refusal_by_the_server_is_one_line(stack, fields, name):
-    lifecycle.deploy(fields())
-    stack.completed(name)
+    lifecycle.deploy(fields(resource_pool="unattended"))
     deployment = stack.deployment(name)
     schema = json.loads(json.dumps(deployment["parameter_openapi_schema"]))
     schema["definitions"]["BatchService"]["properties"]["instances"]["maximum"] = 1
@@ -55,42 +37,34 @@ def test_start__a_refusal_by_the_server_is_one_line(stack, fields, name):
 
 
 def test_schedule__an_interval_fires(stack, fields, name):
-    first = lifecycle.deploy(fields()).last_run.id
-    stack.completed(name)
+    stack.deploy_only(fields())
     assert lifecycle.schedule(name, {"interval_minutes": 0.1}).schedule == "every 0.1 min"
 
     def fired() -> list[str]:
-        return [one.id for one in overview.runs(name) if one.id != first and one.status == "Completed"]
+        return [one["id"] for one in _runs_of(stack, name) if one["state_type"] != "SCHEDULED"]
 
     (task_id, *_) = processes.poll(fired, lambda: stack.told(name))
-    assert lifecycle.schedule(name, None).schedule == ""
+    assert lifecycle.schedule(name, None).schedule == ""  # no further one
+    assert stack.ended(task_id)["state"]["type"] == "COMPLETED", stack.told(name)
     assert stack.server.ask(f"/flow_runs/{task_id}")["auto_scheduled"]
     with pytest.raises(SpecificationError, match="interval_minutes"):
         lifecycle.schedule(name, {"interval_minutes": -1})
 
 
+def _runs_of(stack, name):
+    of_it = {"deployments": {"id": {"any_": [stack.deployment(name)["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    return stack.server.ask("/flow_runs/filter", of_it)
+
+
 def test_run_deployment__from_plain_python_with_overrides(stack, fields, name, tmp_path):
     from prefect.deployments import run_deployment
 
-    lifecycle.deploy(fields())
-    stack.completed(name)
+    stack.deploy_only(fields())
     service = {**stack.deployment(name)["parameters"]["service"], "output_path": str(tmp_path / "elsewhere")}
     flow_run = run_deployment(f"batch_service/{name}", parameters={"service": service}, timeout=150, poll_interval=0.5)
     assert flow_run.state.is_completed(), stack.log(str(flow_run.id))
     assert (tmp_path / "elsewhere" / f"infer-result-{flow_run.id}.manifest").is_file()
     assert overview.runs(name)[0].id == str(flow_run.id)
-
-
-def test_runtime_log_output__cannot_be_set_back(stack, fields, name):
-    lifecycle.deploy(fields(runtime_log_output=True))
-    stack.completed(name)
-    with pytest.raises(SpecificationError, match=r"runtime_log_output.*cannot be set back"):
-        lifecycle.start(name, {"runtime_log_output": False})
-    stack.change(name, runtime_log_output=False)
-    with pytest.raises(SpecificationError, match=r"runtime_log_output.*cannot be set back"):
-        lifecycle.start(name)
-    ended = stack.ended(stack.run(name))
-    assert ended["state"]["type"] == "FAILED" and "cannot be set back" in ended["state"]["message"]
 
 
 def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp_path, package):
@@ -141,57 +115,54 @@ def test_secrets__are_resolved_in_the_model_server_only(stack, fields, name, tmp
 @pytest.mark.slow
 @pytest.mark.prefect
 @pytest.mark.xdist_group("lifecycle-sqlite")
-def test_zombie__a_killed_run_becomes_crashed_and_its_slot_is_free_again(
-    sqlite_stack, fields, name, tmp_path, monkeypatch, manifest
+def test_zombie__a_killed_run_becomes_crashed_and_its_slot_goes_to_the_higher_of_those_that_wait(
+    sqlite_stack, fields, name, tmp_path, monkeypatch
 ):
+    """Silent at the same time: a run that is to stop, which becomes Cancelled, and a form, which becomes Crashed."""
     gate = tmp_path / "gate"
+    sqlite_stack.attend("one-at-a-time")
+    other = f"{name[:50]}-other"
+    stopping = lifecycle.deploy(fields(name=other, resource_pool="unattended")).last_run.id
+    sqlite_stack.set_state(stopping, "RUNNING")
     with impatient(sqlite_stack, monkeypatch):
         first = lifecycle.deploy(fields({"a.bin": f"FAIL:until:{gate} "}, resource_pool="one-at-a-time")).last_run.id
         sqlite_stack.until(name, "Running")
+        low = lifecycle.start(name).id
+        high = lifecycle.start(name, {"priority": 3}).id
         with vanished(sqlite_stack, first):
-            second = lifecycle.start(name).id
-            assert overview.runs(name)[0].id == second
-            gate.touch()
-        ended = sqlite_stack.ended(first)
-    assert ended["state"]["type"] == "CRASHED" and "vanished" in ended["state"]["message"]
-    assert sqlite_stack.ended(second)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
-    assert {one.id: one.status for one in overview.runs(name)} == {first: "Failed", second: "Completed"}
+            form = begun(sqlite_stack, "deploy_service")
+            beat(sqlite_stack, form, "deploy_service")
+            assert lifecycle.stop(other).status == "Stopping"
+            assert overview.runs(name)[0].id == high
+        ended = {one: sqlite_stack.ended(one)["state"] for one in (first, form, stopping)}
+    assert [one["type"] for one in ended.values()] == ["CRASHED", "CRASHED", "CANCELLED"]
+    assert all("vanished" in one["message"] for one in ended.values())
+    assert overview.show(other).status == "Stopped"
+
+    def has_begun() -> bool:
+        return sqlite_stack.server.ask(f"/flow_runs/{high}")["state_type"] in ("PENDING", "RUNNING")
+
+    processes.poll(has_begun, lambda: sqlite_stack.told(name))
+    assert sqlite_stack.server.ask(f"/flow_runs/{low}")["state_type"] == "SCHEDULED"
+    sqlite_stack.set_state(low, "CANCELLED")
+    gate.touch()
+    assert sqlite_stack.ended(high)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)
+    statuses = {one.id: one.status for one in overview.runs(name)}
+    assert statuses == {first: "Failed", low: "Stopped", high: "Completed"}
+    assert processes.alive(sqlite_stack.attend("one-at-a-time").process.pid)
 
 
 @pytest.mark.slow
 @pytest.mark.prefect
 @pytest.mark.xdist_group("lifecycle-sqlite")
-def test_zombie__a_killed_run_that_is_to_stop_becomes_cancelled_and_a_silent_form_crashed(
-    sqlite_stack, fields, name, tmp_path, monkeypatch
-):
-    items = {"a.bin": f"FAIL:until:{tmp_path}/never "}
-    task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
-    sqlite_stack.until(name, "Running")
-    form = begun(sqlite_stack, "deploy_service")
-    with impatient(sqlite_stack, monkeypatch), vanished(sqlite_stack, task_id):
-        assert lifecycle.stop(name).status == "Stopping"
-        beat(sqlite_stack, form, "deploy_service")
-        ended = sqlite_stack.ended(task_id)
-        assert ended["state"]["type"] == "CANCELLED" and "vanished" in ended["state"]["message"]
-        assert sqlite_stack.ended(form)["state"]["type"] == "CRASHED"
-    assert overview.show(name).status == "Stopped"
-
-
-@pytest.mark.slow
-@pytest.mark.prefect
-@pytest.mark.xdist_group("lifecycle-sqlite")
-def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(
-    sqlite_stack, fields, name, tmp_path, monkeypatch, capsys
-):
+def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(sqlite_stack, fields, name, monkeypatch, capsys):
     monkeypatch.setattr(lifecycle, "ENDED_SECONDS", 1.0)
-    items = {"a.bin": f"FAIL:until:{tmp_path}/never "}
-    task_id = lifecycle.deploy(fields(items, resource_pool="one-at-a-time")).last_run.id
-    sqlite_stack.until(name, "Running")
-    with vanished(sqlite_stack, task_id):
-        with pytest.raises(ServerError, match="have not ended within 1 s"):
-            lifecycle.stop(name, wait=True)
-        assert delete(name, force=True) == 0
-        state = sqlite_stack.server.ask(f"/flow_runs/{task_id}")["state"]
+    task_id = lifecycle.deploy(fields(resource_pool="unattended")).last_run.id
+    sqlite_stack.set_state(task_id, "RUNNING")
+    with pytest.raises(ServerError, match="have not ended within 1 s"):
+        lifecycle.stop(name, wait=True)
+    assert delete(name, force=True) == 0
+    state = sqlite_stack.server.ask(f"/flow_runs/{task_id}")["state"]
     assert f"Run {task_id} did not end in time" in capsys.readouterr().err
     assert state["type"] == "CANCELLED" and "Given up by thresher delete --force" in state["message"]
     with pytest.raises(SpecificationError, match="there is no such service"):

@@ -14,58 +14,65 @@ from deployments import lifecycle, overview
 from tasks.domain.errors import SpecificationError
 
 
-def test_deploy__creates_the_service_and_its_first_run_completes(every_stack, fields, name, manifest):
-    made = lifecycle.deploy(fields({"a.bin": b"a", "sub/b.bin": b"bb"}, description="first words"))
+def test_service__deployed_twice_at_once_is_one_and_two_runs_of_it_do_not_disturb_each_other(
+    every_stack, fields, name, tmp_path, manifest
+):
+    gate = tmp_path / "gate"
+    items = {"a.bin": b"a", "sub/b.bin": f"FAIL:until:{gate} "}
+
+    async def both() -> list[Any]:
+        outputs = [str(tmp_path / f"out{number}") for number in (1, 2)]
+        work = [lifecycle.deploy(fields(items, output_path=one, description="first words")) for one in outputs]
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    found = asyncio.run(both())
+    refused = [one for one in found if isinstance(one, Exception)]
+    (made,) = (one for one in found if not isinstance(one, Exception))
+    assert len(refused) == 1, found
+    assert isinstance(refused[0], SpecificationError) and "a service of this name exists" in str(refused[0])
     assert (made.name, made.status, made.resource_pool, made.description) == (
         name, "Deploying", "public-cpu", "first words",
     )  # fmt: skip
+    assert [one.id for one in overview.runs(name)] == [made.last_run.id]
+
+    second = lifecycle.start(name).id
+    processes.poll(
+        lambda: {one.status for one in overview.runs(name)} == {"Running"}, lambda: every_stack.told(name), 120
+    )
+    gate.touch()
+    for task_id in (made.last_run.id, second):
+        assert every_stack.ended(task_id)["state"]["type"] == "COMPLETED", every_stack.told(name)
+        lines = manifest(str(Path(made.output_path) / f"infer-result-{task_id}.manifest"))
+        assert [one["result"] for one in lines] == ["SUCCESSFUL"] * 2
+        assert all(f"infer-result-{task_id}/" in one["inference-loc"] for one in lines)
     done = every_stack.completed(name)
-    assert done.id == made.id and done.last_run.id == made.last_run.id
+    assert (done.id, done.output_path, done.last_run.id) == (made.id, made.output_path, second)
     assert (done.last_run.items, done.last_run.done, done.last_run.failed) == (2, 2, 0)
-    assert [one["result"] for one in manifest(done.last_run.manifest)] == ["SUCCESSFUL"] * 2
-    assert done.last_run.id in done.last_run.manifest and Path(done.last_run.summary).is_file()
+    assert second in done.last_run.manifest and Path(done.last_run.summary).is_file()
     listed = {one.name: one for one in overview.list_services()}
     assert listed[name] == done
 
     edited = lifecycle.edit(name, description="other words")
     assert edited.description == overview.show(name).description == "other words"
     assert every_stack.deployment(name)["parameters"]["service"]["description"] == "other words"
-
     with pytest.raises(SpecificationError, match="no run that could be stopped"):
         lifecycle.stop(name)
 
 
 def test_start__overrides_hold_for_that_run_only(stack, fields, name, tmp_path):
-    lifecycle.deploy(fields())
-    stack.completed(name)
-    begun = lifecycle.start(name, {"output_path": str(tmp_path / "elsewhere")})
-    ended = stack.ended(begun.id)
+    lifecycle.deploy(fields(resource_pool="unattended", environment={"A": "1", "B": "2"}))
+    begun = lifecycle.start(name, [f"output_path={tmp_path}/elsewhere", "environment.A=9"])
+    ended = stack.execute(begun.id)
     assert ended["state"]["type"] == "COMPLETED", stack.told(name)
+    assert ended["parameters"]["service"]["environment"] == {"A": "9", "B": "2"}
     assert (tmp_path / "elsewhere" / f"infer-result-{begun.id}.manifest").is_file()
     assert overview.show(name).output_path == str(tmp_path / "out")
+    assert stack.deployment(name)["parameters"]["service"]["environment"] == {"A": "1", "B": "2"}
     assert overview.runs(name)[0].id == begun.id and len(overview.runs(name)) == 2
     with pytest.raises(SpecificationError) as refused:
         lifecycle.start(name, {"name": "another", "resource_pool": "one-at-a-time"})
     assert {one.field for one in refused.value.problems} == {"name", "resource_pool"}
     assert len(overview.runs(name)) == 2
-
-
-def test_start__two_runs_of_one_service_at_once_do_not_disturb_each_other(
-    every_stack, fields, name, tmp_path, manifest
-):
-    gate = tmp_path / "gate"
-    items = {"a.bin": b"a", "b.bin": f"FAIL:until:{gate} "}
-    first = lifecycle.deploy(fields(items)).last_run.id
-    second = lifecycle.start(name).id
-    processes.poll(
-        lambda: {one.status for one in overview.runs(name)} == {"Running"}, lambda: every_stack.told(name), 120
-    )
-    gate.touch()
-    for task_id in (first, second):
-        assert every_stack.ended(task_id)["state"]["type"] == "COMPLETED", every_stack.told(name)
-        lines = manifest(str(tmp_path / "out" / f"infer-result-{task_id}.manifest"))
-        assert [one["result"] for one in lines] == ["SUCCESSFUL"] * 2
-        assert all(f"infer-result-{task_id}/" in one["inference-loc"] for one in lines)
 
 
 def test_stop__ends_the_instances_and_accounts_for_every_item(
@@ -103,20 +110,6 @@ def test_delete__of_a_running_service_wants_force_and_stops_it_first(stack, fiel
         overview.show(name)
 
 
-def test_deploy__two_of_one_name_at_the_same_moment_make_one_service(every_stack, fields, name, tmp_path):
-    async def both() -> list[Any]:
-        work = [lifecycle.deploy(fields(output_path=str(tmp_path / f"out{number}"))) for number in (1, 2)]
-        return await asyncio.gather(*work, return_exceptions=True)
-
-    found = asyncio.run(both())
-    refused = [one for one in found if isinstance(one, Exception)]
-    made = [one for one in found if not isinstance(one, Exception)]
-    assert len(made) == len(refused) == 1, found
-    assert isinstance(refused[0], SpecificationError) and "a service of this name exists" in str(refused[0])
-    done = every_stack.completed(name)
-    assert done.id == made[0].id and done.output_path == made[0].output_path and len(overview.runs(name)) == 1
-
-
 def test_deploy__a_wrong_specification_creates_nothing(stack, fields, name):
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"resource_pool": "no-such-pool"}, "contact the administrator.*public-cpu"),
@@ -134,7 +127,7 @@ def test_deploy__a_wrong_specification_creates_nothing(stack, fields, name):
 
 
 def test_deploy__a_name_that_exists_and_one_service_too_many_are_refused(stack, fields, name, monkeypatch):
-    lifecycle.deploy(fields())
+    lifecycle.deploy(fields(resource_pool="unattended"))
     with pytest.raises(SpecificationError, match="a service of this name exists"):
         lifecycle.deploy(fields())
     monkeypatch.setenv("THRESHER_MAX_SERVICES", "1")
@@ -143,17 +136,17 @@ def test_deploy__a_name_that_exists_and_one_service_too_many_are_refused(stack, 
     for wrong in ("x" * 101, 'a "quoted" word', "a & b"):
         with pytest.raises(SpecificationError, match="description"):
             lifecycle.edit(name, description=wrong)
-    stack.completed(name)
     assert overview.show(name).description == "" and len(overview.runs(name)) == 1
 
 
 def test_status__deploying_running_concerning_completed(
-    stack, fields, name, tmp_path, package: Callable[..., Path], manifest
+    stack, fields, name, tmp_path, package: Callable[..., Path], manifest, command_here
 ):
     healthy, gate = tmp_path / "healthy", tmp_path / "gate"
     items = {"a.bin": f"FAIL:until:{gate} ", "b.bin": b"FAIL:die:1"}
-    model = str(package("--health-when", str(healthy), "--state", str(tmp_path / "counts")))
-    lifecycle.deploy(fields(items, model=model, max_concurrency=1))
+    model = package("--health-when", str(healthy), "--state", str(tmp_path / "counts"))
+    (model / "run.sh").write_text("echo a line of its own\n" + (model / "run.sh").read_text())
+    lifecycle.deploy(fields(items, model=str(model), max_concurrency=1))
 
     def phase() -> Any:
         return stack.server.ask(f"/flow_runs/{overview.show(name).last_run.id}")["labels"].get("thresher.phase")
@@ -168,3 +161,10 @@ def test_status__deploying_running_concerning_completed(
     healthy.touch()
     done = stack.until(name, "Completed", stay=("Concerning", "Running"))
     assert [one["result"] for one in manifest(done.last_run.manifest)] == ["SUCCESSFUL"] * 2
+
+    # Its output is in the Logs tab only, without runtime_log_output.
+    processes.poll(lambda: "a line of its own" in stack.log(done.last_run.id), lambda: stack.told(name))
+    ran = command_here("logs", name, "--store", "--json")
+    assert ran.returncode == 2 and "runtime_log_output" in ran.stderr
+    assert not Path(stack.environment["THRESHER_LOG_STORE"], name).exists()
+    assert stack.collector.received(service__name=name) == []
