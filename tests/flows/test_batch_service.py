@@ -24,6 +24,7 @@ from tasks.domain.run import RunFailed
 pytestmark = pytest.mark.prefect
 
 MODELS = Path(__file__).parents[2] / "infra" / "models"
+POOLS = MODELS.with_name("pools")
 WRONG_IRIS_ROWS = {70, 77, 83, 106, 119, 133, 134}
 """Rows (from 0) of the 150 that the example model gets wrong; its accuracy is stated as 0.96."""
 NAMES_ITS_ENVIRONMENT = """exec {python} - <<'END'
@@ -280,11 +281,14 @@ def test_logs__of_a_mistake_name_every_problem_without_a_stack_trace(
     assert "(4 problems)" in text
     for part in (
         "request_path = '/other': the model answers at: /, /iris, /echo",
-        "resource_pool = 'moon': there is no such resource pool, contact the administrator; there are: dedicated",
+        "resource_pool = 'moon': there is no such resource pool, contact the administrator; there are: ",
         "input_path = '/no/where': there is no such folder or file",
         "should be an empty folder; it holds '1.jpg' and 4 more",
     ):
         assert part in text
+    pools = text.partition("administrator; there are: ")[2].partition("\n")[0].split(", ")
+    # The server's own are named, too: those that other tests have made on it.
+    assert pools == sorted(pools) and {path.stem for path in POOLS.glob("*.yaml")} <= set(pools)
     logs = poll(lambda: [one for one in [ran.logs] if any("Finished in state" in line for line in one)])[0]
     assert any("4 problems" in line for line in logs)
     assert not [line for line in logs if "Traceback" in line or 'File "' in line]
