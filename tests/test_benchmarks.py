@@ -94,7 +94,17 @@ def test_table__compares_round_by_round(module: Any) -> None:
 @pytest.mark.xdist_group("benchmarks")
 def test_bench__prints_targets_and_writes_json_markdown_and_chart(tmp_path: Path) -> None:
     command = [
-        *(sys.executable, str(BENCHMARKS / "bench.py"), "--only", "files", "size", "--share", "0.002", "--rounds", "1"),
+        *(
+            sys.executable,
+            str(BENCHMARKS / "bench.py"),
+            "--only",
+            "files",
+            "size",
+            "--share",
+            "0.0002",
+            "--rounds",
+            "1",
+        ),
         *("--json", str(tmp_path / "all.json"), "--markdown", str(tmp_path / "all.md")),
         *("--chart", str(tmp_path / "size.svg"), "--scratch", str(tmp_path)),
     ]
@@ -103,9 +113,9 @@ def test_bench__prints_targets_and_writes_json_markdown_and_chart(tmp_path: Path
     found = json.loads((tmp_path / "all.json").read_text())
     assert {row["what"].split(",")[0] for row in found["table"]} >= {"inference phase", "peak memory"}
     assert all(row["verdict"] in {"met", "missed"} and row["median"] > 0 for row in found["table"])
-    assert [one["items"] for one in found["rounds"]["files"]["thresher"]] == [40]
-    assert [one["results"] for one in found["rounds"]["size"]["2,000"]] == [2_000]
+    assert [one["items"] for one in found["rounds"]["files"]["thresher"]] == [20]
+    assert [one["results"] for one in found["rounds"]["size"]["200"]] == [200]
     assert (tmp_path / "all.md").read_text() in done.stdout
     chart = ElementTree.parse(tmp_path / "size.svg").getroot()
-    assert "2,000" in {text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")}
+    assert "200" in {text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")}
     assert not list(tmp_path.glob("bench-*"))  # nothing is left

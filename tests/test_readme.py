@@ -16,7 +16,7 @@ from fakes import processes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LEFT_OUT = (".git", ".venv", "demo-output", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
+LEFT_OUT = (".git", ".venv", "demo-output", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("readme")]
 
@@ -87,29 +87,50 @@ def run(command: str, copy: Path, environment: Mapping[str, str]) -> str:
     return done.stdout + done.stderr
 
 
+def shows_results_accuracies_and_where_to_go_on(text: str, folder: Path) -> None:
+    """What a newcomer sees of `make demo`: both example packages on their data."""
+    right = {name: float(share) for name, share in re.findall(r"^  (\w+) +\d+ of \d+ right: ([\d.]+)$", text, re.M)}
+    assert set(right) == {"iris", "digits"}
+    assert min(right.values()) > 0.95
+    assert "1 of 1 items SUCCESSFUL, 0 FAILED" in text
+    (manifest,) = re.findall(r"^The first lines of the output manifest (demo-output/digits/\S+)$", text, re.M)
+    for line in (folder / manifest).read_text().splitlines()[:3]:
+        assert line in text
+    assert re.search(r"^    +digit-\d+\.png_result\.txt$", text, re.M)  # the tree
+    assert re.search(r"^ +\.\.\. \d+ more$", text, re.M)
+    assert '"predicted_label"' in text  # the first result file
+    assert "Where to go on" in text and "infra/models/README.md" in text
+    assert "Traceback" not in text
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.prefect
 def test_readme__commands_run_in_the_order_in_which_they_stand(
     copy: Path, environment: dict[str, str], tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]]
 ) -> None:
     start = COMMANDS.index("make up")
-    for command in COMMANDS[:start]:
-        assert run(command, copy, environment).strip(), command
+    said = {command: run(command, copy, environment) for command in COMMANDS[:start]}
     with stack(copy, environment, tmp_path / "up.log"):
-        for command in COMMANDS[start + 1 :]:
-            assert run(command, copy, environment).strip(), command
+        said |= {command: run(command, copy, environment) for command in COMMANDS[start + 1 :]}
+    assert not [command for command, text in said.items() if not text.strip()]
+    shows_results_accuracies_and_where_to_go_on(said["make demo"], copy)
+    pools = said[".venv/bin/thresher pools list"]
+    assert all(path.stem in pools for path in (ROOT / "infra" / "pools").glob("*.yaml"))
     folder = Path(environment["TMPDIR"])
     processes.poll(lambda: not processes_of(folder), lambda: processes_of(folder))
     left = sorted(path.name for path in folder.iterdir())
     assert left in ([], ["runner_storage"])  # the empty folders of Prefect's workers
 
 
-def test_readme__python_runs(copy: Path, environment: dict[str, str]) -> None:
+@pytest.mark.prefect
+def test_readme__python_runs(copy: Path, environment: dict[str, str], prefect_server: str) -> None:
+    """Against a server; tests/flows/test_embedded_server.py has one without."""
     python = ROOT / ".venv/bin/python"
     for program in blocks("python"):
         done = subprocess.run(
-            [python, "-c", program], cwd=copy, env=environment, capture_output=True, text=True, timeout=300
-        )
+            [python, "-c", program], cwd=copy, env=environment | {"PREFECT_API_URL": prefect_server},
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr[-4000:]
         if "result.manifest" in program:
             manifest, successful, failed = done.stdout.strip().splitlines()[-1].split()

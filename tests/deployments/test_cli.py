@@ -1,4 +1,7 @@
-"""The real command in processes of its own: exit codes, what goes to which stream, what is left when it is stopped."""
+"""The command: exit codes, what goes to which stream, what is left when it is stopped.
+
+In a process of its own (`thresher`) where it runs a service, else in this one (`command`).
+"""
 
 from __future__ import annotations
 
@@ -98,10 +101,10 @@ def test_run__with_failed_items_exits_1_and_says_why(
     ],
 )
 def test_call__that_is_wrong_exits_2_without_a_trace(
-    thresher: Any, spec: Any, against_server: dict[str, str], arguments: list[str], expected: str
+    command: Any, spec: Any, against_server: dict[str, str], arguments: list[str], expected: str
 ) -> None:
     spec()
-    done = thresher(*arguments, env=against_server)
+    done = command(*arguments, env=against_server)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
@@ -144,7 +147,7 @@ def test_run__on_a_terminal_shows_one_live_line(
 
 
 def test_run__retries_the_failed_items_of_a_manifest_and_merges(
-    thresher: Any, spec: Any, against_server: dict[str, str], tmp_path: Path, write_files: Any
+    thresher: Any, command: Any, spec: Any, against_server: dict[str, str], tmp_path: Path, write_files: Any
 ) -> None:
     write_files(tmp_path / "in", {"1.jpg": "one", "2.jpg": "FAIL:404"})
     first = thresher("run", spec(), env=against_server)
@@ -158,11 +161,11 @@ def test_run__retries_the_failed_items_of_a_manifest_and_merges(
     assert (told["items"], told["successful"], told["failed"]) == (2, 2, 0)
     lines = Path(told["manifest"]).read_text().splitlines()
     assert lines[0] == Path(manifest).read_text().splitlines()[0]
-    nothing = thresher("run", spec(), "--retry-failed", told["manifest"], env=against_server)
+    nothing = command("run", spec(), "--retry-failed", told["manifest"], env=against_server)
     assert (nothing.returncode, nothing.stdout) == (2, "") and "nothing to try again" in nothing.stderr
-    alone = thresher("run", spec(), "--merge", env=against_server)
+    alone = command("run", spec(), "--merge", env=against_server)
     assert (alone.returncode, alone.stdout) == (2, "") and "merge" in alone.stderr and "failed_of" in alone.stderr
-    seen = thresher("validate", spec(), "--set", f"failed_of={manifest}", "--json", env=against_server)
+    seen = command("validate", spec(), "--set", f"failed_of={manifest}", "--json", env=against_server)
     assert json.loads(seen.stdout)["plan"]["items"] == 1, seen.stderr
 
 
@@ -207,7 +210,7 @@ def stuck(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["Ctrl-C in the terminal", "SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("how", ["Ctrl-C in the terminal", pytest.param("SIGINT", marks=pytest.mark.soak), "SIGTERM"])
 def test_run__that_is_stopped_leaves_nothing_and_exits_1(
     stuck: tuple[subprocess.Popen[str], Path], how: str, processes_of: Any, poll: Any, tmp_path: Path
 ) -> None:
@@ -237,7 +240,9 @@ def test_run__that_is_killed_leaves_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL]
+)
 def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
     thresher: Any, spec: Any, tmp_path: Path, poll: Any, processes_of: Any, number: signal.Signals
 ) -> None:
@@ -267,12 +272,12 @@ def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
 # -- validate -------------------------------------------------------------------------------------------------------
 
 
-def test_validate__tells_every_problem_at_once(thresher: Any, spec: Any, tmp_path: Path) -> None:
+def test_validate__tells_every_problem_at_once(command: Any, spec: Any, tmp_path: Path) -> None:
     path = spec(
         name="bad name!", description="a < b", instances=129, colour="red", input_path="nowhere", resource_pool="moon",
         request_path="/other",
     )  # fmt: skip
-    done = thresher("validate", path)
+    done = command("validate", path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "The specification is refused (7 problems):" in done.stderr
     for part in (
@@ -285,16 +290,16 @@ def test_validate__tells_every_problem_at_once(thresher: Any, spec: Any, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_validate__shows_plan_mapping_and_first_request_of_the_documents_example(thresher: Any, tmp_path: Path) -> None:
+def test_validate__shows_plan_mapping_and_first_request_of_the_documents_example(command: Any, tmp_path: Path) -> None:
     path = tmp_path / "iris.yaml"
     path.write_text(json.dumps({"model": str(MODELS / "iris"), "input_path": str(MODELS / "iris" / "data"),
                                 "output_path": "out"}))  # fmt: skip
-    done = thresher("validate", path)
+    done = command("validate", path)
     assert done.returncode == 0, done.stderr
     assert "1 items, 2,400 bytes, 1 shards" in done.stdout and "150 rows" in done.stdout
     assert '"index": 3' in done.stdout
     assert '{"data":{"req_data":[{"input_1":5.1,"input_2":3.5,"input_3":1.4,"input_4":0.2}]}}' in done.stdout
-    found = json.loads(thresher("validate", path, "--json").stdout)
+    found = json.loads(command("validate", path, "--json").stdout)
     leaves = found["mapping"]["properties"]["data"]["properties"]["req_data"]["items"][0]["properties"]
     assert leaves == {f"input_{index + 1}": {"type": "number", "index": index} for index in range(4)}
     assert found["plan"] == {
@@ -305,31 +310,37 @@ def test_validate__shows_plan_mapping_and_first_request_of_the_documents_example
 
 
 def test_validate__shows_a_json_request_byte_for_byte_as_it_is_sent(
-    thresher: Any, spec: Any, against_server: dict[str, str], model: FakeModelServer, tmp_path: Path, write_files: Any
+    command: Any,
+    run_service: Any,
+    spec: Any,
+    running: dict[str, str],
+    model: FakeModelServer,
+    tmp_path: Path,
+    write_files: Any,
 ) -> None:
     write_files(tmp_path / "rows", {"a.csv": '1.50,"say ""hé"", \\ and\nmore"\n'})
     path = spec(input_path="rows", request_path="/echo")
-    request = json.loads(thresher("validate", path, "--json").stdout)["request"]
+    request = json.loads(command("validate", path, "--json").stdout)["request"]
     assert (request["method"], request["path"], request["content_type"]) == ("POST", "/echo", "application/json")
     assert request["body"] == '{"n":1.50,"text":"say \\"hé\\", \\\\ and\\nmore"}'
     key = item_key(request["body"].encode())
     assert key not in model.stats()["items"]
-    assert thresher("run", path, env=against_server).returncode == 0
+    assert run_service(input_path=str(tmp_path / "rows"), request_path="/echo", **running).state == "Completed"
     assert model.stats()["items"][key] == 1
 
 
 def test_validate__shows_a_multipart_request_byte_for_byte_apart_from_its_boundary(
-    thresher: Any, spec: Any, against_server: dict[str, str], tmp_path: Path, config: Any, write_files: Any
+    command: Any, run_service: Any, spec: Any, running: dict[str, str], tmp_path: Path, config: Any, write_files: Any
 ) -> None:
     write_files(tmp_path / "texts", {'a "汉字".txt': "line one\nline two\r\n"})
     apis = [{"url": "/echo", "request": {"data": {"type": "object", "properties": {"words": {"type": "file"}}}}}]
-    path = spec(input_path="texts", model_config=json.dumps(config(apis=apis)))
-    request = json.loads(thresher("validate", path, "--json").stdout)["request"]
+    fields = {**running, "model_config": json.dumps(config(apis=apis))}
+    path = spec(input_path="texts", **fields)
+    request = json.loads(command("validate", path, "--json").stdout)["request"]
     assert BOUNDARY.sub("B", request["content_type"]) == "multipart/form-data; boundary=B"
-    done = thresher("run", path, env=against_server)
-    assert done.returncode == 0, done.stderr
-    location = json.loads(Path(done.stdout.strip()).read_text())["inference-loc"]
-    sent = Path(location).read_bytes().decode()  # the fake model sent back what it had received
+    ran = run_service(input_path=str(tmp_path / "texts"), **fields)
+    (line,) = ran.lines
+    sent = Path(line["inference-loc"]).read_bytes().decode()  # the fake model sent back what it had received
     assert BOUNDARY.sub("B", request["body"]) == BOUNDARY.sub("B", sent)
     assert 'name="words"; filename="a %22汉字%22.txt"' in sent
 
@@ -338,25 +349,25 @@ def test_validate__shows_a_multipart_request_byte_for_byte_apart_from_its_bounda
 
 
 def test_models__are_registered_listed_and_only_normal_versions_are_used(
-    thresher: Any, package: Any, spec: Any, against_server: dict[str, str], tmp_path: Path
+    thresher: Any, command: Any, package: Any, spec: Any, against_server: dict[str, str], tmp_path: Path
 ) -> None:
     env = {**against_server, "THRESHER_MODEL_STORE": str(tmp_path / "store")}
-    assert thresher("models", "list", env=env).stdout == ""
+    assert command("models", "list", env=env).stdout == ""
     good, bad = package(), package("--exit-at-start", "3", folder="bad")
-    done = thresher("models", "register", good, "--name", "fake", env=env)
+    done = command("models", "register", good, "--name", "fake", env=env)
     assert (done.returncode, done.stdout) == (0, "fake 0.0.1 Normal\n"), done.stderr
-    done = thresher("models", "register", bad, "--name", "fake", "--model-version", "0.0.2", env=env)
+    done = command("models", "register", bad, "--name", "fake", "--model-version", "0.0.2", env=env)
     assert (done.returncode, done.stdout) == (1, "fake 0.0.2 Abnormal\n")
     assert "The model server ended with status 3." in done.stderr and "exits at start, as asked" in done.stderr
-    done = thresher("models", "register", good, "--name", "fake", env=env)
+    done = command("models", "register", good, "--name", "fake", env=env)
     assert (done.returncode, done.stdout) == (2, "") and "fake has this version already" in done.stderr
     (bad / "config.json").write_text('{"model_type": 1}')
-    done = thresher("models", "register", bad, "--name", "other", env=env)
+    done = command("models", "register", bad, "--name", "other", env=env)
     assert (done.returncode, done.stdout) == (2, "") and "config.json" in done.stderr
-    listed = thresher("models", "list", env=env).stdout.splitlines()
+    listed = command("models", "list", env=env).stdout.splitlines()
     assert [line.split("\t")[:3] for line in listed] == [["fake", "0.0.2", "Abnormal"], ["fake", "0.0.1", "Normal"]]
     assert "ended with status 3" in listed[0]
-    found = json.loads(thresher("models", "list", "fake", "--json", env=env).stdout)
+    found = json.loads(command("models", "list", "fake", "--json", env=env).stdout)
     assert [one["state"] for one in found] == ["Abnormal", "Normal"]
 
     path = spec(model="fake", model_config=None)
@@ -364,11 +375,11 @@ def test_models__are_registered_listed_and_only_normal_versions_are_used(
         ("0.0.2", "the version is Abnormal, not Normal: The model server ended"),
         ("9", "no such version"),
     ):
-        done = thresher("validate", path, "--set", f"model_version='{version}'", env=env)
+        done = command("validate", path, "--set", f"model_version='{version}'", env=env)
         assert done.returncode == 2 and said in done.stderr
-    done = thresher("validate", path, "--set", "model=nobody", env=env)
+    done = command("validate", path, "--set", "model=nobody", env=env)
     assert done.returncode == 2 and "there are: fake" in done.stderr
     # Without a version the newest one in the Normal state is used, not the newest.
-    assert json.loads(thresher("validate", path, "--json", env=env).stdout)["model"]["version"] == "0.0.1"
+    assert json.loads(command("validate", path, "--json", env=env).stdout)["model"]["version"] == "0.0.1"
     done = thresher("run", path, env=env)
     assert done.returncode == 0, done.stderr

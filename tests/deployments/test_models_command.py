@@ -21,9 +21,9 @@ LEAST = "model: iris\ninput_path: s3://b/in\noutput_path: s3://b/out\n"
 # -- models ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_register__that_is_interrupted_leaves_an_abnormal_version_and_no_process(
-    thresher: Any, package: Any, tmp_path: Path, poll: Any, processes_of: Any, number: signal.Signals
+    thresher: Any, command: Any, package: Any, tmp_path: Path, poll: Any, processes_of: Any, number: signal.Signals
 ) -> None:
     tmp = tmp_path / "tmp"
     tmp.mkdir()
@@ -47,20 +47,20 @@ def test_register__that_is_interrupted_leaves_an_abnormal_version_and_no_process
     assert left == {}
     assert list(tmp.glob("thresher-*")) == []
 
-    (listed,) = json.loads(thresher("models", "list", "--json", env=env).stdout)
+    (listed,) = json.loads(command("models", "list", "--json", env=env).stdout)
     assert (listed["state"], listed["reason"]) == ("Abnormal", "registering was interrupted")
     good = package()
-    done = thresher("models", "register", good, "--name", "fake", env=env)
+    done = command("models", "register", good, "--name", "fake", env=env)
     assert (done.returncode, done.stdout) == (0, "fake 0.0.1 Normal\n"), done.stderr
     stored = next((tmp_path / "store").rglob("run.sh"))
     assert "never" not in stored.read_text()  # the package of the first try is gone
-    done = thresher("models", "register", sick, "--name", "fake", env=env)
+    done = command("models", "register", sick, "--name", "fake", env=env)
     assert (done.returncode, done.stdout) == (2, "") and "fake has this version already" in done.stderr
     assert "never" not in stored.read_text()
 
 
-def test_list__of_a_model_that_is_not_there_exits_2(thresher: Any, tmp_path: Path) -> None:
-    done = thresher("models", "list", "nope", env={"THRESHER_MODEL_STORE": str(tmp_path / "store")})
+def test_list__of_a_model_that_is_not_there_exits_2(command: Any, tmp_path: Path) -> None:
+    done = command("models", "list", "nope", env={"THRESHER_MODEL_STORE": str(tmp_path / "store")})
     assert (done.returncode, done.stdout) == (2, "")
     assert "NAME = 'nope': there is no such model; there are: none yet" in done.stderr
     assert "Traceback" not in done.stderr
@@ -101,9 +101,9 @@ def test_run__prints_warnings_on_standard_error(
     assert done.stdout.count("\n") == 1 and Path(done.stdout.strip()).is_file()
 
 
-def test_validate__shows_a_joined_first_request(thresher: Any, running: dict[str, str], tmp_path: Path) -> None:
+def test_validate__shows_a_joined_first_request(command: Any, running: dict[str, str], tmp_path: Path) -> None:
     path = spec_of(tmp_path, running, rows_per_request=2)
-    done = thresher("validate", path)
+    done = command("validate", path)
     assert done.returncode == 0, done.stderr
     joined = '{"data":{"req_data":[{"input_1":1,"input_2":2},{"input_1":3.50,"input_2":4}]}}'
     assert joined in done.stdout.splitlines()

@@ -82,9 +82,9 @@ def test_stored__refuses_what_is_no_whole_id_of_a_run(store: Path, run: str) -> 
      (("digits", "--store", "--run", "x"), "--run = 'x'")],
 )  # fmt: skip
 def test_logs__refuses_a_wrong_call_in_one_message(
-    thresher: Any, store: Path, arguments: tuple[str, ...], said: str
+    command: Any, store: Path, arguments: tuple[str, ...], said: str
 ) -> None:
-    ran = thresher("logs", *arguments, env={"THRESHER_LOG_STORE": str(store)})
+    ran = command("logs", *arguments, env={"THRESHER_LOG_STORE": str(store)})
     assert (ran.returncode, ran.stdout) == (2, "")
     assert said in ran.stderr and "Traceback" not in ran.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,14 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr
 """
 
 
-def imported(*arguments: str) -> tuple[str, set[str]]:
+@cache
+def imported(*arguments: str) -> tuple[str, frozenset[str]]:
     """What the command prints, and the packages that its process has imported."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout, set(done.stderr.split())
+    return done.stdout, frozenset(done.stderr.split())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["pools", "list", "--help"], ["logs", "--help"]])

@@ -1,7 +1,7 @@
 """``thresher up`` as a process of its own, on a free port, in a folder of its own.
 
 with local_stack(folder, environment) as stack:
-    stack.page("deployments")
+    requests.get(stack.ui)
 """
 
 from __future__ import annotations
@@ -59,6 +59,15 @@ class LocalStack:
         """The last link it has printed that signs a browser in."""
         return re.findall(rf"{self.ui}/sign-in#\S+", self.output.read_text())[-1]
 
+    @contextlib.contextmanager
+    def spoken_to(self) -> Iterator[None]:
+        """While it lasts, this process's Prefect speaks to it: to look at a service costs no process then."""
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+        password = ":".join(self.password)
+        with temporary_settings(updates={PREFECT_API_URL: self.api, PREFECT_API_AUTH_STRING: password}):
+            yield
+
     def interrupt(self) -> int:
         """What Ctrl-C does; the exit code."""
         self.process.send_signal(signal.SIGINT)
@@ -71,26 +80,51 @@ def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalS
 
     Its only pool is public-cpu, unless the environment names the folder of others.
     """
+    stack = _called(folder, "up.log", environment)
+    with _ended(stack):
+        processes.wait_until(
+            lambda: f"{stack.ui}\n" in stack.output.read_text(), stack.process, stack.output, START_SECONDS
+        )
+        yield stack
+
+
+@contextlib.contextmanager
+def called_twice(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[LocalStack, LocalStack]]:
+    """As `local_stack`, but by two calls at once on two ports: first the one that runs it, then the other, ended."""
+    calls = [_called(folder, f"up-{number}.log", environment) for number in (1, 2)]
+
+    def winner() -> list[LocalStack]:
+        return [one for one in calls if all(f"{one.ui}\n" in call.output.read_text() for call in calls)]
+
+    with _ended(calls[0]), _ended(calls[1]):
+        (stack,) = processes.poll(winner, lambda: [call.output.read_text() for call in calls], START_SECONDS)
+        (other,) = [call for call in calls if call is not stack]
+        other.process.wait(STOP_SECONDS)
+        yield stack, other
+
+
+def _called(folder: Path, output: str, environment: Mapping[str, str]) -> LocalStack:
     folder.mkdir(parents=True, exist_ok=True)
-    port = processes.free_port()
     own = {**environment, "THRESHER_STACK": str(folder / "stack")}
-    output = folder / "up.log"
     if "THRESHER_POOLS" not in own:  # each pool of this machine has a worker, which takes its time to start
         (folder / "pools").mkdir(exist_ok=True)
         shutil.copy(POOLS / "public-cpu.yaml", folder / "pools")
         own["THRESHER_POOLS"] = str(folder / "pools")
     prefect_servers.migrated(folder / "stack" / "prefect" / "prefect.db")
-    process = start_up(port, output, own)
-    stack = LocalStack(process, port, folder / "stack", output, own)
+    port = processes.free_port()
+    return LocalStack(start_up(port, folder / output, own), port, folder / "stack", folder / output, own)
+
+
+@contextlib.contextmanager
+def _ended(stack: LocalStack) -> Iterator[None]:
     try:
-        processes.wait_until(lambda: f"{stack.ui}\n" in output.read_text(), process, output, START_SECONDS)
-        yield stack
+        yield
     finally:
         try:
-            if process.poll() is None:
+            if stack.process.poll() is None:
                 stack.interrupt()
         finally:
-            processes.stop(process, STOP_SECONDS)
+            processes.stop(stack.process, STOP_SECONDS)
 
 
 def start_up(port: int, output: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

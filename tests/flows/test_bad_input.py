@@ -14,9 +14,11 @@ from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port, die_with_parent, meanwhile
 from fakes.share_server import ShareServer
 
+from deployments.validate_command import check_service
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import RunFailed
 from tasks.domain.specification import require
+from tasks.settings import read_settings
 
 pytestmark = pytest.mark.prefect
 
@@ -51,16 +53,27 @@ def without_root_powers() -> None:
     ],
 )
 def test_config__that_is_missing_or_malformed_is_refused_with_the_path_inside(
-    run_service: Any, package: Any, tmp_path: Path, write_files: Any, text: str | None, expected: str
+    package: Any, tmp_path: Path, write_files: Any, text: str | None, expected: str
 ) -> None:
     home = package()
     (home / "config.json").unlink()
     if text is not None:
         (home / "config.json").write_text(text)
     source = write_files(tmp_path / "in", {"1.jpg": "x"})
-    ran = run_service(model=str(home), input_path=str(source))
+    with pytest.raises(SpecificationError) as refused:  # as a run refuses it: see the next test
+        check_service({"model": str(home), "input_path": str(source), "output_path": str(tmp_path / "out")})
+    assert expected in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_config__that_is_malformed_fails_the_run_before_anything_is_written(
+    run_service: Any, package: Any, tmp_path: Path, write_files: Any
+) -> None:
+    home = package()
+    (home / "config.json").write_text("{}")
+    ran = run_service(model=str(home), input_path=str(write_files(tmp_path / "in", {"1.jpg": "x"})))
     assert (ran.state, type(ran.error)) == ("Failed", SpecificationError)
-    assert expected in str(ran.error)
+    assert "config.json: model_type: is missing" in str(ran.error)
     assert not (tmp_path / "out").exists()
 
 
@@ -89,14 +102,12 @@ def test_input__without_any_item_is_refused(
     assert expected in str(ran.error)
 
 
-@pytest.mark.parametrize("text", ["", "\n\n \n"])
-def test_input_manifest__without_any_item_is_refused(
-    run_service: Any, running: dict[str, str], tmp_path: Path, text: str
-) -> None:
-    (tmp_path / "in.manifest").write_text(text)
-    ran = run_service(input_path=str(tmp_path / "in.manifest"), **running)
-    assert (ran.state, type(ran.error)) == ("Failed", SpecificationError)
-    assert "input_path" in str(ran.error)
+def test_input_manifest__without_any_item_is_refused(run_service: Any, running: dict[str, str], tmp_path: Path) -> None:
+    for number, text in enumerate(("", "\n\n \n")):
+        (tmp_path / f"{number}.manifest").write_text(text)
+        ran = run_service(input_path=str(tmp_path / f"{number}.manifest"), **running)
+        assert (ran.state, type(ran.error)) == ("Failed", SpecificationError)
+        assert "input_path" in str(ran.error)
 
 
 def test_permissions__of_input_and_output_are_checked_before_anything_runs(
@@ -165,18 +176,20 @@ def test_input_manifest__every_broken_line_has_its_own_failed_line(
 
 
 def test_output_manifest__goes_on_in_further_parts_above_100_000_lines(
-    run_service: Any, running: dict[str, str], tmp_path: Path
+    run_service: Any, running: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert read_settings().manifest_lines == 100_000
+    monkeypatch.setenv("THRESHER_MANIFEST_LINES", "1000")
     (tmp_path / "one.jpg").write_text("x")
-    lines = [f'{{"source": "ftp://host/{number}.jpg"}}\n' for number in range(100_000)]
+    lines = [f'{{"source": "ftp://host/{number}.jpg"}}\n' for number in range(1_000)]
     (tmp_path / "in.manifest").write_text("".join([*lines, '{"source": "one.jpg"}\n']))
     ran = run_service(input_path=str(tmp_path / "in.manifest"), **running)
-    assert (ran.state, ran.result.items, ran.result.failed) == ("Completed", 100_001, 100_000)
+    assert (ran.state, ran.result.items, ran.result.failed) == ("Completed", 1_001, 1_000)
     part = tmp_path / "out" / f"infer-result-{ran.task_id}_1.manifest"
     assert ran.result.manifests == (ran.result.manifest, str(part))
-    assert [one["source"] for one in ran.lines] == [f"ftp://host/{number}.jpg" for number in range(100_000)]
+    assert [one["source"] for one in ran.lines] == [f"ftp://host/{number}.jpg" for number in range(1_000)]
     assert [json.loads(line)["source"] for line in part.read_text().splitlines()] == ["one.jpg"]
-    assert ran.summary["top_causes"][0]["items"] == 100_000
+    assert ran.summary["top_causes"][0]["items"] == 1_000
 
 
 NAMES = [

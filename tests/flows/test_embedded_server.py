@@ -13,9 +13,10 @@ import requests
 from fakes import processes
 from fakes.processes import die_with_parent
 
+from tasks.domain.errors import SpecificationError
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 CALLER = """
 import asyncio, sys
 from flows.calling import callable_flow
@@ -40,7 +41,9 @@ else:
 """
 
 
-@pytest.mark.parametrize("how", ["called", "awaited", "with settings of the caller's own"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("called", marks=pytest.mark.soak), "awaited", "with settings of the caller's own"]
+)
 def test_embedded_server__wants_a_password_that_only_its_own_process_knows(
     thresher: Any, tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]], poll: Any, how: str
 ) -> None:
@@ -78,13 +81,20 @@ def test_embedded_server__wants_a_password_that_only_its_own_process_knows(
     poll(lambda: not processes_of(own), lambda: processes_of(own))
 
 
-def test_embedded_server__that_cannot_start_is_refused_in_one_line(thresher: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["/proc/nope", "home"])
+def test_embedded_server__without_a_place_for_its_database_does_not_start(tmp_path: Path, home: str) -> None:
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    from tasks.embedded_server import _check_home
+
     (tmp_path / "home").write_text("no folder")
-    spec = tmp_path / "spec.yaml"
-    spec.write_text(f"{{model: {ROOT}/infra/models/iris, input_path: {ROOT}/infra/models/iris/data, output_path: out}}")
-    ran = thresher("run", spec, env={"PREFECT_HOME": str(tmp_path / "home"), "PYTHONWARNINGS": "ignore"})
-    assert ran.returncode == 2 and "Traceback" not in ran.stderr
-    assert "should be a folder in which Prefect can keep its database" in ran.stderr.splitlines()[-1]
+    place = tmp_path / home
+    with (
+        temporary_settings({PREFECT_HOME: place}),
+        pytest.raises(SpecificationError, match="should be a folder in which Prefect can keep its database") as raised,
+    ):
+        _check_home()
+    assert str(raised.value).startswith(f"PREFECT_HOME = '{place}': ")
 
 
 def test_prefect__still_starts_its_embedded_server_the_way_that_is_replaced() -> None:

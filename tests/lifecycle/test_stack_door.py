@@ -1,22 +1,26 @@
-"""Who may ask the server of `thresher up` for what, asked as programs, other accounts and web pages would."""
+"""`thresher up` while it runs: called again, and who may ask its server for what: programs, accounts, web pages."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 import websockets
-from fakes import processes
-from fakes.local_stack import LocalStack, local_stack
+import yaml
+from fakes import local_stack, processes
+from fakes.local_stack import POOLS, LocalStack
 
+from deployments.stack_access import made_password, password_for
 from tasks.clients.peers import listening_account
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("stack")]
@@ -39,10 +43,26 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[LocalStack]:
+def called_twice(
+    tmp_path_factory: pytest.TempPathFactory, session_folder: Path, _nothing_left_behind: None
+) -> Iterator[tuple[LocalStack, LocalStack]]:
+    """`thresher up`, called twice at once on two ports; the call that runs the stack is the first of the two."""
+    folder, temporary = tmp_path_factory.mktemp("up"), session_folder / "up"
+    pools = folder / "pools"
+    for made in (temporary, pools):
+        made.mkdir()
+    for pool in ("public-cpu", "dedicated-example"):
+        shutil.copy(POOLS / f"{pool}.yaml", pools)
     others = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with local_stack(tmp_path_factory.mktemp("door"), others) as one:
-        yield one
+    own = {"TMPDIR": str(temporary), "THRESHER_POOLS": str(pools)}
+    with local_stack.called_twice(folder, others | own) as both:
+        yield both
+
+
+@pytest.fixture
+def stack(called_twice: tuple[LocalStack, LocalStack]) -> LocalStack:
+    """The stack that runs."""
+    return called_twice[0]
 
 
 def ask(stack: LocalStack, path: str, body: object = None, **more: Any) -> requests.Response:
@@ -158,10 +178,17 @@ def test_user_interface__finds_its_api_where_it_came_from(stack: LocalStack) -> 
         assert ask(stack, "/ui-settings", headers={"Host": host}).json()["api_url"] == f"http://{host}/api"
 
 
-def test_commands__find_the_password_also_with_the_address_set_by_hand(stack: LocalStack, thresher: Any) -> None:
-    for more in ({}, {"PREFECT_API_URL": stack.api}, {"PREFECT_API_URL": f"http://localhost:{stack.port}/api"}):
+def test_commands__find_the_password_also_with_the_address_set_by_hand(
+    stack: LocalStack, thresher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand = f"http://localhost:{stack.port}/api"
+    for more in ({}, {"PREFECT_API_URL": by_hand}):
         ran = thresher("pools", "list", env={**stack.environment, **more})
         assert ran.returncode == 0 and "public-cpu" in ran.stdout, ran.stderr
+    monkeypatch.setenv("THRESHER_STACK", str(stack.folder))
+    for url in (stack.api, by_hand):
+        assert password_for(url) == ":".join(stack.password)
+    assert password_for(f"http://127.0.0.1:{stack.port + 1}/api") == ""
 
 
 def test_commands__that_do_not_find_it_say_in_one_line_where_it_is(
@@ -177,32 +204,88 @@ def test_commands__that_do_not_find_it_say_in_one_line_where_it_is(
         assert str(tmp_path / "another" / "password") in said
 
 
-def test_up__called_again_gives_another_link(stack: LocalStack, thresher: Any) -> None:
-    again = thresher("up", env=stack.environment)
-    assert again.returncode == 0 and again.stdout == f"{stack.ui}\n"
+def test_up__called_twice_at_once_on_two_ports_runs_one_stack(called_twice):
+    stack, other = called_twice
+    assert other.process.returncode == 0 and stack.process.poll() is None
+    assert f"{stack.ui}\n" in stack.output.read_text() and f"{stack.ui}\n" in other.output.read_text()
+    assert f"Runs already at {stack.ui}; --port is not used." in other.output.read_text()
+    assert requests.get(f"{stack.api}/health", timeout=60).ok
+    asked = ask(stack, "/api/work_pools/public-cpu/workers/filter", {}, auth=stack.password)
+    workers = [one["name"] for one in asked.json()]
+    assert workers == ["local public-cpu"]
+
+
+def test_up__called_again_says_where_it_runs_and_leaves_it_as_it_is(
+    called_twice, processes_of, thresher, fields, name, tmp_path
+):
+    stack, _ = called_twice
+    own = {"auth": stack.password}
+    assert requests.get(f"{stack.ui}/", timeout=60).ok and "Ctrl-C" in stack.output.read_text()
+    pools = {one["name"] for one in ask(stack, "/api/work_pools/filter", {}, **own).json()}
+    assert {"public-cpu", "dedicated-example", "console"} <= pools
+    form = ask(stack, "/api/deployments/name/deploy_service/deploy-service", **own).json()
+    assert form["work_pool_name"] == "console"
+    asked = ask(stack, "/api/work_pools/console/workers/filter", {}, **own).json()
+    assert [(one["name"], one["status"]) for one in asked] == [("local console", "ONLINE")]
+    assert form["parameter_openapi_schema"]["definitions"]["BatchService"]["properties"]["resource_pool"]["enum"]
+
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(fields(resource_pool="dedicated-example")))
+    waiting = thresher("deploy", spec, env=stack.environment)
+    assert waiting.returncode == 0 and "No worker of dedicated-example is running" in waiting.stderr
+    assert "Stopped" in thresher("stop", name, env=stack.environment).stdout
+
+    where = (stack.folder / "stack.json").read_text()
+    log = (stack.folder / "server.log").read_text()
+    again = thresher("up", "--port", stack.port, env=stack.environment)
+    assert (again.returncode, again.stdout) == (0, f"{stack.ui}\n") and "Runs already" in again.stderr
+    assert "--port" not in again.stderr
     link = again.stderr.partition(f"{stack.ui}/sign-in#")[2].split()[0]
-    assert ask(stack, "/sign-in", {"link": link}, headers={"Origin": stack.ui}).status_code == 200
+    signed_in = requests.post(f"{stack.ui}/sign-in", json={"link": link}, headers={"Origin": stack.ui}, timeout=60)
+    assert signed_in.status_code == 200 and link != stack.sign_in.partition("#")[2]
+    assert (stack.folder / "stack.json").read_text() == where
+    assert (stack.folder / "server.log").read_text().startswith(log)
+    assert stack.process.poll() is None
+    lock = str(stack.folder / "lock")
+    assert lock in _open_files(stack.process.pid)
+    others = [pid for pid in processes_of(Path(stack.environment["TMPDIR"])) if pid != stack.process.pid]
+    assert others and not [pid for pid in others if lock in _open_files(pid)]
 
 
-def test_password__is_kept_and_goes_to_nobody_else_who_listens_there(stack: LocalStack, thresher: Any) -> None:
-    """Last: it ends the stack."""
-    password = stack.password
-    said = (stack.folder / "stack.json").read_text()
-    assert stack.interrupt() == 0
-    assert stack.password == password
-    if os.geteuid() == 0:
-        (stack.folder / "stack.json").write_text(said)
-        command = ["/usr/bin/env", "python3", "-I", "-u", "-c", LISTEN, str(stack.port)]
-        with subprocess.Popen(command, user=OTHER, cwd="/", stdout=subprocess.PIPE) as thief:
-            try:
-                processes.poll(lambda: _listens(stack.port), "the other server")
-                assert thresher("list", env=stack.environment).returncode == 1
-            finally:
-                thief.kill()
-            assert thief.stdout is not None
-            heard = thief.stdout.read()
-        assert b"Host" in heard and b"Authorization" not in heard
+def test_password__is_kept(tmp_path: Path) -> None:
+    """test_stack.py sees that the next stack has the same one."""
+    made = made_password(tmp_path)
+    (tmp_path / "password").chmod(0o644)
+    assert made_password(tmp_path) == made and len(made) >= 32
+    assert stat.S_IMODE((tmp_path / "password").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be another account")
+def test_password__goes_to_nobody_else_who_listens_there(thresher: Any, tmp_path: Path) -> None:
+    port = processes.free_port()
+    made_password(tmp_path)
+    (tmp_path / "stack.json").write_text(json.dumps({"api": f"http://127.0.0.1:{port}/api", "pid": 1}))
+    command = ["/usr/bin/env", "python3", "-I", "-u", "-c", LISTEN, str(port)]
+    with subprocess.Popen(command, user=OTHER, cwd="/", stdout=subprocess.PIPE) as thief:
+        try:
+            processes.poll(lambda: _listens(port), "the other server")
+            assert thresher("list", env={"THRESHER_STACK": str(tmp_path)}).returncode == 1
+        finally:
+            thief.kill()
+        assert thief.stdout is not None
+        heard = thief.stdout.read()
+    assert b"Host" in heard and b"Authorization" not in heard
 
 
 def _listens(port: int) -> bool:
     return listening_account(("127.0.0.1", port)) == OTHER
+
+
+def _open_files(pid: int) -> list[str]:
+    """What a process has open; nothing if it has ended."""
+    found = []
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found.append(os.readlink(link))
+    return found
