@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.exceptions import ObjectAlreadyExists, PrefectHTTPStatusError
 
 from tasks.domain.errors import ServerError
 
@@ -26,7 +26,8 @@ async def one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
     Prefect's own ``concurrency`` asks for slots from a thread of its own, which stays with the first server that this
     process has spoken to; this asks the server of ``client``. Raises ServerError after LOCK_SECONDS of waiting.
     """
-    await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
+    with suppress(ObjectAlreadyExists):  # two who deploy on a new server make it at the same moment
+        await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
     lease = await _acquire(client)
     try:
         yield

@@ -7,6 +7,7 @@
     │   └── CallError            the call, or what the environment sets, is wrong; the specification may be right
     ├── RunError             the run as a whole cannot go on (exit code 1)
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
+    │   │   └── ServerAway           no server that runs elsewhere was there for as long as it may be away
     │   ├── StorageError         a folder or object that the run itself needs failed
     │   │   └── DamagedFile          a file that the run wrote is not as it was written
     │   ├── AccountError         planned items and reported items do not agree

@@ -29,6 +29,7 @@ SETTINGS = {
     "THRESHER_MAX_ITEM_BYTES": str(MAX_ITEM_BYTES),
     "THRESHER_SHARD_ITEMS": "100",
     "THRESHER_REPORT_SECONDS": "0.2",
+    "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "60",  # a request that hangs is tried again before the test gives up
 }
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
