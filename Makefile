@@ -34,8 +34,8 @@ up: install
 system-packages:
 	sh tests/system-packages.sh
 
-# Twice as many as two cores: tests wait, too, for outages to end and for processes to start.
-TEST_PROCESSES ?= 4
+# Three times as many as two cores: tests wait, too, for outages to end and for processes to start.
+TEST_PROCESSES ?= 6
 test: install system-packages
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
 
