@@ -56,14 +56,14 @@ async def log_output_kept(
 def own_flow_run() -> FlowRun | None:
     """The flow run of the calling code, as it was when it began; None outside a flow run.
 
-    For each run without a deployment, Prefect's ``runtime.deployment`` asks the server, in another thread.
+    Prefect's ``runtime.deployment`` would ask the server, in another thread, about each run without a deployment.
     """
     context = FlowRunContext.get()
     return None if context is None else context.flow_run
 
 
 async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> list[Problem]:
-    """Every problem of this process's run with its service; empty for a run without a service.
+    """Every conflict between this process's run and its service; empty for a run without a service.
 
     Instances ``in_pods`` are made for each run, so the size of the run's own container does not matter for them.
 
@@ -94,7 +94,7 @@ def _of_the_job(
     flow_run: FlowRun, deployed_job: Mapping[str, Any], deployed: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> list[Problem]:
     """Problems of fields that were changed for a run whose container was made for other values."""
-    if not deployed_job or flow_run.job_variables:  # plain processes; a run that `thresher start` has made room for
+    if not deployed_job or flow_run.job_variables:  # plain processes, or a run that `thresher start` has made room for
         return []
     return [
         Problem(

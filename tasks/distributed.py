@@ -301,7 +301,7 @@ class _Coordinator:
         try:
             try:
                 done = await asyncio.to_thread(future.result)
-            finally:  # only now: if its instance is lost before, Dask's wait must be cancelled
+            finally:  # only now: until then, _give_up must find it if its instance is lost
                 self._futures.pop(key, None)
             self._sharing.ended(key, done)
         except (ModelServerError, KilledWorker, TaskCancelled) as error:
@@ -341,7 +341,7 @@ class _Coordinator:
 
 
 async def _give_up(future: Any) -> None:
-    """Have Dask forget the task of a lost instance; the task's result becomes a cancellation.
+    """Have Dask forget the task of a lost instance, so that waiting for it ends in a cancellation.
 
     Prefect's server is also informed: no other process could do so.
     """

@@ -188,7 +188,7 @@ def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subp
 
 
 def _last_words(log: IO[bytes]) -> str:
-    """The line of its log in which a server that has ended gives the reason."""
+    """The log line that shows why a server has ended."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line.startswith(("File", "raise"))]
@@ -216,8 +216,8 @@ def guard_server() -> bool:
 def _ctrl_c_blocked() -> Iterator[None]:
     """Keep the terminal's Ctrl-C, which goes to all of its foreground processes, from processes started in this block.
 
-    The embedded server must not get it: a run that is being stopped still reports to the server, and would wait for
-    minutes.
+    The embedded server must not get it: a run that is being stopped still reports to the server, and would otherwise
+    wait for minutes.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -1,7 +1,7 @@
 """The instances of a process: opened for a run's shards, looked at, stopped, and closed with the process.
 
 In standalone mode that is the flow's process, with all instances of the run. In distributed mode each instance is in
-the process of a Dask worker, where tasks.distributed calls the functions below "called from elsewhere".
+the process of a Dask worker, where tasks.distributed calls the functions under "called from elsewhere".
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ from tasks.settings import read_settings
 
 
 async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStopped) -> list[ShardDone]:
-    """Every shard of a run whose instances cannot be started, or cannot continue: its remaining items are FAILED for
-    that.
+    """Every shard of a run whose instances cannot start or continue: its remaining items are FAILED for that reason.
 
     The reason may also be the user's stop, if that came before an instance was there.
 

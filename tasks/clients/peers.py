@@ -1,6 +1,6 @@
 """The account at the other end of a connection on this machine, and the one that listens on a port.
 
-The kernel provides it. Linux only; elsewhere, and where the kernel has no answer, the result is None.
+As reported by the kernel. Linux only; elsewhere, and where the kernel has no answer, the result is None.
 """
 
 from __future__ import annotations

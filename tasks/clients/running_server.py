@@ -14,7 +14,7 @@ from tasks.domain.paths import redact
 from tasks.domain.running_address import health_base
 
 NO_HEALTH_ADDRESS = {"HTTP 400", "HTTP 404", "HTTP 405", "HTTP 501"}
-"""Answers of a server that does not know this address, or no GET there: it is up."""
+"""Answers of a server that is up but has no such address, or no GET there."""
 NOT_ALLOWED = ("HTTP 401", "HTTP 403")
 _FINAL = ("HTTP 3", "HTTP 4", NO_SUCH_HOST, NO_TLS)
 """Prefixes of answers that waiting does not change. This includes redirects: they lead elsewhere."""

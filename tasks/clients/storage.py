@@ -82,7 +82,7 @@ class Storage:
 
         ``see`` is called with every chunk that is read, so that a checksum needs no second reading.
         """
-        begun = bytearray()  # of a line that goes on in the next chunk
+        begun = bytearray()  # of a line that continues in the next chunk
         async with aclosing(self.stream(address)) as chunks:
             async for chunk in chunks:
                 if see is not None:

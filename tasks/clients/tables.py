@@ -98,7 +98,7 @@ def _tally(table: pa.Table) -> Tally:
 
 @cache
 def _small_pool() -> None:
-    """Use the system's allocator: Arrow's own takes about 40 MB at once, while the largest tables need a few."""
+    """Use the system's allocator: Arrow's own takes about 40 MB at once, while the largest tables need a few MB."""
     pa.set_memory_pool(pa.system_memory_pool())
 
 

@@ -17,7 +17,7 @@ because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the warde
 command (PR_SET_PDEATHSIG); the processes that the command started are found by NUMBER, which all of them carry (see
 confinement.py).
 
-An owner that ends the command in order writes one byte into the lifeline first. Otherwise no process is left to read
+An owner that ends the command gracefully writes a byte into the lifeline first. Otherwise no process is left to read
 LOG, and LOG is removed, as is its folder if it is then empty. The scratch folder is removed with its content, whichever
 process ends first: a warden with a scratch folder waits for its owner's byte, or its owner's end.
 
