@@ -1,4 +1,4 @@
-"""What a run may not change of the service that it is a run of, however it was started."""
+"""What a run may not change of its service, however the run was started."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tasks.domain.relative_paths import relative_paths
 from tasks.domain.service import BatchService
 
 KEPT_TAG = "runtime-log-output"
-"""Tag of a service for which runtime log output was on once, and of the runs that it was on for."""
+"""Tag of services for which runtime log output was ever on, and of the runs that had it on."""
 _OF_THE_JOB = ("flavor", "instances")
-"""Fields that decide how large the container of a run is, which is there before the run can say anything."""
+"""Fields that determine the size of a run's container, which exists before the run begins."""
 
 
 def fixed_fields(name: str, pool: str | None, fields: Mapping[str, Any]) -> list[Problem]:
@@ -37,9 +37,9 @@ def fixed_fields(name: str, pool: str | None, fields: Mapping[str, Any]) -> list
 async def log_output_kept(
     client: PrefectClient, deployment_id: UUID, tags: Collection[str], fields: Mapping[str, Any]
 ) -> list[Problem]:
-    """A problem if runtime log output is set back: whoever reads the log store must be able to rely on it.
+    """A problem if runtime log output is turned off again: readers of the log store must be able to rely on it.
 
-    That it was on is known from the service's tags, and from those of its runs if somebody has taken that one away.
+    That it was on is known from the service's tags, or from those of its runs if the service's tag was removed.
     """
     if fields.get("runtime_log_output"):
         return []
@@ -54,20 +54,20 @@ async def log_output_kept(
 
 
 def own_flow_run() -> FlowRun | None:
-    """The flow run of the code that asks, as it was when it began; None outside of one.
+    """The flow run of the calling code, as it was when it began; None outside a flow run.
 
-    Prefect's ``runtime.deployment`` asks its server, in another thread, about each run that has no deployment.
+    Prefect's ``runtime.deployment`` would ask the server, in another thread, about each run without a deployment.
     """
     context = FlowRunContext.get()
     return None if context is None else context.flow_run
 
 
 async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> list[Problem]:
-    """Every problem of this process's run with the service that it is a run of; none for a run without one.
+    """Every conflict between this process's run and its service; empty for a run without a service.
 
-    Instances ``in_pods`` of their own are made for each run, whatever its container was made for.
+    Instances ``in_pods`` are made for each run, so the size of the run's own container does not matter for them.
 
-    The user interface and Prefect's own clients start runs without asking Thresher, and change what they like.
+    The user interface and Prefect's own clients start runs without asking Thresher, and can change any field.
     """
     own = own_flow_run()
     if own is None or own.deployment_id is None:
@@ -93,8 +93,8 @@ async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> li
 def _of_the_job(
     flow_run: FlowRun, deployed_job: Mapping[str, Any], deployed: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> list[Problem]:
-    """Problems of fields that were changed for a run whose container was made for others."""
-    if not deployed_job or flow_run.job_variables:  # plain processes; a run that `thresher start` has made room for
+    """Problems of fields that were changed for a run whose container was made for other values."""
+    if not deployed_job or flow_run.job_variables:  # plain processes, or a run that `thresher start` has made room for
         return []
     return [
         Problem(

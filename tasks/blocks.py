@@ -1,4 +1,4 @@
-"""Prefect blocks turned into values, only where a value is needed: storage keys and secrets of the environment."""
+"""Prefect blocks resolved to values, only where a value is needed: storage keys and secrets of the environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.settings import Settings
 
 
 async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
-    """Credentials that the administrator keeps in Secret blocks, by scheme; the others come from the environment."""
+    """Credentials from the administrator's Secret blocks, by scheme; the others come from the environment."""
     named = {"s3": settings.s3_credentials_block, "obs": settings.obs_credentials_block}
     found: dict[str, Credentials] = {}
     for scheme, block in named.items():
@@ -32,10 +32,11 @@ async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
 
 
 async def resolved_environment(service: BatchService) -> GivenEnvironment:
-    """A service's environment and headers, every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's value.
+    """A service's environment and headers, with every ``{{ prefect.blocks.secret.NAME }}`` replaced by the block's
+    value.
 
-    Every value of a block is a secret, wherever it stands. Raises SpecificationError naming the missing blocks, and
-    those whose value no header can carry.
+    Every value of a block is a secret, wherever it is used. Raises SpecificationError naming the missing blocks, and
+    those whose value cannot be sent in a header.
     """
     values: dict[str, object] = {}
     problems: list[Problem] = []
@@ -60,7 +61,7 @@ async def _secret(name: str, field: str) -> object:
 
 
 async def _as_stored(name: str, field: str) -> object:
-    """A block's value without Prefect's reading of a text as JSON, which makes 1.1 of 1.10 and True of true."""
+    """A block's value without Prefect's parsing of text as JSON, which turns 1.10 into 1.1, and true into True."""
     value: object = (await _block(name, field)).value.get_secret_value()
     return value
 

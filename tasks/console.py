@@ -1,6 +1,6 @@
-"""Prefect's logs in this process: failures in one line, without a trace, and a reader that goes away does no harm.
+"""Prefect's logs in this process: failures in one line, without a traceback, and no harm from a closed output.
 
-The trace of an unexpected error is in the log where Prefect's level is DEBUG.
+The traceback of an unexpected error is logged if Prefect's log level is DEBUG.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class _Plain(logging.Filter):
         if ours is not None:
             record.exc_info = None
             record.exc_text = None
-            told = f"{record.getMessage()}: " if record.name.startswith("tasks.") else ""  # which item it was
+            told = f"{record.getMessage()}: " if record.name.startswith("tasks.") else ""  # names the item
             record.msg, record.args = "%s%s", (told, ours)
-        with suppress(TypeError, ValueError):  # a record that cannot be formatted is shown so by logging
+        with suppress(TypeError, ValueError):  # logging itself reports a record that cannot be formatted
             record.msg, record.args = plain_block(masked(record.getMessage())), ()
         return True
 
 
 def plain_errors() -> None:
-    """Make the logs of this process show Thresher's own errors without their stack, and texts from outside plain."""
+    """Log Thresher's own errors in this process without a traceback, and text from outside as plain text."""
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logger = logging.getLogger(name)
         if not any(isinstance(one, _Plain) for one in logger.filters):
@@ -50,7 +50,7 @@ def plain_errors() -> None:
 
 @contextmanager
 def in_our_words() -> Iterator[None]:
-    """An unexpected error becomes one of Thresher's, in one line; Prefect's own signals and refusals pass."""
+    """Turn an unexpected error into one of Thresher's, in one line; Prefect's own signals and errors pass through."""
     try:
         yield
     except BaseException as error:
@@ -65,10 +65,10 @@ def _handlers() -> set[logging.Handler]:
 
 
 def outlive_reader() -> None:
-    """Go on when whoever reads this process's output has gone, such as a worker that was killed.
+    """Go on when the reader of this process's output has gone, such as a worker that was killed.
 
-    Rich raises SystemExit then, in whichever thread has something to say: the run would be aborted, or wait for ever
-    for a thread that is gone.
+    Otherwise Rich raises SystemExit in the thread that logs next: the run would be aborted, or wait forever for a
+    thread that is gone.
     """
     for handler in _handlers():
         if isinstance(handler, PrefectConsoleHandler):

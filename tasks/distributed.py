@@ -1,4 +1,4 @@
-"""Distributed mode: the shards of a run shared out among instances, each of which is a worker of a Dask cluster."""
+"""Distributed mode: a run's shards are shared out among instances, each in a worker of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from tasks.engine.progress import progress_of
 from tasks.run_cluster import Opened, opened_cluster
 
 LOOK_SECONDS = 0.25
-"""Between two looks at an instance, if there are few; many are looked at less often."""
+"""Interval between two looks at an instance, if there are few; many are looked at less often."""
 LOOKS_AT_ONCE = 128
 PAUSE_SECONDS = 0.00025
-"""For each instance, from one round of decisions to the next."""
+"""Pause between two rounds of decisions, per instance."""
 OUTAGE_SECONDS = 300.0
-"""A storage that no instance reaches is waited for so long; then the run fails, and can be resumed."""
+"""How long a storage that no instance reaches is waited for; then the run fails, and can be resumed."""
 END_SECONDS = 20.0
-"""Instances have so long to stop their model servers in order; then their processes end anyway."""
+"""Time for a graceful shutdown of the model servers; then the instances' processes end anyway."""
 STOP_SECONDS = 30.0
-"""Whoever stops a run of which no worker is there, and none was, waits so long for one to account for its items."""
+"""How long a run that is stopped before it had any worker waits for one to account for its items."""
 SERVER_SECONDS = 10.0
-"""After Prefect could not run a task, its shard is given to an instance again so much later."""
+"""Delay before a shard is given to an instance again after Prefect could not run its task."""
 MOST_LOSSES = 10
-"""A shard that so many instances could not go on with is not given to another one."""
+"""How often a shard may be lost with its instance; after that the run fails."""
 
 Submit = Callable[[Run, int, ShardRef], PrefectFuture[Any]]
 T = TypeVar("T")
@@ -60,7 +60,7 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
 
 
 class _Coordinator:
-    """Lives on the flow's event loop, in whose context tasks are submitted; the cluster is asked on the engine's."""
+    """Lives on the flow's event loop, in whose context tasks are submitted; queries the cluster on the engine's."""
 
     def __init__(self, run: Run, planned: Plan, opened: Opened, submit: Submit) -> None:
         self._run = run
@@ -76,18 +76,18 @@ class _Coordinator:
         self._told: dict[str, set[str]] = {}
         self._given_up: dict[int, str] = {}
         self._away: dict[int, str] = {}
-        """Instances that were given up since their model servers were away for too long, and why."""
+        """Instances given up because their model servers were away for too long, with the reasons."""
         self._cut_off: dict[int, float] = {}
-        """Instances that do not reach the storage, and since when."""
+        """Instances that cannot reach the storage, and since when."""
         self._losses: dict[str, int] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._futures: dict[str, tuple[str, Any]] = {}
-        """By the key of a shard that is being worked on: by whom, and what will come of it."""
+        """By the key of a shard in progress: its instance, and the future of its result."""
         self._failure: BaseException | None = None
         self._stopped: str | None = None
-        """Why the run is stopped early; empty if by hand, None while it is not."""
+        """Why the run is stopped early: empty if by hand, None if it is not stopped."""
         self._may_pass = False
-        """Whether it is stopped for what may pass, so that it can be resumed."""
+        """Whether it is stopped for a temporary reason, so that it can be resumed."""
         self._stopped_at = 0.0
         self._had_workers = False
         self._wake = asyncio.Event()
@@ -97,7 +97,7 @@ class _Coordinator:
     async def run(self) -> list[ShardDone]:
         self._progress.enter("preparing")
         deadline = asyncio.get_running_loop().time() + self._run.service.timeout_minutes * 60
-        # Beside the rest: a scheduler that does not answer must not hold up what is heard of the instances.
+        # Concurrently: an unresponsive scheduler must not delay the reports of the instances.
         self._on_errand(self._keep_looking_for_workers())
         while not self._sharing.finished:
             self._look_at_stops()
@@ -110,7 +110,7 @@ class _Coordinator:
                 await self._do(move)
             self._show()
             self._wake.clear()
-            # Many instances wake it often, and each round costs more the more there are.
+            # Many instances wake it often, and the cost of each round grows with their number.
             await asyncio.sleep(min(LOOK_SECONDS, len(self._attending) * PAUSE_SECONDS))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
@@ -152,7 +152,7 @@ class _Coordinator:
             self._logger.warning("instance-%d lost: its process (%s) is gone", number, worker)
 
     def _check_start(self, late: bool) -> None:
-        """Raises ModelServerError once it is sure that no instance can be started."""
+        """Raises ModelServerError once it is certain that no instance can be started."""
         if len(self._given_up) == self._run.service.instances:
             raise ModelServerError(next(iter(self._given_up.values())))
         if late and not self._numbers:
@@ -163,7 +163,7 @@ class _Coordinator:
             )
 
     def _check_stop(self) -> None:
-        """Raises RunStopped if the run is stopped and there never was a worker, nor is there one soon."""
+        """Raises RunStopped if the run is stopped and has had no worker, even after a short wait."""
         now = asyncio.get_running_loop().time()
         if self._stopped is None or self._had_workers:
             return
@@ -184,11 +184,11 @@ class _Coordinator:
                     )
                 if begun:
                     report = await self._ask(self._cluster.ask(worker, instances.look, self._run.task_id))
-                    begun = report is not None  # it ends by itself if it was not looked at for long
+                    begun = report is not None  # it ends by itself after a long time without a look
                     if report is not None:
                         await self._heard(worker, number, report)
             except (OSError, TimeoutError):
-                pass  # gone, or cut off: the scheduler will say so, or it answers again
+                pass  # gone or cut off: the scheduler reports that it is lost, or it answers again
             except Exception as error:
                 self._given_up[number] = str(error)
             await asyncio.sleep(LOOK_SECONDS * max(1.0, len(self._attending) / LOOKS_AT_ONCE))
@@ -226,7 +226,7 @@ class _Coordinator:
             self._told[worker].add(reason)
 
     def _look_at_stops(self) -> None:
-        """Whether the run is to be stopped: by hand, by its error threshold, or since no instance is left."""
+        """Decide whether to stop the run: by hand, by its error threshold, or because no instance is left."""
         if self._progress.stop_requested:
             self._stopped = ""
         if self._stopped is not None:
@@ -263,8 +263,8 @@ class _Coordinator:
         if isinstance(move, TakeBack):
             self._on_errand(self._take_back(move))
             return
-        # To it alone: when it is lost, the shard is given to another one here. Dask never would, if there was no other
-        # when it was lost.
+        # For this instance only: if it is lost, the shard is reassigned here. Dask would never do so if there was no
+        # other worker at the time of the loss.
         with dask.annotate(workers=[move.instance]):  # type: ignore[attr-defined]
             try:
                 future = self._submit(self._run, self._planned.items, move.shard)
@@ -275,7 +275,7 @@ class _Coordinator:
         self._futures[key] = (move.instance, future)
 
         def ended(_: PrefectFuture[Any]) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: the result is no longer needed
                 loop.call_soon_threadsafe(lambda: self._on_errand(self._ended(key, future)))
 
         future.add_done_callback(ended)
@@ -290,9 +290,9 @@ class _Coordinator:
             move.instance, instances.hand_back, self._run.task_id, move.key, move.share, move.pieces
         )
         pieces: list[ShardRef] = []
-        with suppress(Exception):  # what was handed back unheard is known when the shard is done
+        with suppress(Exception):  # if the answer is lost, the shard's result shows what was handed back
             pieces = await self._ask(question)
-        if self._futures.get(move.key, ("",))[0] != move.instance:  # lost meanwhile, and begun again by another
+        if self._futures.get(move.key, ("",))[0] != move.instance:  # lost in the meantime, and begun again by another
             return
         self._sharing.handed_back(move.key, pieces)
         self._wake.set()
@@ -301,11 +301,11 @@ class _Coordinator:
         try:
             try:
                 done = await asyncio.to_thread(future.result)
-            finally:  # not before: if its instance is lost now, Dask would wait for that one for ever
+            finally:  # only now: until then, _give_up must find it if its instance is lost
                 self._futures.pop(key, None)
             self._sharing.ended(key, done)
         except (ModelServerError, KilledWorker, TaskCancelled) as error:
-            # The instance could not go on with it.
+            # The instance could not continue.
             self._losses[key] = self._losses.get(key, 0) + 1
             if self._losses[key] > MOST_LOSSES:
                 self._failure = error if isinstance(error, ModelServerError) else ModelServerError(
@@ -315,7 +315,7 @@ class _Coordinator:
         except ThresherError as error:
             self._failure = error
         except Exception as error:
-            # Prefect could not begin or end the task: its server may be back soon.
+            # Prefect could not begin or end the task: its server may recover soon.
             self._losses[key] = self._losses.get(key, 0) + 1
             if self._losses[key] > MOST_LOSSES:
                 self._failure = error
@@ -329,7 +329,7 @@ class _Coordinator:
         return await engine_loop().run(question)
 
     async def close(self) -> None:
-        """Leave every instance; returns when their model servers have ended, or their time is up."""
+        """End every instance; returns once their model servers have ended, or at the time-out."""
         tasks = [*self._attending.values(), *self._errands]
         for task in tasks:
             task.cancel()
@@ -341,9 +341,9 @@ class _Coordinator:
 
 
 async def _give_up(future: Any) -> None:
-    """Have Dask forget the task of an instance that is lost; whoever waits for it hears that it was cancelled.
+    """Have Dask forget the task of a lost instance, so that waiting for it ends in a cancellation.
 
-    The server is told, too: nobody else could.
+    Prefect's server is also informed: no other process could do so.
     """
     with suppress(ClosedClientError, OSError):
         await asyncio.to_thread(future.wrapped_future.cancel)
@@ -354,5 +354,5 @@ async def _give_up(future: Any) -> None:
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:
-    """A report of a run that is stopped: to say what is not processed any more, no model server is needed."""
+    """An instance's report for a run that is stopped: it needs no model server to account for unprocessed items."""
     return InstanceReport(seconds=report.seconds, ready=True, shards=report.shards, stopped=report.stopped)

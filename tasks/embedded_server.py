@@ -1,7 +1,7 @@
-"""Prefect's embedded server: for its own process only, and never outliving it.
+"""Prefect's embedded server: only for its own process, which it never outlives.
 
-Prefect would start one without a password, on a port that another account can take in the meantime. Here its class is
-given another way to start the process: with a password that was never used before, on a socket that is bound already.
+Prefect would start one without a password, on a port that another account could take first. Here Prefect's class starts
+the process in another way: with a fresh password, on a socket that is already bound.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from tasks.domain.paths import redact
 from tasks.domain.unexpected import in_one_line
 
 _GUARD_SECONDS = 0.02
-"""How often is looked whether the server's process is there."""
+"""Interval between checks for the server's process."""
 _DID_NOT_START = 3
-"""uvicorn's exit code then."""
+"""uvicorn's exit code after a failed start."""
 HOST = "127.0.0.1"
 _SERVER = "tasks.prefect_app"
-"""What the command line of an embedded server holds."""
+"""A part of an embedded server's command line."""
 _NO_BLOCK_TYPES = {
     "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
     "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
 }
-"""Types of blocks are for forms in the user interface, which it has not got; a block that is saved brings its type.
+"""Block types are for forms in the user interface, which this server does not have; a saved block brings its own type.
 
-To compare those that it has registered with those that there are, a server imports all of Prefect's integrations, with
-the clients of Docker and Kubernetes: a second, and 70 MB.
+To compare the registered types with those available, a server imports all of Prefect's integrations, including the
+clients of Docker and Kubernetes: one second and 70 MB.
 """
 _guarded: set[int] = set()
 
 
 def start_server() -> None:
-    """Start the embedded server, if no server is configured; it ends with this process, also if that is killed.
+    """Start the embedded server, if no server is configured; it ends with this process, even if that is killed.
 
-    Before there is an event loop, which would hear Ctrl-C only once the server is up. Raises RunError, and
+    Call it before there is an event loop, which would see Ctrl-C only once the server is up. Raises RunError, and
     SpecificationError if there is no place for its database.
     """
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
@@ -81,7 +81,10 @@ def start_server() -> None:
 
 
 def _check_home() -> None:
-    """Prefect itself would try for minutes, and say so in thousands of lines."""
+    """Raises SpecificationError if Prefect's home is not writable.
+
+    Prefect itself would retry for minutes, and log thousands of lines.
+    """
     from prefect.settings import get_current_settings
 
     home = get_current_settings().home
@@ -98,9 +101,9 @@ def _check_home() -> None:
 
 
 def close_server() -> bool:
-    """Let the embedded server, when Prefect starts it, answer this process only; whether there is to be one.
+    """Restrict the embedded server, when Prefect starts it, to this process; whether there is to be one.
 
-    There is none if another server is configured.
+    False if another server is configured.
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, get_current_settings
 
@@ -119,7 +122,7 @@ def close_server() -> bool:
     found = context.SettingsContext.get()
     assert found is not None
     settings = get_current_settings().copy_with_update(updates={PREFECT_API_AUTH_STRING: password})
-    if found is not context.GLOBAL_SETTINGS_CONTEXT:  # the caller's own settings: until he leaves them
+    if found is not context.GLOBAL_SETTINGS_CONTEXT:  # the caller's own settings, until their context is left
         context.SettingsContext(profile=found.profile, settings=settings).__enter__()
     everywhere = context.GLOBAL_SETTINGS_CONTEXT
     settings = everywhere.settings.copy_with_update(updates={PREFECT_API_AUTH_STRING: password})
@@ -129,7 +132,7 @@ def close_server() -> bool:
 
 @cache
 def _closed_server() -> type[Any]:
-    """Prefect's class with our own process. The methods are Prefect's: see the test that they are still there."""
+    """Prefect's class with our own process. The methods are Prefect's: a test checks that they still exist."""
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
@@ -138,7 +141,7 @@ def _closed_server() -> type[Any]:
         _log: IO[bytes] | None = None
 
         def find_available_port(self) -> int:
-            return 0  # the kernel's choice, once the socket is bound
+            return 0  # chosen by the kernel when the socket is bound
 
         def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
             if self._log is not None:
@@ -161,14 +164,16 @@ def _closed_server() -> type[Any]:
 
 
 class _Process(subprocess.Popen[bytes]):
-    """Prefect looks only for uvicorn's way to end, and would wait for minutes for a process that ended otherwise."""
+    """Prefect checks only for uvicorn's exit code, and would wait for minutes for a process that ended with another."""
 
     def poll(self) -> int | None:
         return None if super().poll() is None else _DID_NOT_START
 
 
 def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subprocess.Popen[Any]:
-    """The server's process. Its environment goes where no other process of this account reads it: to its input."""
+    """The server's process. It gets its environment on standard input, where no other process of this account can read
+    it.
+    """
     plain = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
     process = _Process(
         [sys.executable, "-P", str(PRIVATE), _SERVER, "--embedded", str(listener)],
@@ -183,7 +188,7 @@ def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subp
 
 
 def _last_words(log: IO[bytes]) -> str:
-    """The line in which a server that has ended says why."""
+    """The log line that shows why a server has ended."""
     log.seek(0)
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line.startswith(("File", "raise"))]
@@ -191,7 +196,7 @@ def _last_words(log: IO[bytes]) -> str:
 
 
 def guard_server() -> bool:
-    """Let an embedded server that this process has started end with it; whether there is one."""
+    """Make an embedded server that this process has started end with it; whether there is one."""
     found = set(children(_SERVER))
     if fresh := found - _guarded:
         _guarded.update(fresh)
@@ -209,9 +214,10 @@ def guard_server() -> bool:
 
 @contextmanager
 def _ctrl_c_blocked() -> Iterator[None]:
-    """Processes started meanwhile do not hear the terminal's Ctrl-C, which goes to all of its foreground processes.
+    """Keep the terminal's Ctrl-C, which goes to all of its foreground processes, from processes started in this block.
 
-    The embedded server must not: a run that is being stopped has still to tell it, and would wait for minutes.
+    The embedded server must not get it: a run that is being stopped still reports to the server, and would otherwise
+    wait for minutes.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

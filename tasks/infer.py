@@ -1,4 +1,4 @@
-"""Infer: one shard. Its items become requests, the answers result files, and what came of them its report."""
+"""Infer: one shard. Its items become requests, the responses result files, and the outcomes its report."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SHARDS_AT_ONCE = 4
 async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
     """Process one shard of a run of ``items`` items.
 
-    The first shard of a process starts its instances; they serve all its shards. Raises ModelServerError if none can be
-    started.
+    The first shard of a process starts its instances; they serve all its shards. Raises ModelServerError if no instance
+    can be started.
     """
     plain_errors()
     return await engine_loop().run(_infer(run, items, shard))
@@ -35,7 +35,7 @@ async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 
 
 async def work_on(session: Session, shard: ShardRef) -> ShardDone:
-    """Process one shard with what a session has. Raises ModelServerError, StorageError."""
+    """Process one shard in a session. Raises ModelServerError, StorageError."""
     started_at = clock.now()
     done, report, digest, tally = await session.during(infer_shard(session, shard))
     return ShardDone(

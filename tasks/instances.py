@@ -1,7 +1,7 @@
-"""The instances of a process: opened for a run's shards, looked at, told to stop, and closed with it.
+"""The instances of a process: opened for a run's shards, looked at, stopped, and closed with the process.
 
 In standalone mode that is the flow's process, with all instances of the run. In distributed mode each instance is in
-the process of a Dask worker, and what stands below "asked from elsewhere" is called there by tasks.distributed.
+the process of a Dask worker, where tasks.distributed calls the functions under "called from elsewhere".
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ async def _new_session(run: Run, number: int | None) -> Session:
 
 
 def _shown(run: Run) -> Callable[[str], None]:
-    """Takes a line that a model server has printed to the run's Logs tab, from any thread."""
+    """A callback that writes a model server's output line to the run's Logs tab, from any thread."""
     extra = {"flow_run_id": run.task_id, "flow_run_name": run.service.name, "flow_name": "batch_service"}
     logger = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs.model_server"), extra)
-    context = copy_context()  # Prefect's settings, which the engine's thread does not know
+    context = copy_context()  # Prefect's settings, which the engine's thread does not have
     return lambda line: context.run(logger.info, "%s", line)
 
 
 @cache
 def _close_at_exit() -> None:
-    """For whoever does not wait until the sessions are closed, such as a user who presses Ctrl-C twice."""
+    """Close the sessions at exit, in case that was not waited for, such as after Ctrl-C was pressed twice."""
     atexit.register(lambda: engine_loop().run_blocking(sessions.close_all()))
 
 
 @asynccontextmanager
 async def instances() -> AsyncIterator[None]:
-    """While it lasts, shards may start instances in this process; at its end, however it comes, all are stopped."""
+    """Let shards start instances in this process; all are closed at the end of the block, however it comes."""
     hide_memory()
     plain_errors()
     outlive_reader()
@@ -73,27 +73,27 @@ async def instances() -> AsyncIterator[None]:
     try:
         yield
     except BaseException:
-        # Shards that Prefect has not begun are of no interest any more.
+        # Shards that Prefect has not begun are no longer needed.
         warnings.filterwarnings("ignore", message="coroutine 'run_task_async' was never awaited")
         raise
     finally:
         await engine_loop().run(sessions.close(task_id))
 
 
-# -- asked from elsewhere ---------------------------------------------------------------------------------------------
+# -- called from elsewhere --------------------------------------------------------------------------------------------
 
 
 WATCH_SECONDS = 1.0
 _THERE = ("running", "paused", "init")
 _looked_at: dict[str, float] = {}
-"""By task id, when its run has looked at this process's instance last."""
+"""By task id: when its run last looked at this process's instance."""
 
 
 async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = None) -> bool:
     """Start instance ``number`` of a run in this process; False if it is busy with an instance of another run.
 
-    The instance ends with :func:`end`; or by itself, once the run does not look at it any more, or the Dask worker
-    (given by Dask) has lost its scheduler, which takes that for its death and gives its shards to others.
+    The instance ends with :func:`end`, or by itself once the run no longer looks at it. It also ends when the Dask
+    worker (passed by Dask) has lost its scheduler, which then takes the worker for dead and gives its shards to others.
     """
     from prefect.logging.configuration import setup_logging
 
@@ -107,10 +107,10 @@ async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = No
 
 
 def _without_integrations() -> None:
-    """In a process that does nothing but shards: let Prefect not import all of its integrations.
+    """In a process that only processes shards, keep Prefect from importing all of its integrations.
 
-    It does so to find the class of a task's result storage, which is one of its own; the clients of Docker and
-    Kubernetes take an instance a second, and 70 MB.
+    Prefect would do so to find the class of a task's result storage, which is one of its own; the clients of Docker and
+    Kubernetes cost an instance one second and 70 MB.
     """
     from prefect._internal.plugins import collections
 
@@ -137,7 +137,7 @@ _watching: set[asyncio.Task[None]] = set()
 
 
 async def _watch(task_id: str, dask_worker: Any) -> None:
-    """End this process's instance of a run when nobody else will."""
+    """End this process's instance of a run that has abandoned it."""
     left_alone_seconds = read_settings().left_alone_seconds
     while (looked_at := _looked_at.get(task_id)) is not None:
         gone = dask_worker is not None and dask_worker.status.name not in _THERE
@@ -150,7 +150,7 @@ async def _watch(task_id: str, dask_worker: Any) -> None:
 
 
 async def look(task_id: str) -> InstanceReport | None:
-    """How far this process's instance of a run is; None if it has none."""
+    """The state of this process's instance of a run; None if it has none."""
     return await engine_loop().run(_look(task_id))
 
 
@@ -184,7 +184,7 @@ async def _look(task_id: str) -> InstanceReport | None:
 
 
 async def hand_back(task_id: str, key: str, share: float, pieces: int) -> Sequence[ShardRef]:
-    """Parts of a shard that this process has not begun, and will not: see tasks.engine.shard.ShardWork."""
+    """Parts of a shard that this process has not begun, and gives up: see tasks.engine.shard.ShardWork."""
     return await engine_loop().run(_hand_back(task_id, key, share, pieces))
 
 
@@ -195,7 +195,9 @@ async def _hand_back(task_id: str, key: str, share: float, pieces: int) -> Seque
 
 
 async def stop_early(task_id: str, reason: str, may_pass: bool = False) -> None:
-    """Send no further request of a run, for this reason, which ``may_pass``; empty: somebody has stopped it by hand."""
+    """Send no further request of a run, for this reason (empty: stopped by hand); ``may_pass``: the reason is
+    temporary.
+    """
     await engine_loop().run(_stop_early(task_id, reason, may_pass))
 
 
@@ -208,7 +210,7 @@ async def _stop_early(task_id: str, reason: str, may_pass: bool) -> None:
 
 
 async def end(task_id: str) -> None:
-    """Stop this process's instance of a run."""
+    """End this process's instance of a run."""
     _looked_at.pop(task_id, None)
     await engine_loop().run(sessions.close(task_id))
     forget(task_id)

@@ -1,4 +1,4 @@
-"""Plan (mapping): input to items, items to shards, stored; the others only refer to it."""
+"""Plan: input to items (mapping), items to shards. The plan is stored; the other tasks only refer to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.settings import Settings, read_settings
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)
 async def plan(run: Run) -> Plan:
-    """The shards of a run, by reference. A run that is tried again keeps its plan."""
+    """The shards of a run, by reference. A resumed run keeps its plan."""
     settings = read_settings()
     progress = progress_of(run.task_id)
     progress.enter("planning")
@@ -48,12 +48,12 @@ async def _plan(run: Run, settings: Settings, credentials: dict[str, Credentials
 
 
 def digest_of(planned: Plan) -> str:
-    """What tells :func:`stored_plan` that it has found this very plan."""
+    """The digest by which :func:`stored_plan` recognizes this plan."""
     return digest(planned.model_dump_json().encode())
 
 
 async def stored_plan(run: Run, wanted: str) -> Plan:
-    """The plan of a run that is planned, by its digest: it may be too large to be handed on.
+    """The stored plan of a run, checked by its digest: a plan may be too large to be passed on.
 
     Raises StorageError if it cannot be read, or is another one.
     """

@@ -1,8 +1,8 @@
-"""A Prefect server of ours: Prefect's own application with a door in front of it, listening on this machine only.
+"""Thresher's Prefect server: Prefect's own application with access control in front, listening on this machine only.
 
-Run as ``python -P -m tasks.prefect_app PORT`` for a server with its user interface and services, or with
-``--embedded FD`` for one on a socket that its parent has bound. Prefect's settings are in the environment, with the
-password (``PREFECT_SERVER_API_AUTH_STRING``), which is required.
+Run as ``python -P -m tasks.prefect_app PORT`` for a server with its user interface and services, or with ``--embedded
+FD`` for one on a socket that its parent has bound. Prefect's settings are in the environment, including the password
+(``PREFECT_SERVER_API_AUTH_STRING``), which is required.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Door:
-    """An ASGI application that hands on to another one what the rules of ``domain/api_access`` let in."""
+    """An ASGI application that passes to another one the requests that the rules of ``domain/api_access`` allow."""
 
     def __init__(self, app: App, password: str, *, glances: bool) -> None:
-        """``glances`` lets programs of this account see without the password which services there are."""
+        """``glances`` lets programs of this account list the services without the password."""
         self._app = app
         self._password = password
         self._glances = glances
         self._links = Links(time.monotonic)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one connection, as ASGI has it."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -89,7 +89,9 @@ class Door:
 
 
 class _Here:
-    """Tells the user interface that its API is where the page came from: 127.0.0.1, localhost, a forwarded port."""
+    """Points the user interface to the API at the address that its page came from: 127.0.0.1, localhost, a forwarded
+    port.
+    """
 
     def __init__(self, send: Send, host: str) -> None:
         self._send = send
@@ -117,7 +119,7 @@ def _asked(scope: Message) -> Asked:
 
 
 async def _is_own_account(scope: Message) -> bool:
-    """Whether who asks has the account of this process: the kernel knows."""
+    """Whether the client has the account of this process, according to the kernel."""
     peer, own = scope.get("client"), scope.get("server")
     if not peer or not own:
         return False
@@ -192,7 +194,7 @@ def main() -> None:
         listener = socket.create_server((HOST, arguments.port), backlog=BACKLOG)
     with importing():
         app = create_app(ephemeral=embedded, final=True)
-    os.umask(0o077)  # for the database, once the user interface's files are where Prefect wants them
+    os.umask(0o077)  # for the database; only now, after Prefect has put the user interface's files in place
     config = uvicorn.Config(
         Door(app, password, glances=not embedded),
         lifespan="on",
@@ -201,7 +203,7 @@ def main() -> None:
         ws_ping_interval=settings.api.websocket_ping_interval,
         ws_ping_timeout=settings.api.websocket_ping_timeout,
         backlog=BACKLOG,
-        proxy_headers=False,  # who asks is the one who has connected
+        proxy_headers=False,  # the client is always the connected peer
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])

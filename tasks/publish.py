@@ -24,9 +24,9 @@ from tasks.settings import Settings, read_settings
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)
 async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResult:
-    """The result of a run whose shards are all done. Raises AccountError if the sums do not agree.
+    """The result of a run whose shards are all done. Raises AccountError if the counts do not agree.
 
-    A run that had published when it was tried again keeps its result.
+    A run that an earlier try has published keeps its result.
     """
     settings = read_settings()
     progress = progress_of(run.task_id)
@@ -44,7 +44,7 @@ async def publish(run: Run, planned: Plan, done: Sequence[ShardDone]) -> RunResu
         await acreate_markdown_artifact(
             key=artifact_key(run.service.name, "summary"), markdown=page, description="Summary"
         )
-    except Exception as error:  # everything is published, so the run is what it is
+    except Exception as error:  # everything is published, so the result does not change
         logger.warning("summary artifact not created: %s", type(error).__name__)
     logger.info("published manifest=%s successful=%d failed=%d", result.manifest, result.successful, result.failed)
     progress.enter("done")

@@ -1,4 +1,4 @@
-"""What Prefect's server is told of a run while it runs: labels of the flow run, and a progress artifact."""
+"""What a run reports to Prefect's server while it runs: labels of the flow run, and a progress artifact."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from tasks.domain.status import PROCESS_LABEL, RunReport
 from tasks.engine.progress import progress_of
 
 REPORT_SECONDS = 2.0
-"""Between two looks at the run; the server is told only what has changed."""
+"""Interval between two looks at the run; only changes are sent to the server."""
 LAST_TRIES = 5
-"""How often the last word is said to a server that does not answer."""
+"""How often the final report is sent to a server that does not answer."""
 
 _PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def artifact_key(service: str, kind: str) -> str:
-    """Key of a service's artifacts of a kind: lower-case letters, digits and dashes, as Prefect wants it.
+    """Key of a service's artifacts of a kind: lower-case letters, digits and dashes, as Prefect requires.
 
-    A name that does not consist of these alone gets some digits of its digest, so that no two services share a key.
+    A name that has to be changed for that gets some digits of its digest, so that no two services share a key.
     """
     plain = re.sub(r"[^a-z0-9-]", "-", service.lower()).strip("-")
     if plain == service:
@@ -38,7 +38,7 @@ def artifact_key(service: str, kind: str) -> str:
 
 
 class Reporter:
-    """Tells the server how far a run is. A server that does not answer is told the next time."""
+    """Reports the progress of a run to the server. If the server does not answer, the next report catches up."""
 
     def __init__(self, client: PrefectClient, flow_run: UUID, task_id: str) -> None:
         self._client = client
@@ -49,15 +49,15 @@ class Reporter:
         self._one_at_a_time = asyncio.Lock()
 
     async def follow(self, look: Callable[[], Awaitable[object]]) -> None:
-        """Tell the server, and ``look`` what the server says, every few seconds until cancelled."""
+        """Report to the server, and ``look`` at what the server has, every few seconds until cancelled."""
         while True:
-            await asyncio.shield(self.tell())  # a word that is cut off would be said twice
+            await asyncio.shield(self.tell())  # an interrupted report would be sent twice
             await asyncio.sleep(REPORT_SECONDS)
             with suppress(httpx.HTTPError, PrefectException):
                 await look()
 
     async def tell(self) -> None:
-        """Tell the server what has changed since it was told last."""
+        """Report what has changed since the last report."""
         async with self._one_at_a_time:
             progress = progress_of(self._task_id)
             now = progress.report
@@ -70,7 +70,7 @@ class Reporter:
                 self._told = now
 
     async def end(self) -> None:
-        """Tell the server the last word, from which the counts of a run that has ended come: once more if need be."""
+        """Send the final report, which gives the counts of a run that has ended; retried if need be."""
         for _ in range(LAST_TRIES):
             await self.tell()
             if self._told == progress_of(self._task_id).report:
@@ -92,8 +92,8 @@ class Reporter:
 async def _label(client: PrefectClient, flow_run: UUID, now: RunReport) -> None:
     """Set the labels of the flow run. Raises httpx.HTTPError.
 
-    Prefect's server on SQLite often answers 503 here: it reads and then writes while the tasks of the run are noted;
-    its client would wait two seconds, which every short run would take longer.
+    Prefect's server on SQLite often answers 503 here: it reads and then writes while the states of the run's tasks are
+    recorded. Prefect's client would wait two seconds before a retry, which would make every short run longer.
     """
     request = client._client.build_request(
         "PATCH", f"/flow_runs/{flow_run}/labels", json={**now.labels(), PROCESS_LABEL: own_process()}

@@ -1,4 +1,4 @@
-"""The cluster of a run: what its pool says, from before the inference until after it."""
+"""The cluster of a run, as its pool defines it, from before the inference until after it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
 
 IDLE_SECONDS = 600.0
-"""Pods that nobody has given work to for so long beyond the time for a start have lost their run."""
+"""Pods without work for this long, in addition to the time for a start, have lost their run."""
 
 
 @asynccontextmanager
 async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
-    """The cluster of a run's pool while it lasts; its workers are instances once they are asked to be."""
+    """The cluster of a run's pool, for the duration of the block; its workers become instances on request."""
     where = run.pool.cluster if run.pool is not None else Cluster()
     loop = engine_loop()
     async with get_client() as client:
         environment = {
             **get_settings_context().settings.to_environment_variables(exclude_unset=True),
-            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # an embedded server is not found by its own
+            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # the settings lack an embedded server's address
         }
     folder = read_settings().cache / "dask"
     threads = SHARDS_AT_ONCE + 1  # one more, for a shard whose report is being written
@@ -43,7 +43,7 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
         pods = Pods(await _pods_of(run, threads, environment), _told())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
         making = "the pods of its instances were made"
-        # On the engine's loop, where whoever stops it waits until the pods are told to go.
+        # On the engine's event loop, where a stop waits until the removal of the pods is requested.
         cluster = await loop.run(unless_stopped(starting, run.task_id, None, None, while_=making))
     else:
         cluster = await loop.run(start_cluster(where, run.service.instances, threads, folder, environment))
@@ -56,7 +56,7 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
 
 
 async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
-    """What the pods of a run are to be. Only here, and in the Secret made of it, are the service's secrets resolved."""
+    """The specification of a run's pods. The service's secrets are resolved only here and in the Secret."""
     assert run.pool is not None
     image = run.config.swr_location if run.serving == "sidecar" else None
     given = await resolved_environment(run.service) if image is not None else GivenEnvironment()
@@ -69,20 +69,20 @@ async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
 
 
 def _told() -> Callable[[str], None]:
-    """Takes what keeps pods from running to the run's Logs tab, from the engine's thread."""
+    """A callback that writes why pods do not run to the run's Logs tab, from the engine's thread."""
     logger, context = get_run_logger(), copy_context()
     return lambda said: context.run(logger.warning, "pods: %s", said)
 
 
 class Opened(NamedTuple):
-    """A cluster, and the log of the run itself, not of its nested flow."""
+    """A cluster, and the logger of the run itself, not of its nested flow."""
 
     cluster: DaskCluster
     logger: Any
 
 
 _opened: dict[str, Opened] = {}
-"""By task id, since a flow's parameters are data."""
+"""By task id, since a flow's parameters can only be data."""
 
 
 def opened_cluster(task_id: str) -> Opened:

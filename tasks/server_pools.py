@@ -1,4 +1,4 @@
-"""Resource pools as a Prefect server knows them: its work pools that were made from pool files."""
+"""Resource pools of a Prefect server: its work pools that were made from pool files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from tasks.domain.pool import Pool
 
 POOL_KEY = "thresher"
-"""Below this key of a work pool's base job template stands the pool it was made from; Prefect keeps it untouched."""
+"""The key of a work pool's base job template that holds the pool it was made from; Prefect keeps it untouched."""
 _PAGE = 200
 
 
 def pool_of(base_job_template: Mapping[str, Any]) -> Pool | None:
-    """The pool that a work pool was made from; None if it is not one of Thresher's."""
+    """The pool that a work pool was made from; None if the work pool is not Thresher's."""
     try:
         return Pool.model_validate(base_job_template[POOL_KEY])
     except (KeyError, ValidationError):

@@ -1,4 +1,4 @@
-"""What an administrator sets, from ``THRESHER_*`` environment variables. Read whenever a run is begun or goes on."""
+"""The administrator's settings, from ``THRESHER_*`` environment variables. Read whenever a run begins or continues."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WEB_ADDRESS = re.compile(r"https?://[^/?#\s]+\S*\Z", re.IGNORECASE)
 
 
 def _bytes(value: object) -> object:
-    """Bytes as people write them: 67108864, 64MiB, 64MB (64 million)."""
+    """A number of bytes in common notations: 67108864, 64MiB, 64MB (64 million)."""
     try:
         return int(_SIZE.validate_python(value.strip())) if isinstance(value, str) else value
     except ValidationError:
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         try:
-            return value.expanduser().absolute()  # model servers and uv work in folders of their own
+            return value.expanduser().absolute()  # model servers and uv run in other working folders
         except RuntimeError:
             raise ValueError("begins with a home folder that is not known: set HOME, or give the whole path") from None
         except OSError:
@@ -143,7 +143,7 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """The settings as they are now. Raises SpecificationError naming each variable that is wrong."""
+    """The current settings. Raises SpecificationError naming each invalid variable."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""How long a run took to start: what passed before the first line of its flow."""
+"""How long a run took to start: the time before the first line of its flow."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _command_began: list[float] = []
 
 
 def begin_command(at: float) -> None:
-    """Called by a command that is there for one run: its next run began ``at`` (seconds since 1970)."""
+    """Set when the next run of this command began (seconds since 1970); for commands that execute one run."""
     _command_began[:] = [at]
 
 
 def note_start(progress: Progress) -> None:
-    """Called on the first line of a flow: what passed since the command began, or since this try was set to Running.
+    """Record the start-up time since the command began, or since this try was set to Running.
 
-    A run that is tried again in the same process has begun anew.
+    Called on the first line of a flow. A later try in the same process has a start of its own.
     """
     now = clock.now()
     own = own_flow_run()

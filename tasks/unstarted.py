@@ -1,4 +1,4 @@
-"""A run none of whose instances could be started: it accounts for every item all the same, so that it can publish."""
+"""A run without a single instance that could be started: it still accounts for every item, so that it can publish."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tasks.settings import read_settings
 
 
 async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStopped) -> list[ShardDone]:
-    """Every shard of a run whose instances cannot be started, or go on: what was not done already is FAILED for that.
+    """Every shard of a run whose instances cannot start or continue: its remaining items are FAILED for that reason.
 
-    Or for the user's stop, if that came before an instance was there.
+    The reason may also be the user's stop, if that came before an instance was there.
 
-    Items that failed for themselves, and what earlier tries or lost instances have reported, keep their outcomes.
-    Raises StorageError if plan or reports cannot be read or written.
+    Items that failed for reasons of their own, and those that earlier tries or lost instances have reported, keep their
+    outcomes. Raises StorageError if plan or reports cannot be read or written.
     """
     stopped = isinstance(error, RunStopped)
     if not stopped:
@@ -33,7 +33,7 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
     credentials = await storage_credentials(settings)
 
     async def work() -> list[ShardDone]:
-        # In a try of its own: it reads what the instances have reported of parts of shards as a resumed run does.
+        # In a try of its own: it reads the instances' partial reports as a resumed run does.
         own = run.model_copy(update={"attempt": uuid.uuid4().hex[:8]})
         session = Session(own, settings, credentials, _no_environment)
         session.planned_items = planned.items
@@ -41,7 +41,7 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
             session.preparing_since = held.preparing_since
         progress = progress_of(run.task_id)
         begun = progress.done > 0
-        progress.done = progress.failed = 0  # each shard counts again what it finds
+        progress.done = progress.failed = 0  # each shard recounts the outcomes that it finds
         session.halt() if stopped else session.start_nothing(str(error), may_pass=begun)
         try:
             return [await work_on(session, shard) for shard in planned.shards]

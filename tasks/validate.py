@@ -29,7 +29,7 @@ from tasks.settings import Settings, read_settings
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)
 async def validate(service: BatchService) -> Run:
-    """Everything that was decided for this run. Raises SpecificationError with every problem."""
+    """The run, with everything that was decided for it. Raises SpecificationError with every problem."""
     minutes = service.deadline_minutes
     deadline_at = None if minutes is None else clock.now() + minutes * 60
     settings = read_settings()
@@ -62,8 +62,10 @@ async def validate(service: BatchService) -> Run:
 
 
 async def _pools(service: BatchService, settings: Settings) -> dict[str, Pool] | None:
-    """The pools of the server for the run of a deployed service; for others those of the administrator's files, and the
-    server's if the service names none of them. None if the files are wrong, which is to be told with other problems.
+    """The pools of the server for the run of a deployed service.
+
+    For other runs the pools of the administrator's files, and the server's if the service's pool is not in the files.
+    None if the files are invalid, which is reported with the other problems.
     """
     own = own_flow_run()
     there: dict[str, Pool] = {}

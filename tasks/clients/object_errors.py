@@ -1,4 +1,4 @@
-"""What obstore says of a storage that failed, in words for a user."""
+"""obstore's errors, translated into messages for the user."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _CAUSES = (
     ("ConnectionReset", "it closes the connection; its address begins with https://, perhaps"),
     ("IncompleteMessage", "it closes the connection"),
 )
-"""Words of the debug output of a connection that failed, and what they mean."""
+"""Words in the debug output of a failed connection, and their meanings."""
 _NOT_S3 = ("ETag Header missing", "Got invalid")
-"""Words of obstore where an answer is not what S3 says."""
+"""Words in obstore's errors about a response that is not valid S3."""
 
 
 def no_s3(where: str) -> str:
-    """What is at a storage's endpoint answers, but not as S3 does."""
+    """The message for an endpoint that answers, but not as S3 does."""
     storage = f"The storage {where}" if where else "The storage"
     return f"{storage} does not answer as S3 does: its endpoint is that of another service, or of a page to sign in."
 
@@ -41,7 +41,7 @@ def no_s3(where: str) -> str:
 def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError:
     """obstore's error in one line, without debug output: the server's code and status.
 
-    ``where`` is the storage's endpoint, ``key`` says which key was used and where it is set.
+    ``where`` is the storage's endpoint; ``key`` describes the key that was used and where it is set.
     """
     text = str(error)
     code, status = _CODE.search(text), _STATUS.search(text)

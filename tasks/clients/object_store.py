@@ -1,7 +1,7 @@
-"""Buckets of s3:// and obs://: obstore on the hot path, s3fs for the keys that obstore does not know.
+"""Buckets of s3:// and obs://: obstore on the hot path, s3fs for keys that obstore cannot express.
 
-obstore (its Rust ``object_store``) cannot say keys with an empty part (``a//b``), ``.`` or ``..`` parts or control
-characters: it refuses them, and drops a slash at either end. Those go through s3fs.
+obstore (the Rust crate ``object_store``) refuses keys with an empty part (``a//b``), ``.`` or ``..`` parts or control
+characters, and drops a leading or trailing slash. Such keys go through s3fs.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ _REFUSED = re.compile(r"HTTP 40[013]\b")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
-"""Before an object is read again whose answer was not what the listing had said."""
+"""Pauses before an object that does not match its listing is read again."""
 OTHER_VERSIONS = 8
-"""Objects whose listing has another ETag than they have, by which a storage is known to be like that."""
+"""After this many objects whose listed ETag differs from their own, and no match, the storage's ETags are no longer
+compared.
+"""
 _DIRECTORY_BUCKET = "--x-s3"
-"""Ending of the names of the only buckets that S3 does not list in name order."""
+"""Suffix of directory buckets, the only ones that S3 does not list in name order."""
 
 
 def is_odd(key: str) -> bool:
-    """Whether obstore cannot say this key."""
+    """Whether obstore cannot express this key."""
     return _ODD.search(key) is not None
 
 
 class Bucket:
-    """One bucket. All keys are relative to it, without leading slash. Raises ObjectError.
+    """One bucket. All keys are relative to it, without a leading slash. Raises ObjectError.
 
-    What may pass is tried again for ``retry_seconds``, from the first try on.
+    Transient failures are retried for ``retry_seconds``, from the first attempt on.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Bucket:
         self._is_sorted = lists_by_bytes(endpoint, sorted_hosts)
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
-            # obstore sends to a virtual host just what it is given, so the bucket goes into the name here.
+            # obstore uses a virtual-hosted endpoint as given, so the bucket is added to the host name here.
             options["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if credentials.virtual_hosted else endpoint
         if credentials.anonymous:
             options["skip_signature"] = True
@@ -95,7 +97,7 @@ class Bucket:
                 "pool_idle_timeout": "30s",
             },
             retry_config={
-                # The time is the bound: how many tries it holds is chance, since the pauses are drawn.
+                # Time is the limit; how many attempts fit into it is random, since the pauses have jitter.
                 "max_retries": 1000,
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
@@ -110,8 +112,8 @@ class Bucket:
     async def read(self, key: str, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
         """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``.
 
-        ``size`` and ``version`` are what the listing said (-1 and 0: nothing). An answer of another size or version, or
-        with an error in the place of the object, is asked for again; then it is an ObjectError.
+        ``size`` and ``version`` are those of the listing (-1 and 0: unknown). A response of another size or version, or
+        with an error document instead of the object, is requested again; if it still differs, ObjectError is raised.
         """
         found = []
         data = b""
@@ -135,7 +137,7 @@ class Bucket:
         raise ObjectError(unlike(size, found))
 
     def _is_as_listed(self, version: int, e_tag: str | None) -> bool:
-        """Whether an object has the version that its listing told, as far as this storage tells it in both places."""
+        """Whether an object's version matches its listing; also True if this storage's versions cannot be compared."""
         if not version or not e_tag or self._other_versions >= OTHER_VERSIONS:
             return True
         same = version == version_of(e_tag)
@@ -143,10 +145,10 @@ class Bucket:
         return same
 
     async def _has_other_versions(self, key: str, size: int, version: int) -> bool:
-        """Whether the listing still tells this version of an object that has another one.
+        """Whether the listing still shows this version of an object that was downloaded with another one.
 
-        Not every server tells the same in both places. After some such objects, and none that agreed, it is known what
-        kind of storage it is, and sizes have to do.
+        Some servers report different versions in the two places. After several such objects, and no match, the storage
+        is known to be of this kind, and only sizes are compared.
         """
         try:
             listed = await self._odd_keys.is_listed(key, size, version)
@@ -156,18 +158,18 @@ class Bucket:
         return listed
 
     async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
-        """An object and its ETag, an answer without one and None."""
+        """An object and its ETag; None if the response has no ETag."""
         try:
             got = await obstore.get_async(self._store, key)
             if max_bytes is not None and got.meta["size"] > max_bytes:
                 raise TooLarge(got.meta["size"])
             data = (await got.bytes_async()).to_bytes()
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
         return data, got.meta.get("e_tag")
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
-        """An object in chunks of some MiB, which has the size that the storage has told before."""
+        """An object in chunks of a few MiB; its size must match that of a preceding HEAD request."""
         size = await self.size(key)
         if size is None:
             raise ObjectError("There is no such object.", missing=True)
@@ -185,26 +187,26 @@ class Bucket:
                 await asyncio.sleep(pause)
             async for chunk in got.stream(min_chunk_size=1 << 20):
                 yield bytes(chunk)
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
     async def write(self, key: str, data: bytes) -> None:
-        """A whole object, visible only once it is complete."""
+        """Write a whole object, visible only once it is complete."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
     async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
-        """An object in parts, visible only once it is complete; if ``chunks`` raises, the upload is given up."""
+        """Write an object in parts, visible only once it is complete. If ``chunks`` raises, the upload is aborted."""
         try:
-            # A slow storage must not have more of it waiting here than four parts.
+            # With a slow storage, at most four parts may wait in memory.
             await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20, max_concurrency=4)
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
     async def size(self, key: str) -> int | None:
-        """Bytes of an object, None if there is none."""
+        """Size of an object in bytes; None if it does not exist."""
         try:
             if is_odd(key):
                 return await self._odd_keys.size(key)
@@ -212,19 +214,19 @@ class Bucket:
             if told["e_tag"] is None:
                 await self._refuse_page(key)
             return told["size"]
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             explained = self._explain(error)
         if not isinstance(explained, ObjectError):
             raise explained from None
         if explained.missing:
             return None
         if _REFUSED.search(explained.cause) and not self._refusal_known:
-            self._refusal_known = True  # the answer to HEAD has no body, and so no code: a listing's has
+            self._refusal_known = True  # a HEAD response has no body, so no error code; a listing's has
             await self._tell_refusal(key)
         raise explained
 
     async def _refuse_page(self, key: str) -> None:
-        """Raises ObjectError if what has no ETag is a page of the web, which answers whatever it is asked."""
+        """Raises ObjectError if the response without an ETag is a web page, which some servers send for any request."""
         got = await obstore.get_async(self._store, key)
         async for chunk in got.stream():
             if is_page(bytes(chunk), key):
@@ -240,19 +242,19 @@ class Bucket:
                 raise said from None
 
     def _explain(self, error: Exception) -> Exception:
-        """What obstore says, explained; an exception of another origin as it is."""
+        """An error of obstore as an ObjectError; any other exception unchanged."""
         if isinstance(error, (BaseError, OSError, ValueError)) or type(error).__name__ in PANICS:
             return explain(error, self._where, self._credentials.shown_key)
         return error
 
     async def list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
-        """Key, size and version of every object below the folder ``prefix`` (all of the bucket for ""), however deep.
+        """Key, size and version of every object below the folder ``prefix`` (the whole bucket for ""), recursively.
 
-        Without folder placeholders (objects whose key ends in a slash), in name order. Only one that is not empty and
-        has nothing below it is told, without its slash, since nothing tells it from a file before it is read. Big
-        sub-folders are listed at the same time, see :mod:`tasks.clients.listing`.
+        In name order, without folder placeholders (objects whose key ends in a slash). Only a placeholder that is not
+        empty and has nothing below it is included, without its slash: it cannot be distinguished from a file before it
+        is read. Big sub-folders are listed in parallel, see :mod:`tasks.clients.listing`.
         """
-        above: list[str] = []  # the keys that were told last, of which each begins with those before it
+        above: list[str] = []  # the last keys listed, each a prefix of the next
         held: tuple[str, int, int] | None = None
         async with aclosing(self._list(prefix)) as found:
             async for one in found:
@@ -260,7 +262,7 @@ class Bucket:
                     yield held
                 while above and not one[0].startswith(above[-1]):
                     above.pop()
-                if above and above[-1] == one[0]:  # a placeholder beside the object of its name
+                if above and above[-1] == one[0]:  # a placeholder next to the object of the same name
                     held = None
                     continue
                 above.append(one[0])
@@ -269,12 +271,12 @@ class Bucket:
             yield held
 
     async def _is_folder(self, one: tuple[str, int, int]) -> bool:
-        """Whether what was listed is a folder's placeholder with something in it; obstore drops its slash."""
+        """Whether a listed object is a folder placeholder that is not empty; obstore drops its slash."""
         key, size, _ = one
         return size > 0 and not is_odd(key) and await self.size(key) is None
 
     async def _list(self, prefix: str) -> AsyncGenerator[tuple[str, int, int]]:
-        """The same, with the placeholders that are not empty, without their slash."""
+        """Like :meth:`list`, but with every placeholder that is not empty, without its slash."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         last = ""
         empty: list[str] = []
@@ -307,13 +309,13 @@ class Bucket:
                     f"The storage does not list keys in the order of their bytes: take {where or 'it'} out of "
                     "THRESHER_SORTED_STORAGE_HOSTS."
                 ) from None
-            except Exception as error:  # a panic in Rust is one of no known class
+            except Exception as error:  # the class of a Rust panic cannot be imported
                 raise self._explain(error) from None
         async for one in self._odd_keys.list(folder, after=last):
             yield one
 
     async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
-        """The pages of a folder, each asked for when it is wanted."""
+        """The pages of a folder, each requested on demand."""
         async for found in obstore.list(self._store, folder or None, offset=after, chunk_size=PAGE_KEYS):
             versions = [version_of(one["e_tag"]) for one in found]
             yield [one["path"] for one in found], [one["size"] for one in found], versions
@@ -323,11 +325,11 @@ class Bucket:
             yield [one for one in zip(*page, strict=True) if one[0].startswith(folder)]
 
     async def _is_empty(self, key: str, empty: MutableSequence[str]) -> bool:
-        """Whether a key of size 0 is an object that was not told yet, and no placeholder.
+        """Whether a key of size 0 is an object not listed yet, and not a placeholder.
 
-        obstore drops the slash of a placeholder, so that it looks like an empty object, which may be there besides, not
-        always next to it: but before any key that sorts behind the folder. ``empty`` are the empty objects whose
-        placeholder may still come.
+        obstore drops a placeholder's slash, so it looks like an empty object. An empty object of the same name may also
+        exist. The two are not always adjacent, but both come before any key that sorts after the folder. ``empty`` are
+        the empty objects whose placeholder may still come.
         """
         while empty and not key.startswith(empty[-1]):
             empty.pop()
@@ -337,7 +339,7 @@ class Bucket:
         return True
 
     async def has_below(self, key: str) -> bool:
-        """Whether there is an object below the folder that is called like this key."""
+        """Whether there is an object below the folder with the name of this key."""
         async with aclosing(self.list(key)) as found:
             async for _ in found:
                 return True
@@ -351,24 +353,24 @@ class Bucket:
         except InvalidPathError:
             keys = [one[0] async for one in self._odd_keys.list(folder, after=None)]
             return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
-        except Exception as error:  # a panic in Rust is one of no known class
+        except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
         names = {path[len(folder) :].rstrip("/") for path in found["common_prefixes"]}
         names |= {meta["path"][len(folder) :] for meta in found["objects"]}
         return sorted(name for name in names if name)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; one that does not exist is no error."""
+        """Delete objects; a missing one is no error."""
         for start in range(0, len(keys), 1000):
             try:
                 await obstore.delete_async(self._store, [*keys[start : start + 1000]])
             except FileNotFoundError:
                 continue
-            except Exception as error:  # a panic in Rust is one of no known class
+            except Exception as error:  # the class of a Rust panic cannot be imported
                 raise self._explain(error) from None
 
     async def abort_uploads(self, prefix: str) -> int:
-        """Give up uploads in parts that were never completed, of keys that begin so; how many there were."""
+        """Abort incomplete multipart uploads of keys with this prefix; returns their number."""
         return await self._odd_keys.abort_uploads(prefix)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What obstore cannot say to an object storage, by s3fs (and so botocore): odd keys, and uploads left incomplete."""
+"""Requests that obstore cannot make, through s3fs (and so botocore): odd keys, and incomplete uploads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OddKeys:
 
     def _s3fs(self) -> Any:
         if self._filesystem is None:
-            import s3fs  # half a second, and only odd keys need it
+            import s3fs  # takes half a second to import; only odd keys need it
 
             options = s3fs_options(self._credentials)
             self._filesystem = s3fs.S3FileSystem(asynchronous=True, loop=asyncio.get_running_loop(), **options)
@@ -36,7 +36,7 @@ class OddKeys:
             raise explain_odd(error) from None
 
     async def get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
-        """An object and its ETag, an answer without one and None. Raises TooLarge before it is downloaded."""
+        """An object and its ETag; None if the response has no ETag. Raises TooLarge before the download."""
         answer = await self.call("get_object", Key=key)
         try:
             async with answer["Body"] as body:
@@ -62,12 +62,14 @@ class OddKeys:
             raise explain_odd(error) from None
 
     async def size(self, key: str) -> int:
-        """Bytes of an object."""
+        """Size of an object in bytes."""
         return int((await self.call("head_object", Key=key))["ContentLength"])
 
     async def list(self, folder: str, after: str | None) -> AsyncIterator[tuple[str, int, int]]:
-        """Key, size and version of every object below a prefix, in the order of the storage, without folder
-        placeholders; those that are not empty without their slash, as obstore tells them.
+        """Key, size and version of every object below a prefix, in the storage's order, without empty folder
+        placeholders.
+
+        Other placeholders are listed without their slash, as by obstore.
         """
         where = {"StartAfter": after} if after else {}
         while True:
@@ -84,15 +86,15 @@ class OddKeys:
             where = {"ContinuationToken": page["NextContinuationToken"]}
 
     async def is_listed(self, key: str, size: int, version: int) -> bool:
-        """Whether a listing tells this size and version of an object now."""
+        """Whether a listing shows this size and version of an object now."""
         page = await self.call("list_objects_v2", Prefix=key, MaxKeys=1)  # no key sorts between a prefix and itself
         found = [(one["Key"], one["Size"], version_of(one.get("ETag"))) for one in page.get("Contents", ())]
         return found == [(key, size, version)]
 
     async def abort_uploads(self, prefix: str) -> int:
-        """Give up the uploads in parts, of keys that begin so, that were never completed; how many there were.
+        """Abort incomplete multipart uploads of keys with this prefix; returns their number.
 
-        A storage that has no such call, or refuses it, keeps them.
+        A storage that does not support this call, or refuses it, keeps them.
         """
         aborted = 0
         where: dict[str, Any] = {}
@@ -118,7 +120,7 @@ class OddKeys:
 
 
 def explain_odd(error: BaseException) -> ObjectError:
-    """What s3fs and botocore say, in one line."""
+    """An error of s3fs or botocore as an ObjectError of one line."""
     from botocore.exceptions import ConnectionError as NotConnected
     from botocore.exceptions import HTTPClientError
 
@@ -136,7 +138,7 @@ def explain_odd(error: BaseException) -> ObjectError:
 
 
 def s3fs_options(credentials: Credentials) -> dict[str, Any]:
-    """The same credentials in s3fs's words."""
+    """Credentials as options of s3fs."""
     client: dict[str, Any] = {"region_name": credentials.region} if credentials.region else {}
     style = "virtual" if credentials.virtual_hosted else "path"
     return {
@@ -148,7 +150,7 @@ def s3fs_options(credentials: Credentials) -> dict[str, Any]:
         "client_kwargs": client,
         "config_kwargs": {
             "s3": {"addressing_style": style},
-            # Other makers' servers do not know the newer checksums.
+            # Servers of other vendors do not support the newer checksums.
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         },

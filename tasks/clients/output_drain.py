@@ -1,7 +1,7 @@
-"""What a command prints, from a pipe into a file that stays small, whatever it prints. Standard library only (warden).
+"""The output of a command, from a pipe into a file of bounded size. Standard library only (the warden uses it).
 
-The pipe is read as fast as a command may reasonably print. At most so many bytes a second, and a burst, go into the
-file; of the rest the last part is kept until it fits, and the file says how much is missing.
+The pipe is read as fast as a command may reasonably print. A limited number of bytes a second, and a burst, go into the
+file. Of the rest, the tail is kept until it fits, and the file says how much is missing.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from collections import deque
 BYTES_PER_SECOND = 1 << 20
 BURST_BYTES = 8 << 20
 DISK_BYTES = 64 << 20
-"""What the file may take on the disk; a reader frees what it has read (see output_follower.py)."""
+"""Disk space that the file may take; a reader frees what it has read (see output_follower.py)."""
 TAIL_BYTES = 64 << 10
 READ_BYTES = 256 << 10
 PIPE_BYTES = 1 << 20
 DRAINED_PER_SECOND = 100e6
-"""A command that prints faster, and whose output is thrown away, waits: it would take a core of the machine."""
+"""A command whose discarded output comes faster than this has to wait: it would take up a whole core."""
 UNKNOWN_BYTES = 4096
-"""Of a line without its beginning so much is left out, as a secret may have begun before."""
+"""Bytes left out of a line whose beginning is missing: a secret may have begun before."""
 _F_SETPIPE_SZ = 1031
 NOT_KEPT = b"(%d bytes not kept: the model server prints faster than THRESHER_LOG_BYTES_PER_SECOND)\n"
 
 
 class Drain:
-    """The reading end of a command's output; ``write_end`` is the command's, to be closed here once it has it."""
+    """The read end of a pipe for a command's output. ``write_end`` is for the command: close it here once it has it."""
 
     def __init__(self, log: str, bytes_per_second: float = BYTES_PER_SECOND) -> None:
         self.descriptor, self.write_end = os.pipe()
         try:
             fcntl.fcntl(self.write_end, _F_SETPIPE_SZ, PIPE_BYTES)
         except OSError:
-            pass  # a smaller one does, too
+            pass  # a smaller pipe also works
         os.set_blocking(self.descriptor, False)
-        # A model that runs already may have put a link in its place.
+        # A model that is already running may have put a link in its place.
         self._file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         self._rate = bytes_per_second
         self._allowed = float(BURST_BYTES)
@@ -49,11 +49,11 @@ class Drain:
         self._open = True
 
     def rest_seconds(self) -> float | None:
-        """When it should be read next: 0 as soon as there is something, None if the command's end is closed."""
+        """Seconds to wait before the next read; None once the write end is closed."""
         return max(0.0, self._rest_until - time.monotonic()) if self._open else None
 
     def take(self) -> bool:
-        """Take a piece of what there is; whether there was something."""
+        """Read one piece of the output, if there is any; whether there was."""
         if not self._open:
             return False
         try:
@@ -72,7 +72,7 @@ class Drain:
         if not self._held and len(data) <= self._allowed and not self._disk_is_full():
             self._write(data)
             return True
-        if not self._held:  # what is missing begins with a line, lest the beginning of a secret is shown
+        if not self._held:  # the gap begins at a line start, lest the beginning of a secret is shown
             end = data.find(b"\n", 0, TAIL_BYTES) + 1
             self._write(data[:end])
             data = data[end:]
@@ -81,7 +81,7 @@ class Drain:
         return True
 
     def flush(self, *, tail: bool = True) -> None:
-        """Bring into the file what has been printed so far, and the last part of what was held back."""
+        """Move the output so far into the file and, with ``tail``, also the tail of what was held back."""
         for _ in range(2 * PIPE_BYTES // READ_BYTES):
             if not self.take():
                 break

@@ -1,4 +1,4 @@
-"""The output folder of one run, on a local disk or in a bucket: results, scratch and manifests go through it."""
+"""The output folder of one run, on a local disk or in a bucket, for results, scratch and manifests."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tasks.domain.paths import Address
 from tasks.settings import Settings
 
 ROOM_BYTES = 64 << 10
-"""A storage that does not take a file of so many bytes takes no results."""
+"""A storage must accept a file of this size to accept results."""
 PAGE_FILES = 5_000
 
 
 class OutputFolder:
     """The output folder of one run: results, scratch and manifests are written through it.
 
-    ``root`` must exist while the run lasts if it is a local folder; folders below it are made when they are needed. The
-    ``scratch`` folder, once it was made, shows that it is still the same ``root``, unless it does not ``lasts``.
+    A local ``root`` must exist while the run lasts; folders below it are made on demand. Once made, the ``scratch``
+    folder shows that ``root`` is still the same folder, unless ``lasts`` is false.
     """
 
     def __init__(self, storage: Storage, root: Address, scratch: str, *, lasts: bool = True) -> None:
@@ -54,9 +54,9 @@ class OutputFolder:
             await self._storage.bucket(self.root).write(path, data)
 
     def join(self) -> None:
-        """Write only as long as the scratch folder is there, which another process has made: not once it has published.
+        """Write only while the scratch folder made by another process exists; publishing removes it.
 
-        Raises ObjectError if it is gone already.
+        Raises ObjectError if it is already gone.
         """
         if self.root.scheme == "local" and not self._made:
             try:
@@ -70,7 +70,7 @@ class OutputFolder:
         return await self._storage.read(self.root.child(relative))
 
     async def list(self, relative: str) -> Sequence[str]:
-        """Names below a folder that the run wrote; none if it does not exist."""
+        """Names below a folder that the run wrote; empty if it does not exist."""
         folder = self.root.child(relative)
         try:
             return [name async for name, _, _ in self._storage.list(folder)]
@@ -80,7 +80,7 @@ class OutputFolder:
             raise
 
     async def delete_files(self, relative: Sequence[str]) -> None:
-        """Delete files; one that does not exist is no error."""
+        """Delete files; a missing one is no error."""
         if self.root.scheme != "local":
             await self._storage.bucket(self.root).delete([self.root.child(name).path for name in relative])
             return
@@ -94,9 +94,9 @@ class OutputFolder:
 
     @asynccontextmanager
     async def stream(self, relative: str) -> AsyncIterator[Any]:
-        """A writer (``await writer.write(bytes)``) for a large file, visible once the block ended without error.
+        """A writer (``await writer.write(bytes)``) for a large file, visible once the block has ended without an error.
 
-        It is on the disk then, after power was lost, too.
+        It is then on disk, even after a power failure.
         """
         address = self.root.child(relative)
         if address.scheme == "local":
@@ -130,9 +130,9 @@ class OutputFolder:
             await writer.close()
 
     async def sync(self) -> None:
-        """Returns once all that was written before the call is still there after power was lost. Raises ObjectError.
+        """Returns once everything written before the call would survive a power failure. Raises ObjectError.
 
-        Objects are, once they are put.
+        Objects do once they are put.
         """
         if self._sync is not None:
             try:
@@ -141,9 +141,9 @@ class OutputFolder:
                 raise local_files.explain(error) from None
 
     def has(self, relative: str, size: int) -> bool:
-        """Whether a file of ``size`` bytes is there, on a local disk: it may be cut after power was lost.
+        """Whether a local file of ``size`` bytes exists: a power failure may have truncated it.
 
-        An object is there as it was put.
+        An object is always as it was put.
         """
         if self.root.scheme != "local":
             return True
@@ -153,9 +153,9 @@ class OutputFolder:
             return False
 
     def is_gone(self) -> bool:
-        """Whether the folder was there and is not any more, or another one is in its place.
+        """Whether the folder existed and is gone, or was replaced by another one.
 
-        (Local folders; a bucket's folders are no things.)
+        Only for local folders: object stores have no folders.
         """
         if self.root.scheme != "local":
             return False
@@ -172,7 +172,7 @@ class OutputFolder:
         return True
 
     async def sizes(self, relative: str) -> AsyncGenerator[Sequence[tuple[str, int]]]:
-        """Path relative to a folder of the run, and size, of every file below it, many at a time, in no order."""
+        """Path relative to a folder of the run, and size, of every file below it: in pages, in no particular order."""
         folder = self.root.child(relative)
         if self.root.scheme == "local":
             found = local_files.sizes(folder.path)
@@ -193,7 +193,9 @@ class OutputFolder:
             yield page
 
     async def size(self, relative: str) -> int:
-        """Bytes of a file that the run wrote. Raises ObjectError; what is no regular file is missing."""
+        """Size in bytes of a file that the run wrote. Raises ObjectError; anything but a regular file counts as
+        missing.
+        """
         address = self.root.child(relative)
         if address.scheme != "local":
             return await self._storage.size(address)
@@ -206,7 +208,9 @@ class OutputFolder:
         return status.st_size
 
     async def give_up_uploads(self, names: Sequence[str]) -> None:
-        """Give up uploads of large objects whose names begin so, that a killed try of the run has left incomplete."""
+        """Abort multipart uploads of objects whose names have these prefixes, left incomplete by a killed try of the
+        run.
+        """
         if self.root.scheme != "local":
             for name in names:
                 await self._storage.bucket(self.root).abort_uploads(self.root.child(name).path)
@@ -217,7 +221,7 @@ class OutputFolder:
         await self._storage.delete(self.scratch)
 
     async def make(self) -> None:
-        """Make the folder itself, if it is a local one that does not exist yet."""
+        """Make the folder itself, if it is local and does not exist yet."""
         if self.root.scheme == "local":
             local_files.refuse_system(self.root.path)
             try:
@@ -226,9 +230,9 @@ class OutputFolder:
                 raise local_files.explain(error) from None
 
     async def check_writable(self) -> None:
-        """Write and delete a small file; a local folder that does not exist yet needs to be creatable, with some room.
+        """Write and delete a small file; a local folder that does not exist yet must be creatable, with some room.
 
-        Leaves nothing behind. Raises ObjectError.
+        Leaves no files. Raises ObjectError.
         """
         if self.root.scheme != "local":
             if is_odd(self.root.child("x").path):
@@ -265,7 +269,7 @@ class OutputFolder:
 async def open_output(
     settings: Settings, credentials: Mapping[str, Credentials], root: Address, scratch: str
 ) -> AsyncIterator[tuple[Storage, OutputFolder]]:
-    """A storage, and a run's output folder on it, while the block lasts."""
+    """A storage, and a run's output folder on it, for the duration of the block."""
     storage = Storage(settings, credentials)
     try:
         yield storage, OutputFolder(storage, root, scratch)

@@ -1,4 +1,4 @@
-"""What a model server prints, line by line while it prints it, from the file that its output goes to."""
+"""A model server's output, line by line as it is printed, from the file that it goes to."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ READ_BYTES = 64 << 10
 LINE_BYTES = 64 << 10
 """A line that grows beyond this is delivered in pieces."""
 KEPT_BYTES = 16 << 20
-"""When so much was read, its room on the disk is given back, so that a talkative server does not fill it."""
+"""Once this much has been read, its disk space is freed, so that a verbose server does not fill the disk."""
 TAIL_BYTES = 64 << 10
 UNFINISHED_BYTES = 64
-"""An escape or a sign at the end of a piece may be longer than the piece."""
+"""Bytes at the end of a piece that may hold an unfinished escape sequence or character."""
 _PUNCH_HOLE = 3
 """FALLOC_FL_KEEP_SIZE and FALLOC_FL_PUNCH_HOLE of Linux."""
 
@@ -32,8 +32,8 @@ Deliver = Callable[[Sequence[str]], Awaitable[None]]
 class OutputFollower:
     """Follows one file from its start and delivers its lines, masked and fit for display, until it is closed.
 
-    Whoever writes the file must append (O_APPEND), as the warden does. It need not exist yet. The next lines are read
-    only when the last ones are delivered, so nothing piles up in memory.
+    The writer must append (O_APPEND), as the warden does. The file need not exist yet. More lines are read only once
+    the last ones are delivered, so nothing accumulates in memory.
     """
 
     def __init__(self, path: Path, masker: Masker, deliver: Deliver, kept_bytes: int = KEPT_BYTES) -> None:
@@ -48,7 +48,7 @@ class OutputFollower:
         self._following = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        """Deliver what is left; nothing is followed any more. Call it once the writer has ended."""
+        """Deliver what is left and stop following. Call it once the writer has ended."""
         self._closing.set()
         try:
             await self._following
@@ -79,25 +79,25 @@ class OutputFollower:
                 await self._hand_on(whole)
             if len(self._rest) > LINE_BYTES:
                 await self._cut()
-            await asyncio.sleep(0)  # who delivers need not have waited for anything
+            await asyncio.sleep(0)  # delivering may not have yielded to the event loop
         position = self._file.tell()
         if position - self._freed > self._kept_bytes:
             self._free(position)
 
     def _free(self, position: int) -> None:
-        """Give back the disk's room of what was read, but for the last part, which tells why a server has ended."""
+        """Free the disk space of what was read, except the tail, which shows why a server has ended."""
         assert self._file is not None
         end = position - TAIL_BYTES
         if _punch(self._file.fileno(), end):
             self._freed = end
-        elif os.fstat(self._file.fileno()).st_size == position:  # a file system that cannot
+        elif os.fstat(self._file.fileno()).st_size == position:  # a file system that cannot punch holes
             with suppress(OSError):
                 os.truncate(self._file.fileno(), 0)
                 self._file.seek(0)
                 self._freed = 0
 
     async def _cut(self) -> None:
-        """Hand on the beginning of a very long line, but no part of a secret, an escape or a sign."""
+        """Hand on the beginning of a very long line, without splitting a secret, an escape sequence or a character."""
         end = len(self._rest) - UNFINISHED_BYTES
         escape = self._rest.rfind(b"\x1b", end - UNFINISHED_BYTES, end)
         end = escape if escape > 0 else end
@@ -114,7 +114,7 @@ class OutputFollower:
 
 
 def _opened(path: Path) -> BinaryIO | None:
-    """The file, to be read; None if there is none. A link that a model has put there is not followed."""
+    """The file, opened for reading; None if it does not exist. A link that a model has put there is not followed."""
     try:
         number = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -126,7 +126,7 @@ def _opened(path: Path) -> BinaryIO | None:
 
 
 def _punch(number: int, end: int) -> bool:
-    """Free a file's room up to ``end``; its size stays. False where that cannot be done."""
+    """Free a file's disk space up to ``end``, but keep its size. False where that is not supported."""
     try:
         done = ctypes.CDLL(None, use_errno=True).fallocate(number, _PUNCH_HOLE, ctypes.c_int64(0), ctypes.c_int64(end))
     except (OSError, AttributeError):

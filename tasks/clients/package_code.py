@@ -1,4 +1,4 @@
-"""The code of a package that the built-in model server serves: what it imports that nothing brings."""
+"""The code of a package for the built-in model server: its imports that nothing provides."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_CODE_BYTES = 4 << 20
 
 
 async def code_warnings(storage: Storage, folder: Address, config: PackageConfig, files: AbstractSet[str]) -> list[str]:
-    """What is to be said of a package's customize_service.py before it is started; ``files`` are those beside it."""
+    """Warnings about a package's customize_service.py before it is started; ``files`` are those next to it."""
     try:
         source = await storage.read(folder.child(CUSTOM_SERVICE), MAX_CODE_BYTES)
         required = await storage.read(folder.child(REQUIREMENTS), MAX_CODE_BYTES) if REQUIREMENTS in files else b""
     except (ObjectError, TooLarge):
-        return []  # its start will say why
+        return []  # starting it will show why
     try:
         names = imported(source)
     except SyntaxError as error:
@@ -41,7 +41,7 @@ async def code_warnings(storage: Storage, folder: Address, config: PackageConfig
 
 @cache
 def _served_with() -> tuple[frozenset[str], tuple[str, ...]]:
-    """The modules of the built-in model server, and what is installed for it."""
+    """The modules of the built-in model server, and the packages installed for it."""
     there = {
         ".".join(path.relative_to(SERVING).with_suffix("").parts).removesuffix(".__init__")
         for path in SERVING.glob("**/*.py")

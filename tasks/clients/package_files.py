@@ -1,4 +1,4 @@
-"""The files of a model package in a folder: which may be copied elsewhere, and whether a copy is still what it was."""
+"""The files of a model package in a folder: which may be copied elsewhere, and whether a copy is unchanged."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tasks.domain.errors import Problem, SpecificationError
 
 MAX_FILES = 100_000
 MAX_BYTES = 1 << 41
-"""Far beyond any package: what is more is no package, but somebody's home folder, or a disk."""
+"""Far beyond any package: anything larger is a home folder or a disk."""
 _SHOWN = 10
 _LEFT_OUT = "__pycache__"
 _COMPILED = (".nbi", ".nbc")
-"""What numba keeps of its own beside a library's byte code, whenever the library is used."""
+"""Caches that numba writes next to a library's byte code whenever the library is used."""
 _MODE = 0o755
-"""What a copy keeps of a file's mode: never a right to write for others, nor to run as another user."""
+"""The part of a file's mode that a copy keeps: never write permission for others, nor setuid or setgid."""
 _PIECE = 8 << 20
 
 
@@ -30,21 +30,21 @@ class PackageFile:
     """One file or link of a package, or one of its folders."""
 
     name: str
-    """Below the package, with slashes."""
+    """Path below the package, with slashes."""
     path: Path
     mode: int
     size: int = 0
     kind: str = "file"
     """Or ``folder`` or ``link``."""
     target: str = ""
-    """What a link leads to, relative to its own folder; always inside of the package."""
+    """Target of a link, relative to the link's own folder; always inside the package."""
 
 
 def package_files(package: Path, left_out: Collection[str] = ()) -> list[PackageFile]:
-    """Everything in a package that is to be copied, folders before what is in them.
+    """All entries of a package to copy, each folder before its content.
 
-    Links inside of the package are kept. Raises SpecificationError naming each link that leads out of it (or nowhere,
-    or round in a circle) and each entry that is no file, and if there is too much.
+    Links inside the package are kept. Raises SpecificationError naming each link that leads outside, nowhere or in a
+    circle and each entry that is no file, and if there are too many files or bytes.
     """
     root = Path(os.path.realpath(package))
     found: list[PackageFile] = []
@@ -91,7 +91,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _inside(root: Path, link: str) -> tuple[str, str]:
-    """What a link leads to, and what is wrong with that."""
+    """The target of a link, and what is wrong with it; one of them is empty."""
     said = os.readlink(link)
     try:
         target = os.path.realpath(link, strict=True)
@@ -105,7 +105,7 @@ def _inside(root: Path, link: str) -> tuple[str, str]:
 
 
 def read_into(file: PackageFile, write: BinaryIO) -> None:
-    """Copy a file's bytes. Raises OSError, also if it has become something else meanwhile."""
+    """Copy a file's bytes. Raises OSError, also if it is no longer a regular file."""
     opened = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(opened, "rb") as read:
         if not stat.S_ISREG(os.fstat(opened).st_mode):
@@ -114,7 +114,7 @@ def read_into(file: PackageFile, write: BinaryIO) -> None:
 
 
 def copy_to_folder(files: list[PackageFile], target: Path) -> None:
-    """Copy them below a folder, which is made; modes are kept, but for rights that a copy must not have."""
+    """Copy files below a folder, which is made; modes are kept, except permissions that a copy must not have."""
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         place = target / file.name
@@ -133,7 +133,7 @@ def copy_to_folder(files: list[PackageFile], target: Path) -> None:
 
 
 def plain_files(files: list[PackageFile]) -> Iterator[PackageFile]:
-    """The same without links, for a storage that has none: what they lead to stands in their place."""
+    """The files without links, for a storage that has none: each link is replaced by its target."""
     for file in files:
         if file.kind != "link":
             if file.kind == "file":
@@ -154,9 +154,9 @@ def name_problem(name: str) -> str:
 
 
 def fingerprint(folder: Path, left_out: Collection[str] = ()) -> str:
-    """What says, without reading them, whether any file below a folder was changed since.
+    """A checksum that shows, without reading them, whether any file below a folder has changed.
 
-    The time of a change (ctime) is set by the system only. Raises OSError.
+    Only the system sets the time of a change (ctime). Raises OSError.
     """
     digest = hashlib.sha256()
     root = str(folder)
@@ -179,14 +179,14 @@ def fingerprint(folder: Path, left_out: Collection[str] = ()) -> str:
 
 
 def seal(folder: Path, name: str) -> None:
-    """Write down, in a file of this name in it, what a folder holds now. Raises OSError."""
+    """Record the present content of a folder in a file of this name in it. Raises OSError."""
     made = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(made, "w") as write:
         write.write(fingerprint(folder, (name,)))
 
 
 def is_sealed(folder: Path, name: str) -> bool:
-    """Whether a folder was sealed, and holds what it held then."""
+    """Whether a folder was sealed and its content has not changed since."""
     try:
         return (folder / name).read_text() == fingerprint(folder, (name,))
     except (OSError, ValueError):
@@ -194,7 +194,7 @@ def is_sealed(folder: Path, name: str) -> bool:
 
 
 def file_seals(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
-    """What each file of a package is now, by name: what the system says of it, and a hash of its bytes."""
+    """The present state of each file of a package, by name: its metadata, and a hash of its bytes."""
     found = {}
     for file in package_files(folder, left_out):
         if file.kind == "file":
@@ -205,9 +205,9 @@ def file_seals(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
 
 
 def changed_file(folder: Path, seals: Mapping[str, str]) -> str | None:
-    """The first file that is not what it was when it was sealed; None if all are. Others may have come.
+    """The first file that no longer matches its seal; None if all do. Additional files are ignored.
 
-    Only what the system says has changed is read.
+    Only files whose metadata has changed are read.
     """
     for name, seal_of_file in seals.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""Model packages: reading their ``config.json``, and having their files on this machine."""
+"""Model packages: reading their ``config.json``, and copying their files to this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_CONFIG_BYTES = 4 << 20
 async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig, Address]:
     """A package's configuration, and the folder that holds it (the package's, or ``model/`` below it).
 
-    Raises SpecificationError for a missing or malformed one.
+    Raises SpecificationError if it is missing or malformed.
     """
     for name in CONFIG_NAMES:
         address = folder.child(name)
@@ -59,9 +59,9 @@ async def files_of(storage: Storage, folder: Address) -> set[str]:
 
 
 def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it: for everything that is not hot.
+    """fsspec's file system for an address, and the path in it: for everything off the hot path.
 
-    Raises StorageError if it is not said where the storage is.
+    Raises StorageError if the storage is not configured.
     """
     import fsspec
 
@@ -77,7 +77,7 @@ def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tupl
 
 
 def endpoint_of(address: Address, credentials: Mapping[str, Credentials]) -> str:
-    """Where an address of a storage leads, as it is shown; empty for a local one, or if that is not said."""
+    """The endpoint of an address, for display; empty for a local address, or if the storage is not configured."""
     if address.scheme == "local":
         return ""
     try:
@@ -88,7 +88,7 @@ def endpoint_of(address: Address, credentials: Mapping[str, Credentials]) -> str
 
 
 def said_of(error: BaseException, endpoint: str) -> str:
-    """What s3fs says of a storage: with its endpoint, and the status if there was an answer."""
+    """An error of s3fs, for display: with the endpoint, and the HTTP status if there was a response."""
     if not endpoint:
         return cause_of_library(error)
     answer = getattr(error.__cause__ or error, "response", None)
@@ -97,14 +97,14 @@ def said_of(error: BaseException, endpoint: str) -> str:
 
 
 def _close_sockets(_: Any, s3: Any) -> None:
-    """In the place of s3fs's own way, which at a collection of garbage leaves a task to whatever loop runs there."""
-    with suppress(AttributeError):  # there is none any more
+    """Replaces s3fs's own close, which on garbage collection leaves a task to whatever event loop runs there."""
+    with suppress(AttributeError):  # already closed
         for session in s3._client._endpoint.http_session._sessions.values():
             session.connector._close()
 
 
 async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:
-    """The folder of a package on this machine: itself if it is local, else a copy kept by content.
+    """The folder of a package on this machine: itself if it is local, else a copy cached by content.
 
     Raises StorageError if it cannot be copied.
     """
@@ -115,7 +115,7 @@ async def local_copy(folder: str, cache: Path, credentials: dict[str, Credential
 
 
 def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises StorageError if the names or the amount of what was listed are no package's."""
+    """Raises StorageError if the listed names, their number or their total size cannot be those of a package."""
     for name in filter(None, relative.values()):
         if problem := name_problem(name):
             raise StorageError(f"The model package {address} cannot be copied: {problem}.")
@@ -175,7 +175,7 @@ def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) 
 
 
 def _is_whole(copy: Path) -> bool:
-    """Whether a copy was made, and none of its files changed since; a model may write others into its folder."""
+    """Whether a complete copy exists whose files are unchanged; a model may add others to its folder."""
     try:
         return changed_file(copy, json.loads((copy / _COMPLETE).read_bytes())) is None
     except (OSError, ValueError, AttributeError):
@@ -183,7 +183,7 @@ def _is_whole(copy: Path) -> bool:
 
 
 def _put(partial: Path, copy: Path) -> None:
-    """Give a whole copy its name. Raises OSError."""
+    """Move a complete copy to its final name by an atomic rename. Raises OSError."""
     for last in (False, True):
         try:
             partial.rename(copy)
@@ -193,7 +193,7 @@ def _put(partial: Path, copy: Path) -> None:
                 return
             if last:
                 raise
-            # It was changed after it was made: by a model, say, and others would be served from it.
+            # It was changed after it was made, for example by a model, and must not be served to others.
             changed = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".changed", dir=copy.parent))
             copy.rename(changed)
             shutil.rmtree(changed, ignore_errors=True)

@@ -10,7 +10,7 @@ from tasks.clients.object_store import Bucket
 
 
 class LocalWriter:
-    """Bytes on their way into a local file."""
+    """Writes to a local file."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -21,11 +21,11 @@ class LocalWriter:
 
 
 class _GivenUp(Exception):
-    """Ends an upload that will not be complete."""
+    """Ends an upload that will not be completed."""
 
 
 class PartWriter:
-    """Hands bytes to an upload that runs beside; a few MiB wait in between."""
+    """Passes bytes to an upload that runs concurrently; a few MiB wait in between."""
 
     def __init__(self, bucket: Bucket, key: str) -> None:
         self._queue: asyncio.Queue[bytes | _GivenUp | None] = asyncio.Queue(maxsize=2)
@@ -43,7 +43,7 @@ class PartWriter:
         put.cancel()  # without effect if it is done
 
     async def write(self, data: bytes) -> None:
-        """Hand on some bytes. Raises ObjectError if the upload has failed meanwhile."""
+        """Pass on some bytes. Raises ObjectError if the upload has failed."""
         await self._put(data)
         if self._upload.done():
             await self._upload
@@ -54,6 +54,6 @@ class PartWriter:
         await self._upload
 
     async def give_up(self) -> None:
-        """End the upload without an object."""
+        """End the upload without creating an object."""
         await self._put(_GivenUp())
         await asyncio.gather(self._upload, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""Which account is at the other end of a connection on this machine, and which one listens on a port.
+"""The account at the other end of a connection on this machine, and the one that listens on a port.
 
-The kernel's word. Linux only; elsewhere, and where the kernel does not tell, the answer is None.
+As reported by the kernel. Linux only; elsewhere, and where the kernel has no answer, the result is None.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 Address = tuple[str, int]
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _CONNECTED, _LISTENING = "01", "0A"
-"""Of the states only these tell the owner: a connection that is being closed shows root's."""
+"""Only these states show the owner: a connection that is being closed shows root."""
 
 
 def peer_account(peer: Address, own: Address) -> int | None:
-    """The user id of who has connected from ``peer`` to ``own``, both addresses of this machine."""
+    """The user id of the process connected from ``peer`` to ``own``, both addresses of this machine."""
     return _owner(_hex(peer), _hex(own), _CONNECTED)
 
 
 def listening_account(address: Address) -> int | None:
-    """The user id of who listens on this address of this machine."""
+    """The user id of the process that listens on this address of this machine."""
     return _owner(_hex(address), None, _LISTENING)
 
 
@@ -40,7 +40,7 @@ def _owner(local: str, remote: str | None, state: str) -> int | None:
 
 
 def _hex(address: Address) -> str:
-    """An address as it stands in the kernel's tables: in words of the machine's byte order."""
+    """An address as in the kernel's tables: in words of the machine's byte order."""
     packed = ipaddress.ip_address(address[0]).packed
     words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
     ordered = [word[::-1] if sys.byteorder == "little" else word for word in words]

@@ -1,4 +1,4 @@
-"""The pods of a run on a Kubernetes cluster: made by Dask's operator, looked at while they last, removed at the end."""
+"""The pods of a run on a Kubernetes cluster: made by Dask's operator, watched while they run, removed at the end."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from tasks.clients.pods import RUN_LABEL, PodGroup, cluster_manifest, secret_man
 from tasks.domain.errors import ModelServerError
 
 OPERATOR_SECONDS = 60.0
-"""An operator that runs takes up a new DaskCluster within a moment."""
+"""A running operator picks up a new DaskCluster within a moment."""
 LOOK_SECONDS = 5.0
 CRASHING_SECONDS = 60.0
-"""A scheduler that ends again and again for so long does not start."""
+"""A scheduler that has kept crashing for this long will not start."""
 CLOSE_SECONDS = 20.0
 _log = logging.getLogger(__name__)
 
 
 class Pods:
-    """The pods of one try of a run. Lives on the engine's loop. ``tell`` is told what keeps them from running."""
+    """The pods of one try of a run. Lives on the engine's event loop. ``tell`` is called with the reason why they do
+    not run.
+    """
 
     def __init__(self, group: PodGroup, tell: Callable[[str], None] = lambda said: None) -> None:
         self._group = group
@@ -33,10 +35,10 @@ class Pods:
         self.address = ""
         """Of Dask's scheduler, once started."""
         self.said = ""
-        """What keeps pods from running, when last looked at."""
+        """Why pods do not run, as of the last look."""
 
     async def start(self, timeout_seconds: float) -> None:
-        """Have them made; returns when Dask's scheduler answers. Raises ModelServerError; nothing is left then."""
+        """Create the pods; returns once Dask's scheduler answers. Raises ModelServerError, after removing the pods."""
         try:
             async with _translated(self._group), asyncio.timeout(timeout_seconds):
                 await self._start()
@@ -60,7 +62,7 @@ class Pods:
         cluster = self._cluster(cluster_manifest(group))
         await cluster.create()
         self._looking = asyncio.create_task(self._look())
-        # After its owner, so that whoever is killed here leaves none behind; pods wait for it.
+        # After its owner, so that a process killed here leaves no Secret; the pods wait for it.
         secret = await Secret(secret_manifest(group, cluster.metadata.uid), api=self._api)
         await secret.create()
         await self._taken_up(cluster)
@@ -72,7 +74,7 @@ class Pods:
         return DaskCluster(manifest, namespace=self._group.namespace, api=self._api)
 
     async def _taken_up(self, cluster: Any) -> None:
-        """Wait until the operator has heard of it. Raises ModelServerError if it does not."""
+        """Wait until the operator has picked it up. Raises ModelServerError if it does not."""
         with suppress(TimeoutError):
             async with asyncio.timeout(OPERATOR_SECONDS):
                 while not (cluster.raw.get("status") or {}).get("phase"):
@@ -85,7 +87,7 @@ class Pods:
         )
 
     async def _connected(self) -> str:
-        """The scheduler's address. Not by dask_kubernetes' own class, which talks to schedulers without TLS only."""
+        """The scheduler's address. Not from dask_kubernetes' own class, which connects only without TLS."""
         from dask_kubernetes.operator.kubecluster.kubecluster import wait_for_service
         from dask_kubernetes.operator.networking import get_scheduler_address, wait_for_scheduler
 
@@ -95,7 +97,7 @@ class Pods:
         return str(await get_scheduler_address(service, self._group.namespace)).replace("tcp://", "tls://", 1)
 
     async def _look(self) -> None:
-        """Keep up what keeps pods from running, and tell of it when it changes."""
+        """Watch for reasons why pods do not run, and report each change."""
         import httpx
         import kr8s
         from kr8s.asyncio.objects import Pod
@@ -112,7 +114,7 @@ class Pods:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _remove(self, label: str) -> None:
-        """Delete the run's DaskClusters; what the operator has made of them, and the Secrets, go with them."""
+        """Delete the run's DaskClusters; what the operator made from them, and the Secrets, are deleted with them."""
         from dask_kubernetes.operator._objects import DaskCluster
 
         namespace = self._group.namespace
@@ -121,7 +123,9 @@ class Pods:
             await one.async_delete()
 
     async def close(self) -> None:
-        """Remove them; returns when the cluster has been told. If it cannot be, they go when they have been idle."""
+        """Remove the pods; returns once the cluster has accepted that. If that fails, the operator removes them when
+        idle.
+        """
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)

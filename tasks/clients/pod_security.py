@@ -1,23 +1,23 @@
-"""What a pod of ours may do on a Kubernetes cluster: only what it needs (the profile `restricted`). No I/O."""
+"""Restrictions on Thresher's pods on a Kubernetes cluster: only what they need (the profile `restricted`). No I/O."""
 
 from __future__ import annotations
 
 from typing import Any
 
 PART_LABEL = "thresher/part"
-"""What a pod is a part of; the NetworkPolicies of infra/kubernetes go by it."""
+"""The component that a pod belongs to; the NetworkPolicies of infra/kubernetes select pods by it."""
 CLUSTER_LABEL = "thresher/kubernetes-api"
-"""Pods of the project's own code that may reach the Kubernetes API."""
+"""Marks pods of the project's own code that may reach the Kubernetes API."""
 DISK_REQUEST, DISK_LIMIT = "2Gi", "50Gi"
-"""What a container stores for a while: environments of models, packages, what they print."""
+"""Ephemeral storage of a container: environments of models, packages, output."""
 USER = 1000
-"""Of the project's image, and of images that are made for the original service."""
+"""User id in the project's image, and in images made for the original service."""
 DATA, TEMPORARY = "data", "tmp"
 MODEL_TEMPORARY = "model-tmp"
 
 
 def closed_pod(*, token: bool = False) -> dict[str, Any]:
-    """Fields of a pod's spec; ``token``: it may have the token of its account."""
+    """Fields of a pod's spec; ``token``: mount the token of its service account."""
     return {
         "automountServiceAccountToken": token,
         "enableServiceLinks": False,
@@ -54,15 +54,15 @@ def own_volumes() -> list[dict[str, Any]]:
 
 
 def own_mounts() -> list[dict[str, Any]]:
-    """Where they are."""
+    """The mounts of :func:`own_volumes`."""
     return [{"name": DATA, "mountPath": "/data"}, {"name": TEMPORARY, "mountPath": "/tmp"}]  # noqa: S108
 
 
 def model_mounts() -> list[dict[str, Any]]:
-    """What the model's image may write: a folder that no other container has."""
+    """A writable folder for the model's image, shared with no other container."""
     return [{"name": MODEL_TEMPORARY, "mountPath": "/tmp"}]  # noqa: S108
 
 
 def scratch_volume(name: str) -> dict[str, Any]:
-    """A folder that goes with its pod."""
+    """A folder that is removed with its pod."""
     return {"name": name, "emptyDir": {"sizeLimit": DISK_LIMIT}}

@@ -1,4 +1,4 @@
-"""Instances as pods: what Kubernetes and Dask's operator are asked for, and what they say of it. No I/O."""
+"""Instances as pods: manifests for Kubernetes and Dask's operator, and the reasons why pods do not run. No I/O."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tasks.domain.pool import Flavor, Pool
 
 WORKER_CPU = 0.5
 WORKER_MEMORY_MIB = 1024
-"""What the process beside a model server takes (measured: 270 MiB, and the bytes in flight)."""
+"""For the process next to a model server (measured: 270 MiB, and the bytes in flight)."""
 SCHEDULER_CPU = 0.5
 SCHEDULER_MEMORY_MIB = 1024
-"""Dask's scheduler, which holds one task per shard (measured: about 170 MiB)."""
+"""For Dask's scheduler, which holds one task per shard (measured: about 170 MiB)."""
 MODEL = "model"
 """Name of the model image's container; ``kubectl logs POD --container model`` shows what the model prints."""
 RUN_LABEL = "thresher/run"
 SERVICE_ANNOTATION = "thresher/service"
 MOST_FAILURES = 20
-"""A shard that was on so many workers that died is not given to another one by Dask itself."""
+"""After this many of its workers have died, Dask itself does not give a shard to another one."""
 _DASK = ("python", "-m", "tasks.clients.dask_process")
 """Dask's own commands, with the run's certificate."""
 _FINE = {"ContainerCreating", "PodInitializing"}
@@ -52,18 +52,18 @@ class PodGroup:
     flavor: Flavor
     count: int
     threads: int
-    """Of each worker: shards that it may hold at once."""
+    """Threads of each worker: the shards that it may hold at once."""
     idle_seconds: int
-    """The operator removes them when nobody has given them work for so long: the run's own process is gone."""
+    """The operator removes the pods after this long without work: the run's own process is gone."""
     own: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Environment of the workers beside the pool's; it may hold secrets."""
+    """Environment of the workers in addition to the pool's; it may hold secrets."""
     identity: Identity = field(default_factory=made_identity, repr=False)
-    """By which its scheduler and workers know each other and the run; not for the model's image."""
+    """Authenticates its scheduler, its workers and the run to each other; not for the model's image."""
     model_image: str | None = None
-    """The model's image runs beside each worker; None: the worker starts the model server itself."""
+    """The model's image, run next to each worker; None: the worker starts the model server itself."""
     model_port: int = 8080
     given: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Environment of the model's image, as the service gives it; it may hold secrets."""
+    """Environment of the model's image, as set by the service; it may hold secrets."""
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class PodGroup:
 
     @property
     def namespace(self) -> str:
-        """Where the pods are."""
+        """Namespace of the pods."""
         return self.pool.namespace or "default"
 
 
@@ -99,7 +99,7 @@ def cluster_manifest(group: PodGroup) -> dict[str, Any]:
 
 
 def secret_manifest(group: PodGroup, owner_uid: str) -> dict[str, Any]:
-    """The Secret that holds every value that may be secret; it goes when the DaskCluster, its owner, is deleted."""
+    """The Secret with every value that may be secret; it is deleted with its owner, the DaskCluster."""
     values = {_worker_key(name): value for name, value in _own(group).items()}
     if group.model_image is not None:
         values |= {_model_key(name): value for name, value in group.given.items()}
@@ -177,21 +177,21 @@ def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
 
 
 def _fit_pod(pod: dict[str, Any], group: PodGroup) -> None:
-    # The account is for pulling images, and for a cloud's own identities; nobody here may ask the cluster for anything.
+    # The account is for pulling images and for cloud identities; no container here may call the cluster's API.
     pod["serviceAccountName"] = group.pool.service_account
     pod |= closed_pod()
     pod["volumes"] = own_volumes()
 
 
 def _secure(container: dict[str, Any]) -> None:
-    """For the containers of the project's own image, which needs no more."""
+    """Restrict a container of the project's own image, which needs no more."""
     container["imagePullPolicy"] = "IfNotPresent"
     container["securityContext"] = closed_container()
     container["volumeMounts"] = own_mounts()
 
 
 def _amounts(cpu: float, memory_mib: int, others: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """CPU and memory: requests that are the limits, so that the pod is of the class Guaranteed."""
+    """CPU and memory, with requests equal to the limits, so that the pod's QoS class is Guaranteed."""
     found = {"cpu": f"{math.ceil(cpu * 1000)}m", "memory": f"{memory_mib}Mi"}
     found |= {name: str(count) for name, count in (others or {}).items() if count}
     disk = "ephemeral-storage"
@@ -199,7 +199,7 @@ def _amounts(cpu: float, memory_mib: int, others: Mapping[str, int] | None = Non
 
 
 def _plain(values: Mapping[str, str]) -> list[dict[str, Any]]:
-    # Kubernetes would put a variable's value in the place of $(VARIABLE).
+    # Kubernetes would expand $(VARIABLE).
     return [{"name": name, "value": value.replace("$(", "$$(")} for name, value in values.items()]
 
 
@@ -210,7 +210,7 @@ def _secret(keys: Mapping[str, str], group: PodGroup) -> list[dict[str, Any]]:
 
 
 def _own(group: PodGroup) -> dict[str, str]:
-    """What a worker is given beside the pool's environment."""
+    """A worker's environment in addition to the pool's."""
     return {**group.own, **group.identity.variables()}
 
 
@@ -223,7 +223,7 @@ def _model_key(variable: str) -> str:
 
 
 def trouble_of(pods: Sequence[Mapping[str, Any]]) -> str:
-    """What keeps pods from running, as one sentence each, most frequent first; empty if nothing does."""
+    """Why pods do not run, one clause for each reason, most frequent first; empty if there is no reason."""
     found: dict[str, int] = {}
     for pod in pods:
         for said in _troubles(pod):

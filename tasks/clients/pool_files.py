@@ -1,4 +1,4 @@
-"""Resource pools as files: one YAML file a pool."""
+"""Resource pools as files: one YAML file per pool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.domain.pool import Pool
 
 
 def read_pools(folder: Path) -> dict[str, Pool]:
-    """The pools of a folder (``*.yaml``, ``*.yml``), by name. Raises SpecificationError naming every wrong file."""
+    """The pools of a folder (``*.yaml``, ``*.yml``), by name. Raises SpecificationError naming every invalid file."""
     pools: dict[str, Pool] = {}
     files: dict[str, Path] = {}
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Ports for model servers on this machine, and whose a port is."""
+"""Ports for model servers on this machine, and the owners of ports."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _lock = threading.Lock()
 
 
 def free_port() -> int:
-    """A port that nobody listens on now, and that was not given to another server of this process lately.
+    """A port that is free now and was not given to another server of this process lately.
 
-    Somebody else may still take it before the server does: see :func:`belongs_to_another`.
+    Another process may still take it before the server does: see :func:`belongs_to_another`.
     """
     with _lock:
         while True:
@@ -39,8 +39,8 @@ def free_port() -> int:
 def belongs_to_another(port: int, root: int) -> bool:
     """Whether a process listens on the port that is neither ``root`` nor below it, and is older than ``root``.
 
-    A younger one may listen on its behalf (the proxy of a container that it has started), unless ``root`` has ended.
-    False as well if nobody listens, or if the system does not tell who does.
+    A younger process may listen on behalf of ``root`` (the proxy of a container that it has started), unless ``root``
+    has ended. Also False if no process listens, or if the system does not show which one does.
     """
     sockets = _listening(port)
     if not sockets:
@@ -54,7 +54,7 @@ def belongs_to_another(port: int, root: int) -> bool:
 
 
 def _listening(port: int) -> set[str]:
-    """The sockets that listen on a port, as their names in /proc/*/fd."""
+    """The sockets that listen on a port, by their names in /proc/*/fd."""
     found = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError):
@@ -71,6 +71,6 @@ def _holds(pid: int, sockets: set[str]) -> bool:
             with suppress(OSError):
                 if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
                     return True
-    except OSError:  # it has ended, or is somebody else's
+    except OSError:  # it has ended, or belongs to another user
         pass
     return False

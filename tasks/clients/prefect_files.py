@@ -1,6 +1,6 @@
-"""Where Prefect's settings come from on this machine: variables, files of the current folder, profiles.
+"""Where Prefect's settings on this machine come from: variables, files in the current folder, profiles.
 
-Prefect is not imported: what is wrong here would stop its import, or be said in other words later.
+Prefect is not imported: wrong settings would break its import, or be reported later in other words.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from tasks.domain.prefect_settings import (
 )
 
 _PROFILES = ("cloud", "ephemeral", "local", "test")
-"""Those that Prefect brings."""
+"""Prefect's built-in profiles."""
 
 
 def check_prefect_settings(environment: Mapping[str, str] | None = None) -> None:
-    """Raises CallError if Prefect's settings are given in a way that it could not read or use."""
+    """Raises CallError if Prefect could not read or use its settings."""
     if problems := wrong_prefect(os.environ if environment is None else environment):
         raise CallError(problems)
 
 
 def given_settings(environment: Mapping[str, str]) -> tuple[list[Given], list[Problem]]:
-    """The settings that are given, in the order in which Prefect takes them, and what is wrong with their files."""
+    """The given settings, in Prefect's order of precedence, and the problems of their files."""
     given, wrong = of_variables(environment), []
     try:
         if os.path.isfile(DOTENV):
-            from dotenv import dotenv_values  # a file that few folders have
+            from dotenv import dotenv_values  # imported late: few folders have this file
 
             given += of_variables(dotenv_values(DOTENV), DOTENV)
     except (OSError, ValueError) as error:
@@ -60,7 +60,7 @@ def _unreadable(file: str, error: Exception) -> Problem:
 
 
 def wrong_prefect(environment: Mapping[str, str]) -> list[Problem]:
-    """What is wrong with Prefect's settings by itself, wherever they are given."""
+    """Problems of Prefect's settings themselves, from all sources."""
     given, wrong = given_settings(environment)
     path = first_of(given, "PREFECT_PROFILES_PATH")
     return [*wrong, *wrong_settings(given), *_profiles(environment, str(path.value) if path else "")]
@@ -77,7 +77,7 @@ def _profiles(environment: Mapping[str, str], given: str) -> Iterator[Problem]:
         else:
             wrong = "profiles is no table"
     except (OSError, RuntimeError):
-        pass  # there is none, as on most machines
+        pass  # no such file, as on most machines
     except ValueError as error:  # neither UTF-8 nor TOML
         wrong = str(error)
     if wrong:

@@ -1,8 +1,8 @@
 """Runs a module with an environment that no other process of the same user ever sees.
 
-Run as ``python -P private_process.py MODULE ARGUMENT...`` with the environment on standard input, each ``NAME=VALUE``
-with a NUL at its end. What a program is executed with stands in ``/proc/<pid>/environ`` until it hides its memory, so
-keys come this way, after that.
+Run as ``python -P private_process.py MODULE ARGUMENT...`` with the environment on standard input, as ``NAME=VALUE``
+entries that each end with NUL. A program's initial environment is in ``/proc/<pid>/environ`` until the program hides
+its memory, so keys are passed this way, after that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(module: str, *arguments: str) -> None:
-    """Run ``module`` as the main one, with these arguments of the command line."""
+    """Run ``module`` as the main module, with these command-line arguments."""
     sys.path.insert(0, str(ROOT))
     from tasks.clients.process_privacy import hide_memory
 

@@ -1,4 +1,4 @@
-"""Which process does a run, said so that it can be told later whether it is still there."""
+"""The identity of the process that does a run, in a form that shows later whether the process still exists."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def own_process() -> str:
-    """This process: the machine and its start, the name space of its process ids, its id, and when it began."""
+    """This process: its machine's boot id, the namespace of its process ids, its process id, and its start time."""
     return f"{_place()}/{os.getpid()}/{started(os.getpid())}"
 
 
 def is_there(process: str) -> bool | None:
-    """Whether a process, as :func:`own_process` said it there, is still there; None if that cannot be told here.
+    """Whether a process, as identified by :func:`own_process`, still exists; None if that cannot be determined here.
 
-    It cannot on another machine, outside of its container, or of nothing that was ever said.
+    That is so on another machine, outside the process's container, or for an empty identity.
     """
     place, _, rest = process.partition("/")
     pid, _, began = rest.partition("/")
@@ -32,12 +32,14 @@ def is_there(process: str) -> bool | None:
 
 
 def short_own_process() -> str:
-    """This process, as a part of a file's name: what :func:`own_process` says, shorter, and without slashes."""
+    """This process, as a part of a file name: like :func:`own_process`, but shorter and without slashes."""
     return f"{_short(_place())}-{os.getpid()}-{started(os.getpid())}"
 
 
 def is_gone(short: str) -> bool:
-    """Whether a process, as :func:`short_own_process` said it there, has ended; False if that cannot be told here."""
+    """Whether a process, as identified by :func:`short_own_process`, has ended; False if that cannot be determined
+    here.
+    """
     place, _, rest = short.partition("-")
     pid, _, began = rest.partition("-")
     if place != _short(_place()) or not pid.isdigit() or not began.isdigit():
@@ -50,7 +52,7 @@ def _short(place: str) -> str:
 
 
 def own_start() -> float:
-    """When this process began, in seconds since 1970; now, if nobody tells."""
+    """When this process began, in seconds since 1970; now, if that is unknown."""
     ticks = started(os.getpid())
     if ticks is None:
         return clock.now()

@@ -1,4 +1,4 @@
-"""Proxies that environment variables name: never asked for this machine's own servers, and named when one is asked."""
+"""Proxies from environment variables: never used for this machine's own servers, and named in errors when used."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _EXCEPT = ("NO_PROXY", "no_proxy")
 
 
 def spare_loopback() -> None:
-    """From now on no proxy is asked for this machine, here and in the processes started from here.
+    """Exclude this machine from proxies, here and in the processes started from here.
 
-    Whatever else goes without a proxy stays so. HTTP clients read these variables when they are made, websocket clients
-    when they connect.
+    Other exclusions are kept. HTTP clients read these variables when they are made, websocket clients when they
+    connect.
     """
     if not any(kind != "no" for kind in getproxies_environment()):
         return
@@ -29,12 +29,12 @@ def spare_loopback() -> None:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a web address is one of this machine."""
+    """Whether a web address leads to this machine."""
     return _host(url) in LOOPBACK
 
 
 def proxy_for(url: str) -> str:
-    """The variable whose proxy is asked for a web address, with its value but for the password; empty if none is."""
+    """The variable with the proxy for a web address, and its value without the password; empty if no proxy is used."""
     scheme, host = url.partition(":")[0].lower(), _host(url)
     if not host or proxy_bypass(host):
         return ""

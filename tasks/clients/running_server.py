@@ -1,4 +1,4 @@
-"""Model servers that run already, elsewhere: whether they are there."""
+"""External model servers that are already running: whether they answer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.domain.paths import redact
 from tasks.domain.running_address import health_base
 
 NO_HEALTH_ADDRESS = {"HTTP 400", "HTTP 404", "HTTP 405", "HTTP 501"}
-"""Said by a server that knows no such address, or no GET there: it is there."""
+"""Answers of a server that is up but has no such address, or no GET there."""
 NOT_ALLOWED = ("HTTP 401", "HTTP 403")
 _FINAL = ("HTTP 3", "HTTP 4", NO_SUCH_HOST, NO_TLS)
-"""How an answer begins that waiting does not change: redirects, too, lead elsewhere."""
+"""Prefixes of answers that waiting does not change. This includes redirects: they lead elsewhere."""
 _MAY_PASS = ("HTTP 408", "HTTP 425", "HTTP 429")
 _LONGEST_FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 15.0
@@ -25,7 +25,7 @@ _LONGEST_PAUSE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class RunningServer:
-    """One of them. ``headers`` are secret."""
+    """One such server. ``headers`` are secret."""
 
     address: str
     health: Health
@@ -33,13 +33,13 @@ class RunningServer:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def ask(self) -> str:
-        """Ask for its health: empty if it is there, else what is wrong."""
+        """Check its health: empty if it is up, else the problem."""
         base = health_base(self.address, self.request_path)
         said = await ask_health(base, self.health.url, self.health.timeout_seconds, self.headers)
         return "" if said in NO_HEALTH_ADDRESS else said
 
     def error(self, said: str) -> ModelServerError:
-        """What is told of a server that has ``said`` this."""
+        """The error for a server that answered ``said``."""
         named, asked = redact(self.address), self.health.url
         if said in NOT_ALLOWED:
             return ModelServerError(
@@ -49,7 +49,7 @@ class RunningServer:
         return ModelServerError(f"The model server {named} is not healthy (GET {asked}: {said}).")
 
     async def there(self) -> None:
-        """Wait until it is there. Raises ModelServerError if it has an answer that waiting does not change."""
+        """Wait until it is up. Raises ModelServerError for an answer that waiting does not change."""
         pause = min(_LONGEST_FIRST_PAUSE_SECONDS, self.health.period_seconds)
         while said := await self.ask():
             if is_final(said):
@@ -59,17 +59,17 @@ class RunningServer:
 
 
 def is_final(said: str) -> bool:
-    """Whether waiting does not change what was found of a server's health: its address or the service is wrong."""
+    """Whether waiting would not change this answer to a health check: the address or the service is wrong."""
     return said.startswith(_FINAL) and not said.startswith(_MAY_PASS)
 
 
 async def first_there(
     servers: Sequence[RunningServer], timeout_seconds: float, on_wait: Callable[[str], None] = lambda cause: None
 ) -> list[RunningServer]:
-    """Those that are there, one at least; asked again until the time is up.
+    """The servers that are up, at least one; all are checked again until the time-out.
 
-    ``on_wait`` is told what is wrong whenever none is there. Raises ModelServerError: at once if one of them says what
-    waiting does not change (401, 403, a redirect, a name that no host has), and ServerAway if none is there in time.
+    ``on_wait`` is called with the problem whenever no server is up. Raises ModelServerError at once for an answer that
+    waiting does not change (401, 403, a redirect, an unknown host), and ServerAway if no server is up in time.
     """
     time = asyncio.get_running_loop().time
     deadline = time() + timeout_seconds

@@ -1,4 +1,4 @@
-"""Folders in which a process keeps for a while what model servers print, and that do not outlive it."""
+"""Temporary folders for the output of model servers, removed with the process that made them."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _NAME = re.compile(r"thresher-([0-9a-f]+-\d+-\d+)-\w+\Z")
 
 
 def scratch_folder() -> Path:
-    """A new one in the temporary folder, for this user only (mode 700); its name says whose it is."""
+    """A new folder in the temporary folder, for this user only (mode 700), named after this process."""
     return Path(tempfile.mkdtemp(prefix=f"thresher-{short_own_process()}-"))
 
 
 def remove_left_folders() -> None:
-    """Remove those whose process has ended without removing them: it was killed, and so was its warden.
+    """Remove the folders of processes that were killed, with their wardens, before they could remove them.
 
-    Never one of a process that runs, nor of one of which that cannot be told here: on another machine, since another
-    start of this one, in another container.
+    Never the folder of a running process, or of one whose state cannot be determined here: on another machine, from
+    before a reboot, or in another container.
     """
     place = tempfile.gettempdir()
     try:

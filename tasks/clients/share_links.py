@@ -1,8 +1,8 @@
-"""Signed share links: fetching http(s) addresses that a manifest names, and only those that anybody may fetch.
+"""Signed share links: fetching the http(s) addresses in a manifest, restricted to public hosts.
 
-A manifest is data from somebody, so its links must not reach into the network that Thresher runs in: only addresses
-that are public are connected to, at every redirect, unless the administrator allows the host. The check is on the
-address connected to, not on the name, so a name that resolves differently the second time does not pass.
+A manifest is untrusted input, so its links must not reach into the network that Thresher runs in. Every connection, at
+each redirect, must be to a public address, unless the administrator allows the host. The address connected to is
+checked, not the name, so a name that resolves differently the second time does not pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tasks.domain.retry import Failure, decide
 MAX_REDIRECTS = 5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
-"""The only IPv6 addresses that are given out; is_global says yes to the unassigned and some old local ones too."""
+"""The only IPv6 range allocated so far; is_global also accepts unassigned and some old local addresses."""
 
 
 class AddressNotAllowed(OSError):
@@ -51,7 +51,7 @@ def is_public(address: str) -> bool:
 
 
 class _Resolver(AbstractResolver):
-    """Names to addresses, without those that are not public."""
+    """Resolves names, leaving out addresses that are not public."""
 
     def __init__(self, allowed: frozenset[str]) -> None:
         self._allowed = allowed
@@ -85,8 +85,8 @@ def _refusal(host: str) -> str:
 
 
 def _unknown(host: str) -> str:
-    # The same for a name that there is not, and for one of the inner network: whoever writes a manifest learns nothing
-    # about the names that this network knows.
+    # The same message for an unknown name and for one of the internal network, so that the author of a manifest learns
+    # nothing about the names in this network.
     return (
         f"The host {host} is not a public address, or is not known; the administrator can allow it "
         "(THRESHER_SHARE_LINK_HOSTS)."
@@ -94,14 +94,14 @@ def _unknown(host: str) -> str:
 
 
 LOOKED_AT = 2048
-"""Bytes of a refusal in which its code is looked for."""
+"""Bytes of an error response that are searched for its code."""
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,64})</Code>")
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _UNSENDABLE = re.compile(r"[^!-~]")
 
 
 class ShareLinks:
-    """Fetches share links. One per process and loop; ``close`` when done."""
+    """Fetches share links. One per process and event loop; ``close`` when done."""
 
     def __init__(self, allowed_hosts: Sequence[str], timeout_seconds: float) -> None:
         self._allowed = frozenset(host.lower() for host in allowed_hosts)
@@ -109,7 +109,7 @@ class ShareLinks:
         self._session: aiohttp.ClientSession | None = None
 
     async def read(self, link: str, max_bytes: int | None) -> bytes:
-        """The bytes behind a link. Raises ObjectError, or TooLarge before more than ``max_bytes`` were taken."""
+        """The bytes at a link. Raises ObjectError, or TooLarge before more than ``max_bytes`` are taken."""
         attempt = 0
         while True:
             attempt += 1
@@ -136,8 +136,8 @@ class ShareLinks:
         session = self._open()
         link = sendable(link)
         for _ in range(MAX_REDIRECTS + 1):
-            # The signature covers the query to the letter, so it must not be encoded again. What is checked is what the
-            # client will connect to: two readers of one address may find two hosts in it.
+            # The signature covers the exact query, so it must not be encoded again. The URL that is checked is the one
+            # that the client connects to: two parsers may find different hosts in the same address.
             url = URL(link, encoded=True)
             if url.scheme not in ("http", "https") or not url.raw_host:
                 raise ObjectError("A redirect leads to something else than http(s).")
@@ -166,8 +166,8 @@ class ShareLinks:
         raise ObjectError(f"More than {MAX_REDIRECTS} redirects.")
 
     def _check_literal(self, host: str, port: int) -> None:
-        # The client asks no resolver for a host that is an IP address already, and the system knows more ways to write
-        # one (octal, hexadecimal, one number) than the client does.
+        # The client does not resolve a host that is already an IP address, and the system accepts more notations for
+        # one (octal, hexadecimal, a single number) than the client does.
         try:
             public = is_public(host)
         except ValueError:
@@ -214,10 +214,9 @@ class _Refused(Exception):
 
 
 def sendable(link: str) -> str:
-    """A link in which what no request line can hold (blanks, controls, what is not ASCII) is percent-encoded.
+    """A link with all that a request line cannot hold (blanks, controls, non-ASCII) percent-encoded.
 
-    All else stays to the letter, so that the signature holds: servers sign what they decode. Of the host nothing is
-    changed.
+    The rest is unchanged, so that the signature holds: servers sign what they decode. The host is never changed.
     """
     begin = _AUTHORITY.match(link)
     if begin is None:

@@ -1,4 +1,4 @@
-"""A model server that somebody else starts, on this machine's own port: the model's image beside us in one pod."""
+"""A model server that Kubernetes starts, on a port of this machine: the model's image, next to us in one pod."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tasks.clients.ports import HOST
 from tasks.domain.package import Health
 
 BACK_SECONDS = 900.0
-"""One that has died is waited for at least so long: the kubelet pauses up to five minutes between two starts."""
+"""Minimum wait for the return of one that has died: the kubelet pauses up to five minutes between two starts."""
 _FIRST_PERIOD_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 _CONNECT_SECONDS = 5.0
 
 
 class Sidecar:
-    """One life of the model server at a port, as :class:`tasks.clients.launcher.Server` is one of a process of ours.
+    """One life of the model server at a port, like :class:`tasks.clients.launcher.Server` for a process of our own.
 
-    It has ended when nothing listens at its port any more. Only a refused connection says so: a server that is busy, or
-    that closes connections, is there.
+    It has ended when nothing listens on its port any longer. Only a refused connection shows that: a server that is
+    busy, or that closes connections, is still there.
     """
 
     def __init__(self, port: int) -> None:
@@ -34,7 +34,7 @@ class Sidecar:
         return f"http://{HOST}:{self._port}"
 
     async def ready(self, health: Health) -> None:
-        """Wait until the server is healthy. Its image may be downloaded first, so only the caller bounds the time."""
+        """Wait until the server is healthy. Its image may be downloaded first, so only the caller limits the time."""
         period = _FIRST_PERIOD_SECONDS
         while self.health_said:
             await asyncio.sleep(period)
@@ -43,11 +43,11 @@ class Sidecar:
 
     @property
     def running(self) -> bool:
-        """Whether it was there when it was last looked for."""
+        """Whether it was running when last checked."""
         return not self._over.is_set()
 
     async def command_ended(self) -> None:
-        """Wait until it has ended; looked for at once and then more and more seldom, down to every second."""
+        """Wait until it has ended; checked at once, then at increasing intervals of up to a second."""
         period = _FIRST_PERIOD_SECONDS
         while not self._over.is_set():
             if await self._refused():
@@ -71,13 +71,13 @@ class Sidecar:
         return False
 
     async def ended(self) -> str:
-        """Wait until it has ended; its exit status, as a message calls it."""
+        """Wait until it has ended; its exit status, for a message."""
         await self.command_ended()
         return "unknown, see the container"
 
     async def stop(self) -> None:
-        """Nothing: it is not ours, and goes with its pod."""
+        """Do nothing: it is not ours, and ends with its pod."""
 
     def tail(self) -> str:
-        """Where what it printed is, as the end of a message."""
+        """Where to find its output, as the end of a message."""
         return " What it printed is in the log of the container `model` of its pod."

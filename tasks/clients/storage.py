@@ -1,4 +1,4 @@
-"""The one door to folders and objects: local paths, s3://, obs:// and share links behind the same few verbs."""
+"""The single interface to folders and objects: local paths, s3://, obs:// and share links, with the same operations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Storage:
     """Reads, lists and writes addresses. Belongs to one event loop; ``close`` when done.
 
-    Every verb raises ObjectError (with a cause for the user), reading also TooLarge.
+    Every operation raises ObjectError (with a cause for the user); reading also raises TooLarge.
     """
 
     def __init__(self, settings: Settings, credentials: Mapping[str, Credentials] | None = None) -> None:
@@ -35,13 +35,13 @@ class Storage:
 
     def _share_links(self) -> ShareLinks:
         if self._links is None:
-            from tasks.clients.share_links import ShareLinks  # a tenth of a second, and only share links need it
+            from tasks.clients.share_links import ShareLinks  # a tenth of a second; only share links need it
 
             self._links = ShareLinks(self._settings.share_link_hosts, self._settings.download_timeout_seconds)
         return self._links
 
     def bucket(self, address: Address) -> Bucket:
-        """The bucket that an s3:// or obs:// address lies in."""
+        """The bucket of an s3:// or obs:// address."""
         key = (address.scheme, address.bucket)
         if key not in self._buckets:
             credentials = credentials_of(address.scheme, self._credentials)
@@ -52,9 +52,9 @@ class Storage:
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
-        """All bytes at an address; ``size`` and ``version`` are what a listing said of it, -1 and 0 if nothing did.
+        """All bytes at an address; ``size`` and ``version`` are those of a listing, -1 and 0 if unknown.
 
-        Others are an error (objects are read again first): nobody gets a half for the whole.
+        A mismatch is an error (objects are read again first), so that no part is taken for the whole.
         """
         if address.scheme == "local":
             return await local_files.read(address.path, max_bytes, size)
@@ -78,11 +78,11 @@ class Storage:
     async def lines(
         self, address: Address, see: Callable[[bytes], None] | None = None, longest: int = LONGEST_LINE
     ) -> AsyncGenerator[bytes]:
-        """The lines of a file or object, without their ends. Of one that is longer than ``longest``, its beginning.
+        """The lines of a file or object, without their ends. A line longer than ``longest`` may be truncated.
 
-        ``see`` is shown every byte that was read, chunk by chunk: whoever digests a file needs no second reading.
+        ``see`` is called with every chunk that is read, so that a checksum needs no second reading.
         """
-        begun = bytearray()  # of a line that goes on in the next chunk
+        begun = bytearray()  # of a line that continues in the next chunk
         async with aclosing(self.stream(address)) as chunks:
             async for chunk in chunks:
                 if see is not None:
@@ -98,7 +98,7 @@ class Storage:
             yield bytes(begun)
 
     async def is_file(self, address: Address) -> bool:
-        """Whether a file or object is at this very address."""
+        """Whether there is a file or object at exactly this address."""
         if address.scheme == "local":
             return os.path.isfile(address.path)
         if not address.path or address.path.endswith("/"):
@@ -106,11 +106,13 @@ class Storage:
         return await self.bucket(address).size(address.path) is not None
 
     async def is_placeholder(self, address: Address) -> bool:
-        """Whether there are objects below an empty object, which some programs put for a folder. Not on local disks."""
+        """Whether there are objects below this empty object, which some programs create for a folder. False on local
+        disks.
+        """
         return address.scheme in ("s3", "obs") and await self.bucket(address).has_below(address.path)
 
     async def size(self, address: Address) -> int:
-        """Bytes of a file or object. Raises ObjectError if there is none."""
+        """Size in bytes of a file or object. Raises ObjectError if it does not exist."""
         if address.scheme == "local":
             try:
                 return os.stat(address.path).st_size
@@ -141,7 +143,7 @@ class Storage:
                     yield key[start:], size, version
 
     async def top(self, folder: Address) -> Sequence[str]:
-        """Names directly below a folder; none if it does not exist."""
+        """Names directly below a folder; empty if it does not exist."""
         if folder.scheme == "local":
             try:
                 return sorted(os.listdir(folder.path))
@@ -154,7 +156,7 @@ class Storage:
         return await self.bucket(folder).top(folder.path)
 
     async def delete(self, folder: Address) -> None:
-        """Remove a folder and everything below it; one that does not exist is no error."""
+        """Remove a folder and everything below it; a missing one is no error."""
         if folder.scheme == "local":
             local_files.remove_tree(folder.path)
             return
@@ -163,7 +165,7 @@ class Storage:
         await bucket.delete(keys)
 
     async def close(self) -> None:
-        """Close every connection, and what else is open."""
+        """Close every connection and every open folder."""
         forget_folder()
         if self._links is not None:
             await self._links.close()

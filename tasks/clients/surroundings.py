@@ -1,4 +1,4 @@
-"""What this process's environment sets that cannot work: looked at when something has failed, to name the cause."""
+"""Faulty settings in this process's environment: checked after a failure, to name its cause."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ _CERTIFICATES = ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "CURL_C
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""Why no file could be opened or read just then, whatever is in it."""
+"""The process could not open or read any file at that moment, whatever its content."""
 
 
 def explained(error: BaseException) -> ThresherError:
-    """An unexpected error as one of Thresher's tree, in one line; its cause is the error itself."""
+    """An unexpected error as a ThresherError, in one line; its cause is the error itself."""
     ours = as_ours(error, wrong_surroundings, lambda: given_settings(os.environ)[0])
     ours.__cause__ = error
     return ours
 
 
 def wrong_surroundings(environment: Mapping[str, str] | None = None) -> list[Problem]:
-    """What is wrong by itself: limits, certificates, proxies, Prefect's settings, folders."""
+    """Problems of the environment itself: limits, certificates, proxies, Prefect's settings, folders."""
     given = os.environ if environment is None else environment
     return [*_limits(), *_certificates(given), *_proxies(given), *wrong_prefect(given), *_folders(given)]
 
 
 def blamed(url: str) -> str:
-    """What makes a web address unreachable from here whatever its server does, as a sentence; empty if nothing does."""
+    """Why a web address is unreachable from here, whatever its server does, as a sentence; empty if there is no reason
+    here.
+    """
     found = list(_certificates(os.environ)) if url.lower().startswith("https:") else []
     if not is_loopback(url):
         found += _proxies(os.environ)
@@ -47,7 +49,7 @@ def blamed(url: str) -> str:
 
 
 def check_limits() -> None:
-    """Raises CallError if this process may open too few files, or has too little memory, for a server of its own."""
+    """Raises CallError if this process's limits on open files or memory are too low for a server of its own."""
     if problems := _limits():
         raise CallError(problems)
 
@@ -59,7 +61,7 @@ def _certificates(environment: Mapping[str, str]) -> Iterator[Problem]:
             continue
         try:
             ssl.create_default_context(cafile=value)
-        except OSError as error:  # of which ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is a subclass
             if error.errno in _OF_THE_PROCESS and not isinstance(error, ssl.SSLError):
                 continue
             said = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
@@ -74,7 +76,7 @@ def _proxies(environment: Mapping[str, str]) -> Iterator[Problem]:
         try:
             parts = urlsplit(value if "://" in value else f"http://{value}")
             fits = parts.scheme.lower() in _PROXY_SCHEMES and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # brackets that are not closed, a port out of range
+        except ValueError:  # unclosed brackets, a port out of range
             fits = False
         if not fits:
             yield Problem(name, redact(value), "should be the address of a proxy, such as http://host:3128")

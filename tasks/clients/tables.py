@@ -1,7 +1,7 @@
-"""Plan and reports, in and out (Parquet, sealed: see :mod:`tasks.domain.seal`).
+"""Plan and reports as Parquet tables, sealed (see :mod:`tasks.domain.seal`).
 
-``owner`` says what a table is of, the same when it is written and read. Reading raises DamagedFile for all that was not
-written here.
+``owner`` identifies a table, and must be the same when it is written and read. Reading raises DamagedFile for anything
+that was not written here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _REPORT = pa.schema(
     ]
 )
 _LATER = ("version",)
-"""Columns of numbers that the first plans had not: 0 in these."""
+"""Integer columns missing from the first plans: 0 there."""
 _TALLY = b"thresher.tally"
 _FOREIGN = "is no table of this version of Thresher"
 
@@ -56,7 +56,7 @@ def plan_bytes(items: Sequence[Item], owner: str = "") -> bytes:
 
 
 def read_plan(data: bytes, first: int = 0, behind: int | None = None, owner: str = "") -> list[Item]:
-    """The items of one shard's part of the plan; only those from number ``first`` on and before ``behind``."""
+    """The items of one shard's part of the plan, from number ``first`` up to, but not including, ``behind``."""
     table = _table(data, _PLAN, owner)
     if table.num_rows:
         start = table.column("number")[0].as_py()  # they are numbered without gaps
@@ -79,8 +79,9 @@ def read_report(data: bytes, owner: str = "") -> tuple[list[Outcome], Tally]:
 
 
 def read_numbers(data: bytes, owner: str = "") -> tuple[list[int], list[tuple[str, int]], Tally]:
-    """The numbers of the items of a report, in the order they were written; names and sizes of its result files; its
-    tally. In a fifth of the time.
+    """The item numbers of a report, in the order they were written; names and sizes of its result files; its tally.
+
+    Takes a fifth of the time of :func:`read_report`.
     """
     table = _table(data, _REPORT, owner, ["number", "result_name", "written", "bytes_written"])
     numbers, names, written, sizes = (column.to_pylist() for column in table.columns)
@@ -97,7 +98,7 @@ def _tally(table: pa.Table) -> Tally:
 
 @cache
 def _small_pool() -> None:
-    """Arrow's own allocator takes some 40 MB at once, for tables of which the largest have a few."""
+    """Use the system's allocator: Arrow's own takes about 40 MB at once, while the largest tables need a few MB."""
     pa.set_memory_pool(pa.system_memory_pool())
 
 

@@ -1,6 +1,6 @@
-"""Names that no other process makes, on whatever host, in whatever container, before or after a restart.
+"""Names that no other process makes, on any host, in any container, before or after a restart.
 
-A process id is no such name: processes in containers have the same ones, and may share a folder.
+A process id does not suffice: processes in different containers may have the same id and share a folder.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def unique_name() -> str:
 
 
 def renew() -> None:
-    """Draw another token: for a process that was copied, with all that it knows."""
+    """Draw another token, for a process that was copied with all its state."""
     global _next
     _next = _named()
 
@@ -36,10 +36,10 @@ os.register_at_fork(after_in_child=renew)
 
 
 def open_new(folder: str, mode: int = 0o666) -> tuple[int, str]:
-    """A new file in ``folder``, opened for writing, and its path. Raises OSError; never opens one that is there."""
+    """A new file in ``folder``, opened for writing, and its path. Raises OSError; never opens an existing file."""
     while True:
         path = f"{folder}/{unique_name()}"
         try:
             return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), path
-        except FileExistsError:  # the machine itself was copied while it ran
+        except FileExistsError:  # the machine itself was cloned while it ran
             renew()

@@ -1,33 +1,34 @@
-"""Keeps a process and everything it starts from outliving whoever started the warden. Standard library only.
+"""Ends a process and everything it started when the owner of the warden ends. Standard library only.
 
 Run as ``python -I -S warden.py OPTION... LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
-``python -I -S warden.py --adopt PID...`` for processes that run already. The command's output goes to the file LOG. The
-options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and, if wanted, ``--memory BYTES``,
-``--cpu CORES``, ``--scratch FOLDER``, ``--rate BYTES``, ``--own``.
+``python -I -S warden.py --adopt PID...`` for processes that are already running. The command's output goes to the file
+LOG. The options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and optionally ``--memory
+BYTES``, ``--cpu CORES``, ``--scratch FOLDER``, ``--rate BYTES``, ``--own``.
 
-The lifeline begins with the command's environment (see :func:`environment_frame`): a warden's own is open to every
-process of its user, a model server among them, and holds nothing but what any program needs. The command is confined:
-it cannot look into a process outside, nor send it a signal (see confinement.py). With ``--own`` it is a program of
-Thresher's, which is not confined, and reads its environment from its standard input once its memory is hidden.
+The lifeline begins with the command's environment (see :func:`environment_frame`). The warden's own environment is
+readable by every process of its user, model servers included, and holds only what any program needs. The command is
+confined: it cannot look into a process outside, nor send it a signal (see confinement.py). With ``--own`` it is a
+program of Thresher's, which is not confined, and reads its environment from its standard input once its memory is
+hidden.
 
-When the lifeline closes (its owner ended it, ended itself, or was killed with signal 9), the command and every process
-below it are ended: SIGTERM, then SIGKILL after a grace period. Processes that put themselves into the background or
-into sessions of their own are found too, because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the
-warden itself is killed, the kernel ends the command (PR_SET_PDEATHSIG); what that has started is found by NUMBER, which
-all of it carries (see confinement.py).
+When the lifeline closes (its owner closed it, ended, or was killed with signal 9), the command and every process below
+it are ended: SIGTERM, then SIGKILL after a grace period. Daemons and processes in sessions of their own are also found,
+because the warden is their reaper (Linux: PR_SET_CHILD_SUBREAPER). If the warden itself is killed, the kernel ends the
+command (PR_SET_PDEATHSIG); the processes that the command started are found by NUMBER, which all of them carry (see
+confinement.py).
 
-An owner that ends the command in order writes one byte into the lifeline first; else nobody is left to read LOG, and it
-is removed together with its folder, if that is empty then. The scratch folder is removed with all that is in it,
-whoever ends first: a warden that was given one waits for its owner's byte, or its end.
+An owner that ends the command gracefully writes a byte into the lifeline first. Otherwise no process is left to read
+LOG, and LOG is removed, as is its folder if it is then empty. The scratch folder is removed with its content, whichever
+process ends first: a warden with a scratch folder waits for its owner's byte, or its owner's end.
 
-What a command prints that is not ``--own`` goes through a pipe, and BYTES a second of it into LOG (output_drain.py).
+The output of a command without ``--own`` goes through a pipe, and BYTES a second of it into LOG (output_drain.py).
 
-With ``--memory`` or ``--cpu`` the command and everything below it are held to that (see limits.py). If they use more
-memory together, they are killed at once, and the last line of LOG says so.
+With ``--memory`` or ``--cpu`` the command and everything below it are held to these limits (see limits.py). If together
+they use more memory, they are killed at once, and the last line of LOG says so.
 
 The first line on standard output is the command's process id (and session), then a blank and the folder of its control
-group if it has one, for an owner whose warden is killed; one more byte tells that the command itself has ended, before
-what it left behind is cleared away. The exit status is the command's, or 128 + the signal that ended it.
+group if it has one, for an owner whose warden is killed. One more byte signals that the command itself has ended,
+before its remaining processes are ended. The exit status is the command's, or 128 + the signal that ended it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ import struct
 import sys
 import time
 
-TYPE_CHECKING = False  # typing itself would be half of the time that the warden takes to start
+TYPE_CHECKING = False  # importing typing would take half of the warden's start-up time
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -57,11 +58,13 @@ def _prctl(option: int, value: int) -> None:
     try:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
     except (OSError, AttributeError):
-        pass  # not Linux: the process group is all there is
+        pass  # not Linux
 
 
 def environment_frame(environment: Mapping[str, str]) -> bytes:
-    """An environment as it stands at the beginning of a lifeline: the length of the rest, and NAME=VALUE with a NUL."""
+    """An environment as encoded at the start of a lifeline: the length of the rest, then NAME=VALUE entries, each with
+    a NUL.
+    """
     block = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environment.items())
     return struct.pack("=Q", len(block)) + block
 
@@ -71,7 +74,7 @@ def _read(count: int) -> bytes:
     while len(found) < count:
         piece = os.read(0, min(count - len(found), 1 << 16))
         if not piece:
-            sys.exit(137)  # the owner has ended meanwhile
+            sys.exit(137)  # the owner has ended
         found += piece
     return found
 
@@ -82,7 +85,7 @@ def _given_environment() -> bytes:
 
 
 def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | None:
-    """What holds the command to its limits; None without any."""
+    """The command's limits; None if it has no limits."""
     if memory_bytes is None and cpu is None:
         return None
     from tasks.clients.limits import Bounds
@@ -91,7 +94,7 @@ def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | 
 
 
 def _start(output: int, command: list[str], bounds: Bounds | None, environment: bytes, own: bool, its_mark: int) -> int:
-    """Start the command as the leader of its own session, within its bounds from the first; its process id."""
+    """Start the command as the leader of its own session, limited from the start; its process id."""
     held, release = os.pipe()
     private = os.pipe() if own else None
     warden = os.getpid()
@@ -109,7 +112,7 @@ def _start(output: int, command: list[str], bounds: Bounds | None, environment: 
                 while left:
                     left = left[os.write(private[1], left) :]
         except OSError:
-            pass  # it was killed meanwhile
+            pass  # the command was killed
         if private:
             os.close(private[1])
         os.close(release)
@@ -142,16 +145,16 @@ def _start(output: int, command: list[str], bounds: Bounds | None, environment: 
 
 
 def stat(pid: int) -> list[bytes]:
-    """What the system says of a process, from its state on (proc_pid_stat(5)); raises OSError if there is none."""
+    """The fields of /proc/PID/stat from the state on (proc_pid_stat(5)). Raises OSError if there is no such process."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         fields = file.read().rpartition(b")")[2].split()
-    if not fields:  # it ends just now
+    if not fields:  # it is just ending
         raise ProcessLookupError(pid)
     return fields
 
 
 def stats() -> dict[int, list[bytes]]:
-    """The stat of every process that there is; none if the system does not tell."""
+    """The stat of every process; empty if there is no /proc."""
     found: dict[int, list[bytes]] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
@@ -163,7 +166,7 @@ def stats() -> dict[int, list[bytes]]:
 
 
 def below(root: int) -> set[int]:
-    """Every process below this one."""
+    """The ids of all descendants of this process."""
     parents = {pid: int(fields[1]) for pid, fields in stats().items()}
     found: set[int] = set()
     grown = {root}
@@ -182,7 +185,7 @@ def _signal(pids: set[int], number: int) -> None:
 
 
 def _reap(child: int) -> int | None:
-    """Take in what has ended; the status of ``child`` if it is among it."""
+    """Reap all ended children; the status of ``child`` if it is among them."""
     status = None
     while True:
         try:
@@ -224,7 +227,7 @@ def _say(text: str) -> None:
     try:
         os.write(1, text.encode())
     except OSError:
-        pass  # nobody listens any more
+        pass  # the owner no longer reads
 
 
 def _remove(log: str) -> None:
@@ -236,7 +239,7 @@ def _remove(log: str) -> None:
 
 
 def _close_inherited() -> None:
-    """Close what an event loop has let through (uvloop: both pipes once more); the command would hold it open."""
+    """Close file descriptors leaked by an event loop (uvloop: copies of both pipes): the command would inherit them."""
     try:
         opened = [int(name) for name in os.listdir("/proc/self/fd")]
     except OSError:
@@ -250,7 +253,7 @@ def _close_inherited() -> None:
 
 
 def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
-    """Where the command's output goes: what reads it, and the command's end."""
+    """The reader of the command's output (None if there is no pipe), and the command's file descriptor."""
     if own:
         return None, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     from tasks.clients.output_drain import BYTES_PER_SECOND, Drain
@@ -260,18 +263,18 @@ def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
 
 
 def _exceeded(bounds: Bounds, drain: Drain | None) -> bool:
-    """Whether all that runs below the warden uses too much; looks only when it is time to."""
+    """Whether everything below the warden together uses too much memory; checked only when due."""
     if bounds.seconds_to_next_look() != 0:
         return False
     from tasks.clients.limits import tree
 
     if drain:
-        drain.flush(tail=False)  # what the log says of it comes last
+        drain.flush(tail=False)  # the message about the limit comes last in the log
     return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
 
 
 def _remove_scratch(folder: str) -> None:
-    """Remove it once its owner has no more use for what is in it."""
+    """Remove the folder once its owner no longer needs its content."""
     import shutil  # takes time to import
 
     os.read(0, 512)
@@ -324,7 +327,7 @@ def guard(
         if drain:
             drain.flush()
         if bounds:
-            bounds.ended(status)  # before anybody is told to look into the log
+            bounds.ended(status)  # before the owner is notified and reads the log
         _say(".")
     found = _end_all(child, bounds, drain)
     if bounds:
@@ -338,7 +341,7 @@ def guard(
 
 
 def adopt(pids: list[int]) -> int:
-    """Wait for the lifeline to close, then end these processes; returns before if they all have ended."""
+    """Wait for the lifeline to close, then end these processes; return early if all of them have ended."""
     handles: dict[int, int] = {}
     for pid in pids:
         try:
@@ -357,7 +360,7 @@ def adopt(pids: list[int]) -> int:
     while handles:
         for pid, handle in list(handles.items()):
             try:
-                # Once SIGTERM, then only a look (0) until the grace period is over.
+                # SIGTERM once, then signal 0 (only a check) until the grace period is over.
                 signal.pidfd_send_signal(handle, sent)
                 if select.select([handle], [], [], 0)[0]:
                     del handles[pid]
@@ -369,7 +372,7 @@ def adopt(pids: list[int]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run with these arguments of the command line; the exit status."""
+    """Run with these command-line arguments; the exit status."""
     _prctl(PR_SET_DUMPABLE, 0)
     if arguments[0] == "--adopt":
         return adopt([int(pid) for pid in arguments[1:]])
@@ -377,8 +380,8 @@ def main(arguments: list[str]) -> int:
     while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch", "--rate"):
         given[arguments[0]] = arguments[1]
         arguments = arguments[2:]
-    # Run by its path and isolated, a script finds nothing of its own project. Behind everything else: nothing in that
-    # folder may stand for a module of the standard library.
+    # A script run by its path and isolated does not find its own project. Appended last, so that nothing in that folder
+    # shadows a module of the standard library.
     sys.path.append(given["--root"])
     if own := arguments[0] == "--own":
         arguments = arguments[1:]

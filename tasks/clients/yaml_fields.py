@@ -1,4 +1,4 @@
-"""YAML for fields of known types: a text is what was written, never what YAML makes of it (1.10, 0x1F, no, ~)."""
+"""YAML for fields of known types: a text stays as written, without YAML's conversions (1.10, 0x1F, no, ~)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STRING, _NULL, _TIME = f"{_TAG}str", f"{_TAG}null", f"{_TAG}timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """Numbers and booleans as JSON has them: 1_000, 012, 1:30 and 0x1F are texts, which a number's field refuses."""
+    """Numbers and booleans as in JSON: 1_000, 012, 1:30 and 0x1F are texts, which a numeric field refuses."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -31,10 +31,10 @@ for _kind, _pattern, _signs in (
 
 
 def load(data: bytes | str, kind: Any) -> Any:
-    """A YAML document whose fields are those of ``kind``, a pydantic model or a type.
+    """A YAML document with the fields of ``kind``, a pydantic model or a type.
 
-    Names inside a field (of variables, of a request's fields) are texts, too. Raises yaml.YAMLError, ValueError (a day
-    that no calendar has), RecursionError.
+    Names inside a field (of variables, of a request's fields) are also texts. Raises yaml.YAMLError, ValueError (an
+    invalid date), RecursionError.
     """
     loader = _Loader(data)
     try:
@@ -48,25 +48,25 @@ def load(data: bytes | str, kind: Any) -> Any:
 
 
 def field_type(kind: Any, names: list[str]) -> Any:
-    """The type of a field, by the names that lead to it; Any if it is not known."""
+    """The type of a field, by its path of names; Any if it is unknown."""
     for name in names:
         kind = _of_fields(kind).get(name, Any) if _model(kind) else _value_type(kind)
     return kind
 
 
 def is_text(kind: Any) -> bool:
-    """Whether a field of this type holds a text, and nothing else but null."""
+    """Whether a field of this type holds only text, or null."""
     return all(one is str or (get_origin(one) is Literal and isinstance(get_args(one)[0], str)) for one in _types(kind))
 
 
 def takes_null(kind: Any) -> bool:
-    """Whether a field of this type may be null: then it has its default."""
+    """Whether a field of this type may be null, which means its default."""
     return type(None) in _alternatives(kind)
 
 
 def _mark(node: yaml.Node, kind: Any, seen: set[int]) -> None:
-    """Make plain scalars of text fields texts, before they are constructed."""
-    if id(node) in seen:  # an alias: as where it stood first
+    """Tag plain scalars of text fields as texts before they are constructed."""
+    if id(node) in seen:  # an alias keeps the type of its first occurrence
         return
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
@@ -113,7 +113,7 @@ def _of_fields(kind: Any) -> dict[str, Any]:
 
 
 def _value_type(kind: Any) -> Any:
-    """The type of what a list or a dictionary holds."""
+    """The type of the values in a list or dictionary."""
     for one in _types(kind):
         origin, inner = get_origin(one), [part for part in get_args(one) if part is not Ellipsis]
         if origin in (dict, list, tuple) and inner:
