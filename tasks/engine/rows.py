@@ -246,7 +246,7 @@ class _Rows:
         return answers
 
     async def _send(self, order: Order, ready: Ready) -> None:
-        """Send rows in one request, and some also alone; each of them alone if joining is refused or the request fails."""
+        """Send rows in one request, and some also alone; all rows alone if joining is refused or the request fails."""
         if order.rows == 1:
             await self._single(*ready[0])
             return
