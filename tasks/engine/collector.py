@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = (5_000, 20, 50)
-"""Number of new objects before the youngest generation is collected; number of collections before the next older one.
-"""
+"""Thresholds of :func:`gc.set_threshold`: new objects per young collection, collections per older one."""
 
 _busy = 0
 _before = gc.get_threshold()

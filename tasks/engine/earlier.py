@@ -16,7 +16,7 @@ from tasks.domain.paths import Address, OutputNames, run_of_manifest
 from tasks.domain.result import Outcome
 
 LINES_AT_ONCE = 1_000
-"""Lines read before yielding to the event loop: reads of a local file never do, and must be cancellable."""
+"""Lines read before yielding to the event loop: reading a local file does not yield, and must be cancellable."""
 
 MAX_SUMMARY_BYTES = 16 << 20
 

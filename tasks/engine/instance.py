@@ -35,7 +35,7 @@ class Instance:
         """A request that it has answered."""
         self.in_flight = 0
         self.busy_since = 0.0
-        """Since when it has always had a request in flight."""
+        """Start of the time during which it has always had a request in flight."""
         self.suspects = 0
         self.generation = 0
         self.client: ModelClient | None = None
@@ -71,7 +71,7 @@ class Instance:
 
     @property
     def joined(self) -> bool:
-        """Whether it takes part. A server that runs elsewhere does once it was reachable for the first time."""
+        """Whether it takes part: it is not given up, and if its server runs already, that has been reached."""
         return self.given_up is None and (self.running is None or self.ready.is_set())
 
     def take(self) -> None:

@@ -22,8 +22,7 @@ from tasks.settings import Settings
 TABLES_BYTES = 64 << 20
 """Total size, in bytes, up to which tables are read."""
 LINKS_READ = 4
-"""Share links are fetched, this many at once, until this many could be read: there is no request for their size only.
-"""
+"""Share links are fetched this many at once, until this many could be read: their size cannot be requested alone."""
 AT_ONCE = 32
 LOOK_SECONDS = 3.0
 """Time-out for all looks together; the caller waits for them."""

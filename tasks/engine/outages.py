@@ -18,8 +18,7 @@ from tasks.engine.recovery import Recovery
 WATCH_SECONDS = 1.0
 """Interval of checks whether servers answer their requests."""
 LOOK_SECONDS = 1.0
-"""For this long after a check whether the server denies every request, 401 and 403 count only against their requests.
-"""
+"""For this long after a check whether the server denies all requests, 401 and 403 only count against their requests."""
 
 
 class Outages:

@@ -41,7 +41,7 @@ def is_passed_over(relative: str) -> bool:
     """Whether a file of a folder is not an item: it or a folder above it is hidden, or it is a placeholder or manifest.
 
     Names that begin with a dot or ``_`` are hidden: programs leave ``_SUCCESS``, ``_temporary/``, ``_committed_7`` with
-    their data. The parts ``.`` and ``..``, which an object's key may have, are not.
+    their data. The parts ``.`` and ``..``, which an object's key may have, do not count as hidden.
     """
     if (relative.startswith((".", "_")) or "/." in relative or "/_" in relative) and _HIDDEN.search(relative):
         return True
@@ -86,8 +86,8 @@ class Planner:
     Others may be able to write to that manifest, so a file that it names is read only if it is also in the input.
 
     ``warnings`` and ``passed`` (the number of that manifest's lines that are not FAILED) grow while :meth:`items` runs.
-    ``manifest`` is then the digest of the input manifest, empty if none was read to its end: of exactly the bytes read,
-    even if the file changes while it is read.
+    ``manifest`` is the digest of the input manifest, of exactly the bytes that were read, even if the file changes
+    later; it is empty until a manifest has been read to its end.
     """
 
     def __init__(self, storage: Storage, source: Address, failed_of: Address | None = None) -> None:
@@ -228,7 +228,7 @@ class Planner:
 
 
 def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: Address | None = None) -> Item:
-    """The item of an entry. With ``folder`` it must be in there, and its result file keeps its sub-folders."""
+    """The item of an entry. It must be in ``folder``, if given, and its result file keeps the sub-folders there."""
     error, address, size = entry.error, "", UNKNOWN_SIZE
     name = ""
     if not error:

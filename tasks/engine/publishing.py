@@ -45,8 +45,7 @@ async def publish_run(
     output: OutputFolder,
     earlier: EarlierManifest | None = None,
 ) -> RunResult:
-    """Check the tally, write the output manifest and the summary, and remove the scratch folder of a run that cannot be
-    resumed.
+    """Check the tally, write output manifest and summary, and remove the scratch folder unless the run is resumable.
 
     With ``earlier`` the new manifest is that one, with the new outcomes of its FAILED items.
 

@@ -38,7 +38,7 @@ MOST_EARLY = 100_000
 """Reading pauses when more lines than this wait for the line of an earlier row."""
 MOST_DOUBLINGS = 10
 JOINED_TRIES = 3
-"""How often a file's rows are sent joined, if the model server that answered them is gone before they are covered."""
+"""Most times that a file's rows are sent joined: again if the server is gone before its answers are covered."""
 
 Ready = Sequence[tuple[int, str]]
 """Row numbers, each with the row's part of a request."""

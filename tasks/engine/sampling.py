@@ -28,7 +28,7 @@ from tasks.engine.planning import Planner
 from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
-"""Most items that are looked at."""
+"""Number of items that are looked at if there are more."""
 ITEMS_GIVEN_UP = 1_000
 """A run with more items than this is not refused because of its first ones."""
 NOTHING_TO_SEND = "no item of it could be sent"

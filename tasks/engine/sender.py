@@ -61,7 +61,7 @@ class Sender:
     async def send(self, body: Body, sent: Sent, *, urgent: bool = False) -> Answered:
         """The model's answer to one request; an ``urgent`` one is sent before others that wait.
 
-        Raises AnswerError, which is final: retries are exhausted.
+        Raises AnswerError, which is final: retries, if any were possible, are exhausted.
         """
         group = self._group
         tally = sent.tally

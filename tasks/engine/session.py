@@ -40,9 +40,7 @@ T = TypeVar("T")
 REACH_SECONDS = 2.0
 """Interval of checks on a storage that does not respond."""
 ROOM_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
-"""Pauses between checks for free space: the disk may be full only while another process writes a result that will not
-fit.
-"""
+"""Pauses between checks for free space: another process may be filling the disk with a result that will not fit."""
 REMOTE_AT_ONCE = 64
 """Most concurrent reads, and most concurrent writes, of remote objects in one process."""
 

@@ -14,7 +14,7 @@ from tasks.domain.shard import weight
 
 
 class Supply:
-    """Gives out a shard's items in order; items that are not begun may be handed back to be done by another instance.
+    """Gives out a shard's items in order; items that are not begun may be handed back for another instance.
 
     ``shard`` is the part of the shard that is left here: it ends before the first item handed back.
     """
