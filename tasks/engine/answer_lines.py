@@ -1,4 +1,4 @@
-"""The answer lines of one table, in row order, however they come in."""
+"""The answer lines of one table, in row order, in whatever order they arrive."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from tasks.domain.answer import error_line
 
 BLOCK = 1 << 22
-"""Bytes of lines that are kept as one piece."""
+"""Size in bytes from which lines are closed into a piece."""
 
 
 class Answers:
-    """What is in order already is kept in pieces of text, so that a line costs its own bytes only.
+    """The lines of a table. Those already in order are kept in pieces of text, without overhead per line.
 
-    Pieces of mostly failures are kept compressed: millions of rows that cannot be converted all say nearly the same.
+    Pieces that are mostly failures are compressed: millions of rows that cannot be converted have nearly equal lines.
     """
 
     def __init__(self) -> None:
@@ -24,20 +24,20 @@ class Answers:
         self._failed_bytes = 0
         self._next = 1
         self._early: dict[int, tuple[int, bytes]] = {}
-        """By the first row: lines of rows that follow each other, without the last line break, and how many."""
+        """Number and lines of consecutive rows, without the last line break, by their first row."""
         self._first_failure: tuple[int, str] | None = None
         self._moved = asyncio.Event()
         self.failed = 0
         self._closed_bytes = 0
         self.waiting = 0
-        """Lines that wait for that of an earlier row."""
+        """Number of lines that wait for the line of an earlier row."""
 
     def add(self, row: int, line: bytes) -> None:
-        """Take the answer to a row, by its number."""
+        """Add the answer to a row, by its number."""
         self._take(row, 1, line)
 
     def add_all(self, rows: Sequence[int], lines: Sequence[bytes]) -> None:
-        """Take the answers to some rows, in order."""
+        """Add the answers to some rows, in order."""
         if not rows:
             return
         if rows[-1] - rows[0] == len(rows) - 1:
@@ -47,11 +47,11 @@ class Answers:
                 self._take(row, 1, line)
 
     def fail(self, row: int, message: str) -> None:
-        """Take a row's failure."""
+        """Add a row's failure."""
         self.fail_all([(row, message)])
 
     def fail_all(self, failures: Sequence[tuple[int, str]]) -> None:
-        """Take the failures of some rows, in order."""
+        """Add the failures of some rows, in order."""
         if not failures:
             return
         self.failed += len(failures)
@@ -89,22 +89,22 @@ class Answers:
         self._failed_bytes = 0
 
     async def moved(self) -> None:
-        """Wait until a line is there that others may have waited for."""
+        """Wait until a line arrives that others may have waited for."""
         self._moved.clear()
         await self._moved.wait()
 
     @property
     def size(self) -> int:
-        """Bytes of the result file."""
+        """Size of the result file in bytes."""
         return self._closed_bytes + len(self._text)
 
     @property
     def rows(self) -> int:
-        """Rows that have their line."""
+        """Number of rows that have their line."""
         return self._next - 1 + self.waiting
 
     def first_failure(self) -> str:
-        """The first failed row, in row order, and why."""
+        """The first failed row, in row order, and the cause."""
         assert self._first_failure is not None
         return f"row {self._first_failure[0]}: {self._first_failure[1]}"
 
@@ -115,5 +115,5 @@ class Answers:
         yield bytes(self._text)
 
     def result(self) -> bytes:
-        """The result file in one."""
+        """The whole result file."""
         return b"".join(self.pieces())

@@ -1,4 +1,4 @@
-"""Work that would hold the event loop for long lets others go on in between."""
+"""Lets long computations yield to the event loop."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import time
 
 HELD_SECONDS = 0.01
-"""How long one piece of work holds the loop at most, if it can be cut."""
+"""Longest time for which divisible work blocks the event loop."""
 
 
 class Breath:
-    """Called again and again by work that computes: lets the loop go on whenever some time has passed."""
+    """Called repeatedly by a long computation; yields to the event loop whenever some time has passed."""
 
     def __init__(self) -> None:
         self._since = time.monotonic()
 
     async def __call__(self) -> None:
-        """Go on at once, or let others go first."""
+        """Return at once, or yield to the event loop first."""
         if time.monotonic() - self._since >= HELD_SECONDS:
             await asyncio.sleep(0)
             self._since = time.monotonic()

@@ -1,4 +1,4 @@
-"""The bytes of items that one process holds at once."""
+"""A bound on the bytes of items and answers that one process holds at once."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 class Held:
     """Bytes taken from a budget, until :meth:`give_back`.
 
-    It is also the room for answers while they arrive (:class:`tasks.clients.http_reply.Room`); with ``single`` it
-    is that of one answer, after which nothing is sent any more.
+    It is also the room for answers while they arrive (:class:`tasks.clients.http_reply.Room`); with ``single`` for only
+    one answer, after which nothing more is sent.
     """
 
     def __init__(self, budget: Budget, amount: int, *, single: bool = False) -> None:
@@ -19,41 +19,41 @@ class Held:
         self._single = single
 
     def shrink(self, amount: int) -> None:
-        """Give back what is more than ``amount``; never takes more."""
+        """Give back any bytes above ``amount``; never takes more."""
         self.change(min(amount, self._amount))
 
     def change(self, amount: int) -> None:
-        """Hold ``amount`` from now on, at once: bytes that are there already cannot wait.
+        """Hold ``amount`` from now on, without waiting: the bytes are in memory already.
 
-        Whoever waits for bytes waits until what was overdrawn is given back, too.
+        This may overdraw the budget; waiting takers then wait until it is no longer overdrawn.
         """
         self._budget.give(self._amount - amount)
         self._amount = amount
 
     def give_back(self) -> None:
-        """Give all of it back."""
+        """Give back all bytes."""
         amount, self._amount = self._amount, 0
         self._budget.give_back(self, amount)
 
     def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
-        """Hold bytes of an answer that are here; False if no more should be read until ``resume`` is called."""
+        """Hold received bytes of an answer; False if no more should be read until ``resume`` is called."""
         self._amount += amount
         return self._budget.arrive(self, amount, resume)
 
     def ended(self, amount: int, resume: Callable[[], None], *, whole: bool) -> None:
-        """An answer has ended, of which ``amount`` bytes were held; ``resume`` is not called any more."""
+        """An answer, of which ``amount`` bytes were held, has ended; ``resume`` is no longer called."""
         self._budget.forget(resume)
-        if not (whole and self._single):  # else the bytes are given back soon, and then others may read
+        if not (whole and self._single):  # else the bytes are given back soon, and others may read then
             self._budget.let_read(self)
         if not whole:
             self.change(self._amount - amount)
 
 
 class Budget:
-    """Bounds the bytes that are held at once; waits in order. One request for more than all waits for all.
+    """Bounds the bytes that are held at once; first come, first served. A demand above the total waits for the total.
 
-    Once it is overdrawn, only one of those whose answers arrive reads on, so that there is always one that gets to its
-    end and gives back what it holds; and so on, one after the other.
+    While it is overdrawn, only one of the holders whose answers arrive reads on, so that it always reaches its end and
+    gives back its bytes; then the next one reads.
     """
 
     def __init__(self, total: int) -> None:
@@ -64,7 +64,7 @@ class Budget:
         self._paused: list[tuple[Held, Callable[[], None]]] = []
 
     async def take(self, amount: int) -> int:
-        """Wait until ``amount`` bytes are free and take them; what was taken, for :meth:`give`."""
+        """Wait until ``amount`` bytes are free and take them; the amount taken, for :meth:`give`."""
         amount = min(amount, self._total)
         if not self._waiting and amount <= self._free:
             self._free -= amount
@@ -77,7 +77,7 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.give(amount)
             else:
-                if (amount, turn) in self._waiting:  # else it was passed over when its turn came
+                if (amount, turn) in self._waiting:  # else it was skipped when its turn came
                     self._waiting.remove((amount, turn))
                 self._wake()
             raise
@@ -88,7 +88,7 @@ class Budget:
         return Held(self, await self.take(amount), single=single)
 
     def arrive(self, held: Held, amount: int, resume: Callable[[], None]) -> bool:
-        """Take bytes that are here; False if ``held`` should read on only when ``resume`` is called."""
+        """Take received bytes; False if ``held`` should read on only when ``resume`` is called."""
         self._free -= amount
         if self._free < 0 and self._reader is None:
             self._reader = held
@@ -98,24 +98,24 @@ class Budget:
         return False
 
     def forget(self, resume: Callable[[], None]) -> None:
-        """Do not call it any more."""
+        """No longer call ``resume``."""
         if self._paused:
             self._paused = [paused for paused in self._paused if paused[1] != resume]
 
     def let_read(self, held: Held) -> None:
-        """Another one may read, if it was the turn of ``held``."""
+        """Let another holder read, if it was the turn of ``held``."""
         if self._reader is held:
             self._reader = None
             self._wake()
 
     def give_back(self, held: Held, amount: int) -> None:
-        """Give back all that ``held`` has."""
+        """Give back all bytes of ``held``."""
         if self._reader is held:
             self._reader = None
         self.give(amount)
 
     def give(self, amount: int) -> None:
-        """Give bytes back (or take them without waiting, if less than 0)."""
+        """Give back bytes (or take them without waiting, if ``amount`` is negative)."""
         self._free += amount
         self._wake()
 
@@ -129,7 +129,7 @@ class Budget:
             self._resume()
 
     def _resume(self) -> None:
-        """Let those go on reading for whom there is room, or whose turn it is."""
+        """Let holders read on if there is room, or else only the one whose turn it is."""
         if self._free < 0 and self._reader is not None:
             return
         if self._free < 0:

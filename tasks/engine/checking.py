@@ -1,4 +1,4 @@
-"""Whether specification, model, pool and storage agree: every problem at once, else a validated run."""
+"""Checks whether specification, model, pool and storage agree: all problems at once, or a validated run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tasks.engine.planning import first_file
 from tasks.settings import Settings
 
 ANSWER_SECONDS = 10.0
-"""A storage that does not answer is tried so long at most: somebody waits to be told that its address is wrong."""
+"""Longest time for which an unresponsive storage is retried: a user waits to learn that its address is wrong."""
 
 _FIELDS = [field.alias or name for name, field in BatchService.model_fields.items()]
 
@@ -57,10 +57,10 @@ async def check(
 ) -> Run:
     """Check a specification against everything that it names; nothing is created.
 
-    ``pools`` are the resource pools that there are, by name; those of the administrator's folder if none are given.
-    ``known`` are problems that were found already; they are told with the others.
+    ``pools`` are the existing resource pools by name, by default those of the administrator's folder. ``known`` are
+    problems that were found earlier; they are reported with the others.
 
-    Raises SpecificationError with every problem found: also a wrong field does not keep the others from being checked.
+    Raises SpecificationError with every problem found: a wrong field does not prevent the checks of the others.
     """
     service, right, problems = parse_service(dict(fields))
     problems += known
@@ -88,7 +88,7 @@ async def check(
 
 
 class _Found:
-    """What the checks find out, one after the other; a check whose fields are wrong already is passed over."""
+    """The findings of the checks, made one after the other; a check is skipped if its fields are invalid."""
 
     def __init__(
         self,
@@ -192,7 +192,7 @@ class _Found:
 
     @property
     def _in_pods(self) -> bool:
-        with suppress(SpecificationError):  # it is told once, where the pool is checked
+        with suppress(SpecificationError):  # reported once, where the pool is checked
             pool = self._there.get(str(self._right.get("resource_pool")))
             return pool is not None and pool.makes_pods
         return False
@@ -289,7 +289,7 @@ class _Found:
             raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
 
     def _elsewhere(self, pools: Mapping[str, Pool]) -> str:
-        """The flavors of all pools that satisfy the model, as the end of a sentence that says that one's do not."""
+        """The flavors of all pools that satisfy the model, as the end of a message that one pool has no such flavor."""
         found = {name: pool.flavors_for(self._config) for name, pool in pools.items()}
         said = [f"{', '.join(one.name for one in flavors)} of {name}" for name, flavors in found.items() if flavors]
         return f", but {'; '.join(said)}" if said else ""
@@ -352,11 +352,11 @@ _NO_REQUEST = (
 
 
 def _order(problem: Problem) -> int:
-    """Where the field of a problem stands in the contract; those that are no fields come first."""
+    """Position of a problem's field in the contract; problems without a field come first."""
     field = re.split(r"\W", problem.field, maxsplit=1)[0]
     return _FIELDS.index(field) if field in _FIELDS else -1
 
 
 def _real(address: Address) -> Address:
-    """A local address with its links followed."""
+    """An address; if local, with symbolic links resolved."""
     return replace(address, path=os.path.realpath(address.path)) if address.scheme == "local" else address

@@ -1,4 +1,4 @@
-"""Python's cyclic garbage collector, made rarer while many small objects come and go that are in no cycle."""
+"""Rarer runs of Python's cyclic garbage collector, while many small objects without cycles come and go."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 THRESHOLDS = (5_000, 20, 50)
-"""New objects before the youngest are looked through, and how often that is before older ones are."""
+"""Thresholds of :func:`gc.set_threshold`: new objects per young collection, collections per older one."""
 
 _busy = 0
 _before = gc.get_threshold()
@@ -15,10 +15,10 @@ _before = gc.get_threshold()
 
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """While the block lasts, wherever in the process, the collector starts rarely.
+    """Raise the collector's thresholds in the whole process while the block runs.
 
-    Rows, items and outcomes are freed by reference counting. Looking through them for cycles, with all that Prefect
-    has loaded, takes two thirds of the time of a CSV item (tests/benchmarks). Where it is switched off it stays so.
+    Rows, items and outcomes are freed by reference counting. Scanning them for cycles, with everything that Prefect
+    has loaded, takes two thirds of the time of a CSV item (tests/benchmarks). A disabled collector stays disabled.
     """
     global _busy, _before
     if not _busy:

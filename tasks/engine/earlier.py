@@ -1,4 +1,4 @@
-"""The output manifest of an earlier run, whose FAILED items are tried again."""
+"""The output manifest of an earlier run whose FAILED items are sent again."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tasks.domain.paths import Address, OutputNames, run_of_manifest
 from tasks.domain.result import Outcome
 
 LINES_AT_ONCE = 1_000
-"""Lines that are read while others wait: a local file never waits by itself, and reading it must be cancellable."""
+"""Lines read before yielding to the event loop: reading a local file does not yield, and must be cancellable."""
 
 MAX_SUMMARY_BYTES = 16 << 20
 
 
 class EarlierManifest:
-    """All parts of an output manifest, by the address of the first."""
+    """All parts of an output manifest, found by the address of the first."""
 
     def __init__(self, storage: Storage, address: Address) -> None:
         self._storage = storage
@@ -39,7 +39,7 @@ class EarlierManifest:
         return replace(self._address, path=path or ("/" if self._address.scheme == "local" else ""))
 
     async def check(self) -> None:
-        """Check that the manifest is there, and that an item is FAILED in it. Raises ObjectError."""
+        """Check that the manifest exists and has a FAILED item. Raises ObjectError."""
         if not await self._storage.is_file(self._address):
             if self._names.scratch in [name.rstrip("/") for name in await self._storage.top(self._folder)]:
                 raise ObjectError(
@@ -57,7 +57,7 @@ class EarlierManifest:
         raise ObjectError("no item is FAILED in it, so there is nothing to try again")
 
     async def lines(self) -> AsyncGenerator[tuple[bytes, OutputLine]]:
-        """Every line, as it stands and as it reads, in order. Raises ObjectError if any is damaged or missing."""
+        """Every line, raw and parsed, in order. Raises ObjectError if a line is damaged or missing."""
         counts = await self._counts()
         number = part = 0
         while True:
@@ -85,9 +85,9 @@ class EarlierManifest:
             )
 
     async def merged(self, now: AsyncGenerator[tuple[Outcome, str]]) -> AsyncGenerator[str]:
-        """Every line, those that were FAILED replaced by what came of these items ``now``, in the same order.
+        """Every line, in the same order, with FAILED lines replaced by the new ones of these items from ``now``.
 
-        Raises AccountError if the items are not the same, ObjectError.
+        Raises AccountError if the items are not the same; ObjectError.
         """
         async with aclosing(self.lines()) as lines:
             async for raw, line in lines:
@@ -108,7 +108,7 @@ class EarlierManifest:
         )
 
     async def _counts(self) -> tuple[int, int, int] | None:
-        """Parts, items and FAILED items, as the summary of its run counts them; None without a summary."""
+        """Numbers of parts, items and FAILED items from the summary of its run; None without a summary."""
         summary = self._beside(self._names.summary)
         try:
             document = json.loads(await self._storage.read(summary, MAX_SUMMARY_BYTES))

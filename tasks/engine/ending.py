@@ -1,4 +1,4 @@
-"""Work of a run before anything is sent: it ends when the run is to stop, whatever it waits for."""
+"""Work of a run before anything is sent: cancelled when the run is stopped, whatever it waits for."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tasks.engine.progress import progress_of
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
-"""Between two looks whether the run is to stop."""
+"""Interval of checks whether the run has to stop."""
 
 
 async def unless_stopped(
     work: Coroutine[Any, Any, T], task_id: str, deadline_at: float | None, minutes: float | None, *, while_: str
 ) -> T:
-    """The result of ``work``, which is cancelled once somebody stops the run or its deadline passes.
+    """The result of ``work``, which is cancelled when the run is stopped or its deadline passes.
 
-    ``while_`` says in the error what was being done. Raises RunStopped, DeadlinePassed, and what ``work`` raises.
+    ``while_`` describes the work in the error message. Raises RunStopped, DeadlinePassed, and what ``work`` raises.
     """
     doing = asyncio.ensure_future(work)
     try:

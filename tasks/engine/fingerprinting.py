@@ -1,4 +1,4 @@
-"""Gathering what must be the same when a run is tried again: of its model's package, and of its input manifest."""
+"""Gathers what must not change between tries of a run: the state of its model's package and of its input manifest."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_CODE_BYTES = 4 << 20
 
 
 async def fingerprint_of(run: Run, storage: Storage, *, with_manifest: bool = True) -> Fingerprint:
-    """The fingerprint of a run as everything is now. Raises StorageError if package or manifest cannot be read.
+    """The current fingerprint of a run. Raises StorageError if the package or the manifest cannot be read.
 
-    Without the input manifest for whoever reads that anyhow, and describes it by :meth:`Fingerprint.with_manifest`.
+    A caller that reads the input manifest anyway leaves it out here and adds it by :meth:`Fingerprint.with_manifest`.
     """
     source = parse_address(run.service.input_path)
     try:
@@ -37,12 +37,12 @@ async def fingerprint_of(run: Run, storage: Storage, *, with_manifest: bool = Tr
 
 
 def is_manifest(source: Address) -> bool:
-    """Whether an input path is an input manifest: a folder may be called like one."""
+    """Whether an input path is an input manifest; a folder may have such a name."""
     return source.path.endswith(MANIFEST_SUFFIX) and (source.scheme != "local" or not os.path.isdir(source.path))
 
 
 async def _code(storage: Storage, folder: Address) -> dict[str, bytes]:
-    """The files by which a package is served, in full: a correction often leaves their size as it was."""
+    """The full content of the files that serve a package: a fix often does not change their size."""
     found = {}
     for name in _CODE:
         try:

@@ -1,4 +1,4 @@
-"""One instance of a process: its model server, and the requests that it is given."""
+"""One instance of a process: its model server, and the requests sent to it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tasks.domain.request import Body
 from tasks.engine.recovery import Recovery
 
 DEATH_SEEN_SECONDS = 0.5
-"""How long after a broken connection the end of the process is waited for."""
+"""How long after a broken connection to wait for the end of the model server's process."""
 
 
 class Instance:
-    """One model server and the requests it is given."""
+    """One model server and the requests sent to it."""
 
     def __init__(self, number: int, limit: AdaptiveLimit, outage: Outage) -> None:
         self.number = number
@@ -35,24 +35,24 @@ class Instance:
         """A request that it has answered."""
         self.in_flight = 0
         self.busy_since = 0.0
-        """Since when it has had requests without a pause."""
+        """Start of the time during which it has always had a request in flight."""
         self.suspects = 0
         self.generation = 0
         self.client: ModelClient | None = None
         self.server: Server | Sidecar | None = None
         self.running: RunningServer | None = None
-        """The server at its address, if that runs already; then ``server`` is None."""
+        """The server, if it runs already and is not started here; ``server`` is then None."""
         self.devices: DeviceLease | None = None
         self.ready = asyncio.Event()
         self.alone = asyncio.Lock()
         self.turn: asyncio.Future[None] | None = None
-        """Of the request that waits until it can be the only one."""
+        """Turn of the request that waits until no other is in flight."""
         self.deaths = Deaths()
         self.given_up: ModelServerError | None = None
 
     @property
     def free(self) -> int:
-        """Requests that it takes right now. None while suspects of a death are tried one by one."""
+        """How many more requests it accepts: zero while suspects are retried one at a time."""
         if not self.ready.is_set() or self.suspects:
             return 0
         if self.outage.holds:
@@ -61,28 +61,28 @@ class Instance:
 
     @property
     def takes_one_alone(self) -> bool:
-        """Whether it takes a request now that is to be its only one."""
+        """Whether it now accepts a request that must be its only one."""
         return self.ready.is_set() and not self.in_flight and (not self.outage.holds or self.outage.probe)
 
     @property
     def keeps_nobody(self) -> bool:
-        """Whether no request is to wait for this instance any more: it was given up, or has been down for so long."""
+        """Whether no request should wait for this instance: it was given up, or its outage has lasted too long."""
         return self.given_up is not None or self.outage.passed(time.monotonic())
 
     @property
     def joined(self) -> bool:
-        """Whether it takes part: a server that runs elsewhere, but was not there at the start, does once it is."""
+        """Whether it takes part: it is not given up, and if its server runs already, that has been reached."""
         return self.given_up is None and (self.running is None or self.ready.is_set())
 
     def take(self) -> None:
-        """A request is given to it."""
+        """Take a place for a request."""
         if not self.in_flight:
             self.busy_since = time.monotonic()
         self.in_flight += 1
         self.outage.probe = False
 
     async def died_since(self, generation: int) -> bool:
-        """Whether the server has died since a request was given to ``generation`` of it."""
+        """Whether the server has died since a request was sent to its ``generation``."""
         if self.generation != generation:
             return True
         server = self.server
@@ -94,7 +94,7 @@ class Instance:
 
 
 def as_server_error(error: BaseException) -> ModelServerError:
-    """Whatever kept an instance from being started, as the one error that those who wait for it know."""
+    """The error that prevented the start of an instance, as the one type that callers expect."""
     if isinstance(error, ModelServerError):
         return error
     if isinstance(error, ThresherError):

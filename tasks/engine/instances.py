@@ -1,4 +1,4 @@
-"""The instances of one process: kept running, given requests, and watched while they die."""
+"""The instances of one process: kept running, given requests, restarted when they die."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ Connect = Callable[[str], ModelClient]
 
 
 class InstanceGroup:
-    """All instances of one process; hands them out by load.
+    """All instances of one process; balances requests among them.
 
-    ``running`` gives the servers, one an instance, if they run already: there is nothing to start then.
-    ``sidecar_port`` is that of a server beside this process which somebody else starts, and starts again when it dies.
-    ``on_health`` is told the number of sick instances whenever one dies, is given up, goes down, or is healthy again.
-    ``lease`` gives an instance its accelerators, until the group is closed. ``on_log`` is told, before each start of an
-    instance, the file that its output is appended to. Instances are numbered from ``first``. ``masker`` hides secrets
-    in why they are given up. ``on_outage`` is told why the run cannot go on, once no model server has answered a
-    request for ``outage_seconds`` (0: each request is blamed at once), or one says that the run is not allowed.
-    ``on_absence`` is told what is wrong while no server that runs already is there at the start.
+    Instances are numbered from ``first``. ``running`` returns the servers, one per instance, if they run already and
+    need no start. ``sidecar_port`` is the port of a model server next to this process that is started and restarted
+    elsewhere. ``lease`` reserves accelerators for an instance until the group is closed. ``masker`` masks secrets in
+    the reasons for which instances are given up.
+
+    ``on_health`` gets the number of sick instances whenever one dies, is given up, goes down, or is healthy again.
+    ``on_log`` gets the log file of an instance before each of its starts. ``on_outage`` gets the reason why the run
+    cannot go on, once no model server has answered a request for ``outage_seconds`` (0: each refusal counts against its
+    request), or one answers that the run is not allowed. ``on_absence`` gets the cause while no running server is
+    reachable at the start.
     """
 
     def __init__(
@@ -97,16 +99,16 @@ class InstanceGroup:
         self._stopped = False
         self._first_ready = asyncio.Event()
         self.notes: list[str] = []
-        """What the run's user should know of the instances."""
+        """Notes on the instances for the user of the run."""
 
     @property
     def capacity(self) -> int:
-        """Requests that may be in flight at most, in all instances together."""
+        """Most requests that may ever be in flight, in all instances together."""
         return sum(instance.limit.cap for instance in self.instances)
 
     @property
     def limit(self) -> int:
-        """Requests that may be in flight now, in all instances together."""
+        """Current concurrency limit of all instances together."""
         return sum(instance.limit.limit for instance in self.instances)
 
     @property
@@ -116,7 +118,7 @@ class InstanceGroup:
 
     @property
     def sick(self) -> int:
-        """Instances that were given up, are down, or have died and are not healthy again yet."""
+        """Number of instances that were given up, are away, or have died and are not healthy again yet."""
         return sum(
             instance.given_up is not None
             or instance.outage.away
@@ -131,18 +133,19 @@ class InstanceGroup:
 
     @property
     def loss(self) -> str:
-        """Why the last instance was given up; empty while there is one."""
+        """Why the last instance was given up; empty while one is left."""
         return str(self._lost or "")
 
     @property
     def ready(self) -> bool:
-        """Whether there is an instance that takes requests, or would if it had not too many."""
+        """Whether an instance is up: it accepts requests, or would if it were not full."""
         return any(instance.ready.is_set() and instance.given_up is None for instance in self.instances)
 
     async def start(self) -> None:
-        """Prepare and start; returns when one instance is healthy (the others join as they become so).
+        """Prepare and start; returns when one instance is healthy (the others join as they become healthy).
 
-        Raises ModelServerError if none can be; ServerAway if those that run already stay away for as long as they may.
+        Raises ModelServerError if no instance can be started; ServerAway if running servers stay away for the longest
+        outage allowed.
         """
         if self._running is not None:
             await self._meet(await self._running())
@@ -154,7 +157,7 @@ class InstanceGroup:
             raise self._lost
 
     async def _meet(self, servers: Sequence[RunningServer]) -> None:
-        """Take in the servers that are there, one at least; the others join when they are."""
+        """Take in the reachable servers, at least one; the others join once they are reachable."""
         try:
             there = await first_there(servers, self._outage_seconds, self._on_absence)
         except ModelServerError as error:
@@ -178,7 +181,7 @@ class InstanceGroup:
         self._keepers.append(keeper)
 
     async def _keep(self, instance: Instance) -> None:
-        """Start an instance, and again whenever it dies, until it is given up."""
+        """Start an instance, and restart it whenever it dies, until it is given up."""
         failures = 0
         seconds = self._timeout_seconds
         while True:
@@ -195,7 +198,7 @@ class InstanceGroup:
             except Exception as error:
                 await self._stop(instance)
                 failures += 1
-                # The first start decides whether the package works at all; later a start may fail for a while.
+                # The first start shows whether the package works at all; a later start may fail for a transient cause.
                 if instance.generation == 0 or failures >= START_TRIES:
                     self._give_up(instance, as_server_error(error))
                     return
@@ -222,7 +225,7 @@ class InstanceGroup:
                 return
 
     def _kept(self, instance: Instance, keeper: asyncio.Task[None]) -> None:
-        # Whatever ended the keeper: nobody may wait for its instance for ever.
+        # Whatever ended the keeper, requests must not wait for its instance forever.
         if not keeper.cancelled() and (error := keeper.exception()) is not None:
             self._give_up(instance, as_server_error(error))
 
@@ -263,7 +266,7 @@ class InstanceGroup:
             await instance.server.stop()
 
     def give_up(self, error: ModelServerError) -> None:
-        """Send no further request to any instance, for this reason."""
+        """Give up all instances, for this reason."""
         for instance in self.instances:
             if instance.given_up is None:
                 self._give_up(instance, error)
@@ -272,7 +275,7 @@ class InstanceGroup:
         error = ModelServerError(self._masker().block(str(error)))
         instance.given_up = error
         self._on_health(self.sick)
-        instance.ready.set()  # whoever waits for it alone must see the error
+        instance.ready.set()  # a request that waits for this instance alone must see the error
         self._wake()
         if all(other.given_up for other in self.instances):
             self._lost = error
@@ -289,13 +292,14 @@ class InstanceGroup:
 
     @property
     def probes(self) -> int:
-        """How many requests no server has taken yet, one after the other, though all say that they are healthy."""
+        """How many requests in a row were refused so far, although all servers report that they are healthy."""
         return min((one.outage.probes for one in self.instances if one.joined), default=0)
 
     async def acquire(self, *, urgent: bool = False, new: bool = False) -> Instance:
-        """Wait for a place at the freest instance and take it, before all others that wait if it is ``urgent``.
+        """Wait for a place at the least busy instance and take it; an ``urgent`` request goes to the head of the queue.
 
-        A request is ``new`` if it was not sent yet. Raises ModelServerError if none is left, or the run is stopped.
+        A request is ``new`` if it was not sent yet. Raises ModelServerError if no instance is left, or the run is
+        stopped.
         """
         if self._lost is not None:
             raise self._lost
@@ -310,10 +314,10 @@ class InstanceGroup:
             raise
 
     async def acquire_alone(self, instance: Instance) -> Instance:
-        """Wait until this instance has no other request, and take it for one alone; call with a suspect counted.
+        """Wait until this instance has no request in flight, and take it for a suspect, which must be counted already.
 
-        Raises ModelServerError if the instance is given up meanwhile, or down for as long as it may be, or the run is
-        stopped.
+        Raises ModelServerError if the instance is given up while the suspect waits, or its outage lasts too long, or
+        the run is stopped.
         """
         await instance.alone.acquire()
         try:
@@ -332,7 +336,7 @@ class InstanceGroup:
             raise
 
     def release(self, instance: Instance, *, alone: bool = False) -> None:
-        """Give a place back."""
+        """Give back a place."""
         instance.in_flight -= 1
         if alone:
             instance.alone.release()
@@ -341,11 +345,11 @@ class InstanceGroup:
         self._wake()
 
     def suspect(self, instance: Instance) -> None:
-        """Count a request that was in flight when the instance died: it is tried alone before others go on."""
+        """Count a request that was in flight when the instance died: it is retried alone before others go on."""
         instance.suspects += 1
 
     def clear_suspect(self, instance: Instance) -> None:
-        """The suspect was tried."""
+        """Count a suspect as retried."""
         instance.suspects -= 1
         self._wake()
 
@@ -358,7 +362,7 @@ class InstanceGroup:
             raise _stopped()
 
     def wake_all(self) -> None:
-        """End the wait of every request for an instance, and let none wait any more: the run is stopped."""
+        """Fail every request that waits for an instance, and every later one: the run is stopped."""
         self._stopped = True
         self._waiting.end(_stopped())
         for turn in [one.turn for one in self.instances if one.turn and not one.turn.done()]:
@@ -377,7 +381,7 @@ class InstanceGroup:
             self._waiting.give(instance)
 
     async def settle(self) -> None:
-        """Returns when every answer that has come so far is settled or doubted."""
+        """Wait until every answer received so far is settled or doubted."""
         clients = [instance.client for instance in self.instances if instance.client is not None]
         await asyncio.gather(*(client.connections.settle() for client in clients))
 

@@ -1,4 +1,4 @@
-"""One item from its bytes to its outcome: a file is one request, a CSV file one request a row (or some rows)."""
+"""One item from its bytes to its outcome: one request per file, or for a CSV file one per row (or several rows)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 
 CSV_COST = 12
-"""A CSV item's text and answers, held until it is complete, take several times its own bytes."""
+"""Memory reserved for a CSV item, as a multiple of its size: its text and answers are held until it is complete."""
 IN_ONE_PIECE = 32 << 20
-"""Bytes of a table's result file from which on it is written piece by piece."""
+"""Size of a table's result file, in bytes, above which it is written in pieces."""
 FULL_PAUSES_SECONDS = (0.2, 1.0)
-"""Before a result is written again for which a disk had no room."""
+"""Pauses before retries to write a result while the disk is full."""
 FULL_ROUNDS = 5
-"""How often that is begun anew, if there was no room for anything, and then there was again."""
+"""Most rounds of these retries; a new one begins when a disk that was full has room again."""
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 _log = logging.getLogger(__name__)
 
 
 async def process(session: Session, item: Item, sent: Sent) -> Outcome:
-    """Read, send and write one item. Never raises, whatever is wrong with the item: that is its outcome.
+    """Read, send and write one item. Never raises: any failure becomes the item's outcome.
 
-    It counts once ``sent`` is settled, and not if it is doubted.
+    The outcome counts once ``sent`` is settled, unless it is doubted.
     """
     held: Held | None = None
     try:
@@ -45,11 +45,11 @@ async def process(session: Session, item: Item, sent: Sent) -> Outcome:
         address = parse_address(item.address)
         mapping = session.mapping
         limit = session.settings.max_item_bytes
-        # Before its bytes are waited for: what is refused anyway holds nobody up.
+        # Before waiting for room in memory: an item that is refused anyway must not hold up others.
         name = address.name
         if refused := refusal(name, item.size, limit, table=mapping is not None):
             raise ContentError(refused)
-        # What no listing told counts as the largest there may be, until its bytes are here.
+        # Until its bytes are here, an item of unknown size counts as the largest allowed.
         size = item.size if item.size >= 0 else limit
         held = await session.bytes.hold(size if mapping is None else size * CSV_COST, single=mapping is None)
         sent.room = held
@@ -59,7 +59,7 @@ async def process(session: Session, item: Item, sent: Sent) -> Outcome:
     except ItemError as error:
         return Outcome(item.number, item.source, item.result_name, session.masker.line(str(error)), False)
     except Exception as error:
-        # A fault of ours or of a library must not cost the other items.
+        # A bug here or in a library must not fail the other items.
         _log.exception("unexpected item=%d", item.number)
         return Outcome(item.number, item.source, item.result_name, f"Unexpected {type(error).__name__}.", False)
     finally:
@@ -70,7 +70,7 @@ async def process(session: Session, item: Item, sent: Sent) -> Outcome:
 def refusal(name: str, size: int, limit: int, *, table: bool) -> str:
     """Why a file of this name and size (in bytes, -1 if unknown) is not read at all, or an empty text.
 
-    ``table`` tells that the model takes rows.
+    ``table``: whether the model takes rows.
     """
     if table and not name.lower().endswith(".csv"):
         return "A .csv file was expected, because the model's request is JSON: one request a row."
@@ -78,7 +78,7 @@ def refusal(name: str, size: int, limit: int, *, table: bool) -> str:
 
 
 def size_error(name: str, size: int, limit: int) -> str:
-    """Why a file is too large, or an empty text: an image must be smaller than the limit, others not larger."""
+    """Why a file is too large, or an empty text: an image must be smaller than the limit, other files not larger."""
     image = name.lower().endswith(IMAGES)
     if size < limit or (size == limit and not image):
         return ""
@@ -117,7 +117,7 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                     await _write_whole(session.output, name, data)
             return
         except ObjectError as error:
-            if error.full and (pause := next(pauses, 0)):  # perhaps others write what they will have to take back
+            if error.full and (pause := next(pauses, 0)):  # others may be writing results that will not fit
                 await asyncio.sleep(pause)
                 continue
             rounds -= 1
@@ -151,7 +151,7 @@ async def _file(session: Session, item: Item, address: Address, name: str, held:
     size = len(data)
     held.shrink(size)
     body = session.form.body(name, data)
-    del data  # the body has it now
+    del data  # the body holds it now
     answer = (await session.sender.send(body, sent)).data
     del body
     held.change(len(answer))

@@ -1,4 +1,4 @@
-"""What the shards of a run have found out, in one process, about several rows in one request."""
+"""What the shards of a run have learned, in one process, about joining rows in one request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tasks.domain.joining import Joining, Unproved
 from tasks.domain.rows_per_request import AutoRows
 
 IDLE_SECONDS = 0.01
-"""A file waits that long for another one's requests to cover its answers; then it has them covered itself."""
+"""How long a file waits for another file's requests to cover its answers before it makes a check of its own."""
 
 
 class JoinedRows:
-    """Whether rows may go into one request, how many, and where the answer has theirs (``array_path``)."""
+    """Whether rows may share a request, how many, and where the response has their answers (``array_path``)."""
 
     def __init__(self, response: Any) -> None:
         self.array_path = array_path(response)
@@ -26,24 +26,24 @@ class JoinedRows:
         self.joining = Joining(Random())
         self.evidence = Evidence()
         self.waiting = 0
-        """Files whose rows are all answered, and that wait until a check covers them."""
+        """Number of files whose rows are all answered and that wait until a check covers them."""
         self.when_waiting: set[Callable[[], None]] = set()
-        """Called when a file begins to wait: others may be begun instead."""
+        """Called when a file begins to wait, so that others can be begun instead."""
         self._sending = 0
         self._changed = asyncio.Event()
         self._last_check = asyncio.Lock()
 
     def began(self) -> None:
-        """A file's rows are being sent from now on."""
+        """Count a file whose rows are being sent."""
         self._sending += 1
 
     def ended(self) -> None:
-        """They are not any more."""
+        """Count a file's rows as sent."""
         self._sending -= 1
         self.change()
 
     def change(self) -> None:
-        """Something is known now that was not: the files and requests that wait for it look again."""
+        """Wake the files and requests that wait for news."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -52,9 +52,9 @@ class JoinedRows:
         await self._changed.wait()
 
     async def covered(self, unproved: Unproved, check: Callable[[], Awaitable[bool]]) -> bool:
-        """Wait until the answers of a file are covered; False if its rows are to be sent again.
+        """Wait until the answers of a file are covered; False if its rows have to be sent again.
 
-        ``check`` makes a check that covers them, for when no other file's requests do.
+        ``check`` makes a check that covers them, if no other file's requests do.
         """
         if self.joining.covers(unproved):
             return True
@@ -77,7 +77,7 @@ class JoinedRows:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed(), IDLE_SECONDS)
                 continue
-            async with self._last_check:  # one for all that wait
+            async with self._last_check:  # one check for all waiting files
                 if not self._sending and not joining.covers(unproved) and not joining.refused and not await check():
                     return False
         return True

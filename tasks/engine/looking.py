@@ -1,4 +1,4 @@
-"""Some items of an input, looked at side by side as a run would read them, within a few seconds."""
+"""Looks at some items of an input, concurrently and within a few seconds, as a run would read them."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from tasks.engine.table_sampling import look_at_table
 from tasks.settings import Settings
 
 TABLES_BYTES = 64 << 20
-"""Tables are read up to so many bytes in all."""
+"""Total size, in bytes, up to which tables are read."""
 LINKS_READ = 4
-"""So many share links are fetched at once, until as many were there: they cannot be asked for their size."""
+"""Share links are fetched this many at once, until this many could be read: their size cannot be requested alone."""
 AT_ONCE = 32
 LOOK_SECONDS = 3.0
-"""For all looks together; the caller waits for it."""
+"""Time-out for all looks together; the caller waits for them."""
 FIRST_SECONDS = 15.0
-"""For a first item that can be read, if none could within that time, and few could not."""
+"""Further time for a first readable item, if none was read within the time-out and few items were looked at."""
 
 
 class Look(NamedTuple):
-    """What was found of one item."""
+    """The findings about one item."""
 
     refusal: Refusal | None = None
     body: Body | None = None
     rows: int = 0
     warning: str = ""
-    """What is wrong with a part of it."""
+    """Problem of a part of it."""
     notes: tuple[str, ...] = ()
-    """How its header was read, if it is a table."""
+    """Notes on how its header was read, if it is a table."""
 
 
 async def look_at_items(
     run: Run, settings: Settings, storage: Storage, items: Sequence[Item]
 ) -> list[tuple[Item, Look]]:
-    """What was found of each item that could be looked at in time, in input order."""
+    """The findings about each item that could be looked at in time, in input order."""
     looking = _Looking(run, settings, storage)
     found: dict[int, Look] = {}
     turns = asyncio.Semaphore(AT_ONCE)
@@ -61,7 +61,7 @@ async def look_at_items(
         with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_SECONDS):
                 while late and len(found) < FIRST and not any(one.body is not None for one in found.values()):
-                    # Better late than without an example.
+                    # A late example is better than none.
                     _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()
@@ -86,7 +86,7 @@ class _Looking:
         self._has_example = False
 
     async def look(self, item: Item) -> Look | None:
-        """What is found of an item; None if it is not looked at."""
+        """The findings about an item; None if it is not looked at."""
         address = parse_address(item.address)
         if address.scheme != "http":
             return await self._look(item, address)
@@ -127,7 +127,7 @@ class _Looking:
             size = await self._storage.size(address)
             if wrong := size_error(address.name, size, self._limit):
                 return Look(Refusal("size", wrong))
-        async with self._reading:  # one is enough
+        async with self._reading:  # one example is enough
             if self._has_example:
                 return Look() if item.size < 0 else None
             data = await self._read(item, address)

@@ -13,7 +13,7 @@ import uvloop
 T = TypeVar("T")
 
 CANCEL_SECONDS = 30.0
-"""Work that was cancelled is waited for so long."""
+"""How long to wait for cancelled work to end."""
 
 
 class LoopThread:
@@ -29,7 +29,7 @@ class LoopThread:
         self._loop.run_forever()
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the engine's loop and wait for it from the caller's; cancelling the wait cancels the work."""
+        """Run ``work`` on this loop and wait for it on the caller's; cancelling the wait cancels the work."""
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         waiting = asyncio.wrap_future(future)
         try:
@@ -39,10 +39,9 @@ class LoopThread:
             raise
 
     def run_blocking(self, work: Coroutine[Any, Any, T], cancel_seconds: float = CANCEL_SECONDS) -> T:
-        """Run ``work`` on the engine's loop and wait for it, from a thread without a loop.
+        """Run ``work`` on this loop and wait for it, from a thread without an event loop.
 
-        Interrupted (Ctrl-C), the work is cancelled, and has ended when this returns: that is waited for, at most
-        ``cancel_seconds``.
+        On an interrupt (Ctrl-C) the work is cancelled, and this waits up to ``cancel_seconds`` for its end.
         """
         ended = threading.Event()
 
@@ -67,7 +66,7 @@ _lock = threading.Lock()
 
 
 def engine_loop() -> LoopThread:
-    """The process's engine loop, made on first use (and made anew in a forked process)."""
+    """The engine's event loop in this process, created on first use (and again in a forked process)."""
     with _lock:
         if os.getpid() not in _loops:
             _loops[os.getpid()] = LoopThread("thresher-engine")

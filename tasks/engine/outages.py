@@ -1,4 +1,4 @@
-"""The outages of the model servers of one process: noticed, waited for, and the end of the run if they last."""
+"""The outages of the model servers of one process: detected, waited out, and the end of the run if they last."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tasks.engine.instance import Instance
 from tasks.engine.recovery import Recovery
 
 WATCH_SECONDS = 1.0
-"""Between two looks at whether servers answer what they were sent."""
+"""Interval of checks whether servers answer their requests."""
 LOOK_SECONDS = 1.0
-"""Answers 401 or 403 within this time of a look whether that is so for all requests are those requests' own."""
+"""For this long after a check whether the server denies all requests, 401 and 403 only count against their requests."""
 
 
 class Outages:
-    """Those of ``instances``.
+    """The outages of ``instances``.
 
-    ``on_change`` is called when one goes down, may be given a request again, or answers; ``on_end`` is told why the run
-    cannot go on: none has answered a request for as long as it may be away, or, if ``may_be_denied``, one answers that
-    the run is not allowed.
+    ``on_change`` is called when an instance goes away, may get a request again, or answers. ``on_end`` gets the reason
+    why the run cannot go on: every instance has been down for the longest outage allowed, or, if ``may_be_denied``, one
+    answers that the run is not allowed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Outages:
         self._watching: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """Look now and then whether the servers answer what they were sent."""
+        """Start periodic checks whether the servers answer their requests."""
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
 
@@ -68,9 +68,9 @@ class Outages:
         instance.outage.asked_while_quiet(said, instance.busy_since, time.monotonic())
 
     async def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
-        """Count a request, sent at ``started``, that an instance refused; how many of its tries count against it.
+        """Count a request, sent at ``started``, that an instance refused; how many of its attempts count against it.
 
-        After a time-out that takes until the server was looked at: another try would take as long again.
+        After a time-out this waits until the server has been checked: another attempt could take as long again.
         """
         outage = instance.outage
         counted = outage.refused(tries, failed.failure, failed.cause, started, time.monotonic())
@@ -93,7 +93,7 @@ class Outages:
         return await ask_health(instance.url, self._health.url, self._health.timeout_seconds)
 
     async def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
-        """Count a request that failed for itself; how many of its tries count against it."""
+        """Count a request whose failure is its own; how many of its attempts count against it."""
         tries.settle()
         tries.counted += 1
         status = failed.failure.status
@@ -106,7 +106,7 @@ class Outages:
         return tries.counted
 
     async def _look_whether_denied(self, instance: Instance, status: int) -> None:
-        """End the run if a server says 401 or 403 now to what it had answered before: a token has expired, perhaps."""
+        """End the run if a server now answers 401 or 403 to a request it answered before: a token may have expired."""
         async with self._looking:
             if time.monotonic() - self._looked_at < LOOK_SECONDS or instance.client is None or not instance.answered:
                 return
@@ -122,7 +122,7 @@ class Outages:
         self._on_end(f"the model server {redact(instance.url)} answers HTTP {status} ({NOT_ALLOWED[status]})")
 
     def _goes_on(self, instance: Instance) -> bool:
-        """Whether an instance that was down for as long as it may be is to be waited for all the same."""
+        """Whether to wait on for an instance whose outage lasts too long: yes, unless that is so for all of them."""
         now = time.monotonic()
         if not all(one.outage.passed(now) for one in self._instances if one.joined):
             return True
@@ -135,7 +135,7 @@ class Outages:
 
     @property
     def current(self) -> Outage | None:
-        """That of the instance which went down last, while all are down that take part; else None."""
+        """The outage of the instance that went away last, while all instances that take part are away; else None."""
         left = [one.outage for one in self._instances if one.joined]
         if not left or not all(outage.away for outage in left):
             return None
@@ -143,7 +143,7 @@ class Outages:
         return min(left, key=lambda outage: outage.lasts(now))
 
     async def close(self) -> None:
-        """Wait for none any more."""
+        """End all checks and recoveries."""
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
@@ -151,7 +151,7 @@ class Outages:
 
 
 async def _ask_again(instance: Instance) -> bool:
-    """Whether the instance was sent a request that it had answered before, and that is known which it does now."""
+    """Send an instance a request that it answered before, and note the result; False if there is no such request."""
     client, body, outage = instance.client, instance.answered, instance.outage
     if client is None or body is None:
         return False

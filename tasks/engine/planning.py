@@ -1,4 +1,4 @@
-"""From an input path to items, and from items to shards that are stored."""
+"""Turns an input path into items, and items into stored shards."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from tasks.settings import Settings
 
 GIVE_UP_SECONDS = 10.0
 _PLACEHOLDER = "_$folder$"
-"""What Hadoop's programs put at the end of a folder's name, for an object that stands for it."""
+"""Suffix of the placeholder objects that Hadoop's programs create for folders."""
 _HIDDEN = re.compile(r"(?:^|/)(?:_|\.(?!\.?(?:/|$)))")
 
 
 def is_passed_over(relative: str) -> bool:
-    """Whether a file of a folder is no item: hidden (itself or a folder above it), a placeholder, a manifest.
+    """Whether a file of a folder is not an item: it or a folder above it is hidden, or it is a placeholder or manifest.
 
-    Hidden is what begins with a dot or with ``_``: programs leave ``_SUCCESS``, ``_temporary/``, ``_committed_7`` with
-    their data. The parts ``.`` and ``..``, which an object's key may have, hide nothing.
+    Names that begin with a dot or ``_`` are hidden: programs leave ``_SUCCESS``, ``_temporary/``, ``_committed_7`` with
+    their data. The parts ``.`` and ``..``, which an object's key may have, do not count as hidden.
     """
     if (relative.startswith((".", "_")) or "/." in relative or "/_" in relative) and _HIDDEN.search(relative):
         return True
@@ -49,7 +49,7 @@ def is_passed_over(relative: str) -> bool:
 
 
 async def first_file(storage: Storage, source: Address) -> None:
-    """Check that an input path can be read and has an item. Raises ObjectError saying what would be right."""
+    """Check that an input path can be read and has an item. Raises ObjectError, which says what is expected."""
     if source.scheme == "local":
         refuse_system(source.path)
     if is_manifest(source):
@@ -75,19 +75,19 @@ async def first_file(storage: Storage, source: Address) -> None:
 
 
 def _check_head(head: bytes) -> None:
-    """Raises ObjectError if a file that begins so is no input manifest as a whole."""
+    """Raises ObjectError if a file that begins with ``head`` is not an input manifest."""
     if problem := foreign(head):
         raise ObjectError(problem)
 
 
 class Planner:
-    """Turns an input path into items, in order; with ``failed_of`` those that are FAILED in that output manifest.
+    """Turns an input path into items, in order; with ``failed_of``, into those that are FAILED in that output manifest.
 
-    Others may write where that manifest lies, so what it names is read only if it is in the input, too.
+    Others may be able to write to that manifest, so a file that it names is read only if it is also in the input.
 
-    ``warnings``, and ``passed`` (the lines of that manifest that are not FAILED), grow while :meth:`items` runs.
-    ``manifest`` describes, once it has ended, the input manifest that it has read (else it is empty): those very bytes,
-    whatever becomes of the file meanwhile.
+    ``warnings`` and ``passed`` (the number of that manifest's lines that are not FAILED) grow while :meth:`items` runs.
+    ``manifest`` is the digest of the input manifest, of exactly the bytes that were read, even if the file changes
+    later; it is empty until a manifest has been read to its end.
     """
 
     def __init__(self, storage: Storage, source: Address, failed_of: Address | None = None) -> None:
@@ -143,7 +143,7 @@ class Planner:
             )
 
     async def _size_of_file(self) -> int:
-        """Bytes of the input path if it is one file; -1 if it is a folder."""
+        """Size in bytes of the input path if it is a file; -1 if it is a folder."""
         source = self._source
         if not await self._storage.is_file(source):
             return -1
@@ -164,7 +164,7 @@ class Planner:
                 number += 1
 
     async def _entries(self) -> AsyncGenerator[Entry]:
-        """The entries of an input manifest, which is described once it has been read to its end."""
+        """The entries of an input manifest; sets its digest once it has been read to its end."""
         digest = Digest()
         line = 0
 
@@ -192,7 +192,7 @@ class Planner:
                 if not line.message:
                     self.passed += 1
                     continue
-                # What could not be read then is not read as a name now.
+                # A line that had no readable source in the earlier run is not taken for a name now.
                 entry = Entry(line.source, "" if line.has_source else line.message)
                 if listed is not None and not entry.error and entry.source not in listed:
                     entry = Entry(entry.source, str(DownloadError(f"It is not in the input manifest {self._source}.")))
@@ -210,7 +210,7 @@ class Planner:
         return (found.scheme, found.bucket, found.path) == (source.scheme, source.bucket, source.path)
 
     async def _sources(self) -> UsedNames:
-        """The sources that an input manifest names. Raises StorageError, which names it, if it cannot be read."""
+        """The sources that an input manifest names. Raises StorageError if it cannot be read."""
         sources = UsedNames()
         read = 0
         try:
@@ -228,7 +228,7 @@ class Planner:
 
 
 def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: Address | None = None) -> Item:
-    """The item of an entry, which has to lie in ``folder``: its result file keeps the sub-folders that it has there."""
+    """The item of an entry. It must be in ``folder``, if given, and its result file keeps the sub-folders there."""
     error, address, size = entry.error, "", UNKNOWN_SIZE
     name = ""
     if not error:
@@ -236,7 +236,7 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
             found = parse_address(entry.source, base)
             below = "" if folder is None else _below(folder, found)
             name = below or found.name
-            # (A share link ends in its signature, which may well end in a slash.)
+            # A share link ends in its signature, which may end in a slash.
             if not name or (found.scheme != "http" and entry.source.endswith("/")):
                 raise ValueError("it is a folder; a manifest names files")
             if found.scheme == "local":
@@ -247,21 +247,21 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
                 try:
                     size = os.stat(found.path).st_size
                 except (OSError, ValueError):
-                    size = UNKNOWN_SIZE  # reading it will say why
+                    size = UNKNOWN_SIZE  # reading it will report the cause
             address = str(found)
         except ValueError as wrong:
             said = redact(str(wrong)).rstrip(".")
             error = str(DownloadError(f"{said[:1].upper()}{said[1:]}.{unseen_signs(entry.source)}"))
     name = name or f"item-{number}"
     result = result_name(name)
-    while not used.take(result):  # also the changed name may be somebody's
+    while not used.take(result):  # the changed name may also be taken
         result = result_name(name, number)
         name = f"{name}~{number}"
     return Item(number, entry.source, address, size, result, error)
 
 
 def _below(folder: Address, found: Address) -> str:
-    """The path below ``folder``. Raises ValueError for what is no item of this folder."""
+    """The path relative to ``folder``. Raises ValueError if it is not an item of this folder."""
     above = f"{folder.path.rstrip('/')}/" if folder.path else ""
     below = found.path.removeprefix(above)
     if not folder.contains(found) or not found.path.startswith(above) or not below:
@@ -272,15 +272,17 @@ def _below(folder: Address, found: Address) -> str:
 
 
 async def _give_up(output: OutputFolder) -> None:
-    """Half a plan is of no use to anybody, nor one whose run has published; but nobody waits long for a storage."""
+    """Remove an incomplete plan, or that of a published run; gives up soon if the storage does not respond."""
     with suppress(ObjectError, TimeoutError):
         async with asyncio.timeout(GIVE_UP_SECONDS):
             await output.remove_scratch()
 
 
 async def _check_again(run: Run, stored: Plan, planner: Planner, storage: Storage, output: OutputFolder) -> None:
-    """Raises SpecificationError if something has changed since the run began that its results depend on, and
-    StorageError if the plan does not fit the input although nothing has.
+    """Check that a stored plan is still valid.
+
+    Raises SpecificationError if something that the results depend on has changed since the run began; StorageError if
+    the plan does not match the input although nothing has changed.
     """
     named = is_manifest(parse_address(run.service.input_path)) or run.failed_of is not None
     unfit: StorageError | None = None
@@ -290,7 +292,7 @@ async def _check_again(run: Run, stored: Plan, planner: Planner, storage: Storag
         unfit = error
     except ObjectError as error:
         unfit = StorageError(f"The plan in {output.scratch} cannot be checked: {error.cause}")
-    # The planner has read an input manifest to its end, unless it did not fit.
+    # The planner has read an input manifest to its end, unless the plan did not match it.
     now = await fingerprint_of(run, storage, with_manifest=not planner.manifest)
     if planner.manifest:
         now = now.with_manifest(planner.manifest)
@@ -303,9 +305,9 @@ async def _check_again(run: Run, stored: Plan, planner: Planner, storage: Storag
 async def make_plan(run: Run, settings: Settings, storage: Storage, output: OutputFolder) -> Plan:
     """Plan a run: list the input, cut it into shards, store them. A run that is tried again keeps its plan.
 
-    One that has published has nothing left to do: the plan says so. Raises SpecificationError if there is no item, or
-    if something has changed since the run began that its results depend on; StorageError if the input cannot be read or
-    the plan not be written; RunStopped if somebody stops the run meanwhile. A plan that is complete stays.
+    The plan of a run that has published has no shards, only its result. Raises SpecificationError if there is no item,
+    or if something that the results depend on has changed since the run began; StorageError if the input cannot be read
+    or the plan cannot be written; RunStopped if the run is stopped while it is planned. A complete plan is kept.
     """
     scratch = output.scratch.name
     progress = progress_of(run.task_id)
@@ -318,7 +320,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
         await _check_again(run, stored, planner, storage, output)
         await output.give_up_uploads([run.names.result_folder, scratch])
         return stored
-    # The input manifest is read once, and what is kept of it describes what was planned.
+    # The input manifest is read only once, by the planner, so that its digest is that of the planned items.
     now = await fingerprint_of(run, storage, with_manifest=False)
     started = time.monotonic()
     named_by = run.service.failed_of or run.service.input_path
@@ -345,7 +347,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
                     raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
                 if (full := cutter.add(item)) is not None:
                     await store(*full)
-                    await asyncio.sleep(0)  # a local listing never waits by itself, and must still be cancellable
+                    await asyncio.sleep(0)  # a local listing never yields to the event loop, and must be cancellable
         if (last := cutter.end()) is not None:
             await store(*last)
     except (asyncio.CancelledError, StorageError):

@@ -1,4 +1,4 @@
-"""How far the runs of this process are: written by the engine, read by whoever shows it."""
+"""Progress of the runs of this process: written by the engine, read by the displays."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class Progress:
     failed: int = 0
     sick_instances: int = 0
     outage: str = ""
-    """Why no model server takes requests, while none does."""
+    """Why no model server accepts requests; empty while one does."""
     outage_since: float | None = None
-    """Since when; seconds since 1970."""
+    """Start of the outage, in seconds since 1970."""
     stop_requested: bool = False
-    """Somebody has told the run to stop: no further request is sent, and everything is accounted for as it is."""
+    """Whether the run has to stop: no further request is sent, and every item is accounted for as it is."""
     manifest: str = ""
     summary: str = ""
     resumable: bool = False
-    """Whether it can be resumed although it has published."""
+    """Whether the run can be resumed although it has published."""
     inferring_since: float | None = None
     inferred_at: float | None = None
     flow_began_at: float = 0.0
-    """When the flow's first line was reached, in this try of the run; seconds since 1970."""
+    """When the flow's code began to run in this try, in seconds since 1970."""
     result: RunResult | None = None
-    """What came of the run, once everything is published."""
+    """The result of the run, once everything is published."""
     start_seconds: float = 0.0
-    """What passed before, since the command or, without one, this try of the flow run began."""
+    """Seconds before ``flow_began_at``, since the command or, without one, this try of the flow run began."""
 
     def enter(self, phase: Phase) -> None:
-        """Go on to a phase; never back to an earlier one, whichever shard reports first."""
+        """Go on to a phase, never back to an earlier one: shards report in any order."""
         if PHASES.index(phase) > PHASES.index(self.phase):
             self.phase = phase
             if phase == "inferring":
@@ -50,7 +50,7 @@ class Progress:
 
     @property
     def report(self) -> RunReport:
-        """What is told of the run elsewhere."""
+        """The report on the run for other processes."""
         return RunReport(
             phase=self.phase,
             items=self.items,
@@ -66,14 +66,14 @@ class Progress:
 
     @property
     def items_per_second(self) -> float:
-        """Mean rate from the first request to now, or to the last answer."""
+        """Mean rate since inferring began, until now or its end."""
         if self.inferring_since is None:
             return 0.0
         return self.done / max(1e-3, (self.inferred_at or time.monotonic()) - self.inferring_since)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate from the mean rate; None while nothing is done."""
+        """Estimate from the mean rate; None until an item is done."""
         return (self.items - self.done) / self.items_per_second if self.done else None
 
 
@@ -81,7 +81,7 @@ _runs: dict[str, Progress] = {}
 
 
 def progress_of(task_id: str) -> Progress:
-    """The progress of a run, made on first use."""
+    """The progress of a run, created on first use."""
     return _runs.setdefault(task_id, Progress())
 
 

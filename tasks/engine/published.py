@@ -1,4 +1,4 @@
-"""A run that is tried again although it has published: it ends as it ended, and nothing is sent or written."""
+"""A run that is tried again after it has published: it ends with the same result, and nothing is sent or written."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.domain.run import PLAN_NAME, Run, RunResult
 
 
 async def published_result(run: Run, storage: Storage, output: OutputFolder) -> RunResult | None:
-    """What came of a run whose output manifest is there, from its summary file; None if there is more to be done.
+    """The result of a run that has published, from its summary file; None if the run has to go on.
 
-    That is so if it has not published, or was stopped early for what may pass and still has its plan. The manifest's
-    first part is written last of all, so the rest is there too. Raises StorageError.
+    It has to if it has not published, or was stopped for a transient cause and still has its plan. The first part of
+    the output manifest is written last, so if it exists the rest does. Raises StorageError.
     """
     manifest = output.root.child(run.names.manifest(0))
     summary = output.root.child(run.names.summary)

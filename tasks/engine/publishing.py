@@ -1,4 +1,4 @@
-"""From shard reports to output manifests and summary; nothing is published unless every item is accounted for."""
+"""Merges shard reports into output manifest and summary; publishes nothing unless every item is accounted for."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ async def publish_run(
     output: OutputFolder,
     earlier: EarlierManifest | None = None,
 ) -> RunResult:
-    """Check the sum, write the output manifest and the summary, remove the scratch folder unless it can be resumed.
+    """Check the tally, write output manifest and summary, and remove the scratch folder unless the run is resumable.
 
-    With ``earlier`` the manifest is that one's, with what came of its FAILED items now.
+    With ``earlier`` the new manifest is that one, with the new outcomes of its FAILED items.
 
-    Raises AccountError if planned items and reported outcomes do not agree one to one, StorageError if reports cannot
-    be read or manifests not be written; nothing is published then, and the reports stay.
+    Raises AccountError if planned items and reported outcomes do not match one to one, StorageError if reports cannot
+    be read or manifests cannot be written; nothing is published then, and the reports are kept.
     """
     started = clock.now()
     done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
@@ -68,21 +68,21 @@ async def publish_run(
         summary = orjson.dumps(_summary(run, plan, done, tally, result), option=orjson.OPT_INDENT_2) + b"\n"
         await output.write(run.names.summary, summary)
         await output.sync()
-        # The first part is written last: who sees it sees all of them.
+        # The first part is written last: a reader that sees it sees all parts.
         await _write_parts(run, output, parts[:1], lines, _lines(run, plan, reports, output, earlier))
     except ObjectError as error:
         raise StorageError(f"Publishing in {output.root} failed: {error.cause}") from None
-    if result.resumable:  # its plan and its reports say what is left to be done
+    if result.resumable:  # a resumed run needs its plan and its reports
         return result
     try:
         await output.remove_scratch()
-    except ObjectError as error:  # everything is published, so the run is what it is
+    except ObjectError as error:  # everything is published, so this does not change the result
         _log.warning("scratch not removed folder=%s cause=%s", output.scratch, error.cause)
     return result
 
 
 class _Reports:
-    """The reports of a run, read one by one; the last one is kept, since parts of the manifest end within reports."""
+    """The reports of a run, read one by one; the latest is kept, since parts of the manifest end within reports."""
 
     def __init__(self, run: Run, done: Sequence[ShardDone], output: OutputFolder) -> None:
         self._run = run
@@ -92,7 +92,7 @@ class _Reports:
         self._lost: dict[int, Outcome] = {}
 
     async def verify(self, plan: Plan, claims: Ledger, tally: Tally) -> None:
-        """Look whether the result files are there; items that have lost theirs are FAILED from now on."""
+        """Check that the result files exist; items whose file is missing become FAILED."""
         folder = self._run.names.result_folder
         self._lost, size = await lost_results(claims, lambda: self.outcomes(0, plan.items), self._output, folder)
         if self._lost:
@@ -101,12 +101,12 @@ class _Reports:
             self._kept = ("", [])
 
     async def numbers(self) -> AsyncIterator[tuple[list[int], list[tuple[str, int]], Tally]]:
-        """The numbers of the items of each, the result files that it tells of, and its tally."""
+        """The item numbers, result files and tally of each report."""
         for one in self._done:
             yield await self._read(one, read_numbers)
 
     async def outcomes(self, first: int, behind: int) -> AsyncIterator[list[Outcome]]:
-        """The outcomes of these items, once it is sure that all reports fit together."""
+        """The outcomes of the items from ``first`` up to ``behind``; call once all reports are accounted for."""
         start = bisect_right(self._done, first, key=lambda one: one.shard.behind)
         for one in islice(self._done, start, None):
             shard = one.shard
@@ -125,7 +125,7 @@ class _Reports:
         try:
             data = await self._output.read(f"{scratch.name}/{one.report}")
             if one.digest and digest(data) != one.digest:
-                with suppress(ObjectError):  # it may have the right seal, and the next try must not believe it
+                with suppress(ObjectError):  # its own seal may be valid, and the next try must not trust it
                     await self._output.delete_files([f"{scratch.name}/{one.report}"])
                 raise DamagedFile("is not as it was written")
             return table(data, one.shard.owner(self._run.task_id))
@@ -144,9 +144,9 @@ class _Reports:
 
 
 async def _account(plan: Plan, reports: _Reports, claims: Ledger) -> Tally:
-    """The tally of the whole run, once it is sure that every planned item has exactly one outcome, in order.
+    """The tally of the whole run, checked: every planned item has exactly one outcome, in order.
 
-    The result files that are to be there are added to ``claims``.
+    Adds the result files that must exist to ``claims``.
     """
     tally = Tally()
     expected = 0
@@ -171,7 +171,7 @@ async def _account(plan: Plan, reports: _Reports, claims: Ledger) -> Tally:
 async def _account_for_whole(
     run: Run, plan: Plan, reports: _Reports, output: OutputFolder, earlier: EarlierManifest
 ) -> None:
-    """Make sure, before anything is published, that the merged manifest has every line of the earlier one."""
+    """Check, before anything is published, that the merged manifest has all lines of the earlier one."""
     found = 0
     async with aclosing(_lines(run, plan, reports, output, earlier)) as lines:
         async for _ in lines:
@@ -206,7 +206,7 @@ async def _lines(
 async def _outcomes(
     run: Run, plan: Plan, reports: _Reports, output: OutputFolder, first: int = 0
 ) -> AsyncGenerator[tuple[Outcome, str]]:
-    """What came of each item of this run from number ``first`` on, with its line."""
+    """The outcome of each item of this run from number ``first`` on, with its line."""
     results = str(output.root.child(run.names.result_folder))
     async for outcomes in reports.outcomes(first, plan.items):
         for outcome in outcomes:
@@ -220,7 +220,7 @@ async def _outcomes(
 async def _write_parts(
     run: Run, output: OutputFolder, parts: range, lines_of_a_part: int, lines: AsyncGenerator[str]
 ) -> None:
-    """Write some parts of the output manifest, one after the other, from their lines."""
+    """Write some parts of the output manifest in order, from their lines."""
     async with aclosing(lines):
         for part in parts:
             async with output.stream(run.names.manifest(part)) as writer:
@@ -273,15 +273,15 @@ def _result(
 def _seconds(run: Run, plan: Plan, done: Sequence[ShardDone], started: float) -> dict[str, float]:
     """Seconds per phase: preparing lasts until the first instance is ready, inferring until the last shard is done.
 
-    Of this try of the run, but for the plan, which is made once. Times of other processes are theirs: what they say
-    counts as far as it fits into what has passed here.
+    They are those of this try of the run, except for the plan, which is made once. Other processes' clocks may differ
+    from this one's, so durations from them are capped at the time that has passed here.
     """
     passed = _passed(run, started)
     prepared = [shard for shard in done if shard.preparing_since]
     ended = max((shard.ended_at for shard in done), default=started)
     prepare = infer = 0.0
     if prepared:
-        ready = min((shard.ready_at for shard in prepared if shard.ready_at), default=ended)  # stopped before
+        ready = min((shard.ready_at for shard in prepared if shard.ready_at), default=ended)  # if stopped before
         prepare = min(passed, max(0.0, ready - min(shard.preparing_since for shard in prepared)))
         infer = min(passed, max(0.0, ended - max(ready, min(shard.started_at for shard in prepared))))
     return {
@@ -295,7 +295,7 @@ def _seconds(run: Run, plan: Plan, done: Sequence[ShardDone], started: float) ->
 
 
 def _passed(run: Run, until: float) -> float:
-    """Seconds since this try of the run began, as its own process counts them."""
+    """Seconds since this try of the run began, by the clock of this process; infinite if unknown."""
     began = progress_of(run.task_id).flow_began_at
     return until - began if began else math.inf
 
@@ -343,7 +343,7 @@ def _deaths(done: Sequence[ShardDone]) -> int:
 
 
 def _instance_seconds(run: Run, done: Sequence[ShardDone], seconds: dict[str, float]) -> float:
-    """Seconds of all instances together; each of distributed mode has its own, from its preparation to the end."""
+    """Instance seconds in total; in distributed mode each instance counts from its own preparation to the end."""
     if not run.is_distributed:
         return run.instances * (seconds["prepare"] + seconds["infer"])
     ended = max((one.ended_at for one in done), default=0.0)
@@ -356,7 +356,7 @@ def _instance_seconds(run: Run, done: Sequence[ShardDone], seconds: dict[str, fl
 
 
 async def first_lines(storage: Storage, manifest: Address, count: int) -> list[str]:
-    """The first lines of a published output manifest, without what of a share link must not be shown."""
+    """The first lines of a published output manifest, with the secret parts of share links redacted."""
     text = b""
     try:
         async for chunk in storage.stream(manifest):

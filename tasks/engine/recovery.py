@@ -1,4 +1,4 @@
-"""Waits for a model server that is down, or asked to be left alone, and finds out when it answers again."""
+"""Waits for a model server that is down or asked for a pause, and finds out when it answers again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tasks.domain.outage import Outage
 
 
 class Recovery:
-    """Follows one outage, from the first refusal on, until the server answers.
+    """Follows one outage, from the first refusal until the server answers.
 
-    ``ask`` gives the server's health: empty, or what is wrong; ``ask_again`` sends it a request that it had answered
-    before, and says whether there is one. ``changed`` is called whenever requests may be sent again, or may not any
-    more; ``over`` when the time for which the server may be away has passed: it says whether the server is to be looked
-    at all the same. Belongs to one event loop; :meth:`close` when done.
+    ``ask`` checks the server's health: an empty text, or what is wrong. ``ask_again`` sends it a request that it
+    answered before, and returns whether there is one. ``changed`` is called whenever requests may be sent again or no
+    longer. ``over`` is called when the outage has lasted too long, and returns whether to go on with the checks.
+    Belongs to one event loop; :meth:`close` when done.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class Recovery:
         self._over = over
         self._moved = asyncio.Event()
         self.looked = asyncio.Event()
-        """Set once the server was looked at."""
+        """Set once the server has been checked."""
         self._task = asyncio.create_task(self._follow())
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to be followed any more."""
+        """Whether the outage is no longer followed."""
         return self._task.done()
 
     def go_on(self) -> None:
-        """A request has come back."""
+        """Check again now, because a request has returned."""
         self._moved.set()
 
     async def _follow(self) -> None:
@@ -82,6 +82,6 @@ class Recovery:
             self._changed()
 
     async def close(self) -> None:
-        """Look no more."""
+        """End the checks."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

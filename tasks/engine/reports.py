@@ -1,18 +1,18 @@
-"""What came of a shard's items, on its way into the shard's report; and what earlier tries had reported of it.
+"""The outcomes of a shard's items on their way into its report, and those that earlier tries of the run reported.
 
-All of it stands in the shard's folder (:attr:`ShardRef.folder`), in files whose names hold the first item of the shard
-or part of it, and the try of the run:
+They are stored in the shard's folder (:attr:`ShardRef.folder`), in files named after the first item of the shard (or
+of a piece of it) and the try of the run:
 
 ``report-<first>-<attempt>.parquet``
-    every outcome of a shard that is done. In distributed mode the name holds who wrote it as well: a process that was
-    given up for lost may still write, when another one has done the shard;
+    every outcome of a shard that is done. In distributed mode the name also identifies the writer: a process that was
+    taken for lost may still write after another one has done the shard;
 ``part-<first>-<attempt>-<milliseconds>.parquet``
-    the outcomes of some seconds, until there is the report;
+    a partial report: the outcomes of a few seconds, kept until the report is written;
 ``cut-<first>-<attempt>-<behind>``
-    in this try the shard ends before item ``behind``: what follows was handed back, and is another's.
+    in this try the shard ends before item ``behind``: its tail was handed back and belongs to another shard.
 
-The result files that a report names are synced to the disk before it is written. The report itself is not: after a loss
-of power its seal tells what is left of it, and its items are sent again.
+The result files that a report names are synced to disk before it is written. The report itself is not: after a power
+failure its seal reveals any damage, and its items are sent again.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ NOTE = (
 
 
 class Reporter:
-    """Outcomes of one shard. ``shard`` may shrink while it is worked on (:meth:`shrink`).
+    """The outcomes of one shard. ``shard`` may shrink while it is in progress (:meth:`shrink`).
 
-    An outcome is reported once it is settled that the answers are those to the item's requests. The others come to
-    ``doubted``, and count no more.
+    An outcome is reported once its answers are settled, that is, known to belong to the item's requests. The others
+    move to ``doubted`` and are no longer counted.
     """
 
     def __init__(self, session: Session, shard: ShardRef) -> None:
@@ -61,7 +61,7 @@ class Reporter:
         self._items: Sequence[Item] = ()
         self.shard = shard
         self._outcomes: list[Outcome] = []
-        # Lists side by side, since the search for garbage goes through whatever holds more than numbers and texts.
+        # Parallel lists instead of tuples, since the garbage collector scans every container of other objects.
         self._unsettled: list[Outcome] = []
         self._unsettled_items: list[Item] = []
         self._unsettled_stretches: list[Stretch | Collection[Stretch]] = []
@@ -70,18 +70,18 @@ class Reporter:
         self._parts: list[str] = []
         self._whole = ""
         self.digest = ""
-        """Of the report that says all of the shard, once there is one."""
+        """Digest of the report of the whole shard, once there is one."""
         self._writer = secrets.token_hex(4)
         self._flushing: asyncio.Future[None] | None = None
         self.sent = Tally()
-        """Requests only."""
+        """Counts requests only."""
         self.seen: set[int] = set()
-        """Items that have their outcome from earlier."""
+        """Numbers of the items whose outcome was reported earlier."""
         self.done = self.failed = 0
 
     @property
     def report_name(self) -> str:
-        """Name of the shard's report, below the scratch folder."""
+        """Name of the shard's report, relative to the scratch folder."""
         attempt = self._session.run.attempt
         return self.shard.report_name(attempt if self._session.number is None else f"{attempt}-{self._writer}")
 
@@ -89,11 +89,11 @@ class Reporter:
         return f"{self.shard.folder}/{kind}-{self.shard.first_item}-{self._session.run.attempt}"
 
     async def resume(self, items: Sequence[Item]) -> None:
-        """Read what is reported of the shard already, by whatever try of the run, and how it was cut in this one.
+        """Read the shard's reports of all tries of the run, and how it was cut in this one.
 
-        ``items`` are those of the shard as planned. What is damaged, foreign, or of a result file that is not there as
-        it was written, counts as not reported: its items are sent again. So are those that failed since the run was
-        being stopped: a stop belongs to the try in which it happened.
+        ``items`` are the shard's items as planned. Reports that are damaged or foreign are ignored, and so are outcomes
+        whose result file, on a local disk, is missing or has another size: those items are sent again. So are items
+        that failed after the run was stopped: a stop belongs to the try in which it happened.
         """
         self._items = items
         folder = f"{self._scratch}/{self.shard.folder}"
@@ -113,14 +113,14 @@ class Reporter:
                 _log.warning("report damaged file=%s/%s: it %s", self._session.output.root, f"{folder}/{name}", damage)
                 self.sent.note(f"{folder}/{name} {damage}: its items were sent again")
             except ObjectError as error:
-                if not error.missing:  # else its shard is done meanwhile
+                if not error.missing:  # a missing one was deleted: its shard is done by now
                     raise
             else:
                 if self._take_in(name, outcomes, tally):
                     self.digest = digest(data)
 
     def _check(self, outcomes: Sequence[Outcome]) -> None:
-        """Raises DamagedFile for outcomes of items that are not planned like that."""
+        """Raises DamagedFile if the outcomes do not match the planned items."""
         first = self.shard.first_item
         for one in outcomes:
             if first <= one.number < self.shard.behind:
@@ -133,13 +133,13 @@ class Reporter:
         return not outcome.written or self._session.output.has(name, outcome.bytes_written)
 
     def _is_of_others(self, first: int, attempt: str) -> bool:
-        """Whether a report or a part of one can have no item of this shard: there may be hundreds of them."""
+        """Whether a report, by its name, cannot have items of this shard; it is not read, as there may be hundreds."""
         if first >= self.shard.behind:
             return True
         return attempt == self._session.run.attempt and first != self.shard.first_item
 
     def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> bool:
-        """Take what a report tells; whether it is one that says all of the shard."""
+        """Add the outcomes of a report; whether it covers the whole shard."""
         own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]
         fresh = [one for one in own if one.final and one.number not in self.seen and self._is_stored(one)]
         whole = bool(fresh) and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-")
@@ -156,14 +156,14 @@ class Reporter:
         return whole
 
     def add(self, item: Item, outcome: Outcome, sent: Sent) -> None:
-        """Take one outcome, and what it depends on."""
+        """Add one outcome, and the answers that it depends on."""
         self._unsettled.append(outcome)
         self._unsettled_items.append(item)
         self._unsettled_stretches.append(sent.unsettled)
         self._count(outcome)
 
     async def settle(self) -> None:
-        """Wait until it is known what to think of each outcome so far."""
+        """Wait until the outcomes so far are settled or doubted."""
         if not self._unsettled:
             return
         await self._session.group.settle()
@@ -191,18 +191,18 @@ class Reporter:
             self.failed += by
 
     async def write_parts(self) -> None:
-        """Write what is new every few seconds, until cancelled."""
+        """Write new outcomes as a partial report every few seconds, until cancelled."""
         while True:
             await asyncio.sleep(self._session.settings.report_seconds)
             if self._unsettled or self._fresh:
-                # Cancelled in the middle, it would be half counted.
-                # If the storage fails just now, the shard's own report will have it all.
+                # Shielded, since a cancellation in the middle would leave it half done.
+                # If the storage fails now, the shard's report will have these outcomes.
                 self._flushing = asyncio.ensure_future(self.flush())
                 with suppress(ObjectError):
                     await asyncio.shield(self._flushing)
 
     async def flush(self) -> None:
-        """Write what is new, once it is settled. Raises ObjectError."""
+        """Write new outcomes once they are settled. Raises ObjectError."""
         await self.settle()
         fresh, self._fresh = self._fresh, []
         self._outcomes += fresh
@@ -212,19 +212,19 @@ class Reporter:
         await self._session.output.write(f"{self._scratch}/{name}", report_bytes(fresh, _counted(fresh), self._owner))
 
     async def shrink(self, shard: ShardRef) -> None:
-        """From now on the shard ends earlier. Raises ObjectError; then nothing has changed."""
+        """Let the shard end earlier. Raises ObjectError; nothing is changed then."""
         name = f"{self._name('cut')}-{shard.behind}"
         await self._session.output.write(f"{self._scratch}/{name}", b"1")
         self.shard = shard
         for outcome in self._outcomes:
-            if outcome.number >= shard.behind:  # from an earlier try: now another's to report
+            if outcome.number >= shard.behind:  # from an earlier try: another shard reports it now
                 self._count(outcome, -1)
         self._outcomes = [outcome for outcome in self._outcomes if outcome.number < shard.behind]
 
     async def finish(self) -> Tally:
-        """Write the shard's report; then its partial ones are not needed any more."""
+        """Write the shard's report, then delete its partial reports."""
         await self.settle()
-        if self._flushing is not None:  # else it could come after it was deleted
+        if self._flushing is not None:  # wait for it: a partial report must not be written after the deletion
             with suppress(ObjectError):
                 await self._flushing
         if not self._session.reuse.allowed:
@@ -237,12 +237,12 @@ class Reporter:
         data = report_bytes(outcomes, tally, self._owner)
         await self._session.output.write(f"{self._scratch}/{self.report_name}", data)
         self.digest = digest(data)
-        with suppress(ObjectError):  # they go with the scratch folder
+        with suppress(ObjectError):  # they are removed with the scratch folder at the latest
             await self._session.output.delete_files([f"{self._scratch}/{name}" for name in self._parts])
         return tally
 
     def whole(self) -> tuple[str, Tally] | None:
-        """Name and tally of a report that says all of the shard already, if there is one."""
+        """Name and tally of an earlier report of the whole shard, if there is one."""
         if not self._whole or len(self.seen) != self.shard.items:
             return None
         return self._whole, _counted(self._outcomes).merge([self.sent])

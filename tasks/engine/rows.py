@@ -1,4 +1,4 @@
-"""The rows of one CSV item: sent one by one, or several in one request, and answered in row order."""
+"""The rows of one CSV item: sent one by one or joined in requests, and answered in row order."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from tasks.engine.session import Session
 from tasks.settings import Settings
 
 SINGLES_AT_ONCE = 16
-"""Rows of one request that are sent alone at once."""
+"""Most rows of one request that are sent alone concurrently."""
 ROWS_READ = 64
-"""Rows that are read and converted at once, at least; fewer if they are long."""
+"""Least number of rows that are read and converted at once; fewer if they are long."""
 LONG = 1 << 18
-"""Characters of rows that are read at once, about."""
+"""About how many characters of rows are read at once."""
 MOST_EARLY = 100_000
-"""Lines that may wait for that of an earlier row before no further rows are read."""
+"""Reading pauses when more lines than this wait for the line of an earlier row."""
 MOST_DOUBLINGS = 10
 JOINED_TRIES = 3
-"""How often a file's rows are joined, if the model server that answered them is gone before they were covered."""
+"""Most times that a file's rows are sent joined: again if the server is gone before its answers are covered."""
 
 Ready = Sequence[tuple[int, str]]
-"""Numbers of rows, and what each brings into a request."""
+"""Row numbers, each with the row's part of a request."""
 
 
 def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -> int:
-    """Rows that go into one request, as long as the model shows that it takes them."""
+    """Number of rows per request, as long as the model handles joined rows."""
     if not mapping.takes_many_rows:
         return 1
     return auto.size if service.rows_per_request == "auto" else min(service.rows_per_request, auto.most)
 
 
 def table_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """A CSV file's rows, as the settings allow them. Raises ContentError if it is broken, or of another kind."""
+    """The rows of a CSV file. Raises ContentError if it is not valid CSV or has characters that ``settings`` forbid."""
     text = csv_text(data, chinese=settings.chinese == "allow")
     return RowReader(text, header=table.header, needed=table.by_place.columns)
 
 
 async def read_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """A CSV file's rows, counted. Raises ContentError if it is broken or has none."""
+    """The rows of a CSV file, counted. Raises ContentError if it is not valid CSV or has no rows."""
     rows = table_rows(table, data, settings)
     breath = Breath()
     for _ in rows.scan():
@@ -69,10 +69,9 @@ async def read_rows(table: TableMapping, data: bytes, settings: Settings) -> Row
 
 
 async def answer_rows(session: Session, table: TableMapping, item: Item, data: bytes, sent: Sent) -> Answers:
-    """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is broken.
+    """The answers to all rows of a CSV file. Raises ContentError before its first row is sent if it is not valid CSV.
 
-    Rows that were joined are sent again, alone, if it shows that their answers may be others' (see
-    :mod:`tasks.domain.joining`).
+    Joined rows are sent again, alone, if their answers turn out to be possibly wrong (see :mod:`tasks.domain.joining`).
     """
     rows = await read_rows(table, data, session.settings)
     mapping, notes = table.of(rows.names())
@@ -88,7 +87,7 @@ async def answer_rows(session: Session, table: TableMapping, item: Item, data: b
 
 
 class _Rows:
-    """Sends the rows of one item, as many requests at once as the instances take, and some that wait."""
+    """Sends the rows of one item: as many concurrent requests as the instances take, and some that wait."""
 
     def __init__(
         self, session: Session, mapping: Mapping, item: Item, rows: RowReader, sent: Sent, *, joins: bool
@@ -106,7 +105,7 @@ class _Rows:
         """Rows that are not read yet."""
         self._read_at_once = max(1, min(ROWS_READ, LONG * rows.count // max(1, rows.size)))
         self._in_use = False
-        """Whether lines are there that came in joined answers."""
+        """Whether lines from joined answers have been added."""
         self._unproved = Unproved()
         self._sample: tuple[Ready, list[bytes]] | None = None
         self._breath = Breath()
@@ -114,7 +113,7 @@ class _Rows:
         self._group: asyncio.TaskGroup | None = None
 
     async def all(self) -> None:
-        """Send the rows; returns when each has its line, or it shows that they are to be sent again."""
+        """Send the rows; returns when each has its line, or all have to be sent again."""
         self._joined.began()
         self._session.when_probing.add(self._fill_more)
         try:
@@ -125,26 +124,26 @@ class _Rows:
             self._joined.ended()
 
     async def covered(self) -> bool:
-        """Wait until no answer is in doubt; False if the rows are to be sent again."""
+        """Wait until no answer is in doubt; False if the rows have to be sent again."""
         return not self._in_use or await self._joined.covered(self._unproved, self._last_check)
 
     @property
     def _in_doubt(self) -> bool:
-        """Whether joined answers are there already, and none is to be trusted any more."""
+        """Whether lines from joined answers have been added, and joined answers are no longer trusted."""
         return self._in_use and bool(self._joined.joining.refused)
 
     def _fill_more(self) -> None:
-        if self._working:  # else it has not begun, or has ended
+        if self._working:  # else sending has not begun, or has ended
             self._fill()
 
     @property
     def _at_once(self) -> int:
-        """Requests under way or waiting; twice as many more with each that a healthy server has refused like all."""
+        """Most requests in flight or waiting; the extra ones double with each probe that a healthy server refuses."""
         group = self._session.group
         return 2 * group.limit + (1 << min(MOST_DOUBLINGS, group.probes)) - 1
 
     def _fill(self) -> None:
-        """Start as many workers as there is use for: no more, so that what they learn counts for the next rows."""
+        """Start only as many workers as are useful, so that later rows profit from what they learn."""
         assert self._group is not None
         while self._working < self._at_once and (self._ready or self._left) and not self._in_doubt:
             self._working += 1
@@ -163,7 +162,7 @@ class _Rows:
             self._working -= 1
 
     async def _take(self) -> tuple[Order, Ready] | None:
-        """The next rows, and how they are sent; None if there are no more."""
+        """The next rows and how to send them; None if no rows are left."""
         while not self._in_doubt:
             wanted = 1
             if self._joins:
@@ -184,10 +183,10 @@ class _Rows:
         return None
 
     async def _read(self, wanted: int) -> None:
-        """Have so many rows ready, or all that are left. Rows that bring nothing into a request fail here."""
+        """Make that many rows ready, or all that are left. Rows that cannot be converted into a request fail here."""
         while len(self._ready) < wanted and self._left:
             if self.answers.waiting > MOST_EARLY:
-                if self._ready:  # the row that they wait for may be among these
+                if self._ready:  # the row that the lines wait for may be among these
                     return
                 await self.answers.moved()
                 continue
@@ -221,7 +220,7 @@ class _Rows:
         return answer_line(answer, self._session.masker, orjson.loads)
 
     async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
-        """Send a row for itself, and take its answer, None if it failed."""
+        """Send a row alone and add its line; its answer, None if it failed."""
         try:
             answer = await self._answer(text, urgent=urgent)
         except AnswerError as error:
@@ -247,7 +246,7 @@ class _Rows:
         return answers
 
     async def _send(self, order: Order, ready: Ready) -> None:
-        """Send rows in one request, and some of them alone as well; each alone if that is not, or did not go, well."""
+        """Send rows in one request, and some also alone; all rows alone if joining is refused or the request fails."""
         if order.rows == 1:
             await self._single(*ready[0])
             return
@@ -265,7 +264,7 @@ class _Rows:
             self._joined.change()
 
     async def _check(self, order: Order, ready: Ready, parts: list[bytes], server: Server) -> None:
-        """Take the answers to joined rows, but of those that are sent alone as well: their own."""
+        """Add the lines of joined rows; those also sent alone get the lines of their single answers."""
         joining, evidence = self._joined.joining, self._joined.evidence
         moment = joining.answered(order)
         suspected: tuple[int, ...] = ()
@@ -280,7 +279,7 @@ class _Rows:
             if not alone:
                 self._doubt(ready, parts, server, moment)
                 return
-        # The sooner it is known what a size of request is worth, the sooner all are sent in it.
+        # Urgent: the sooner a request size is known to work, the sooner all rows are sent in that size.
         singles = await self._each([ready[at] for at in alone], urgent=True)
         for at, single in zip(alone, singles, strict=True):
             if single is None and self._session.stopped:
@@ -298,12 +297,12 @@ class _Rows:
             self._doubt(ready, parts, server, moment)
 
     def _doubt(self, ready: Ready, parts: list[bytes], server: Server, moment: int) -> None:
-        """Take note of a joined answer that is to be covered by a later check."""
+        """Note that a joined answer has to be covered by a later check."""
         self._unproved.add(server, moment)
         self._sample = (ready, parts)
 
     async def _last_check(self) -> bool:
-        """Send some joined rows once more, and one of them alone, to see that the server still answers as it should."""
+        """Send some joined rows again, and one of them alone, to check that the server still answers correctly."""
         assert self._sample is not None
         joining = self._joined.joining
         ready, before = self._sample
@@ -342,7 +341,10 @@ class _Rows:
         self._joined.change()
 
     async def _parts(self, ready: Ready) -> tuple[list[bytes], Server] | None:
-        """The answers to rows in one request, and who gave them; None if it failed, or has not one for each row."""
+        """The answers to rows in one request, and the server that gave them.
+
+        None if the request failed or its answer does not have one element per row.
+        """
         joined = self._joined
         body = row_body(self._mapping.request([text for _, text in ready]))
         try:

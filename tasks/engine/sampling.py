@@ -1,4 +1,4 @@
-"""What a run would meet in its input: every item is listed, and some are looked at as the run would read them."""
+"""A preview of a run's input: every item is listed, and some are looked at as the run would read them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from tasks.engine.planning import Planner
 from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
-"""Of more items so many are looked at."""
+"""Number of items that are looked at if there are more."""
 ITEMS_GIVEN_UP = 1_000
-"""A run is not refused for its first items if there are more of them."""
+"""A run with more items than this is not refused because of its first ones."""
 NOTHING_TO_SEND = "no item of it could be sent"
 TABLES_READ = 10_000
-"""All tables are read, and their rows counted, if they are no more than this, and of no more than TABLES_BYTES."""
+"""All tables are read and their rows counted if there are at most this many, with at most TABLES_BYTES in total."""
 
 
 class Example(NamedTuple):
-    """The first request that a run would send, and the item it is of."""
+    """The first request that a run would send, and its item."""
 
     item: Item
     body: Body
@@ -45,35 +45,35 @@ class Example(NamedTuple):
 
 @dataclass
 class Preview:
-    """What was found."""
+    """The findings about an input."""
 
     items: int = 0
     bytes: int = 0
     unknown_sizes: int = 0
     shards: int = 0
     failed_lines: int = 0
-    """Items that are FAILED as they are planned: unreadable lines, addresses that none can be read at."""
+    """Number of items that are FAILED already when planned: unreadable lines, invalid addresses."""
     refused: list[Count] = field(default_factory=list)
     open: int = 0
-    """Items that the listing alone does not refuse."""
+    """Number of items that are not refused from the listing alone."""
     looked_at: int = 0
-    """How many of those were looked at."""
+    """Number of those that were looked at."""
     sure: bool = True
-    """Whether the listing tells all that is to be known of them, so that a look at one is enough."""
+    """Whether the listing alone shows whether they can be sent, so that a look at one is enough."""
     rows: int | None = None
-    """All rows of all tables that would be sent; None if they were not counted."""
+    """Number of rows of all tables that would be sent; None if they were not counted."""
     example: Example | None = None
     no_example: str = ""
-    """Why there is no example: one line."""
+    """Why there is no example, in one line."""
     warnings: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    """Why no item could be sent: there would be no use in the run."""
+    """Why no item could be sent, so that a run would be useless."""
 
 
 async def look_at_input(run: Run, settings: Settings, storage: Storage) -> Preview:
     """List a run's input and look at some of its items; nothing is sent or written.
 
-    Problems, those of a storage as well, are in what is returned.
+    Problems, also those of the storage, are part of the preview.
     """
     given = run.service.failed_of or run.service.input_path
     name = "input_path" if run.failed_of is None else "failed_of"
@@ -110,9 +110,9 @@ async def look_at_input(run: Run, settings: Settings, storage: Storage) -> Previ
 
 
 async def refuse_hopeless(run: Run, settings: Settings, storage: Storage) -> None:
-    """Raises SpecificationError if the names and sizes of all items, while they are few, tell that none could be sent.
+    """Raises SpecificationError if there are few items, and by their names and sizes no item could be sent.
 
-    The first that could be ends the look, so that it costs next to nothing where there is something to do.
+    The first item that could be sent ends the check, so it costs next to nothing for an ordinary run.
     """
     planner = Planner(storage, parse_address(run.service.input_path), None)
     found, certain, seen = _Listed(run, settings), Counts(), 0
@@ -129,7 +129,7 @@ async def refuse_hopeless(run: Run, settings: Settings, storage: Storage) -> Non
 
 
 class _Listed:
-    """Everything that the listing alone tells."""
+    """The findings from the listing alone."""
 
     def __init__(self, run: Run, settings: Settings) -> None:
         self._table = run.rule is not None
@@ -161,12 +161,12 @@ class _Listed:
         preview.shards = len(cutter.shards)
 
     def refusal(self, item: Item) -> Refusal | None:
-        """Why an item would be refused whatever is in it."""
+        """Why an item would be refused whatever its content; None if it is not."""
         if item.error:
             return planned_refusal(item.error)
         address, size = item.address, item.size
         link = address.startswith("http")
-        # The whole address ends as its name does, but for links.
+        # Except for share links, the whole address ends like the name.
         name = parse_address(address).name if link else address
         if wrong := refusal(name, size, self._limit, table=self._table):
             return Refusal("size" if size_error(name, size, self._limit) == wrong else "kind", wrong)
@@ -182,12 +182,12 @@ class _Listed:
 
     @property
     def open(self) -> int:
-        """Items that nothing is known of but their names and sizes."""
+        """Number of items that are not refused from the listing alone."""
         return self._some.seen
 
     @property
     def picked(self) -> Sequence[Item]:
-        """Those that are looked at."""
+        """The items to look at."""
         every = self._table and self._few.seen <= TABLES_READ and self._open_bytes <= TABLES_BYTES
         return self._few.items if every else self._some.items
 
@@ -201,7 +201,7 @@ def _why_not(path: str) -> str:
 
 
 def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
-    """Whether any item could be sent; and if there is no example, why."""
+    """Set the problem if no item could be sent, and the reason if there is no example."""
     if preview.example is not None:
         return
     if preview.problems:

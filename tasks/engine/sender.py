@@ -1,4 +1,4 @@
-"""Sends requests: finds an instance, retries what may pass, and finds out which request kills a model server."""
+"""Sends requests: picks an instance, retries transient failures, and finds out which request kills a model server."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tasks.engine.sent import Sent
 
 OVERLOAD = (429, 503)
 MOST_KEPT_BYTES = 16 << 20
-"""A larger request is not kept to be sent again, should the model server be down one day."""
+"""Largest request that is kept, to be sent again as a check when the model server is down."""
 SMALL_BYTES = 64 << 10
-"""Above this size a smaller request takes the place of the one that is kept."""
+"""A kept request above this size is replaced by a smaller one."""
 
 
 class Answered(NamedTuple):
-    """The model's answer, the seconds it took, and how many requests its instance had at that moment.
+    """The model's answer, the seconds it took, and the requests in flight at its instance when it arrived.
 
-    ``server`` is the process that gave it: the number of the instance, and how often that was started before.
+    ``server`` is the process that answered: the number of the instance, and how often it had been started before.
     """
 
     data: bytes
@@ -41,9 +41,9 @@ class Answered(NamedTuple):
 
 
 class Sender:
-    """Sends requests to a group of instances; none any more once ``stopped`` says why.
+    """Sends requests to a group of instances, until ``stopped`` returns a reason.
 
-    ``pause`` waits so many seconds before a request is sent again; ``masker`` hides secrets in what a model answers.
+    ``pause`` waits that many seconds before a retry; ``masker`` masks secrets in the model's answers.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Sender:
         self._masker = masker
 
     async def send(self, body: Body, sent: Sent, *, urgent: bool = False) -> Answered:
-        """The model's answer to one request, which is sent before others that wait if it is ``urgent``.
+        """The model's answer to one request; an ``urgent`` one is sent before others that wait.
 
-        Raises AnswerError (final, after what may be retried was).
+        Raises AnswerError, which is final: retries, if any were possible, are exhausted.
         """
         group = self._group
         tally = sent.tally
@@ -92,7 +92,7 @@ class Sender:
                     raise AnswerError(message)
                 generation = instance.generation
                 client = instance.client
-                if client is None:  # died between being chosen and now
+                if client is None:  # the instance died after it was chosen
                     if was_suspected is not None:
                         suspected = was_suspected
                         group.suspect(suspected)
@@ -102,7 +102,7 @@ class Sender:
                 try:
                     answer = await client.predict(body, sent.room)
                 except RequestFailed as failed:
-                    # Its traceback leads to this frame, and so to the body, which only a search for garbage would free.
+                    # Its traceback holds this frame, and so the body: a cycle that only the garbage collector frees.
                     failure = failed.with_traceback(None)
                     failure.__context__ = None
                 else:
@@ -142,7 +142,7 @@ class Sender:
                     group.clear_suspect(was_suspected)
             if failure.failure.kind == "unusable":
                 raise AnswerError(failure.cause)
-            waits = instance.outage.holds  # all requests do, as long as the server asked for
+            waits = instance.outage.holds  # all requests wait, for as long as the server asked
             refusal = replace(failure.failure, retry_after_seconds=None) if waits else failure.failure
             decision = decide(refusal, counted, pending=tries.pending, jitter=random.random())
             if (decision.again or refusal.status in NOT_ALLOWED) and (message := self._stopped()):
@@ -155,7 +155,7 @@ class Sender:
                 raise AnswerError(f"The model did not answer: {failure.cause} (tried {tries.made} times).")
             if tries.breaks and (
                 unanswered or failure.failure.kind == "timeout"
-            ):  # perhaps it is this request that the server does not survive
+            ):  # this request may be the one that kills the server
                 broke = was_suspected is not None and not doubtful and failure.failure.kind != "refused"
                 if broke and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
                     raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")

@@ -1,4 +1,4 @@
-"""What was sent for one item, and whether what was answered may be counted."""
+"""The requests sent for one item, and whether their answers may be counted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NONE: tuple[Stretch, ...] = ()
 
 
 class Sent:
-    """The requests of one item. They are counted in ``tally``; ``room`` is for the bytes of their answers."""
+    """The requests of one item. They are counted in ``tally``; ``room`` bounds the bytes of their answers."""
 
     __slots__ = ("_last", "_stretches", "room", "tally")
 
@@ -22,7 +22,7 @@ class Sent:
         self._stretches: set[Stretch] | None = None
 
     def answered(self, stretch: Stretch) -> None:
-        """An answer has come, as one of this stretch of its connection."""
+        """Note an answer, by the stretch of its connection that it is part of."""
         if stretch is self._last or (stretch.settled and not stretch.doubted):
             return
         if self._last is None:
@@ -35,21 +35,21 @@ class Sent:
 
     @property
     def unsettled(self) -> Stretch | Collection[Stretch]:
-        """The stretches, or the one, that were not settled when they had an answer for the item."""
+        """The stretches (or the only one) that were not settled when they brought an answer for the item."""
         if self._stretches is not None:
             return self._stretches
         return NONE if self._last is None else self._last
 
 
 def is_doubted(stretches: Stretch | Collection[Stretch]) -> bool:
-    """Whether an answer came on a connection on which there was one too many."""
+    """Whether an answer came on a connection that had an answer too many."""
     if isinstance(stretches, Stretch):
         return stretches.doubted
     return any(stretch.doubted for stretch in stretches)
 
 
 def is_settled(stretches: Stretch | Collection[Stretch]) -> bool:
-    """Whether it is known of each answer that it belongs to its request, or need not."""
+    """Whether every stretch is settled: unless it is doubted, its answers are known to belong to their requests."""
     if isinstance(stretches, Stretch):
         return stretches.settled
     return all(stretch.settled for stretch in stretches)

@@ -1,4 +1,4 @@
-"""What the model servers print, and where it goes: Logs tab, output folder, log store."""
+"""Model server output, and where it goes: Logs tab, output folder, log store."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tasks.domain.server_log import KeptLines, LineBudget, LogRecord, stream_nam
 from tasks.settings import Settings
 
 BURST_LINES = 200
-"""So many lines go to the Logs tab at once; a model server's start is talkative."""
+"""Lines that may go to the Logs tab at once; model servers print many at their start."""
 SHOWN_CHARACTERS = 2_000
-"""Longer lines are cut in the Logs tab."""
+"""Longer lines are truncated in the Logs tab."""
 PART_BYTES = 8 << 20
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ Show = Callable[[str], None]
 
 
 class FullText:
-    """The output of an instance beside the results: ``instance-0.log``, ``instance-0_1.log`` and so on."""
+    """The output of an instance next to the results: ``instance-0.log``, ``instance-0_1.log`` and so on."""
 
     def __init__(self, output: OutputFolder, folder: str, instance: int) -> None:
         self._output = output
@@ -45,7 +45,7 @@ class FullText:
         self._failed = False
 
     async def add(self, lines: Sequence[str]) -> None:
-        """Take lines; written whenever there are enough for a part."""
+        """Add lines; they are written once there are enough for a part."""
         for line in lines:
             data = line.encode("utf-8", "replace") + b"\n"
             self._size += len(data)
@@ -54,7 +54,7 @@ class FullText:
             await self._write()
 
     async def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining lines."""
         if self._lines:
             await self._write()
 
@@ -64,13 +64,13 @@ class FullText:
         if self._failed:
             return
         try:
-            if self._part is None:  # an earlier try of the run may have left some
+            if self._part is None:  # earlier tries of the run may have written parts
                 there = await self._output.list(self._folder)
                 self._part = sum(name.startswith((f"{self._name}.", f"{self._name}_")) for name in there)
             suffix = f"_{self._part}" if self._part else ""
             await self._output.write(f"{self._folder}/{self._name}{suffix}.log", data)
             self._part += 1
-        except ObjectError as error:  # it costs no item
+        except ObjectError as error:  # a lost log must not fail items
             self._failed = True
             _log.warning("output of %s not kept folder=%s cause=%s", self._name, self._folder, error.cause)
 
@@ -93,7 +93,7 @@ class ServerOutputs:
                 self._exporter = LogExporter(settings.log_otlp_endpoint, run.service.name, run.task_id)
 
     def follow(self, instance: int, path: Path, masker: Masker) -> None:
-        """Follow the file that an instance's output goes to, from now on and over restarts of its server."""
+        """Follow the file of an instance's output, across restarts of its server."""
         if instance in self._instances:
             return
         if self._store is not None and self._pruning is None:
@@ -114,7 +114,7 @@ class ServerOutputs:
         )
 
     async def close(self) -> None:
-        """Hand on what is left of all; what is too old in the log store goes."""
+        """Forward the remaining output of all instances; remove old records from the log store."""
         await asyncio.gather(*(output.close() for output in self._instances.values()), return_exceptions=True)
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close)
@@ -125,12 +125,12 @@ class ServerOutputs:
 
     @staticmethod
     async def _prune(store: LogStore) -> None:
-        with suppress(StorageError, ObjectError):  # it costs no item
+        with suppress(StorageError, ObjectError):  # a failure here must not fail items
             await store.prune(datetime.now(UTC))
 
 
 class ServerOutput:
-    """Hands the output of one instance on, over restarts of its server, until it is closed."""
+    """Forwards the output of one instance, across restarts of its server, until closed."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class ServerOutput:
             self._show(f"instance-{self._instance}: ({held_back:,} lines are not shown here; all are in {where})")
 
     async def close(self) -> None:
-        """Hand on what is left; returns when it is where it belongs. Call it once the server has ended."""
+        """Forward the remaining output; returns when all of it is stored. Call it once the server has ended."""
         await self._follower.close()
         self._say_held_back()
         await self._keep(self._kept.rest())

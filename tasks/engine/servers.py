@@ -1,4 +1,4 @@
-"""The model servers of a run in one process: how they are prepared, started and connected to, and their secrets."""
+"""The model servers of a run in one process: preparation, start, connections and secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.settings import Settings
 
 
 class ModelServers:
-    """Those of one run; ``environment`` gives what the service gives them when it is needed."""
+    """The model servers of one run; ``environment`` supplies the service's values for them when they are needed."""
 
     def __init__(
         self,
@@ -42,18 +42,18 @@ class ModelServers:
         self._preparing = asyncio.Lock()
         self._folder: Path | None = None
         self.masker = Masker(self._keys)
-        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
+        """Masks the secrets of the run, the model's and the storage's, in texts from outside."""
         self.reuse = Reuse()
-        """Whether connections are given more than one request."""
+        """Whether a connection carries more than one request."""
 
     async def given(self) -> GivenEnvironment:
-        """What the service gives its model servers; its secrets are hidden from now on."""
+        """The service's values for its model servers; their secrets are masked from now on."""
         given = await self._environment()
         self.masker = Masker([*self._keys, *given.secrets])
         return given
 
     async def running(self) -> Sequence[RunningServer]:
-        """The servers that run already, one an address. Raises ThresherError if their headers cannot be had."""
+        """The servers that run already, one per address. Raises ThresherError if their headers cannot be resolved."""
         given = await self.given()
         self._headers = given.headers
         run = self._run
@@ -63,7 +63,7 @@ class ModelServers:
         ]
 
     async def prepare(self) -> Launch:
-        """How each instance is started; made once. Raises ThresherError."""
+        """The launch of every instance, prepared once. Raises ThresherError."""
         async with self._preparing:
             if self._launch is None:
                 assert self._run.package is not None
@@ -91,8 +91,8 @@ class ModelServers:
         return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)
 
     def log_folder(self) -> Path:
-        """Where the output of model servers is kept until it is published."""
-        if self._folder is None:  # as late as can be: whoever is killed before leaves none behind
+        """The local folder where model server output is kept until it is published."""
+        if self._folder is None:  # as late as possible: a process killed earlier leaves no folder
             self._folder = scratch_folder()
         return self._folder
 
@@ -113,6 +113,6 @@ class ModelServers:
         )
 
     def remove_logs(self) -> None:
-        """Remove the folder of their output."""
+        """Remove the folder of model server output."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

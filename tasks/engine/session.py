@@ -1,4 +1,4 @@
-"""What one process holds for one run: storage, instances, limits and progress. Made on first use, closed at its end."""
+"""One run's state in one process: storage, instances, limits and progress. Created on first use, closed at its end."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REACH_SECONDS = 2.0
-"""Between two looks at a storage that did not answer."""
+"""Interval of checks on a storage that does not respond."""
 ROOM_PAUSES_SECONDS = (0.2, 0.5, 1.0, 2.0)
-"""Between looks whether there is room for results: others may just fill the disk with one that will not fit."""
+"""Pauses between checks for free space: another process may be filling the disk with a result that will not fit."""
 REMOTE_AT_ONCE = 64
-"""Reads and writes of remote objects under way at once, in one process."""
+"""Most concurrent reads, and most concurrent writes, of remote objects in one process."""
 
 
 class Session:
-    """Everything that the shards of one run share in one process. Lives on the engine's loop.
+    """The state that the shards of one run share in one process. Lives on the engine's event loop.
 
-    ``environment`` gives the values for the model server when they are needed, ``show`` takes what it prints. With a
-    ``number`` it has that instance only, and other processes have the others; without, it has all of the run.
+    ``environment`` supplies the values for the model server when they are needed; ``show`` receives its output lines
+    and notices to the user. With a ``number`` the session has only that instance, and other processes have the others;
+    without, it has all instances of the run.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Session:
         self.output = OutputFolder(self.storage, run.output_address, run.names.scratch)
         self.result_folder = run.names.result_folder
         self.bytes = Budget(settings.bytes_in_flight)
-        # Two, because who reads may wait for bytes that only who writes gives back.
+        # Two semaphores: a reader may wait for bytes that only a writer gives back.
         self.remote_reads = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.remote_writes = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.mapping = TableMapping.of_service(run.service, run.rule) if run.rule is not None else None
@@ -79,34 +80,34 @@ class Session:
         self.planned_items = 0
         self.failed_items = 0
         self.stopped = ""
-        """Why no further item is sent; empty while all is well."""
+        """Why no further item is sent; empty unless the run is stopped."""
         self.resumable = False
-        """Whether the run was stopped early for what may pass, so that it can be resumed after it has published."""
+        """Whether the run was stopped for a transient cause, so that it can be resumed after it has published."""
         self.not_started = ""
-        """Why no instance of the run could be started; empty while that is open."""
+        """Why no instance of the run could be started; empty unless that is known."""
         self.away = ""
-        """Why the model server of this process is not waited for any longer; empty while it is."""
+        """Why this process no longer waits for its model server; empty while it does."""
         self.cut_off = ""
-        """Why this process cannot do its part, though others may; empty while it can."""
+        """Why this process cannot do its part, although others may; empty while it can."""
         self.unwritable = ""
-        """Why no result can be written any more; what has no outcome yet gets none, so that a resumed run does it."""
+        """Why results can no longer be written. Items without an outcome get none, so that a resumed run does them."""
         self._looking_at_output = asyncio.Lock()
         self.halted = False
-        """Set once what is under way is dropped, too: somebody has stopped the run by hand, or its time is over."""
+        """Whether requests in flight are also dropped: the run was stopped by hand, or its deadline has passed."""
         self._by_hand = False
         self._alarm: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._halted = asyncio.Event()
         self.shards: dict[str, ShardWork] = {}
-        """Shards that are being worked on, by their keys."""
+        """Shards in progress, by key."""
         self.finished = 0
-        """Weight of the items that have got their outcome here."""
+        """Total weight of the items that have their outcome from this process."""
         self.storage_share = 0.0
-        """Share of an item's time that goes to reading and writing it; the latest items weigh most."""
+        """Share of an item's time spent on reading and writing it: an exponential moving average."""
         self.when_probing: set[Callable[[], None]] = set()
-        """Called when no request is taken by a healthy server, so that others are begun from elsewhere in the input."""
+        """Called when a healthy server accepts no request, so that items from elsewhere in the input are begun."""
         self.workers: set[asyncio.Task[None]] = set()
-        """Tasks that process items; :meth:`halt` cancels each once, and they go on with the rest."""
+        """Tasks that process items; :meth:`halt` cancels each once, and they go on with the remaining items."""
         self.preparing_since = 0.0
         self.ready_at = 0.0
         self.servers = ModelServers(run, settings, credentials, environment)
@@ -140,16 +141,16 @@ class Session:
 
     @property
     def masker(self) -> Masker:
-        """Hides the secrets of the run, the model's and the storage's, in texts from outside."""
+        """Masks the secrets of the run, the model's and the storage's, in texts from outside."""
         return self.servers.masker
 
     @property
     def reuse(self) -> Reuse:
-        """Whether connections are given more than one request."""
+        """Whether a connection carries more than one request."""
         return self.servers.reuse
 
     def _set_alarm(self, seconds: float, reason: str) -> None:
-        if seconds <= 0:  # at once: a timer's turn comes after the first items
+        if seconds <= 0:  # at once: a timer would fire after the first items
             self.halt(reason)
         else:
             self._alarm = asyncio.get_running_loop().call_later(seconds, self.halt, reason)
@@ -186,8 +187,8 @@ class Session:
         return str(self._starting.exception() or "")
 
     async def _start(self) -> None:
-        if self.run.serving == "sidecar":  # it is given its environment elsewhere
-            with suppress(Exception):  # what looks like a secret is hidden all the same
+        if self.run.serving == "sidecar":  # it gets its environment elsewhere; the values are needed only for masking
+            with suppress(Exception):  # without them, whatever looks like a secret is still masked
                 await self.servers.given()
         try:
             await self.group.start()
@@ -199,7 +200,7 @@ class Session:
         self.progress.enter("inferring")
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do ``work`` as a part of this session: closing the session cancels it."""
+        """Run ``work`` as a part of this session: closing the session cancels it."""
         task = asyncio.ensure_future(work)
         self._work.add(task)
         try:
@@ -210,14 +211,14 @@ class Session:
 
     @property
     def lost(self) -> bool:
-        """Whether other processes are to go on with what this one has not done."""
+        """Whether other processes have to take over the rest of this one's work."""
         return self.number is not None and not self.stopped and (self.group.lost or bool(self.cut_off))
 
     def does_not_reach(self, address: Address) -> None:
-        """Told of a file or object on a storage that does not answer this process, however often it was asked.
+        """Note that the storage of a file or object does not respond to this process, even after all retries.
 
-        If it is where the run's input or output is, and other processes have instances of the run, they go on, until
-        the storage answers again.
+        If the run's input or output is on it, and other processes have instances of the run, this instance is cut off:
+        the others go on, until the storage responds again.
         """
         own = [(one.scheme, one.bucket) for one in (self.output.root, parse_address(self.run.service.input_path))]
         if self.number is not None and not self.cut_off and (address.scheme, address.bucket) in own:
@@ -240,10 +241,9 @@ class Session:
             return
 
     async def makes_room(self, error: ObjectError, size: int) -> bool:
-        """Told that a result of ``size`` bytes could not be written: looks whether that was because of the result, or
-        none can be.
+        """Find out whether a failed write of ``size`` bytes was due to that result, or no result can be written.
 
-        True if there was no room at first, but there is now: then it can be tried once more.
+        True if the storage was full and no longer is: the write can then be retried.
         """
         async with self._looking_at_output:
             if self.unwritable:
@@ -258,29 +258,29 @@ class Session:
             return False
 
     def note_storage(self, storing_seconds: float, all_seconds: float) -> None:
-        """Count an item that took so long in all, and so long of it to be read and written."""
+        """Count the seconds that an item took, and how many of them were spent on reading and writing it."""
         self.storage_share += 0.05 * (storing_seconds / max(all_seconds, 1e-9) - self.storage_share)
 
     def count_failure(self) -> None:
-        """Count a failed item; stops the run early if the service's threshold is passed."""
+        """Count a failed item; stops the run if the service's error threshold is exceeded."""
         self.failed_items += 1
         if reason := threshold_passed(self.run.service.error_threshold, self.failed_items, self.planned_items):
             self.stop(reason)
 
     def stop(self, reason: str) -> None:
-        """Send no further request; what is left is FAILED, and the run is Failed, for this reason."""
+        """Send no further request; the remaining items are FAILED, and the run is Failed, for this reason."""
         self.stopped = self.stopped or reason
         self._stopping.set()
         self.group.wake_all()
 
     def start_nothing(self, reason: str, *, may_pass: bool = False) -> None:
-        """Send nothing more: no instance of the run could be started, or go on, for this reason, which ``may_pass``."""
+        """Stop because no instance of the run could be started or can go on; ``may_pass``: the cause is transient."""
         self.not_started = self.not_started or reason
         self.resumable = may_pass
         self.stop(reason)
 
     def halt(self, reason: str = STOPPED_BY_HAND) -> None:
-        """Stop, by hand unless a reason is given: also what is under way is dropped, and ends FAILED like the rest."""
+        """Stop, by hand unless a reason is given, and drop what is in flight, which is FAILED like the rest."""
         if not self.halted:
             self.halted = True
             self._by_hand = reason == STOPPED_BY_HAND
@@ -290,7 +290,7 @@ class Session:
                 worker.cancel()
 
     def _note_absence(self, cause: str) -> None:
-        """No model server is there at the start of the run."""
+        """Report that no model server is reachable at the start of the run."""
         if not self.progress.outage_since:
             self.progress.outage_since = clock.now()
             minutes = minutes_text(self.run.service.outage_minutes * 60)
@@ -302,7 +302,7 @@ class Session:
             for begin in [*self.when_probing]:
                 begin()
         self.progress.sick_instances = sick
-        if self.stopped:  # nothing is waited for any more
+        if self.stopped:  # the run no longer waits for anything
             self.progress.outage, self.progress.outage_since = "", None
             return
         outage = self.group.outages.current
@@ -319,7 +319,7 @@ class Session:
             self._show(f"The model server takes requests again, after {seconds:.0f} s.")
 
     def _end_for_outage(self, reason: str) -> None:
-        """No model server takes requests: the run stops early, unless other processes have instances of it."""
+        """Stop the run, since no model server accepts requests; only give up here if other processes have instances."""
         if self.number is None:
             self.resumable = True
             self.stop(reason)
@@ -329,13 +329,13 @@ class Session:
             self.group.give_up(ModelServerError(reason))
 
     async def _pause(self, seconds: float) -> None:
-        """Wait before a request is tried again, but not for one that will not be sent any more."""
+        """Wait before a retry; return at once when the run is stopped."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
     @property
     def not_processed(self) -> str:
-        """Message of an item that was not sent any more; empty while all is well."""
+        """Message of an item that is no longer sent; empty unless the run is stopped."""
         if self._by_hand:
             return STOPPED_BEFORE
         if self.not_started:
@@ -345,8 +345,8 @@ class Session:
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.
 
-        If no instance could be started, and no earlier try of the run has reported anything, there is nothing to be
-        resumed, and the scratch folder goes too.
+        If no instance could be started, and no earlier try of the run has reported anything, nothing can be resumed,
+        and the scratch folder is also removed.
         """
         try:
             await self._close()
@@ -368,7 +368,7 @@ class Session:
 
 
 async def forget_unused_plan(output: OutputFolder) -> None:
-    """Remove the scratch folder of a run that has reported nothing of any shard, be it a part."""
+    """Remove the scratch folder of a run that has no report of any shard, not even a partial one."""
     with suppress(ObjectError):
         if all(name.rpartition("/")[2] == PLANNED for name in await output.list(f"{output.scratch.name}/{SHARDS}")):
             await output.remove_scratch()

@@ -10,7 +10,7 @@ from tasks.engine.session import Session
 
 
 class Sessions:
-    """The sessions of this process, by task id. Lives on the engine's loop."""
+    """The sessions of this process, by task id. Lives on the engine's event loop."""
 
     def __init__(self) -> None:
         self._held: dict[str, Session] = {}
@@ -20,13 +20,14 @@ class Sessions:
         self._opened = asyncio.Condition()
 
     async def begin(self, task_id: str) -> None:
-        """From now on a run may open its session; only one that has ended before needs to say so."""
+        """Allow a run to open a session again after it has ended."""
         self._ended.discard(task_id)
 
     async def open(self, task_id: str, make: Callable[[], Awaitable[Session]]) -> Session:
-        """The session of a run, made on first use. Raises CancelledError once the run has ended: nobody would close it.
+        """The session of a run, created on first use.
 
-        While a session is being closed, its run's shards that are still waiting for their turn come here.
+        Raises CancelledError once the run has ended: a session opened then would never be closed. Shards that still
+        wait for their turn get here while the session of their run is being closed.
         """
         async with self._opening:
             if task_id in self._ended:
@@ -44,7 +45,7 @@ class Sessions:
             return self._held[task_id]
 
     async def opened(self, task_id: str) -> Session:
-        """The session of a run, once somebody has opened it. Raises CancelledError once the run has ended."""
+        """The session of a run; waits until it is opened. Raises CancelledError once the run has ended."""
         async with self._opened:
             await self._opened.wait_for(lambda: task_id in self._held or task_id in self._ended)
         if task_id not in self._held:
@@ -52,23 +53,23 @@ class Sessions:
         return self._held[task_id]
 
     def held(self, task_id: str) -> Session | None:
-        """The session of a run, if it is open."""
+        """The session of a run, None unless it is open."""
         return self._held.get(task_id)
 
     def others(self, task_id: str) -> bool:
-        """Whether a session of another run is open, or being closed."""
+        """Whether a session of another run is open or being closed."""
         return any(other != task_id for other in (*self._held, *self._closing))
 
     async def halt(self, task_id: str) -> None:
-        """Stop a run by hand; its shards end soon, with a report of what was done, and of the rest as stopped."""
+        """Stop a run by hand; its shards end soon and report the remaining items as stopped."""
         progress_of(task_id).stop_requested = True
         if (session := self._held.get(task_id)) is not None:
             session.halt()
 
     async def close(self, task_id: str) -> None:
-        """Close the session of a run, if there is one; none is opened any more.
+        """Close the session of a run, if there is one, and let no other be opened.
 
-        Cancelled, it goes on behind the caller's back: whoever presses Ctrl-C twice wants nothing left over, either.
+        Closing goes on in the background if the caller is cancelled: a second Ctrl-C must not leave anything running.
         """
         self._ended.add(task_id)
         session = self._held.pop(task_id, None)

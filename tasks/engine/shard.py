@@ -1,4 +1,4 @@
-"""One shard: all its items at once, within the limits; reports what came of them."""
+"""One shard: processes its items concurrently, within the limits, and reports their outcomes."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from tasks.engine.stored_plan import read_part
 from tasks.engine.supply import Supply
 
 READ_AHEAD = 32
-"""Items that are read or written while others wait for their answers."""
+"""Items that may be read or written while others wait for their answers."""
 TABLES_AT_ONCE = 8
 MOST_WAITING = 64
-"""Tables whose answers wait for a check beside those that are worked on."""
+"""Most tables that may wait for a check of their answers, in addition to those in progress."""
 MOST_PROBES = 64
-"""Items that are begun from elsewhere, while a healthy server has refused all that it was sent."""
+"""Most items that are begun from elsewhere in the shard while a healthy server has refused every request."""
 MOST_AT_ONCE = 288
 MOST_STORING = 0.95
-"""Share of the items of an instance that are read or written, as far as more are begun for it."""
+"""Upper bound of the share of time spent on storage, as used for the number of items begun for an instance."""
 
 
 async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, str, Tally]:
     """Process the items of a shard that have no outcome yet; returns when its report is written.
 
-    What it has become (shorter, if a part was handed back), name and digest of its report, and the tally. Every few
-    seconds a partial report is written, so that a run that is resumed repeats little. Raises ModelServerError if no
-    instance can be started, or if the only one of this process is lost, or cut off from the storage, while others may
-    go on; StorageError if plan or report cannot be read or written.
+    The result is the shard (shorter if a part was handed back), the name and digest of its report, and the tally.
+    Every few seconds a partial report is written, so that a resumed run repeats little. Raises ModelServerError if no
+    instance can be started, or if this process's only instance is lost or cut off while others may go on; StorageError
+    if the plan or a report cannot be read or written.
     """
     with rare_collections():
         return await _infer_shard(session, shard)
@@ -85,7 +85,7 @@ def _loss(session: Session) -> ModelServerError:
 
 
 class ShardWork:
-    """A shard that is being worked on; what nobody has begun may be handed back meanwhile."""
+    """A shard in progress; items that are not begun yet may be handed back."""
 
     def __init__(self, session: Session, reporter: Reporter, todo: list[Item]) -> None:
         self._session = session
@@ -96,10 +96,10 @@ class ShardWork:
         self._handing_back = asyncio.Lock()
         self._lost = False
         self._again: set[int] = set()
-        """Items that are sent once more, because an answer of theirs was doubted."""
+        """Items that are sent again because one of their answers was doubted."""
 
     async def run(self) -> None:
-        """Process the items; returns when each has its outcome or was handed back."""
+        """Process the items; returns when each has its outcome or is handed back."""
         writing = asyncio.create_task(self.reporter.write_parts())
         self._session.shards[self.supply.shard.key] = self
         self._session.joined.when_waiting.add(self._fill_more)
@@ -108,7 +108,7 @@ class ShardWork:
             while self._left and not self._lost:
                 async with asyncio.TaskGroup() as self._group:
                     self._fill()
-                async with self._handing_back:  # what could not be stored as handed back is left
+                async with self._handing_back:  # items are left if a hand-back could not be stored
                     pass
                 await self.reporter.settle()
         finally:
@@ -118,7 +118,7 @@ class ShardWork:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         if self._lost:
-            with suppress(ObjectError):  # others do it again
+            with suppress(ObjectError):  # other processes repeat what is not reported
                 await self.reporter.flush()
             if self._session.unwritable:
                 raise StorageError(
@@ -129,7 +129,7 @@ class ShardWork:
 
     @property
     def _left(self) -> int:
-        """Items that are not begun yet, or are to be sent again."""
+        """Number of items that are not begun yet, or have to be sent again."""
         return self.supply.left + len(self.reporter.doubted)
 
     @property
@@ -138,14 +138,14 @@ class ShardWork:
         files = min(MOST_AT_ONCE, READ_AHEAD + session.group.capacity)
         most = files if session.mapping is None else TABLES_AT_ONCE
         if session.number is not None:
-            # What is begun cannot be handed back to others: only as much as the instance takes soon, and what is being
-            # read or written meanwhile.
+            # Items that are begun cannot be handed back: begin only as many as the instance takes soon, and those that
+            # are read or written while it works.
             at_instance = 1 - min(MOST_STORING, session.storage_share)
             most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
         return most + min(MOST_WAITING, session.joined.waiting) + min(MOST_PROBES, session.group.probes)
 
     def _fill_more(self) -> None:
-        if self._working:  # else it has not begun, or has ended
+        if self._working:  # else the shard has not begun, or has ended
             self._fill()
 
     def _fill(self) -> None:
@@ -161,7 +161,7 @@ class ShardWork:
         session.workers.add(worker)
         worker.add_done_callback(session.workers.discard)
         dropped = False
-        # Another process could have written it, in its own try of the same item; in a bucket it would cost a request.
+        # Only where no other process can have written a result for the same item, and deleting costs no request.
         alone = session.number is None and session.output.root.scheme == "local"
         try:
             while not self._lost and self._working <= self._at_once and (item := self._next()) is not None:
@@ -171,14 +171,14 @@ class ShardWork:
                 except asyncio.CancelledError:
                     if dropped or not session.halted:
                         raise
-                    dropped = True  # once it is the run that is halted, twice it is the session that is closed
+                    dropped = True  # the first cancellation halts the run, a second one closes the session
                     worker.uncancel()
                     outcome = self._not_processed(item)
                 if outcome.message and (session.lost or session.unwritable):
-                    self._lost = True  # others may do better, or this run when it is resumed
+                    self._lost = True  # other processes may succeed, or this run when it is resumed
                     return
                 if alone and not outcome.written:
-                    await self._delete_result(item)  # of an earlier try that was killed before it told of it
+                    await self._delete_result(item)  # of an earlier try that was killed before it reported the item
                 self.reporter.add(item, outcome, sent)
                 session.finished += weight(item)
                 self._fill()
@@ -186,7 +186,7 @@ class ShardWork:
             self._working -= 1
 
     def _next(self) -> Item | None:
-        """The next item to be sent; None if there is none."""
+        """The next item to send; None if no item is left."""
         if not self.reporter.doubted:
             return self.supply.take(self._session.group.probes)
         item, outcome = self.reporter.doubted.pop()
@@ -197,7 +197,7 @@ class ShardWork:
 
     async def _outcome(self, item: Item, sent: Sent) -> Outcome:
         session = self._session
-        if item.number in self._again:  # another item's answer, perhaps; and this one may FAIL now
+        if item.number in self._again:  # its result may be another item's answer, and the item may FAIL this time
             await self._delete_result(item)
         if session.stopped and not item.error:
             return self._not_processed(item)
@@ -205,13 +205,15 @@ class ShardWork:
         if outcome.message and not session.lost:
             session.count_failure()
         if outcome.message and session.stopped and not item.error:
-            # Whether it failed for the stop cannot be told of all: the next try of the run, if there is one, will tell.
+            # It may have failed only because of the stop, so the run's next try, if there is one, sends it again.
             outcome = outcome._replace(final=False)
         return outcome
 
     async def _delete_result(self, item: Item) -> None:
-        """Delete the result that an item must not have: not once the plan is gone, since the run has published what
-        others know of the item then, nor in a folder in which other runs' results are.
+        """Delete the result of an item that must have none.
+
+        Nothing is deleted once the plan is gone: the run has then published another process's outcome of the item. In a
+        folder shared with other runs' results, only results of doubted items are deleted.
         """
         output = self._session.output
         if self._session.run.task_id not in self._session.result_folder and item.number not in self._again:
@@ -225,7 +227,7 @@ class ShardWork:
         return Outcome(item.number, item.source, item.result_name, message, False, final=False)
 
     async def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
-        """Give up the last items that nobody has begun, so that others do them; they are stored as given up."""
+        """Hand back the last items that are not begun yet, so that others do them; stores where the shard now ends."""
         async with self._handing_back:
             before = self.supply.shard
             refs = self.supply.hand_back(share, pieces)

@@ -1,8 +1,8 @@
-"""The plan of a run, as it is stored; that of an earlier try is held against the service before anything is done by it.
+"""The stored plan of a run; the plan of an earlier try is checked against the service before it is used.
 
-A plan says which files are read with the flow's keys, and where results go. Within one try of a run its digests travel
-with the references to it. A later try finds it in the output folder, where others may write: so its items must lie in
-the run's input, and where a manifest names the items, they must be those that it names.
+A plan determines which files are read with the flow's keys, and where results go. Within one try of a run, references
+to the plan carry its digests. A later try finds it in the output folder, where others may write: so its items must be
+in the run's input, and if a manifest names the items, they must be exactly those.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from tasks.domain.run import PLAN_NAME, PLANNED, SHARDS, Plan, Run, ShardRef
 from tasks.domain.seal import digest, seal, unseal
 
 READS_AT_ONCE = 16
-"""Parts of a plan that are read at once."""
+"""Number of parts of a plan that are read concurrently."""
 _CHANGED = "it was changed after the run had been planned. Start a new run"
 
 _log = logging.getLogger(__name__)
 
 
 def sealed_plan(run: Run, plan: Plan) -> bytes:
-    """A plan as it is stored."""
+    """A plan in its stored form."""
     return seal(plan.model_dump_json().encode(), run.task_id)
 
 
 def sealed_part(run: Run, shard: ShardRef, items: Sequence[Item]) -> tuple[ShardRef, bytes]:
-    """The reference to a planned shard, and its part of the plan as it is stored."""
+    """The reference to a planned shard, and its part of the plan in stored form."""
     data = plan_bytes(items, shard.owner(run.task_id))
     return shard.model_copy(update={"digest": digest(data)}), data
 
 
 def read_part(run: Run, shard: ShardRef, data: bytes) -> list[Item]:
-    """The items of a shard, or of a part of one. Raises DamagedFile if they are not those that were planned."""
+    """The items of a shard, or of a piece of one. Raises DamagedFile if they are not those that were planned."""
     if shard.digest and digest(data) != shard.digest:
         raise DamagedFile("is not as it was when the run was planned")
     return read_plan(data, shard.first_item, shard.behind, shard.owner(run.task_id))
 
 
 async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
-    """The plan of a run, if it came so far; not one that is damaged, if nothing was done by it. Raises StorageError.
+    """The stored plan of a run; None if it has none, or only a damaged one that was not used yet.
 
-    Else it would not be known whether what was done by it fits what would be done now.
+    Raises StorageError, also for a damaged plan that was used: results of it might not match a new plan.
     """
     name = f"{output.scratch.name}/{PLAN_NAME}"
     try:
@@ -81,10 +81,10 @@ async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
 async def check_plan(
     run: Run, plan: Plan, items: Callable[[], AsyncGenerator[Item]], output: OutputFolder, *, named: bool
 ) -> None:
-    """Hold every part of a stored plan against the run's input; one that is damaged is made again from the input.
+    """Check every part of a stored plan against the run's input; a damaged part is restored from the input.
 
-    ``items`` reads the input, ``named`` tells that a manifest names the items. Raises StorageError for a part that
-    names what is not in the input, or that is damaged while the input is not as it was; ObjectError.
+    ``items`` reads the input; ``named``: whether a manifest names the items. Raises StorageError for a part that names
+    files outside the input, or that is damaged when the input has also changed; ObjectError.
     """
     damaged: set[int] = set()
     for at in range(0, len(plan.shards), READS_AT_ONCE):
@@ -113,7 +113,7 @@ async def _part(run: Run, shard: ShardRef, output: OutputFolder) -> list[Item] |
 
 
 def _check_places(run: Run, items: Sequence[Item], part: Address, *, named: bool) -> None:
-    """Raises StorageError if an item would be read outside of the input, or its result lie outside of its folder."""
+    """Raises StorageError if an item would be read outside the input, or its result written outside its folder."""
     source = parse_address(run.service.input_path)
     for item in items:
         if safe_relative(item.result_name) != item.result_name:
@@ -125,7 +125,7 @@ def _check_places(run: Run, items: Sequence[Item], part: Address, *, named: bool
 async def _compare(
     run: Run, plan: Plan, items: Callable[[], AsyncGenerator[Item]], output: OutputFolder, damaged: set[int]
 ) -> None:
-    """Read the input again, and hold it against each stored part; a damaged one is written again."""
+    """Read the input again and compare it with each stored part; a damaged part is written again."""
     shards = iter(plan.shards)
     shard = next(shards, None)
     part: list[Item] = []
@@ -155,7 +155,7 @@ async def _same(run: Run, shard: ShardRef, items: Sequence[Item], output: Output
 
 
 def _identity(item: Item) -> tuple[str, str, str]:
-    """What of an item does not change when its file does."""
+    """The fields of an item that do not change when its file does."""
     return item.source, item.address, item.result_name
 
 

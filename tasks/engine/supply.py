@@ -1,4 +1,4 @@
-"""The items of a shard that nobody has begun yet: taken one by one, and handed back by the tail."""
+"""The items of a shard that are not begun yet: taken one by one, and handed back from the tail."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tasks.domain.shard import weight
 
 
 class Supply:
-    """Gives out a shard's items in order; what is not begun may be handed back, so that another instance does it.
+    """Gives out a shard's items in order; items that are not begun may be handed back for another instance.
 
-    ``shard`` is what is left of the shard here: its range ends where the first item handed back begins.
+    ``shard`` is the part of the shard that is left here: it ends before the first item handed back.
     """
 
     def __init__(self, shard: ShardRef, items: Sequence[Item]) -> None:
@@ -25,23 +25,23 @@ class Supply:
         self._next = 0
         self._end = len(items)
         self._early: set[int] = set()
-        """Places of items that were begun before others that come earlier."""
+        """Places of items that were begun out of order."""
         self._before = array("q", accumulate(map(weight, items), initial=0))
-        """Weight of all items before each: a shard of some 100,000 items is cut while others wait for their answers."""
+        """Total weight of the items before each place: cutting a shard of 100,000 items must not hold up others."""
 
     @property
     def left(self) -> int:
-        """How many items nobody has begun yet."""
+        """Number of items that are not begun yet."""
         return self._end - self._next - len(self._early)
 
     @property
     def weight(self) -> int:
-        """Of the items that nobody has begun yet."""
+        """Total weight of the items that are not begun yet."""
         early = sum(weight(self._items[place]) for place in self._early)
         return self._before[self._end] - self._before[self._next] - early
 
     def take(self, probes: int = 0) -> Item | None:
-        """Begin the next item; None if there is none. After so many ``probes``, if any, one from elsewhere."""
+        """Begin the next item, or after that many ``probes``, if any, one from elsewhere; None if no item is left."""
         if not self.left:
             return None
         if probes:
@@ -62,11 +62,11 @@ class Supply:
         return item
 
     def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
-        """Give up the last items that nobody has begun, about ``share`` (0-1) of their weight, in so many pieces.
+        """Hand back the last items that are not begun yet, about ``share`` (0-1) of their weight, in ``pieces``.
 
-        The pieces are of about the same weight each; there are fewer if there are not enough items.
+        The pieces have about equal weight; there are fewer if there are not enough items.
         """
-        # Something stays, so that no piece begins where this shard does, which names its report.
+        # One item stays, so that no piece begins at the first item of this shard, which names its report.
         stays = self.left > 0 and self._items[self._next].number == self.shard.first_item
         first, end = max(self._next + stays, max(self._early, default=-1) + 1), self._end
         if first >= end or share <= 0:
@@ -91,14 +91,14 @@ class Supply:
         return refs
 
     def _cut(self, bound: float, first: int, last: int) -> int:
-        """The index, from ``first`` to ``last``, before which there is about the weight ``bound``."""
+        """The index, from ``first`` to ``last``, with a total weight of about ``bound`` before it."""
         index = bisect_left(self._before, bound, first, last)
         if index > first and bound - self._before[index - 1] < self._before[index] - bound:
             index -= 1
         return index
 
     def take_again(self, refs: Sequence[ShardRef], shard: ShardRef) -> None:
-        """Undo :meth:`hand_back`, whose result was ``refs`` and before which ``shard`` was what was left."""
+        """Undo :meth:`hand_back`, which returned ``refs``; ``shard`` is the value from before it."""
         while self._end < len(self._items) and self._items[self._end].number < refs[-1].behind:
             self._end += 1
         self.shard = shard

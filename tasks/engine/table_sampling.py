@@ -1,4 +1,4 @@
-"""The first rows of a table, as requests: what a run would send, and what it could not."""
+"""Looks at the first rows of a table: the request that a run would send, and the rows that cannot become one."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from tasks.engine.rows import read_rows, rows_of_a_request
 from tasks.settings import Settings
 
 ROWS_LOOKED_AT = 1_000
-"""Of each table; more if one request has more."""
+"""Number of rows of each table; more if one request has more."""
 _NAMES_SHOWN = 5
 
 
 class TableLook(NamedTuple):
-    """The first request of a table (None: it has none), all its rows, and what is wrong with some, or with all."""
+    """The first request of a table (None if no row can be sent), its number of rows, and the problems of its rows."""
 
     body: Body | None
     rows: int
     said: str = ""
     header: bool = False
-    """Whether its first line, taken for a row, looks like the names of its columns."""
+    """Whether its first line, read as a row, looks like column names."""
     notes: tuple[str, ...] = ()
-    """How its header was read."""
+    """Notes on how its header was read."""
 
 
 async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
-    """What of a table can be sent. Raises ContentError if it is broken or has no row."""
+    """The findings about the first rows of a table. Raises ContentError if it is not valid CSV or has no rows."""
     table = TableMapping.of_service(run.service, run.rule or {})
     reader = await read_rows(table, data, settings)
     mapping, notes = table.of(reader.names())
@@ -73,7 +73,7 @@ def _first_line(mapping: Mapping, data: bytes, settings: Settings) -> tuple[list
 
 
 def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows: bool) -> str:
-    """The beginning of the first line, if it looks like names; else empty."""
+    """The beginning of the first line if it looks like column names; else empty."""
     cells, _ = _first_line(mapping, data, settings)
     names = [str(part) for field in mapping.fields for part in field.path[-1:]]
     if not cells or not looks_like_names(cells, names, others_are_rows):
@@ -83,7 +83,7 @@ def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows
 
 
 def _passed_over(run: Run, mapping: Mapping, data: bytes, settings: Settings) -> str:
-    """What is to be said of a header line that could be a row; empty if there is none, or it cannot be told."""
+    """A warning if the header line could be a row; empty if it could not, or if that cannot be determined."""
     if run.service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
         return ""
     try:

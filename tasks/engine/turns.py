@@ -1,4 +1,4 @@
-"""Requests that wait for a place at an instance: in line, but for those that are to show whether a server is down."""
+"""Requests that wait for a place at an instance: first come, first served, except for probes of a server."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Turn = asyncio.Future[Instance]
 
 
 class Turns:
-    """The turns of the requests that wait, first come, first served."""
+    """The queue of waiting requests."""
 
     def __init__(self) -> None:
         self._line: deque[Turn] = deque()
         self._new: set[Turn] = set()
-        """Of requests that were not sent yet."""
+        """Turns of requests that were not sent yet."""
 
     def __bool__(self) -> bool:
-        """Whether one waits."""
+        """Whether a request waits."""
         while self._line and self._line[0].done():
             self._line.popleft()
         return bool(self._line)
 
     async def wait(self, *, urgent: bool, new: bool) -> Instance:
-        """Wait for one's turn, before all others if it is ``urgent``; the instance on which a place was taken.
+        """Wait for a turn, at the head of the queue if ``urgent``; the instance at which a place was taken.
 
-        A request is ``new`` if it was not sent yet. Raises what :meth:`end` is given.
+        A request is ``new`` if it was not sent yet. Raises the error passed to :meth:`end`.
         """
         turn: Turn = asyncio.get_running_loop().create_future()
         self._line.appendleft(turn) if urgent else self._line.append(turn)
@@ -45,10 +45,10 @@ class Turns:
             self._new.discard(turn)
 
     def give(self, instance: Instance) -> None:
-        """Give the next one its turn at an instance that has a place; one waits.
+        """Give a waiting request its turn at an instance that has a place; the queue must not be empty.
 
-        If a healthy server has refused all that it was ever sent, that is one which may fare better than those: by
-        turns the latest, which was begun for that, and one far from the others.
+        If a healthy server has refused every request so far, choose one that may fare better: alternately the latest,
+        which was begun for this purpose, and one far from the others.
         """
         probes = instance.outage.probes
         new = [turn for turn in self._line if turn in self._new and not turn.done()] if probes else []
@@ -61,14 +61,14 @@ class Turns:
         chosen.set_result(instance)
 
     def end(self, error: ModelServerError) -> None:
-        """Let none wait any more."""
+        """End the wait of every request with an error."""
         while self._line:
             if not (turn := self._line.popleft()).done():
                 turn.set_exception(error)
 
 
 class TurnLost(asyncio.CancelledError):
-    """The wait was cancelled when the place had just been taken, which is to be given back."""
+    """The wait was cancelled just after the place had been taken; the place has to be given back."""
 
     def __init__(self, instance: Instance) -> None:
         super().__init__()

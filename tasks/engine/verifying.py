@@ -1,4 +1,4 @@
-"""Looking, before anything is published, whether the result files are there that the reports tell of."""
+"""Checks, before anything is published, that the result files named in the reports exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ LOOKS_AT_ONCE = 64
 async def lost_results(
     claims: Ledger, outcomes: Callable[[], AsyncIterator[list[Outcome]]], output: OutputFolder, folder: str
 ) -> tuple[dict[int, Outcome], int]:
-    """The outcomes, FAILED, of items whose result file is not in ``folder`` as it was written, by their numbers.
+    """The FAILED outcomes, by item number, of items whose result file in ``folder`` is missing or has another size.
 
-    And how many bytes these files had. The folder is listed once; only where that does not agree with the ``claims`` of
-    the reports, single files are looked at. Raises ObjectError if the folder cannot be listed.
+    Also the total size with which these files were written. The folder is listed once; single files are checked only
+    where the list does not match the ``claims`` of the reports. Raises ObjectError if the folder cannot be listed.
     """
     lost: dict[int, Outcome] = {}
     bytes_lost = 0
@@ -46,7 +46,7 @@ async def _look(doubtful: Sequence[Outcome], output: OutputFolder, folder: str, 
         if size != one.bytes_written:
             now = "it is not there any more" if size < 0 else f"it has {size} now"
             message = str(UploadError(f"It was written with {one.bytes_written} bytes, but {now}."))
-            if one.message:  # FAILED for another reason, with a file of the rows that were answered
+            if one.message:  # FAILED for another reason, with a file of the answered rows
                 message = f"{one.message} {message}"
             lost[one.number] = one._replace(message=message, written=False, bytes_written=0)
             bytes_lost += one.bytes_written
@@ -63,9 +63,9 @@ async def _size(output: OutputFolder, name: str) -> int:
 
 
 def without(tally: Tally, lost: dict[int, Outcome], written: int) -> None:
-    """Count the items as FAILED whose result files are lost; ``written`` is how many bytes these had."""
+    """Count the items whose result files are lost as FAILED; ``written`` is the total size of these files."""
     again = Tally()
-    believed = [one for one in lost.values() if not one.failed_rows]  # the others were FAILED before
+    believed = [one for one in lost.values() if not one.failed_rows]  # the others were FAILED already
     for outcome in believed:
         again.add(outcome._replace(rows=0, failed_rows=0, bytes_read=0))
     tally.successful -= len(believed)
