@@ -172,7 +172,7 @@ async def _send(send: Send, status: int, kind: bytes, body: bytes, *headers: tup
 
 
 def main() -> None:
-    """Serve until SIGTERM. Exits with 2 without a password, with 3 if the port cannot be used."""
+    """Serve until SIGTERM; without a password, or on a port in use, end with status 1 and the reason."""
     hide_memory()
     given = argparse.ArgumentParser()
     given.add_argument("port", type=int, nargs="?")
