@@ -3,7 +3,7 @@
 Where the machine permits it, the command runs in a control group of its own (see control_groups.py): the kernel itself
 then enforces ``memory.max`` and ``cpu.max`` on all of its processes together.
 
-Everywhere else memory is monitored: :class:`Bounds` adds up what the processes use and reports when it is too much, and
+Everywhere else memory is monitored: :class:`Bounds` adds up the use of all processes and reports an excess, and
 RLIMIT_DATA refuses a process that asks for far more at once. (Not RLIMIT_AS: programs reserve address space that they
 never use, CUDA and Go by the hundred GiB.) CPU is then limited only by the thread count variables
 (tasks.domain.instance); pinning processes to cores would put two instances on the same ones.

@@ -75,7 +75,7 @@ class Listing:
     async def pages(self) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
         """Every key, with its size and version, page by page.
 
-        Raises what ``ask`` raises, when that page is due, and StartAfterIgnored and NotInOrder.
+        Raises StartAfterIgnored, NotInOrder, and the exceptions of ``ask``, each when its page is due.
         """
         try:
             while self._parts:

@@ -113,7 +113,7 @@ class ModelStore:
         try:
             answer = self._filesystem.call_s3("list_objects_v2", Bucket=self.root.bucket, MaxKeys=1)
         except Exception:
-            return  # an S3 error is also an answer of S3, as was the listing
+            return  # an S3 error also shows that the endpoint is S3, as the listing did
         if not {"Name", "KeyCount", "IsTruncated", "Contents"} & set(answer):
             raise StorageError(f"The model store {self.root} cannot be listed. {no_s3(self._endpoint)}")
 
