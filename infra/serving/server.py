@@ -1,7 +1,7 @@
 """Start the built-in model server: ``<python of the package's environment> server.py``, in the package's folder.
 
-Environment: ``PORT`` (needed; listened on at 127.0.0.1 only), ``MODEL_NAME`` (default: the folder's name) and
-``MODEL_SERVER_THREADS`` (default 1). README.md beside this file says the rest.
+Environment: ``PORT`` (required; bound on 127.0.0.1 only), ``MODEL_NAME`` (default: the folder's name) and
+``MODEL_SERVER_THREADS`` (default 1). For the rest, see README.md in this folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The time of this process, which goes on evenly whatever is done to the machine's clock."""
+"""The wall-clock time of this process, which advances steadily even if the machine's clock is adjusted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _STARTED_AT = time.time() - time.monotonic()
 
 
 def now() -> float:
-    """Seconds since 1970 as the machine's clock counted them when this process began, and evenly since then.
+    """Seconds since 1970: the machine's clock when this process started, advanced by the monotonic clock.
 
-    Two of its values differ by what has passed between them. Those of two processes may differ by what was done to the
-    clock in between, or by how far the clocks of two machines are apart.
+    The difference between two values is the time elapsed. Values of two processes may differ by adjustments to the
+    clock between their starts, or by the offset between the clocks of two machines.
     """
     return _STARTED_AT + time.monotonic()

@@ -1,4 +1,4 @@
-"""A Dask cluster whose workers are the instances of one run: processes of its own, pods, or an existing scheduler's."""
+"""A Dask cluster whose workers are the instances of one run: own processes, pods, or those of an existing scheduler."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tasks.domain.pool import Cluster
 
 CONNECT_SECONDS = 60.0
 ASK_SECONDS = 30.0
-"""A worker that does not answer for so long is asked again later."""
+"""A worker that does not answer within this time is asked again later."""
 
 
 class DaskCluster:
-    """The workers that there are, by address, and questions to them beside their tasks. Lives on the engine's loop."""
+    """The current workers, by address, and calls to them outside their tasks. Belongs to the engine's event loop."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class DaskCluster:
 
     @classmethod
     async def connect(cls, address: str, security: Security) -> DaskCluster:
-        """An existing scheduler. Raises ModelServerError if it does not answer."""
+        """Connect to an existing scheduler. Raises ModelServerError if it does not answer."""
         _quiet_dask()
         try:
             client = await Client(  # type: ignore[no-untyped-call]
@@ -60,11 +60,11 @@ class DaskCluster:
 
     @classmethod
     async def local(cls, count: int, threads: int, folder: Path, environment: Mapping[str, str]) -> DaskCluster:
-        """A scheduler in this process, and ``count`` workers as processes that end with it, and are replaced.
+        """A scheduler in this process and ``count`` worker processes, which end with it and are replaced.
 
-        They talk to each other only, by a certificate of their own.
+        They accept connections only from each other, by a certificate of their own.
 
-        Each has so many threads and exactly ``environment``; ``folder`` is for what Dask's scheduler wants to store.
+        Each worker has ``threads`` threads and exactly ``environment``; ``folder`` is for files of Dask's scheduler.
         """
         _quiet_dask()
         identity = made_identity()
@@ -84,7 +84,7 @@ class DaskCluster:
 
     @classmethod
     async def of_pods(cls, pods: Pods, timeout_seconds: float) -> DaskCluster:
-        """A scheduler and workers that are pods, made within this time. Raises ModelServerError if they are not."""
+        """A scheduler and workers in pods. Raises ModelServerError if they are not up within ``timeout_seconds``."""
         await pods.start(timeout_seconds)
         try:
             cluster = await cls.connect(pods.address, pods.security)
@@ -95,9 +95,9 @@ class DaskCluster:
         return cluster
 
     async def workers(self) -> list[str]:
-        """Addresses of the workers that the scheduler knows now; the last known ones while it does not answer.
+        """Addresses of the scheduler's current workers; the last known ones while it does not answer.
 
-        Raises ModelServerError once it has not answered for long.
+        Raises ModelServerError once it has been unreachable for so long that Dask's client has closed.
         """
         if self._client.status in ("closing", "closed"):
             raise self.gone()
@@ -107,9 +107,9 @@ class DaskCluster:
         return self._known
 
     async def ask(self, worker: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What ``function``, an importable one, gives in the process of a worker.
+        """Call ``function``, which must be importable, in a worker's process, and return its result.
 
-        Raises what it raises there, OSError or TimeoutError if the worker does not answer.
+        Raises its exceptions, and OSError or TimeoutError if the worker does not answer.
         """
         async with asyncio.timeout(ASK_SECONDS):
             answers = await self._client.run(function, *arguments, workers=[worker])
@@ -118,12 +118,12 @@ class DaskCluster:
         return answers[worker]
 
     def gone(self) -> ModelServerError:
-        """The error of a scheduler that is not there any more."""
+        """The error for a scheduler that is gone."""
         return ModelServerError(f"The Dask scheduler {self.address} of the resource pool does not answer any more.")
 
     @property
     def said(self) -> str:
-        """What its own process that ended by itself has printed last, or what keeps its pods from running."""
+        """The last output of an own worker that ended by itself, or the reason why its pods do not run."""
         return self._own.said if self._own is not None else ""
 
     async def close(self) -> None:
@@ -137,7 +137,7 @@ class DaskCluster:
 
 
 def _quiet_dask() -> None:
-    """Its log tells of every connection, and of each that ends; and nobody is to look for a dashboard."""
+    """Silence Dask's log, which reports every connection opened or lost, and hide the link to a dashboard."""
     dask.config.set({"distributed.dashboard.link": ""})
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
@@ -145,7 +145,7 @@ def _quiet_dask() -> None:
 async def start_cluster(
     cluster: Cluster, count: int, threads: int, folder: Path, environment: Mapping[str, str]
 ) -> DaskCluster:
-    """The cluster that a resource pool says. Raises ModelServerError if there is none."""
+    """The cluster that a resource pool specifies. Raises ModelServerError if it is unavailable."""
     if cluster.kind == "scheduler":
         assert cluster.address is not None
         return await DaskCluster.connect(cluster.address, _security(cluster))
@@ -153,7 +153,7 @@ async def start_cluster(
 
 
 def _security(cluster: Cluster) -> Security:
-    """What an existing scheduler is talked to with: the pool's certificates, else what Dask's configuration says.
+    """The TLS settings for an existing scheduler: the pool's certificates, else those of Dask's configuration.
 
     Raises ModelServerError if they cannot be used.
     """

@@ -1,6 +1,6 @@
-"""What a model server, or the build of a package's environment, may do to the processes outside: nothing.
+"""Confinement of a model server, or of the build of a package's environment: no access to processes outside.
 
-Called in the process that becomes it, between fork and exec. Standard library only: the warden imports it.
+Called in the new process, between fork and exec. Standard library only: the warden imports it.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ import struct
 PR_CAPBSET_DROP = 24
 LOOKING = {"CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38}.values()
 PR_SET_NO_NEW_PRIVS = 38
-# Linux: include/uapi/linux/landlock.h; the numbers of the calls are the same on every machine.
+# From Linux's include/uapi/linux/landlock.h; the system call numbers are the same on every architecture.
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_CREATE_RULESET_VERSION = 1
 LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET, LANDLOCK_SCOPE_SIGNAL = 1, 2
 LANDLOCK_ACCESS_FS_MAKE_BLOCK, LANDLOCK_ACCESS_FS_REFER = 1 << 11, 1 << 13
 LANDLOCK_RULE_PATH_BENEATH = 1
 RLIMIT_LOCKS = 10
-"""Linux keeps it with every process, hands it on to all that it starts, and has no use for it since 2.4."""
+"""Linux keeps this limit for every process and child processes inherit it, but it has had no effect since 2.4."""
 MARK_BITS = 62
 
 
 def confine() -> bool:
-    """Close every process outside to this one and to all that it starts, whoever their user is; whether it is so.
+    """Deny this process and its descendants access to every process outside, of any user; whether that succeeded.
 
-    Linux' Landlock: from inside, ``/proc/<pid>/environ``, ``mem``, ``fd`` ... of a process outside cannot be read, and
-    no debugger attached to it; from Linux 6.12 on nothing outside gets a signal either. Before that the rules must be
-    about files: making block devices is refused. Root would still be allowed to look by its capabilities, which are
-    given up. No program gets more rights than this process has, by sudo for example.
+    Uses Linux's Landlock: from inside, ``/proc/<pid>/environ``, ``mem``, ``fd`` ... of an outside process cannot be
+    read and no debugger can be attached to it. From Linux 6.12 on, it also cannot be sent a signal. Before that, the
+    rules must restrict file access, so making block devices is refused. Root could still inspect processes through its
+    capabilities, so these are dropped. No program gains more rights than this process has, through sudo for example.
     """
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -45,11 +45,11 @@ def confine() -> bool:
 
 
 def _rules(call: ctypes._NamedFuncPointer, version: int) -> int:
-    """A descriptor of the rules; negative if there can be none."""
+    """File descriptor of the Landlock ruleset; negative if it cannot be made."""
     if version >= 6:
         scopes = struct.pack("=QQQ", 0, 0, LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | LANDLOCK_SCOPE_SIGNAL)
         return int(call(LANDLOCK_CREATE_RULESET, scopes, len(scopes), 0))
-    # Files that are linked or renamed into another folder are refused unless the rules speak of them.
+    # Linking or renaming files into another folder is refused unless the rules allow it.
     handled = struct.pack("=Q", LANDLOCK_ACCESS_FS_MAKE_BLOCK | LANDLOCK_ACCESS_FS_REFER)
     rules = int(call(LANDLOCK_CREATE_RULESET, handled, len(handled), 0))
     if rules >= 0:
@@ -72,9 +72,9 @@ def _restricted(libc: ctypes.CDLL, rules: int) -> bool:
 
 
 def mark(number: int) -> None:
-    """Mark this process, and all that it will start, with a number: a limit that limits nothing.
+    """Mark this process and its future descendants with a number, in a limit that has no effect.
 
-    Sessions, environments and open files are left behind easily; nobody changes this one.
+    A process easily leaves its session, environment and open files; none changes this limit.
     """
     try:
         resource.setrlimit(RLIMIT_LOCKS, (number, resource.getrlimit(RLIMIT_LOCKS)[1]))
@@ -83,7 +83,7 @@ def mark(number: int) -> None:
 
 
 def has_mark(pid: int, number: int) -> bool:
-    """Whether a process is marked with a number."""
+    """Whether a process is marked with this number."""
     try:
         with open(f"/proc/{pid}/limits", "rb") as file:
             return any(line.split()[3:4] == [b"%d" % number] for line in file if line.startswith(b"Max file locks"))

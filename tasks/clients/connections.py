@@ -1,4 +1,4 @@
-"""The connections to one model server: opened as they are needed, used again, and let be quiet now and then."""
+"""The connections to one model server: opened on demand, reused, and from time to time left quiet for a moment."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ CONNECT_SECONDS = 30.0
 _UNKNOWN_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}
 IDLE_SECONDS = 30.0
 SLOW_SECONDS = 0.25
-"""Answers that take this long need no kept connections: to be certain of them costs more than to connect."""
+"""Responses this slow need no kept connections: making certain of them costs more than connecting."""
 CONNECTS = 20
-"""They take this many times as long as to connect does, too."""
+"""Slow responses also take at least this many times as long as connecting."""
 REST_SHARE = 8
-"""Of so many connections that are used, one is let be quiet at a time."""
+"""One in this many open connections rests (is left quiet) at a time."""
 
 
 class Reuse:
-    """Whether connections are given more than one request: as long as each answer is one to a request.
+    """Whether connections are given more than one request: as long as every response belongs to a request.
 
-    One for all model servers of a run in a process, which are the same program.
+    Shared by all model servers of a run in one process, since they are the same program.
     """
 
     def __init__(self) -> None:
@@ -32,10 +32,10 @@ class Reuse:
 
 
 class Connections:
-    """Those to one address. Belongs to one event loop; :meth:`close` when done.
+    """The connections to one address. Belongs to one event loop; :meth:`close` when done.
 
-    There are as many as there were requests at once, and some more while others are quiet, but never more than
-    ``most`` if that is given. The one used last is used next. Opening one takes at most ``timeout_seconds``.
+    They are as many as there were concurrent requests, and some more while others rest, but never more than ``most``
+    if that is given. The most recently used one is used next. Opening one takes at most ``timeout_seconds``.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Connections:
         self._connect_seconds = CONNECT_SECONDS
         self._usual_seconds = 0.0
         self._slow = False
-        # A round lets each connection be quiet once.
+        # In a round, each connection is quiet once.
         self._unquiet: set[HttpConnection] = set()
         self._resting: set[HttpConnection] = set()
         self._over: asyncio.Future[None] | None = None
@@ -78,7 +78,7 @@ class Connections:
         return self._slow or not self._reuse.allowed
 
     def idle(self, now: float) -> HttpConnection | None:
-        """One that is free; those that were free for long may have been dropped on the way."""
+        """A free connection. Those idle for long are closed: the network may have dropped them."""
         while self._idle:
             connection = self._idle.pop()
             if now - connection.answered_at < IDLE_SECONDS:
@@ -87,7 +87,7 @@ class Connections:
         return None
 
     async def take(self, *, single: bool) -> HttpConnection:
-        """A new one; or, if there may not be more, one that was quiet, unless the request is its ``single`` one.
+        """A new connection; at the limit, one that has rested. A ``single`` request always gets a new one.
 
         Raises NoConnection.
         """
@@ -134,7 +134,7 @@ class Connections:
         return connection
 
     def give_back(self, connection: HttpConnection, seconds: float) -> None:
-        """It has its answer, after so many seconds; give it to another request, or let it be quiet first."""
+        """Return a connection that got its response after ``seconds``: reuse it, or let it rest first."""
         usual = self._usual_seconds
         self._usual_seconds = usual = usual + 0.125 * (seconds - usual) if usual else seconds
         self._slow = usual >= SLOW_SECONDS and usual >= CONNECTS * self._connect_seconds
@@ -167,14 +167,14 @@ class Connections:
             turn.set_result(None)
 
     def _let_go(self) -> None:
-        """Close those that are kept, once they are quiet: no request will be given to them."""
+        """Close the kept connections once they are quiet: no request will be given to them."""
         if self._letting_go is None or self._letting_go.done():
             self._letting_go = asyncio.create_task(self.settle())
 
     # --- quiet
 
     async def settle(self) -> None:
-        """Let each connection be quiet once: every answer that has come so far is settled then, or doubted."""
+        """Let each connection be quiet once: then every response so far is either settled or doubted."""
         if self._next_round is None:
             self._next_round = asyncio.create_task(self._round(self._this_round))
         await asyncio.shield(self._next_round)
@@ -225,10 +225,10 @@ class Connections:
             self._over.set_result(None)
 
     async def close(self) -> None:
-        """Close every connection; requests that are under way get no answer."""
+        """Close every connection; requests in flight get no response."""
         self._closed = True
         for connection in [*self.open]:
             connection.abort()
         rounds = [one for one in (self._this_round, self._next_round, self._letting_go) if one is not None]
         await asyncio.gather(*rounds, return_exceptions=True)
-        await asyncio.sleep(0)  # the event loop closes them
+        await asyncio.sleep(0)  # let the event loop close them

@@ -1,9 +1,9 @@
-"""Control groups (cgroup v2): the kernel holds all processes of one together to a limit. Standard library only.
+"""Control groups (cgroup v2): the kernel limits all processes of a group together. Standard library only.
 
-The groups made here stand beside the one that this process is in: the kernel does not hand memory and CPU down from a
-group that holds processes itself. So the group above must be this user's to change: in a service of systemd with
-``Delegate=yes`` (whose processes are moved into a leaf of it), in a user's own session, or for root. In a container
-they are mostly read-only.
+The groups made here are siblings of this process's own group: the kernel does not delegate the memory and CPU
+controllers from a group that holds processes itself. So this user must have permission to change the parent group: in a
+systemd service with ``Delegate=yes`` (whose processes are moved into a leaf of it), in a user's own session, or as
+root. In a container they are mostly read-only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def read(path: str) -> str:
 
 
 def _write(path: str, text: str) -> None:
-    # In one piece and without creating anything: these files are the kernel's.
+    # One write, and never a new file: these files belong to the kernel.
     handle = os.open(path, os.O_WRONLY)
     try:
         os.write(handle, text.encode())
@@ -35,10 +35,10 @@ def _write(path: str, text: str) -> None:
 
 
 def own_group(mounts: str = "/proc/self/mountinfo", membership: str = "/proc/self/cgroup") -> str | None:
-    """The folder of the control group (cgroup v2) that this process is in; None if there is none to be seen."""
+    """The folder of this process's own control group (cgroup v2); None if it has none or cannot see it."""
     try:
         path = next((line[3:] for line in read(membership).splitlines() if line.startswith("0::")), None)
-        if path is None or path.startswith("/.."):  # outside of what a container sees
+        if path is None or path.startswith("/.."):  # outside the container's view
             return None
         for line in read(mounts).splitlines():
             place, _, kind = line.partition(" - ")
@@ -52,21 +52,21 @@ def own_group(mounts: str = "/proc/self/mountinfo", membership: str = "/proc/sel
 
 
 class Group:
-    """One control group (cgroup v2): a folder of the kernel's."""
+    """One control group (cgroup v2): a folder in the kernel's file system."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     @classmethod
     def below(cls, parent: str) -> Group:
-        """Make one for this process below another; raises OSError."""
+        """Make a group for this process below ``parent``; raises OSError."""
         sweep(parent)
         path = os.path.join(parent, f"thresher-{os.getpid()}-{time.monotonic_ns()}")
         os.mkdir(path)
         return cls(path)
 
     def limit(self, memory_bytes: int | None, cpu: float | None) -> None:
-        """Limit what all of its processes use together; raises OSError if the memory cannot be limited."""
+        """Limit the total use of its processes; raises OSError if memory cannot be limited."""
         if memory_bytes is not None:
             _write(os.path.join(self.path, "memory.max"), str(memory_bytes))
         if cpu is not None:
@@ -74,21 +74,21 @@ class Group:
             self._try("cpu.max", f"{quota} {PERIOD_MICROSECONDS}")
         if memory_bytes is not None:
             self._try("memory.swap.max", "0")
-            # All or nothing: a model server that has lost one of its processes only hangs.
+            # Kill all processes or none: a model server that has lost one of them just hangs.
             self._try("memory.oom.group", "1")
 
     def _try(self, name: str, text: str) -> None:
         try:
             _write(os.path.join(self.path, name), text)
         except OSError:
-            pass  # an older kernel, or a controller that was not handed down
+            pass  # an older kernel, or a controller that was not delegated
 
     def add(self, pid: int) -> None:
         """Move a process into it; raises OSError."""
         _write(os.path.join(self.path, "cgroup.procs"), str(pid))
 
     def ran_out_of_memory(self) -> bool:
-        """Whether the kernel has ended one of its processes for lack of memory."""
+        """Whether the kernel has killed one of its processes for lack of memory."""
         try:
             events = dict(line.split() for line in read(os.path.join(self.path, "memory.events")).splitlines())
         except (OSError, ValueError):
@@ -96,11 +96,11 @@ class Group:
         return int(events.get("oom_kill", 0)) > 0
 
     def kill(self) -> None:
-        """Kill all that is in it at once, where the kernel can (Linux 5.14)."""
+        """Kill all its processes at once, where the kernel supports it (Linux 5.14)."""
         self._try("cgroup.kill", "1")
 
     def remove(self) -> bool:
-        """Remove it and what was made below it; False if something still runs in it."""
+        """Remove it and all groups below it; False if a process still runs in it."""
         for folder, _, _ in os.walk(self.path, topdown=False):
             try:
                 os.rmdir(folder)
@@ -118,7 +118,7 @@ def sweep(parent: str) -> None:
 
 
 def _hand_down(parent: str, controllers: Iterable[str]) -> None:
-    """Give groups below ``parent`` these controllers; raises OSError if that is not permitted."""
+    """Delegate these controllers to the groups below ``parent``; raises OSError if that is not permitted."""
     control = os.path.join(parent, "cgroup.subtree_control")
     there = set(read(os.path.join(parent, "cgroup.controllers")).split())
     for name in controllers:
@@ -127,7 +127,7 @@ def _hand_down(parent: str, controllers: Iterable[str]) -> None:
 
 
 def _delegated(path: str) -> bool:
-    """Whether systemd has left this group to those who run in it (Delegate=yes)."""
+    """Whether systemd has delegated this group to its processes (Delegate=yes)."""
     for name in ("user.delegate", "trusted.delegate"):
         try:
             if os.getxattr(path, name) == b"1":
@@ -138,10 +138,10 @@ def _delegated(path: str) -> bool:
 
 
 def make_room(path: str) -> None:
-    """Move the processes of a group into a leaf below it: only a group without any can hand controllers down."""
+    """Move a group's processes into a leaf below it: only a group without processes can delegate controllers."""
     leaf = Group(os.path.join(path, MAIN))
     os.makedirs(leaf.path, exist_ok=True)
-    for _ in range(100):  # what is being started meanwhile comes along in the next round
+    for _ in range(100):  # processes started during a round are moved in the next
         pids = [int(pid) for pid in read(os.path.join(path, "cgroup.procs")).split()]
         if not pids:
             return
@@ -155,8 +155,8 @@ def make_room(path: str) -> None:
 def make_group(memory_bytes: int | None, cpu: float | None, own: str | None = None) -> Group | None:
     """A limited control group for a command of this process; None if the machine does not permit one.
 
-    ``own`` is the group that this process is in. The new one stands beside it: the kernel does not hand controllers
-    down from a group that holds processes itself, unless it is the machine's root.
+    ``own`` is this process's own group. The new one is usually its sibling: the kernel does not delegate controllers
+    from a group that holds processes itself, unless it is the machine's root group.
     """
     own = own_group() if own is None else own
     if own is None:
@@ -177,7 +177,7 @@ def make_group(memory_bytes: int | None, cpu: float | None, own: str | None = No
             try:
                 _hand_down(parent, ("cpu",))
             except OSError:
-                pass  # memory alone is worth it
+                pass  # limiting memory alone is worthwhile
             handed = read(os.path.join(parent, "cgroup.subtree_control")).split()
             if ("memory" if memory_bytes is not None else "cpu") not in handed:
                 continue

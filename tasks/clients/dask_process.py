@@ -1,4 +1,4 @@
-"""A Dask scheduler or worker of a run, as a process of its own, that only who holds the run's certificate talks to.
+"""A Dask scheduler or worker of a run, as a process of its own; only holders of the run's certificate can connect.
 
 Run as ``python -m tasks.clients.dask_process dask_worker ARGUMENT...`` (or ``dask_scheduler``) with the arguments of
 Dask's own command, and the certificate in the environment (see dask_security).
@@ -19,18 +19,18 @@ from tasks.clients.dask_security import configuration, take_identity
 from tasks.clients.process_privacy import hide_memory
 
 HTTP_ROUTES = ["distributed.http.health", "tasks.clients.dask_process"]
-"""All that a scheduler in a pod answers without a certificate: the kubelet's probes, and how long it has been idle."""
+"""All that a scheduler in a pod serves without a certificate: the kubelet's probes, and its idle time."""
 routes: list[tuple[Any, ...]] = [("/api/v1/check_idle", CheckIdleHandler, {})]
-"""What Dask's operator asks a scheduler; found by Dask by this name."""
+"""The route that Dask's operator requests from a scheduler; Dask looks it up by this name."""
 
 
 class _Closed:
-    """No HTTP server, where Dask wants one."""
+    """A placeholder where Dask expects an HTTP server."""
 
     port = 0
 
     def stop(self) -> None:
-        """Nothing is to stop."""
+        """Do nothing: no server runs."""
 
 
 def _listen_to_nobody(node: Any, routes: Any, *_: Any, **__: Any) -> None:
@@ -57,7 +57,7 @@ def main(program: str, *arguments: str) -> None:
     if identity is None:
         sys.exit("A Dask scheduler or worker of a run is started with the run's certificate; there is none.")
     dask.config.set({**configuration(identity), "distributed.scheduler.http.routes": HTTP_ROUTES})
-    if scheduler := dask.config.get("scheduler-address", None):  # as Dask's operator says it
+    if scheduler := dask.config.get("scheduler-address", None):  # as set by Dask's operator
         dask.config.set({"scheduler-address": str(scheduler).replace("tcp://", "tls://", 1)})
     if program == "dask_worker":
         arguments = (*arguments, "--worker-class", f"{ClosedWorker.__module__}.{ClosedWorker.__name__}")
@@ -65,6 +65,6 @@ def main(program: str, *arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    from tasks.clients import dask_process  # its classes are known by this name, not by __main__
+    from tasks.clients import dask_process  # its classes must be importable by this name, not as __main__
 
     dask_process.main(*sys.argv[1:])

@@ -1,7 +1,7 @@
-"""Who may talk to the Dask scheduler and workers of a run: those that hold the run's own certificate, over TLS.
+"""Access to the Dask scheduler and workers of a run: only for holders of the run's own certificate, over TLS.
 
-Whoever reaches a port of Dask without one runs code there. The certificate is made for each run and is its own
-authority; it is kept in memory only, since files would be open to the model servers, which are of the same user.
+Without it, any client that reaches a Dask port could run code there. A self-signed certificate is made for each run. It
+is kept in memory only: files would be readable by the model servers, which run as the same user.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CERTIFICATE = "THRESHER_DASK_CERTIFICATE"
 KEY = "THRESHER_DASK_KEY"
 _ROLES = ("client", "scheduler", "worker")
 _DAYS = 365
-"""Longer than any run; the key goes with the run."""
+"""Longer than any run; the key is gone when the run ends."""
 _CLOCKS_DIFFER = timedelta(days=1)
 
 
@@ -30,12 +30,12 @@ class Identity:
     key: str = field(repr=False)
 
     def variables(self) -> dict[str, str]:
-        """The environment variables by which a scheduler or a worker of the run is given it."""
+        """The environment variables that pass it to a scheduler or worker of the run."""
         return {CERTIFICATE: self.certificate, KEY: self.key}
 
 
 def made_identity() -> Identity:
-    """A new one; takes about a millisecond (an elliptic curve)."""
+    """A new identity; takes about a millisecond (elliptic curve)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -62,7 +62,7 @@ def made_identity() -> Identity:
 
 
 def security_of(identity: Identity) -> Security:
-    """TLS on both sides with this certificate, for this process: client, scheduler and worker."""
+    """Mutual TLS with this certificate, for this process as client, scheduler and worker."""
     paths = {"cert": _in_memory(identity.certificate), "key": _in_memory(identity.key)}
     roles = {f"tls_{role}_{part}": path for role in _ROLES for part, path in paths.items()}
     return Security(require_encryption=True, tls_ca_file=paths["cert"], **roles)  # type: ignore[no-untyped-call]
@@ -70,9 +70,9 @@ def security_of(identity: Identity) -> Security:
 
 @cache
 def _in_memory(text: str) -> str:
-    """A path, for this process only, at which the text is read; the text itself where there is no such thing.
+    """A path, valid in this process only, that holds the text; the text itself if the system has no memfd.
 
-    Dask writes texts into files in the temporary folder before it reads them.
+    (Given a text instead of a path, Dask writes it to a file in the temporary folder before it reads it.)
     """
     if not hasattr(os, "memfd_create"):
         return text
@@ -82,13 +82,13 @@ def _in_memory(text: str) -> str:
 
 
 def take_identity() -> Identity | None:
-    """What the variables say, which are gone then. None without them."""
+    """Read the identity from the environment variables and remove them; None without them."""
     certificate, key = os.environ.pop(CERTIFICATE, ""), os.environ.pop(KEY, "")
     return Identity(certificate, key) if certificate and key else None
 
 
 def configuration(identity: Identity) -> dict[str, Any]:
-    """What Dask's own command lines are configured with."""
+    """The Dask configuration that makes its own commands use this identity."""
     certificate, key = _in_memory(identity.certificate), _in_memory(identity.key)
     found: dict[str, Any] = {"require-encryption": True, "tls.ca-file": certificate}
     for role in _ROLES:

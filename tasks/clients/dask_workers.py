@@ -18,7 +18,7 @@ _SAID_CHARACTERS = 2_000
 
 
 class LocalWorkers:
-    """So many workers of a scheduler, each with so many threads and exactly ``environment``."""
+    """``count`` workers of a scheduler, each with ``threads`` threads and exactly ``environment``."""
 
     def __init__(self, scheduler: str, count: int, threads: int, environment: Mapping[str, str]) -> None:
         self._arguments = (
@@ -29,10 +29,10 @@ class LocalWorkers:
         self._environment = dict(environment)
         self._keepers: list[asyncio.Task[None]] = []
         self.said = ""
-        """What the last one that ended by itself has printed last."""
+        """The last output of the worker that most recently ended by itself."""
 
     def start(self) -> None:
-        """Start them; they become workers of the cluster one by one."""
+        """Start the workers; they join the cluster one by one."""
         self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
 
     async def _keep(self, number: int) -> None:
@@ -45,7 +45,7 @@ class LocalWorkers:
             await asyncio.sleep(pause)
 
     async def _run(self, number: int) -> None:
-        """One worker from its start to its end. All that it and its model server store for a while is in one folder."""
+        """One worker from start to end. All temporary files of it and its model server are in one folder."""
         scratch = scratch_folder()
         log = scratch / f"worker-{number}.log"
         try:
@@ -63,7 +63,7 @@ class LocalWorkers:
             shutil.rmtree(scratch, ignore_errors=True)
 
     async def close(self) -> None:
-        """End them all."""
+        """End all workers."""
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Which accelerators this machine has, and which of them an instance may use: no two instances share one."""
+"""The accelerators of this machine, and their assignment to instances: no two instances share one."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import DeviceKind
 
 RETRY_SECONDS = 0.2
-"""How often one that waits looks whether enough devices are free."""
+"""How often a waiting instance checks whether enough devices are free."""
 _DEV = Path("/dev")
 _FILES: dict[DeviceKind, re.Pattern[str]] = {"gpu": re.compile("nvidia[0-9]+"), "npu": re.compile("davinci[0-9]+")}
 _VARIABLES: dict[DeviceKind, str] = {"gpu": "CUDA_VISIBLE_DEVICES", "npu": "ASCEND_RT_VISIBLE_DEVICES"}
 
 
 def device_kind(dev: Path = _DEV) -> DeviceKind:
-    """Which kind of accelerators this machine has; GPUs if it has both, or none."""
+    """The kind of accelerators of this machine; GPUs if it has both kinds or neither."""
     return "npu" if _count(dev, "npu") and not _count(dev, "gpu") else "gpu"
 
 
 def devices(listed: Sequence[str] | None = None, dev: Path = _DEV) -> list[str]:
     """The accelerators that instances on this machine may use, as their libraries name them.
 
-    What the administrator lists (numbers or UUIDs, the same in every process of the machine); else what this process
-    itself was given (CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES); else 0, 1, 2 ... for as many device files as
-    there are: the libraries count from 0 whatever the files are called, as in a container that was given the last one.
+    The administrator's list (numbers or UUIDs, the same in every process of the machine); else the devices assigned to
+    this process (CUDA_VISIBLE_DEVICES, ASCEND_RT_VISIBLE_DEVICES); else 0, 1, 2 ... up to the number of device files:
+    the libraries count from 0 whatever the files are called, for example in a container that has only the last one.
     """
     if listed is not None:
         return _each_once(listed)
@@ -50,7 +50,7 @@ def _count(dev: Path, kind: DeviceKind) -> int:
 
 
 def _each_once(names: Iterable[str]) -> list[str]:
-    """Names without repetition, up to the first that is none: so the libraries read such a list."""
+    """Names without repetition, up to the first that is not a device: the libraries read such a list this way."""
     found: dict[str, None] = {}
     for name in names:
         name = name.strip()
@@ -61,7 +61,7 @@ def _each_once(names: Iterable[str]) -> list[str]:
 
 
 class DeviceLease:
-    """Some accelerators that belong to one instance until :meth:`close`, or until this process ends, however."""
+    """Accelerators that belong to one instance until :meth:`close`, or until this process ends for any reason."""
 
     def __init__(self, names: Sequence[str], locks: Sequence[int]) -> None:
         self.devices = tuple(names)
@@ -69,7 +69,7 @@ class DeviceLease:
         self._locks = list(locks)
 
     def close(self) -> None:
-        """Give them back; harmless when called again."""
+        """Release the accelerators; idempotent."""
         while self._locks:
             os.close(self._locks.pop())
 
@@ -85,8 +85,8 @@ class DeviceLease:
 async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = "") -> DeviceLease:
     """``count`` accelerators out of ``among`` that no other process of this machine has leased in ``folder``.
 
-    Waits until there are enough. It holds none meanwhile, so that two that wait never wait for each other. Raises
-    ModelServerError if there will never be enough, or if the folder cannot be used.
+    Waits until enough are free, and holds none while it waits, so two waiting instances cannot deadlock. Raises
+    ModelServerError if the machine has too few, or if the folder cannot be used.
     """
     if count <= 0:
         return DeviceLease((), ())
@@ -111,7 +111,7 @@ async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = ""
 
 
 def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
-    """All or none, at once."""
+    """Lease all of them at once, or none."""
     guard = _locked(folder / "guard.lock")
     if guard is None:
         return None
@@ -135,9 +135,10 @@ def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
 
 
 def _locked(path: Path) -> int | None:
-    """The open file if nobody else has locked it; the kernel gives the lock back when the file is closed.
+    """The open file, unless it is locked elsewhere; the kernel releases the lock when the file is closed.
 
-    Files are never removed: a lock on a file that is gone would keep nobody out. Other users' files can be locked too.
+    Files are never removed: a lock on a removed file would exclude no other process. Other users' files can also be
+    locked.
     """
     try:
         handle = os.open(path, os.O_RDONLY)

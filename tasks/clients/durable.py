@@ -1,7 +1,7 @@
-"""What was written is on the disk, and not only in the system's memory, before anything relies on it.
+"""Flush written files to disk before anything relies on them: until then they may be only in the system's memory.
 
-One call for the whole file system (syncfs(2)) instead of one a file: for 5,000 files of 10 KB on ext4 0.17 s instead of
-6 s. NFS and overlay file systems know it, too.
+One call for the whole file system (syncfs(2)) instead of one per file: for 5,000 files of 10 KB on ext4, 0.17 s instead
+of 6 s. NFS and overlay file systems also support it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def sync_file_system(folder: str) -> None:
-    """Write out everything that was written to the file system of a folder. Raises OSError."""
+    """Flush everything written to the file system of a folder. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         syncfs = getattr(_LIBC, "syncfs", None)
@@ -29,7 +29,7 @@ def sync_file_system(folder: str) -> None:
 
 
 def sync_folder(folder: str) -> None:
-    """Write out the names in a folder. Raises OSError."""
+    """Flush the entries of a folder (its file names). Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -38,7 +38,7 @@ def sync_folder(folder: str) -> None:
 
 
 class FileSystemSync:
-    """Syncs the file system of one folder for many who wait for it: those that come while it runs share the next one.
+    """Syncs the file system of one folder for many callers: those that call while a sync runs share the next one.
 
     Belongs to one event loop.
     """
@@ -49,14 +49,14 @@ class FileSystemSync:
         self._next: asyncio.Future[None] | None = None
 
     async def sync(self) -> None:
-        """Returns once all that was written before the call is on the disk. Raises OSError."""
+        """Return once everything written before the call is on disk. Raises OSError."""
         if self._next is None:
             self._next = asyncio.ensure_future(self._after(self._running))
         await asyncio.shield(self._next)
 
     async def _after(self, running: asyncio.Future[None] | None) -> None:
         if running is not None:
-            with suppress(OSError):  # told to those that waited for it
+            with suppress(OSError):  # already raised to its own callers
                 await asyncio.shield(running)
         self._running, self._next = self._next, None
         await asyncio.to_thread(sync_file_system, self._folder)

@@ -1,4 +1,4 @@
-"""Endpoints of object storages: whose keys are meant, what is an address, which list keys in the order of names."""
+"""Endpoints of object stores: their credentials, valid addresses, and the stores that list keys in byte order."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tasks.domain.credentials import Credentials, meant_by
 
 _ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+(/[\w.~%/:@-]*)?", re.ASCII | re.IGNORECASE)
 _SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
-"""Storages that say that they list keys in the order of their UTF-8 bytes (directory buckets apart)."""
+"""Object stores documented to list keys in the order of their UTF-8 bytes (except directory buckets)."""
 
 
 def is_address(endpoint: str) -> bool:
-    """Whether this is http(s)://host[:port], with a path or without one."""
+    """Whether this is http(s)://host[:port], optionally with a path."""
     try:
         parts = urlsplit(endpoint)
         return _ENDPOINT.fullmatch(endpoint) is not None and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
+    except ValueError:  # such as an invalid port
         return False
 
 
 def lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
-    """Whether parts of a folder can be told apart by the order of names: with another order keys would be lost.
+    """Whether a folder can be listed in parts, which relies on byte order: in any other order, keys would be lost.
 
-    ``endpoint`` is one that is an address, or None for AWS's own.
+    ``endpoint`` is a valid address, or None for AWS's own.
     """
     if not endpoint:
         return True
@@ -38,7 +38,7 @@ def lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
 
 
 def credentials_of(scheme: str, given: Mapping[str, Credentials]) -> Credentials:
-    """The credentials for addresses of ``s3`` or ``obs``, from those given and the environment. Raises ObjectError."""
+    """The credentials for ``s3`` or ``obs`` addresses, from those given and the environment. Raises ObjectError."""
     has_profile = os.path.exists(os.path.expanduser("~/.aws/credentials"))
     try:
         return meant_by(scheme, given, os.environ, has_profile=has_profile)
@@ -47,11 +47,11 @@ def credentials_of(scheme: str, given: Mapping[str, Credentials]) -> Credentials
 
 
 def found_credentials() -> Any:
-    """Credentials that stand nowhere in the environment: a profile, single sign-on, the role of the machine or pod.
+    """Credentials from outside the environment: a profile, single sign-on, the role of the machine or pod.
 
-    botocore knows all of these ways, and gives up after a second where there is none. Raises ObjectError then.
+    botocore supports all of these, and gives up after a second if it finds no credentials. Raises ObjectError then.
     """
-    import botocore.exceptions  # only without keys
+    import botocore.exceptions  # needed only without keys
     import botocore.session
 
     try:

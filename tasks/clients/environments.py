@@ -1,4 +1,4 @@
-"""Isolated Python environments of model packages, made by uv and kept by content."""
+"""Isolated Python environments of model packages, made by uv and cached by content."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _OPTION = re.compile(r"^(-[rc]|--(requirement|constraint)=)(?=.)")
 
 
 def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
-    """What an environment is kept under: a hash of everything that decides its content.
+    """The cache key of an environment: a hash of everything that determines its content.
 
-    ``steps`` are the arguments of ``uv pip install``, in order; files they name (wheels, requirements) count by
+    ``steps`` are the arguments of ``uv pip install``, in order; files they name (wheels, requirements) are hashed by
     content.
     """
     digest = hashlib.sha256(f"1 {sys.version} {sys.platform} {sys.executable}".encode())
@@ -46,11 +46,11 @@ def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
 
 
 def _contents(path: Path, folder: Path, seen: set[Path]) -> Iterator[bytes]:
-    """The content of a file, and of the files that it names if it is a requirements file."""
+    """The content of a file and, for a requirements file, of the files that it names."""
     try:
         if path in seen or not path.is_file():
             return
-    except (OSError, ValueError):  # no file can have such a name
+    except (OSError, ValueError):  # not a possible file name
         return
     seen.add(path)
     content = path.read_bytes()
@@ -63,10 +63,10 @@ def _contents(path: Path, folder: Path, seen: set[Path]) -> Iterator[bytes]:
 
 
 async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path) -> Path:
-    """The folder of an environment in which ``steps`` were installed, in order; made if there is none yet.
+    """The folder of an environment in which ``steps`` were installed, in order; made if it does not exist yet.
 
-    ``folder`` is the package's: relative file names in the steps are taken below it. Two processes that want the same
-    one make it once. Raises ModelServerError with what uv said.
+    ``folder`` is the package's: relative file names in the steps are relative to it. If two processes need the same
+    environment, it is made once. Raises ModelServerError with uv's output.
     """
     home = cache / "environments"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path)
         if await asyncio.to_thread(is_sealed, made, _COMPLETE):
             return made
         if (made / _COMPLETE).exists():
-            _check_unused(made)  # changed after it was made: by a model that has used it, say
+            _check_unused(made)  # changed after it was made, for example by a model
         shutil.rmtree(made, ignore_errors=True)
         try:
             await _uv(home, folder, "venv", "--quiet", "--no-project", "--python", sys.executable, str(made))
@@ -95,18 +95,18 @@ async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path)
 
 
 _used: dict[Path, int] = {}
-"""Descriptors of the files by which other processes see that an environment is used here."""
+"""File descriptors of the lock files that show other processes which environments this one uses."""
 
 
 def _use(made: Path) -> None:
-    """Tell other processes that an environment is used, until this one ends."""
+    """Show other processes that this one uses an environment, until it ends."""
     if made not in _used:
         _used[made] = os.open(made.with_name(f"{made.name}.used.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(_used[made], fcntl.LOCK_SH)
 
 
 def _check_unused(made: Path) -> None:
-    """Raises ModelServerError if another process uses an environment that was changed, and has to be made again."""
+    """Raises ModelServerError if another process uses an environment that was changed and must be rebuilt."""
     try:
         fcntl.flock(_used[made], fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -123,7 +123,7 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
 
     log = home / f"uv-{unique_name()}.log"
     own, secret = installer_environment(os.environ)
-    # What a package is built by runs with uv's own environment.
+    # The build of a package runs with uv's own environment variables.
     building = ["--no-build"] if secret and arguments[:2] == ("pip", "install") else []
     process = await GuardedProcess.start(
         [find_uv_bin(), *arguments, *building], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log
@@ -149,7 +149,7 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
 
 @asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes; the system frees it if this one dies."""
+    """Hold a lock between processes; the kernel releases it if this one dies."""
     with open(path, "w") as file:
         while True:
             try:

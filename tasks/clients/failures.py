@@ -1,4 +1,4 @@
-"""What every door to a storage raises, whatever library is behind it. The callers turn it into item or run errors."""
+"""The errors that every storage client raises, whatever its library. Callers turn them into item or run errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml")
 
 
 class ObjectError(Exception):
-    """A storage said no. ``cause`` is for the user; ``missing`` tells that there is no such file or object,
-    ``is_folder`` that it is a folder, where a file was wanted, ``unreachable`` that nothing was said at all, ``full``
-    that there was no room."""
+    """A storage operation failed. ``cause`` is for the user. ``missing``: the file or object does not exist.
+    ``is_folder``: it is a folder where a file was wanted. ``unreachable``: the storage did not answer. ``full``: no
+    space is left."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class ObjectError(Exception):
 
 
 class TooLarge(Exception):
-    """A file or object has more bytes than the caller takes. ``size`` in bytes, at least."""
+    """A file or object has more bytes than the caller accepts. ``size`` in bytes is a lower bound."""
 
     def __init__(self, size: int) -> None:
         super().__init__(f"{size} bytes")
@@ -42,13 +42,13 @@ class TooLarge(Exception):
 
 
 def changed(what: str, listed: int, found: int) -> str:
-    """The cause when a file or object has not the size (in bytes) that its listing told."""
+    """The cause if the size of a file or object (in bytes) differs from its listing."""
     return f"The {what} has changed since it was listed: it had {listed} bytes, it has {found} now."
 
 
 def unlike(listed: int, found: Sequence[int]) -> str:
-    """The cause when an object was never read as it was listed: ``found`` are the sizes of the answers, -1 where an
-    error stood in the place of the object."""
+    """The cause if no read of an object matched its listing: ``found`` are the sizes of the responses, -1 for an error
+    document in place of the object."""
     if set(found) == {-1}:
         return "The storage answers with an error document in the place of the object."
     sizes = [size for size in found if size >= 0]
@@ -62,17 +62,17 @@ def unlike(listed: int, found: Sequence[int]) -> str:
 
 
 def version_of(e_tag: str | None) -> int:
-    """An ETag as a number that is kept for millions of objects; 0 if there is none."""
+    """An ETag as a number, small enough to be kept for millions of objects; 0 without an ETag."""
     tag = (e_tag or "").removeprefix("W/").strip('"')
     return 1 + crc32(tag.encode("utf-8", "surrogateescape")) if tag else 0
 
 
 def is_error(data: bytes | bytearray) -> bool:
-    """Whether a body is an error document of S3, which some servers (and what stands before them) send with 200."""
+    """Whether a body is an S3 error document, which some servers (and proxies before them) send with status 200."""
     return data[:64].lstrip()[:1] == b"<" and _ERROR_DOCUMENT.match(data) is not None
 
 
 def is_page(data: bytes | bytearray, key: str) -> bool:
-    """Whether a body is a page of the web in the place of an object of this key, as what stands before a storage sends
-    it to let users sign in."""
+    """Whether a body is a web page in place of the object with this key, such as the sign-in page of a proxy in front
+    of a storage."""
     return not key.lower().endswith(_PAGE_NAMES) and _PAGE.match(data) is not None

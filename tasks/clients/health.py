@@ -10,13 +10,13 @@ from tasks.domain.plain_text import plain_line
 from tasks.domain.request import NO_BODY
 
 MOST_BYTES = 1 << 20
-"""What a server says of its health is not read any further."""
+"""Health responses are not read beyond this size."""
 PLACE_SHOWN = 200
-"""Characters of the address that a redirect leads to."""
+"""Characters shown of a redirect's target."""
 
 
 async def ask_health(url: str, path: str, timeout_seconds: float, headers: Mapping[str, str] | None = None) -> str:
-    """Ask the server at ``url`` for its health; empty if healthy, else what was wrong. No redirect is followed."""
+    """Ask the server at ``url`` for its health; empty if healthy, else the reason. Redirects are not followed."""
     try:
         client = ModelClient(url, "GET", path, timeout_seconds, MOST_BYTES, headers=headers)
     except ValueError:

@@ -1,12 +1,12 @@
-"""One HTTP/1.1 connection to a model server, on the bare event loop: one request at a time, kept open in between.
+"""One HTTP/1.1 connection to a model server, directly on the event loop: one request at a time, kept alive in between.
 
-A general client spends most of an item's time on what a model server never needs (cookies, redirects, proxies,
-a tracing hook a step): tests/benchmarks measures it. Parsing is httptools' (llhttp).
+A general client spends most of an item's time on features that a model server never needs (cookies, redirects,
+proxies, a tracing hook per step): tests/benchmarks measures it. httptools (llhttp) does the parsing.
 
-On a kept connection nothing but the order tells which answer belongs to which request. A server that sends one answer
-too many shifts all that follow, and nothing shows it at the moment when a wrong one is taken: it shows when bytes come
-that no request is open for. So the answers of a connection belong to a :class:`Stretch`, which is settled once the
-connection was quiet for long enough, and doubted if it was not.
+On a kept-alive connection, only their order matches responses to requests. A server that sends one response too many
+shifts all later ones. Accepting a wrong one goes unnoticed at first: the error shows only when bytes arrive while no
+request is open. So the responses of a connection belong to a :class:`Stretch`, which is settled once the connection has
+been quiet for long enough, and doubted if it was not.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from tasks.clients.http_reply import (
 )
 
 MAX_HEADER_BYTES = 64 << 10
-"""Most bytes between two of bodies: of headers, of answers that only ask for patience, of trailers."""
+"""Maximum bytes between two pieces of a body: headers, interim responses (1xx), trailers."""
 BROKEN_OFF = "the answer broke off or is not HTTP"
 CLOSED = "the connection was closed without an answer"
 QUIET_SECONDS = 0.05
 LONGEST = 1.5
-"""A connection is quiet if nothing comes for so many times the longest wait for one of its latest answers."""
+"""A connection is quiet if nothing arrives for this many times the longest of its recent response times."""
 FADES = 0.95
-"""How much of the longest wait counts after each further answer: the first ones of a server are slow."""
+"""Decay of the longest response time with each further response: a server's first ones are slow."""
 MOST_QUIET_SECONDS = 1.0
 FIRST_QUIET_SECONDS = 0.03
-"""After its first answer, which can only be its own: what may follow is the rest of it."""
+"""After the first response, which cannot belong to an earlier request: only the rest of it may follow."""
 COUNTED_BYTES = 64 << 10
-"""Bytes of an answer are counted in steps of this size while they arrive; smaller answers are not."""
+"""Bytes of a response are counted in steps of this size as they arrive; smaller responses are not counted."""
 TURN_SECONDS = 0.002
-"""After a time is up, what has come by then is read first: a loop that was busy runs its timers before it reads."""
+"""Grace after a time is up, to read what has arrived by then: a busy event loop runs its timers before it reads."""
 _LINE_ENDS = b"\r\n"
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection. Not for use by two at once: :attr:`usable` tells whether it may be given another request.
+    """One connection, for one request at a time: :attr:`usable` is whether it may be given another.
 
-    ``lost`` is called once when it is of no use any more. Answers of more than ``max_bytes`` are given up.
+    ``lost`` is called once when it can no longer be used. A response of more than ``max_bytes`` fails.
     """
 
     def __init__(self, max_bytes: int, lost: Callable[[HttpConnection], None]) -> None:
@@ -60,14 +60,14 @@ class HttpConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        # What small servers write by hand: lines that end in LF alone, folded headers, a blank before the colon; and
-        # what follows an answer that ends the connection is to be seen.
+        # Accept hand-written responses of small servers: lines that end in LF alone, folded headers, a space before
+        # the colon. Also show bytes after a response that ends the connection.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_keep_alive=True
         )
         self._waiting: asyncio.Future[Reply] | None = None
         self._last: Reply | None = None
-        """The connection's last answer, until it is sure that nothing follows."""
+        """The connection's last response, until it is certain that nothing follows."""
         self._only = self._large = False
         self._asked = 0
         self._started = self._deadline = 0.0
@@ -81,9 +81,9 @@ class HttpConnection(asyncio.Protocol):
         self._unbroken = 0
         self._longest = 0.0
         self.answered_at = 0.0
-        """When its last answer was whole, in seconds of the event loop's clock."""
+        """When its last response was complete, in seconds of the event loop's clock."""
         self.stretch = Stretch(settled=True)
-        """What was answered on it since it was last quiet."""
+        """Its responses since it was last quiet."""
         self._begin()
 
     def _begin(self) -> None:
@@ -97,26 +97,26 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it is open and no request is open on it."""
+        """Whether it is open and no request is in flight on it."""
         return not self._closed and self._waiting is None
 
     @property
     def quiet_at(self) -> float:
-        """When it is quiet if nothing comes until then.
+        """When it counts as quiet if nothing arrives until then.
 
-        An answer too many would come after the last one, at the latest when the server has worked on what it was asked
-        last. It does not matter whether another request is open: it would be taken for its answer.
+        A surplus response would arrive after the last one, at the latest once the server has processed the last
+        request. Another request in flight makes no difference: the surplus would be taken for its response.
         """
         seconds = FIRST_QUIET_SECONDS
         if self._asked > 1:
             seconds = min(MOST_QUIET_SECONDS, max(QUIET_SECONDS, LONGEST * self._longest))
         quiet_at = self.answered_at + seconds
         if self._waiting is not None and self._begun and self._started < quiet_at:
-            quiet_at = max(quiet_at, self._loop.time() + QUIET_SECONDS)  # when that answer is here
+            quiet_at = max(quiet_at, self._loop.time() + QUIET_SECONDS)  # once that response is here
         return quiet_at
 
     def settle(self) -> None:
-        """It was quiet."""
+        """Mark its responses as settled: it was quiet."""
         self.stretch.settled = True
 
     async def ask(
@@ -128,12 +128,12 @@ class HttpConnection(asyncio.Protocol):
         large: bool = True,
         room: Room | None = None,
     ) -> Reply:
-        """Send a request, head and body in parts, and wait for the whole answer, until ``deadline`` (of the loop).
+        """Send a request, head and body in parts, and wait for the whole response until ``deadline`` (event loop time).
 
-        With ``only`` it is the connection's only one, and its answer counts once it is known that nothing follows.
-        A ``large`` one may not be sent at once. ``room`` holds up the reading of large answers, which counts to
-        nobody's time. Raises ConnectionBroken, ReplyDoubted, ReplyTooLarge, ReplyUnclear, ReplyLate; the connection is
-        closed then, and if the wait is cancelled.
+        With ``only``, it is the connection's only request, and its response counts once it is certain that nothing
+        follows. A ``large`` request may not be sent at once. ``room`` may pause the reading of large responses; pauses
+        do not count towards the deadline. Raises ConnectionBroken, ReplyDoubted, ReplyTooLarge, ReplyUnclear,
+        ReplyLate; the connection is then closed, also if the wait is cancelled.
         """
         if self._closed or self._transport is None:
             raise ConnectionBroken(CLOSED)
@@ -146,7 +146,7 @@ class HttpConnection(asyncio.Protocol):
         self._asked += 1
         self._started = self._loop.time()
         self._deadline = deadline
-        if self._alarm is None:  # one for many requests: most are answered long before
+        if self._alarm is None:  # one timer for many requests: most are answered long before
             self._alarm = self._loop.call_at(self._deadline, self._look_at_the_clock)
         self._begin()
         self._unbroken = 0
@@ -157,20 +157,20 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
             raise
         finally:
-            del waiting  # an exception in it would lead to this frame, and so to the request
+            del waiting  # its exception would refer to this frame, and so keep the request in memory
 
     def abort(self) -> None:
-        """Close it at once; who waits for an answer gets none."""
+        """Close it at once; a request in flight fails."""
         self._fail(ConnectionBroken(CLOSED))
 
-    # --- what the event loop calls
+    # --- callbacks of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It is open."""
+        """The connection is open."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of an answer, or of what nobody asked for."""
+        """Some bytes of a response, or unsolicited ones."""
         if self._waiting is None:
             self._unasked(data)
             return
@@ -188,7 +188,7 @@ class HttpConnection(asyncio.Protocol):
                 self._broken()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """It is closed, by whomever."""
+        """The connection is closed, by either side."""
         to_the_end = self._headers_complete and self._length < 0 and not self._chunked
         if self._last is None and error is None and self._waiting is not None and to_the_end:
             self.answered_at = self._loop.time()
@@ -209,10 +209,10 @@ class HttpConnection(asyncio.Protocol):
         else:
             self._fail(ReplyLate())
 
-    # --- what the parser calls
+    # --- callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """An answer begins, or what follows one."""
+        """A response begins, or bytes that follow one."""
         if self._waiting is None:
             self._unasked(b"")
         self._begun = True
@@ -220,7 +220,7 @@ class HttpConnection(asyncio.Protocol):
             self._early = bool(self._transport.get_write_buffer_size())
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header; the parser sees to what most of them mean."""
+        """One header; the parser itself handles most of them."""
         if self._headers_complete or self._last is not None:
             return
         lower = name.strip().lower()
@@ -236,8 +236,8 @@ class HttpConnection(asyncio.Protocol):
             self._kept[lower] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The body begins, if there is one."""
-        if self._last is not None:  # what follows is another answer: the first is whole
+        """The body begins, if the response has one."""
+        if self._last is not None:  # another response follows: the first is complete
             self._begun = False
             self._end()
             return
@@ -259,7 +259,7 @@ class HttpConnection(asyncio.Protocol):
             self._count()
 
     def on_message_complete(self) -> None:
-        """The answer is whole; one that only asks for patience (1xx) is followed by the real one."""
+        """The response is complete; an interim one (1xx) is followed by the final one."""
         if self._waiting is None or self._last is not None:
             return
         status = self._parser.get_status_code()
@@ -269,7 +269,7 @@ class HttpConnection(asyncio.Protocol):
             self._begin()
             return
         assert self._transport is not None
-        # Answered before all of the request was taken, the connection cannot be used for another one.
+        # If the response came before the whole request was sent, the connection cannot be reused.
         unsent = self._large and bool(self._transport.get_write_buffer_size())
         keep = self._parser.should_keep_alive()
         if not keep and self._parser.get_http_version() not in ("1.0", "1.1"):
@@ -295,16 +295,16 @@ class HttpConnection(asyncio.Protocol):
             self._begun = False
             self._ending = self._loop.call_later(QUIET_SECONDS, self._loop.call_later, TURN_SECONDS, self._end)
 
-    # The parser passes over line ends between answers, but they may be the end of a body whose length is wrong. One
-    # CR LF is what some servers send to be on the safe side.
+    # The parser skips line ends between responses, but they may be the end of a body whose length is wrong. A single
+    # CR LF is accepted: some servers send it to be on the safe side.
 
     def _line_ends_follow(self) -> bool:
-        """Whether line ends follow the body in this piece, with which it does not end."""
+        """Whether only line ends, and not just one CR LF, follow the body in this piece, which continues after it."""
         rest = self._piece[self._piece.rfind(self._body[-1]) + len(self._body[-1]) :]
         return rest != _LINE_ENDS and not rest.strip(_LINE_ENDS)
 
     def _ends_a_body(self, data: bytes) -> bool:
-        """Whether the line ends that this piece begins with may belong to the body before."""
+        """Whether the line ends at the start of this piece may belong to the previous body."""
         if self._last is None and self.stretch.settled:
             return False
         return data[: len(data) - len(data.lstrip(_LINE_ENDS))] != _LINE_ENDS
@@ -341,16 +341,16 @@ class HttpConnection(asyncio.Protocol):
             room.ended(counted, self._resume, whole=whole)
 
     def _unasked(self, data: bytes) -> None:
-        """Bytes that no request is open for."""
+        """Handle bytes that arrive while no request is open."""
         if data == _LINE_ENDS:
             return
-        if not data.startswith((b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")):  # else the server says why it closes
+        if not data.startswith((b"HTTP/1.1 408 ", b"HTTP/1.0 408 ")):  # a 408 only gives the reason for closing
             self.stretch.doubted = self._asked > 0
         self._fail(ConnectionBroken(CLOSED))
 
     def _broken(self) -> None:
-        """What came is no answer."""
-        if self._waiting is None:  # one came whole before it, in the same piece
+        """Handle bytes that are not a valid response."""
+        if self._waiting is None:  # a complete response came before them, in the same piece
             self._unasked(b"")
         elif self._last is not None or not self.stretch.settled:
             self._more()
@@ -358,7 +358,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail(ConnectionBroken(BROKEN_OFF))
 
     def _more(self) -> None:
-        """More came than the answers have, the last one or one before it."""
+        """Handle surplus bytes, after the last response or an earlier one."""
         if self._only and self._asked == 1:
             self._fail(ReplyUnclear(self._parser.get_status_code() if self._last is None else self._last.status))
         else:
@@ -366,7 +366,7 @@ class HttpConnection(asyncio.Protocol):
             self._fail(ReplyDoubted())
 
     def _end(self) -> None:
-        """The last answer is whole if nothing has followed by now."""
+        """Deliver the last response, which is complete if nothing has followed by now."""
         reply, self._last = self._last, None
         if reply is None:
             return
@@ -388,7 +388,7 @@ class HttpConnection(asyncio.Protocol):
         self._closed = True
         self._last = None
         self._body = []
-        self.stretch.settled = True  # unless it is doubted: nothing can follow any more
+        self.stretch.settled = True  # unless it is doubted: nothing more can follow
         self._release(whole=False)
         for timer in (self._alarm, self._ending):
             if timer is not None:

@@ -1,4 +1,4 @@
-"""What comes back on a connection to a model server: an answer, or why there is none."""
+"""The outcome of a request on a connection to a model server: a response, or the reason why it is missing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 EXPLAINED = b"x-package-exception"
-"""By this header the built-in model server says that an answer is an exception of the package (infra/serving)."""
+"""Header by which the built-in model server marks a response as an exception of the package (infra/serving)."""
 KEPT_HEADERS = frozenset({b"retry-after", b"location", EXPLAINED})
 
 
 class Stretch:
-    """The answers of one connection since it was last quiet. Either ``settled`` or ``doubted`` one day; doubts win."""
+    """The responses of one connection since it was last quiet: eventually ``settled`` or ``doubted``; doubted wins."""
 
     __slots__ = ("doubted", "settled")
 
@@ -21,44 +21,44 @@ class Stretch:
 
 
 class Reply(NamedTuple):
-    """What came back: the status, the body, and what the headers say that matters here."""
+    """A response: the status, the body, and the relevant headers."""
 
     status: int
     data: bytes
     encoding: str
     stretch: Stretch
     headers: Mapping[bytes, str] = {}
-    """Those of KEPT_HEADERS that there were, by lower-case name."""
+    """Those of KEPT_HEADERS that were present, by lower-case name."""
 
 
 class Room(Protocol):
-    """Bounds the bytes of answers that are here at once."""
+    """Bounds the bytes of responses held in memory at once."""
 
     def arrive(self, amount: int, resume: Callable[[], None]) -> bool:
-        """Count bytes that are here; False if no more should be read until ``resume`` is called."""
+        """Count bytes that have arrived; False if no more should be read until ``resume`` is called."""
 
     def ended(self, amount: int, resume: Callable[[], None], *, whole: bool) -> None:
-        """An answer has ended of which ``amount`` bytes were counted; unless it is ``whole`` they are of no use now.
+        """A response has ended, with ``amount`` bytes counted; unless it is ``whole``, they are discarded.
 
-        ``resume`` is not called any more.
+        ``resume`` is no longer called.
         """
 
 
 class ConnectionBroken(Exception):
-    """There is no whole answer, and the connection is of no use any more."""
+    """The response is missing or incomplete, and the connection can no longer be used."""
 
 
 class NoConnection(ConnectionBroken):
-    """None could be opened, so nothing was sent."""
+    """No connection could be opened, so nothing was sent."""
 
 
 NO_SUCH_HOST = "no host has this name"
 NO_TLS = "no TLS connection"
-"""How it begins if none can be opened, however long one waits."""
+"""NoConnection's message begins with one of these two if waiting cannot help."""
 
 
 class ReplyTooLarge(Exception):
-    """The answer has more bytes than are taken."""
+    """The response has more bytes than allowed."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -66,11 +66,11 @@ class ReplyTooLarge(Exception):
 
 
 class ReplyDoubted(Exception):
-    """What came on the connection, this answer included, need not belong to the requests."""
+    """The responses on the connection, including this one, may not belong to their requests."""
 
 
 class ReplyUnclear(Exception):
-    """More bytes follow the answer, although it is the only one of its connection: its length is wrong."""
+    """More bytes follow the only response of a connection: its length is wrong."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -78,4 +78,4 @@ class ReplyUnclear(Exception):
 
 
 class ReplyLate(Exception):
-    """There was no answer in time."""
+    """No response arrived in time."""

@@ -1,4 +1,4 @@
-"""Prepare, start, health, log and stop of one instance."""
+"""The life of one instance: prepare it, start it, wait for its health, read its log, stop it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ async def prepare(
     cache: Path,
     limits: Limits | None = None,
 ) -> Launch:
-    """Make the package's isolated environment and say how an instance of the model ``name`` is started.
+    """Make the package's isolated environment and return the launch of an instance of the model ``name``.
 
-    ``given`` is the service's own environment, ``limits`` what its flavor allows. Raises
-    ModelServerError if the environment cannot be made.
+    ``given`` is the service's own environment, ``limits`` are those of its flavor. Raises ModelServerError if the
+    environment cannot be made.
     """
     own = server_environment(os.environ, {})
     if serving == "boot-file":
@@ -81,13 +81,13 @@ class Server:
         return f"http://{HOST}:{self._port}"
 
     async def ready(self, health: Health) -> None:
-        """Wait until the server is healthy. Raises ModelServerError, with what it printed last, if it ends before.
+        """Wait until the server is healthy. Raises ModelServerError, with its last output, if it ends first.
 
-        If it ends because another process has taken its port meanwhile, it is started again on another one.
+        If it ends because another process has taken its port, it is restarted on another one.
 
-        Asked at once and then more and more seldom up to the package's period, so that a fast start is seen early. A
-        failure threshold that the package itself states bounds the time (period x threshold after the initial delay);
-        else only the caller does.
+        It is asked at once, then at intervals that grow to the package's period, so a fast start is noticed early. A
+        failure threshold set by the package bounds the time (period x threshold after the initial delay); otherwise
+        only the caller does.
         """
         for tries_left in reversed(range(PORT_TRIES)):
             if await self._healthy(health):
@@ -100,7 +100,7 @@ class Server:
         raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
 
     async def _healthy(self, health: Health) -> bool:
-        """Wait until the server is healthy; False if it has ended before."""
+        """Wait until the server is healthy; False if it ends first."""
         loop = asyncio.get_running_loop()
         bound = None
         if "failure_threshold" in health.model_fields_set:
@@ -138,7 +138,7 @@ class Server:
         await self._process.command_ended()
 
     async def ended(self) -> int:
-        """Wait until the process and all that it started has ended; its exit status."""
+        """Wait until the process and everything it started have ended; its exit status."""
         return await self._process.ended()
 
     async def stop(self) -> None:
@@ -146,10 +146,10 @@ class Server:
         await self._process.stop()
 
     def tail(self) -> str:
-        """What the server printed last, as the end of a message; empty if it printed nothing."""
+        """The server's last output, or that it printed nothing, as the end of a message."""
         try:
             with open(os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-                # A secret is recognized whole only: one that begins before the part that is shown, too.
+                # A secret is masked only if all of it is read, so read from before the part that is shown.
                 file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES - _BEFORE_BYTES))
                 output = file.read(_TAIL_BYTES + _BEFORE_BYTES)
         except OSError:

@@ -52,7 +52,7 @@ class GuardedProcess:
         status = await self._process.wait()
         await self._command_ended
         if status < 0 and self._session is not None:
-            # The warden itself was killed. The kernel ends the command, but not what the command has started.
+            # The warden itself was killed. The kernel ends the command, but not the processes it has started.
             if self._group:
                 self._group.kill()
             await _end_left(self._session, self._mark)
@@ -73,10 +73,10 @@ class GuardedProcess:
     ) -> GuardedProcess:
         """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
 
-        Of a command that prints more than ``log_bytes_per_second`` for long, a part is left out (output_drain.py).
+        If it prints more than ``log_bytes_per_second`` for long, part of its output is dropped (output_drain.py).
 
-        It and everything it starts are held to ``limits`` together; if they exceed them, the last line of ``log`` says
-        so (limits.py tells what that means on which machine). They are confined: see warden.confine.
+        ``limits`` apply to it and everything it starts together; if they exceed them, the last line of ``log`` says so
+        (limits.py explains how each kind of machine enforces them). They are confined: see confinement.confine.
         """
         held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
         held += ["--rate", str(log_bytes_per_second)]
@@ -95,9 +95,9 @@ class GuardedProcess:
     ) -> GuardedProcess:
         """Run a module of this Python, one of our own or of a library that holds our keys, with ``environment``.
 
-        Nobody else of the same user reads that environment, at no moment: see private_process.py. The folder
-        ``scratch`` is removed, with all that is in it, once the command has ended and :meth:`stop` was called, or this
-        process has ended, however that came; to wait for the end before, there is :meth:`command_ended`.
+        No other process of the same user can read that environment at any time: see private_process.py. The folder
+        ``scratch`` is removed with its content once the command has ended and :meth:`stop` was called, or this process
+        has ended for any reason; to wait for the command's end before that, use :meth:`command_ended`.
         """
         held = [] if scratch is None else ["--scratch", str(scratch)]
         command = (sys.executable, "-P", str(PRIVATE), module, *arguments)
@@ -130,18 +130,18 @@ class GuardedProcess:
         return not self._command_ended.done() and self._process.returncode is None
 
     async def command_ended(self) -> None:
-        """Wait until the command itself has ended; what it left behind may still be cleared away."""
+        """Wait until the command itself has ended; the cleanup of its remaining processes may still be running."""
         await asyncio.wait([self._command_ended])
 
     async def ended(self) -> int:
-        """Wait until it has ended and nothing below it is left; the exit status, 128 + the signal if one ended it."""
+        """Wait until it and everything below it has ended; the exit status, 128 + the signal if one ended it."""
         return await asyncio.shield(self._ended)
 
     async def stop(self) -> None:
         """End it and everything below it; returns when nothing is left."""
         lifeline = self._process.stdin
         if lifeline is not None:
-            with suppress(OSError, RuntimeError):  # uvloop's word for a pipe that is closed already
+            with suppress(OSError, RuntimeError):  # uvloop raises RuntimeError for a closed pipe
                 if not lifeline.is_closing():
                     lifeline.write(b".")
             lifeline.close()
@@ -153,9 +153,9 @@ class GuardedProcess:
 
 
 async def _end_left(session: int, mark: int) -> None:
-    """Kill what is left of a command: its session, and what carries its mark in sessions of its own.
+    """Kill the remaining processes of a command: its session, and those with its mark in other sessions.
 
-    Returns when nothing of it runs (or what runs cannot be killed).
+    Returns when none of them runs, or after a time-out if some cannot be killed.
     """
     with suppress(OSError):
         os.killpg(session, signal.SIGKILL)
@@ -168,14 +168,14 @@ async def _end_left(session: int, mark: int) -> None:
 
 
 async def _remove(group: Group) -> None:
-    """Remove the control group of a warden that was killed, once the kernel has cleared away what was in it."""
+    """Remove the control group of a killed warden, once the kernel has removed the group's processes."""
     deadline = asyncio.get_running_loop().time() + REMOVE_SECONDS
     while not group.remove() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.01)
 
 
 def _running(session: int, mark: int) -> list[int]:
-    """Processes of a session, or with a mark, that run; none if the system does not tell."""
+    """Running processes of a session or with a mark; empty if the system does not show them."""
     return [
         pid
         for pid, fields in stats().items()
@@ -184,7 +184,7 @@ def _running(session: int, mark: int) -> list[int]:
 
 
 def started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since the machine was; None if it has ended, or nobody tells."""
+    """When a process was started, in clock ticks since boot; None if it has ended, or the system does not show it."""
     with suppress(OSError):
         fields = stat(pid)
         return None if fields[0] in _ENDED else int(fields[19])
@@ -192,7 +192,7 @@ def started(pid: int) -> int | None:
 
 
 def children(matching: str = "") -> list[int]:
-    """Ids of this process's children whose command line holds ``matching``; none if the system does not tell."""
+    """Ids of this process's children whose command line contains ``matching``; empty if the system hides them."""
     found = []
     with suppress(OSError):
         for task in os.listdir("/proc/self/task"):
@@ -204,10 +204,10 @@ def children(matching: str = "") -> list[int]:
 
 
 def _command_line(pid: int) -> bytes:
-    """Command line of a process that runs; raises OSError if there is none.
+    """Command line of a running process; raises OSError if the process does not exist.
 
-    A program that is just being started has none for a moment, although whoever started it goes on already (Linux: the
-    descriptors that are closed on exec are closed before the arguments are there).
+    While a program starts, its command line is empty for a moment, although its parent already goes on (Linux closes
+    the close-on-exec file descriptors before it sets the arguments).
     """
     deadline = time.monotonic() + EXEC_SECONDS
     while True:
@@ -218,9 +218,9 @@ def _command_line(pid: int) -> bytes:
 
 
 def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:
-    """Guard processes that a library has started (Prefect's embedded server): they end when this one does, however.
+    """Guard processes that a library has started (Prefect's embedded server): they end when this one does in any way.
 
-    Returns the warden; nothing is ever written to its standard input, which closes when this process is gone.
+    Returns the warden; nothing is ever written to its standard input, which closes when this process ends.
     """
     return subprocess.Popen(
         [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *map(str, pids)],

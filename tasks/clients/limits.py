@@ -1,12 +1,12 @@
-"""Holding a command and everything below it to a flavor's memory and CPU. Standard library only: the warden uses it.
+"""Limiting a command and everything below it to a flavor's memory and CPU. Standard library only: the warden uses it.
 
 Where the machine permits it, the command runs in a control group of its own (see control_groups.py): the kernel itself
-then holds all of its processes together to ``memory.max`` and ``cpu.max``.
+then enforces ``memory.max`` and ``cpu.max`` on all of its processes together.
 
-Everywhere else memory is watched: :class:`Bounds` adds up what the processes use and tells when it is too much, and a
-process that asks for far more at once is refused by RLIMIT_DATA. (Not RLIMIT_AS: programs reserve address space that
-they never use, CUDA and Go by the hundred GiB.) CPU is then left to the thread count variables (tasks.domain.instance);
-binding processes to cores would put two instances on the same ones.
+Everywhere else memory is monitored: :class:`Bounds` adds up the use of all processes and reports an excess, and
+RLIMIT_DATA refuses a process that asks for far more at once. (Not RLIMIT_AS: programs reserve address space that they
+never use, CUDA and Go by the hundred GiB.) CPU is then limited only by the thread count variables
+(tasks.domain.instance); pinning processes to cores would put two instances on the same ones.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from tasks.clients.control_groups import REMOVE_SECONDS, Group, make_group, read
 GIB = 1024**3
 MIB = 1024**2
 LOOK_SECONDS = (0.2, 1.0)
-"""Shortest and longest time between two looks at the memory that is used."""
+"""Shortest and longest time between two checks of the memory in use."""
 FILLED_PER_SECOND = GIB
-"""How fast a program may fill memory: the closer to the limit, the sooner the next look."""
+"""How fast a program may fill memory: the closer to the limit, the sooner the next check."""
 RESERVED_BYTES = GIB
-"""What a process may at least reserve beyond its memory without using it: stacks of threads, pools of allocators."""
+"""How much a process may at least reserve beyond its memory without using it: thread stacks, allocator pools."""
 _TAIL_BYTES = 8192
-# Not the word of CUDA, which ends in OutOfMemoryError: the memory of an accelerator is not limited here.
+# Does not match CUDA's OutOfMemoryError: the memory of an accelerator is not limited here.
 _REFUSED = re.compile(rb"(?<!Of)MemoryError|bad_alloc|[Cc]annot allocate memory|can't allocate memory")
 
 
 def amount(size: int) -> str:
-    """A number of bytes for people: ``2.3 GiB``."""
+    """A number of bytes in readable form: ``2.3 GiB``."""
     unit, name = (GIB, "GiB") if size >= GIB else (MIB, "MiB")
     return f"{size / unit:.2f}".rstrip("0").rstrip(".") + f" {name}"
 
 
 def tree(root: int) -> set[int]:
-    """Every process below this one; none if the system does not tell (Linux without CONFIG_PROC_CHILDREN).
+    """Every process below this one; empty if the system does not list children (Linux without CONFIG_PROC_CHILDREN).
 
-    Costs as much as the tree is large, not as much as the machine has processes.
+    The cost grows with the tree, not with the number of processes on the machine.
     """
     found: set[int] = set()
     todo = [root]
@@ -62,7 +62,7 @@ def tree(root: int) -> set[int]:
 
 
 def _fields(path: str, names: tuple[str, ...]) -> int:
-    """The sum of some fields in kB of a file in /proc, in bytes; 0 for a process that has ended."""
+    """The sum, in bytes, of some fields (in kB) of a file in /proc; 0 for a process that has ended."""
     try:
         lines = (line.partition(":") for line in read(path).splitlines())
         return sum(int(value.split()[0]) * 1024 for name, _, value in lines if name in names)
@@ -71,9 +71,9 @@ def _fields(path: str, names: tuple[str, ...]) -> int:
 
 
 def used_bytes(pids: Iterable[int], enough: int) -> int:
-    """What processes use together and could not give back: pages of files are not counted, shared ones only once.
+    """Total memory in use that cannot be reclaimed: file pages are not counted, shared pages only once.
 
-    What is shared is told apart only if there would be more than ``enough`` bytes otherwise: that costs more to ask.
+    Shared pages are identified only if the total would otherwise exceed ``enough`` bytes, since that costs more.
     """
     pids = list(pids)
     own = {pid: _fields(f"/proc/{pid}/status", ("RssAnon", "RssShmem", "VmSwap")) for pid in pids}
@@ -113,13 +113,13 @@ class Bounds:
             _refuse_far_more(pid, self._memory_bytes)
 
     def seconds_to_next_look(self) -> float | None:
-        """When :meth:`exceeded` should be asked next; None if the kernel looks after it all."""
+        """Seconds until :meth:`exceeded` should be called next; None if it need not be."""
         if self.group or self._memory_bytes is None:
             return None
         return max(0.0, self._next_look - time.monotonic())
 
     def exceeded(self, pids: Iterable[int]) -> bool:
-        """Whether these processes use more memory than allowed; if so, the log says it from now on."""
+        """Whether these processes use more memory than allowed; if so, a line is added to the log."""
         if self._memory_bytes is None:
             return False
         used = used_bytes(pids, self._memory_bytes)
@@ -135,7 +135,7 @@ class Bounds:
         return True
 
     def ended(self, status: int) -> None:
-        """The command has ended by itself: have the log say so if its limits were the reason."""
+        """The command has ended by itself: if its limits were the reason, add a line to the log."""
         if self._memory_bytes is None or self._said:
             return
         allowed = amount(self._memory_bytes)
@@ -150,7 +150,7 @@ class Bounds:
             self._say(f"the model server asked for more memory than its flavor allows ({allowed})")
 
     def remove(self) -> None:
-        """Remove the control group, once nothing runs in it any more."""
+        """Remove the control group, once no process runs in it."""
         deadline = time.monotonic() + REMOVE_SECONDS
         while self.group and not self.group.remove() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -174,11 +174,11 @@ class Bounds:
 
 
 def _refuse_far_more(pid: int, memory_bytes: int) -> None:
-    """Refuse a process what it can never use; what is only reserved counts here, so there is some room."""
+    """Refuse a process more than it may ever use; memory that is only reserved counts, so the limit is generous."""
     most = memory_bytes + max(memory_bytes, RESERVED_BYTES)
     try:
         hard = resource.prlimit(pid, resource.RLIMIT_DATA)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.prlimit(pid, resource.RLIMIT_DATA, (most, most))
     except (OSError, ValueError, AttributeError):
-        pass  # it is watched all the same
+        pass  # its memory is monitored anyway

@@ -1,8 +1,8 @@
-"""Listing a big folder of an object storage: several sub-folders at once, in name order all the same.
+"""Listing a big folder of an object store: several sub-folders in parallel, but still in name order.
 
-A storage tells one page of names after the other, and each page costs a round trip. What can be asked for at the same
-time are names below other prefixes: once a whole page lies in one sub-folder, that one is big. Its lister goes on in
-it, and another one begins right behind it. A folder without sub-folders is listed page by page: there is no other way.
+An object store returns names page by page, and each page costs a round trip. Only names below different prefixes can be
+requested in parallel: once a whole page lies in one sub-folder, that sub-folder is big. Its lister continues in it, and
+another one starts right after it. A folder without sub-folders is listed page by page: there is no other way.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from itertools import pairwise
 from typing import Any
 
 PAGE_KEYS = 1000
-"""Keys of a page, as every S3 server has them at most."""
+"""Keys per page: the maximum of every S3 server."""
 PAGES_AHEAD = 128
-"""Pages that wait for their turn, of the next part; half as many of the one behind it, and so on: some 10 MB in all."""
+"""Pages buffered of the next part; half as many of the part after it, and so on: some 10 MB in all."""
 PARTS_AT_ONCE = 16
 LEVELS_AT_ONCE = 4
-"""Folders within folders that get a part of their own because of one page."""
+"""How many nested folders get a part of their own because of one page."""
 
-_LAST = "\U0010ffff"  # no name is likely to begin with it, and none sorts behind those that do
+_LAST = "\U0010ffff"  # no name is likely to begin with it, and all others sort before those that do
 
 Page = tuple[Sequence[str], Sequence[int], Sequence[int]]
 """Keys, their sizes in bytes, and their versions (:func:`tasks.clients.failures.version_of`)."""
 
 
 class StartAfterIgnored(Exception):
-    """The storage does not begin behind the folder that it is told, so all can only be listed from its beginning."""
+    """The store ignores the key to start after, so it can only be listed from the beginning."""
 
 
 class NotInOrder(Exception):
-    """The storage does not list keys in the order of their bytes, so parts of a folder cannot be told apart by it."""
+    """The store does not list keys in byte order, so a folder cannot be listed in parts."""
 
 
 @dataclass(eq=False, slots=True)
 class _Part:
-    """The keys below ``folder`` behind those below ``passed``, until they leave ``within``."""
+    """The keys below ``folder`` after those below ``passed``, until they leave ``within``."""
 
     folder: str
     within: str
@@ -49,18 +49,18 @@ class _Part:
     task: asyncio.Task[None] | None = None
     error: Exception | None = None
     begun: bool = False
-    """Whether a page was kept of it."""
+    """Whether a page of it was kept."""
     ended: bool = False
     last: str = ""
-    """The last key so far that is no placeholder's: these have lost their slash."""
+    """The last key so far that is not a folder placeholder: placeholders have lost their slash."""
 
 
 class Listing:
     """One listing of a folder: ``folder`` is empty or ends in a slash.
 
-    ``ask(folder, after)`` has the pages of a folder from behind the key ``after`` on (None: from its beginning), keys
-    in name order, and asks for one only when it is wanted. Of a folder of one page, one page is asked for; and nothing
-    is asked for ahead before the first page has been used up.
+    ``ask(folder, after)`` yields the pages of a folder after the key ``after`` (None: from its beginning), keys in name
+    order, and requests a page only when it is needed. A folder of one page costs one request, and nothing is requested
+    ahead before the first page has been used up.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Listing:
     async def pages(self) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
         """Every key, with its size and version, page by page.
 
-        Raises what ``ask`` raises, in its turn, and StartAfterIgnored.
+        Raises StartAfterIgnored, NotInOrder, and the exceptions of ``ask``, each when its page is due.
         """
         try:
             while self._parts:
@@ -99,7 +99,7 @@ class Listing:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self) -> None:
-        """Start the listers that are next; that of the first part in any case, since all others wait for it."""
+        """Start the next listers; always that of the first part, since all others wait for it."""
         running = sum(part.task is not None for part in self._parts)
         for at, part in enumerate(self._parts):
             if part.task is None and (at == 0 or (self._goes_on and running < PARTS_AT_ONCE)):
@@ -139,13 +139,13 @@ class Listing:
         await self._has_moved()
 
     def _may_go_on(self, part: _Part) -> bool:
-        # A page that held nothing but the folder's own placeholder is never used up.
+        # A page with only the folder's own placeholder is not kept, and so never used up.
         return (self._goes_on or not part.begun) and len(part.pages) < max(
             2, PAGES_AHEAD >> min(30, self._parts.index(part))
         )
 
     def _take(self, part: _Part, page: Page) -> bool:
-        """Keep a page until it is its turn; whether the part has ended with it."""
+        """Keep a page until it is due; whether the part ends with it."""
         keys, sizes, _ = page
         if not keys:
             return False
@@ -159,7 +159,7 @@ class Listing:
         if ended or not keys[0].startswith(within):
             own = [*zip(*(one for one in zip(*page, strict=True) if one[0].startswith(within)), strict=True)]
         if own:
-            # (A key with a NUL cannot be: no XML has one.) Packed, a page takes a third.
+            # Packed, a page takes a third of the memory. (A key contains no NUL, which XML cannot represent.)
             part.begun = True
             part.pages.append(("\0".join(own[0]), array("q", own[1]), array("q", own[2])))
         if not ended and 2 < self._page_keys <= len(keys):
@@ -167,7 +167,7 @@ class Listing:
         return ended
 
     def _split(self, part: _Part, first: str, last: str) -> None:
-        """Go on only in the folder that these keys share, which is big, and have what is behind it listed by others."""
+        """Continue only in the folder that these keys share, which is big; new parts list the keys after it."""
         levels = [part.within]
         while len(levels) <= LEVELS_AT_ONCE and (end := first.find("/", len(levels[-1])) + 1):
             if not last.startswith(first[:end]):

@@ -1,4 +1,4 @@
-"""Files and folders of this machine, by plain system calls: the fastest way there is (tests/benchmarks)."""
+"""Files and folders of this machine, through plain system calls: the fastest way (tests/benchmarks)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tasks.clients.local_places import SystemPlace, folder_place, open_to_read
 from tasks.clients.temporary_names import open_new
 
 INLINE_BYTES = 128 << 10
-"""Up to this size a read or write is done at once: handing it to a thread costs more than doing it."""
+"""Up to this size, a read or write is done in the event loop: handing it to a thread costs more."""
 
 PART_NAMES = 20_000
-"""Names of a folder that are sorted at once."""
+"""How many names of a folder are sorted at once."""
 PACK_NAMES = 200
-"""Names that are unpacked at once, of each part."""
+"""How many names of each part are unpacked at once."""
 
 
 class FileChanged(OSError):
-    """A file is not what was listed, or not the same from its first byte to its last."""
+    """A file differs from its listing, or was changed while it was read."""
 
 
 class FolderGone(FileNotFoundError):
-    """The folder that everything is written below does not exist any more."""
+    """The folder below which everything is written no longer exists."""
 
 
 def explain(error: OSError) -> ObjectError:
@@ -61,7 +61,7 @@ def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) ->
         if 0 <= size != status.st_size:
             raise FileChanged(changed("file", size, status.st_size))
         data = os.read(descriptor, status.st_size + 1)
-        if 0 < len(data) < status.st_size:  # more than 2 GiB, or a network's file system
+        if 0 < len(data) < status.st_size:  # more than 2 GiB, or a network file system
             chunks, left = [data], status.st_size + 1 - len(data)
             while left and (chunk := os.read(descriptor, min(left, 1 << 24))):
                 chunks.append(chunk)
@@ -76,9 +76,9 @@ def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) ->
 
 
 async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes:
-    """A whole file; ``size`` is what the listing said, -1 if nothing did. Raises ObjectError, TooLarge.
+    """A whole file; ``size`` is its listed size, -1 if unknown. Raises ObjectError, TooLarge.
 
-    A file that has another size now, or is written meanwhile, is an error: half of it would look like all of it.
+    A file that has another size now, or is written while it is read, is an error: half of it would look complete.
     """
     try:
         if 0 <= size <= INLINE_BYTES:
@@ -89,7 +89,7 @@ async def read(path: str, max_bytes: int | None = None, size: int = -1) -> bytes
 
 
 def chunks(path: str, chunk_bytes: int) -> Iterator[bytes]:
-    """A file piece by piece. Raises OSError, also if it is written meanwhile."""
+    """A file piece by piece. Raises OSError, also if it is written while it is read."""
     descriptor, status = open_to_read(path)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         left = status.st_size
@@ -104,7 +104,7 @@ def chunks(path: str, chunk_bytes: int) -> Iterator[bytes]:
 
 
 def refuse_system(path: str) -> None:
-    """Raises ObjectError if a file or folder is, or would be, the system's."""
+    """Raises ObjectError if a file or folder is, or would be, in a place of the system."""
     try:
         if place := folder_place(path):
             raise explain(SystemPlace(place))
@@ -128,11 +128,11 @@ def _write(path: str, data: bytes, temporary_folder: str) -> None:
 
 
 async def write(root: str, path: str, data: bytes, temporary_folder: str, *, made: bool = False) -> None:
-    """A whole file below ``root``, visible only once it is complete.
+    """Write a whole file below ``root``, visible only once it is complete (atomic rename).
 
-    Folders between are made, ``root`` is not: a root that is gone is an error. The bytes are first written into
-    ``temporary_folder`` (same file system); if that has been ``made`` and the folder above it is not there any more,
-    another folder is in the place of ``root``. Raises ObjectError.
+    Folders in between are made, ``root`` is not: a missing root is an error. The bytes are first written into
+    ``temporary_folder`` (same file system); if that has been ``made`` before and its parent no longer exists, another
+    folder has taken the place of ``root``. Raises ObjectError.
     """
 
     def work() -> None:
@@ -155,14 +155,14 @@ async def write(root: str, path: str, data: bytes, temporary_folder: str, *, mad
 
 
 def make_folder(root: str, folder: str) -> None:
-    """Make ``folder`` and what is missing between it and ``root``, which must exist. Raises FolderGone."""
+    """Make ``folder`` and its missing parents below ``root``, which must exist. Raises FolderGone."""
     if not os.path.isdir(root):
         raise FolderGone
     os.makedirs(folder, exist_ok=True)
 
 
 def make_one(folder: str) -> None:
-    """Make a folder, if it is not there, in one that exists. Raises FolderGone if that does not."""
+    """Make a folder if it does not exist. Raises FolderGone if its parent does not exist."""
     try:
         with suppress(FileExistsError):
             os.mkdir(folder)
@@ -171,12 +171,12 @@ def make_one(folder: str) -> None:
 
 
 def walk(folder: str) -> Iterator[tuple[str, int]]:
-    """Path relative to ``folder`` and size (-1: a link that leads nowhere) of every file below it, in name order.
+    """Path relative to ``folder`` and size (-1: a broken link) of every file below it, in name order.
 
-    The order is that of an object storage: by the whole relative path. Links are followed, a link back to a folder that
-    it lies in is not. What is neither file nor folder (a pipe, a device) is passed over; a link to a folder of the
-    system stands for itself, with the size -1. Raises OSError for a folder that cannot be read, or is the system's. A
-    million files in one folder take some 30 MB: their names, packed.
+    The order is that of an object store: by the whole relative path. Links are followed, except a link back to a folder
+    that contains it. Anything but files and folders (pipes, devices) is skipped; a link to a system folder is listed
+    itself, with size -1. Raises OSError for a folder that cannot be read or is the system's. A million files in one
+    folder take some 30 MB for their packed names.
     """
     yield from _walk(folder, "", ())
 
@@ -189,7 +189,7 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
     if place := folder_place(folder, status):
         if not prefix:
             raise SystemPlace(place)
-        yield prefix[:-1], -1  # reading it will say why
+        yield prefix[:-1], -1  # reading it gives the reason
         return
     for raw in _sorted(_names(folder)):
         name = os.fsdecode(raw)
@@ -198,7 +198,7 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
             continue
         try:
             status = os.stat(f"{folder}/{name}")
-        except OSError:  # a link to nothing, to itself, to where nobody may look: reading it will say why
+        except OSError:  # a broken link, a loop, or no permission: reading it gives the reason
             yield f"{prefix}{name}", -1
             continue
         if stat.S_ISREG(status.st_mode):
@@ -206,17 +206,17 @@ def _walk(folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> Itera
 
 
 def _names(folder: str) -> Iterator[bytes]:
-    """The names in a folder in no order, those of folders with a slash behind: so "a/b" will stand behind "a.b"."""
+    """The names in a folder, unsorted; those of folders end in a slash, so that "a/b" sorts after "a.b"."""
     with os.scandir(os.fsencode(folder)) as entries:
         for entry in entries:
             try:
                 yield entry.name + b"/" if entry.is_dir() else entry.name
-            except OSError:  # a link to itself, or to where nobody may look
+            except OSError:  # a link to itself, or no permission
                 yield entry.name
 
 
 def _sorted(names: Iterator[bytes]) -> Iterator[bytes]:
-    """The same names in order. A list of a million would take 80 MB: sorted parts of it are packed, and merged."""
+    """The same names, sorted. A list of a million would take 80 MB, so sorted parts are packed and merged."""
     parts: list[list[bytes]] = []
     while part := [*itertools.islice(names, PART_NAMES)]:
         part.sort()
@@ -253,7 +253,7 @@ def sizes(folder: str) -> Iterator[tuple[str, int]]:
 
 
 def remove_file(path: str) -> None:
-    """Remove a file; one that does not exist, or cannot be removed, is no error."""
+    """Remove a file; it is not an error if it does not exist or cannot be removed."""
     try:
         os.unlink(path)
     except OSError:
@@ -261,7 +261,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a folder and all below it; one that does not exist is no error."""
+    """Remove a folder and everything below it, if it exists; errors are ignored."""
     shutil.rmtree(Path(folder), ignore_errors=True)
 
 
@@ -279,7 +279,7 @@ def is_creatable(folder: str) -> bool:
     above = _above(folder)
     if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         return False
-    try:  # a file system in memory, or one that is read only, refuses whatever its modes say
+    try:  # an in-memory or read-only file system refuses, whatever its permission bits
         os.rmdir(tempfile.mkdtemp(prefix=".thresher-", dir=above))
     except OSError:
         return False
@@ -287,7 +287,7 @@ def is_creatable(folder: str) -> bool:
 
 
 def room_for(folder: str) -> int:
-    """Bytes that may be written where a folder would be that does not exist. Raises ObjectError."""
+    """Bytes of free space for a folder that does not exist yet. Raises ObjectError."""
     try:
         found = os.statvfs(_above(folder))
     except OSError as error:
@@ -296,7 +296,7 @@ def room_for(folder: str) -> int:
 
 
 def _above(folder: str) -> str:
-    """The folder above one that does not exist, or above that, which does."""
+    """The nearest existing ancestor of a folder that does not exist."""
     above = os.path.dirname(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)

@@ -1,7 +1,7 @@
-"""Opening local files for reading, but none of the system's: see :mod:`tasks.domain.system_places`.
+"""Opening local files for reading, except the system's: see :mod:`tasks.domain.system_places`.
 
-What counts is where the opened file really is, not what its name looks like: links, links in the folders above it, bind
-mounts, and links that are changed meanwhile make no difference.
+The opened file's real place counts, not its name: links, links in parent folders, bind mounts, and links changed while
+it is being opened make no difference.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from tasks.domain.system_places import kernel_devices, key_files, refusal, syste
 
 MOUNTS = "/proc/self/mountinfo"
 FOLDER_SECONDS = 1.0
-"""So long files are opened in a folder that was looked up, whatever becomes of its name."""
-# Not blocking: a pipe under a file's name must not stop everything.
+"""How long files are opened in a folder after it was looked up, even if its name then leads elsewhere."""
+# Non-blocking: a pipe in place of a file must not block everything.
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 _LINKS = 40
-"""Links that the kernel itself follows in one path."""
+"""How many links the kernel itself follows in one path."""
 
 _devices: dict[int, bool] = {}
-"""Whether a device is a kernel's file system, by its number."""
+"""Whether a device is a file system of the kernel, by device number."""
 
 
 class SystemPlace(PermissionError):
-    """A path leads into a place of the system."""
+    """A path leads to a place of the system."""
 
     def __init__(self, place: str) -> None:
         super().__init__(1, refusal(place))
@@ -55,7 +55,7 @@ def _key_files() -> frozenset[str]:
 
 
 class _Folder:
-    """A folder that files are opened in by their names alone: where it really is was looked up once for all of them."""
+    """A folder whose files are opened by name alone: its real place is looked up once for all of them."""
 
     __slots__ = ("descriptor", "path", "real", "until")
 
@@ -69,10 +69,10 @@ class _Folder:
             _check(self.descriptor, os.fstat(self.descriptor), path)
             self.real = os.readlink(f"/proc/self/fd/{self.descriptor}").rstrip("/")
         except OSError:
-            self.close()  # opening the file itself will say why
+            self.close()  # opening the file itself gives the reason
 
     def close(self) -> None:
-        """Close it; nothing is opened in it any more."""
+        """Close it; no more files can be opened in it."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -82,26 +82,26 @@ class _Folder:
 
 
 class _Latest(threading.local):
-    """The folder that this thread opened a file in last."""
+    """The folder in which this thread last opened a file."""
 
     folder: _Folder | None = None
     path = ""
-    """Of the folder in which a file was opened last."""
+    """Path of the folder in which a file was last opened, even if that folder was not kept open."""
 
 
 _latest = _Latest()
 
 
 def _open_in_folder(path: str) -> tuple[int, os.stat_result] | None:
-    """A file that is no link, and its status, if its folder is no place of the system; None for whatever is not plain.
+    """A regular file (no link) and its status, if neither is in a place of the system; None in all unclear cases.
 
-    It takes half the time of looking up where each file really is.
+    Takes half the time of looking up the real place of each file.
     """
     above, _, name = path.rpartition("/")
     folder, now = _latest.folder, time.monotonic()
     if folder is None or folder.path != above or folder.until < now:
         forget_folder()
-        if _latest.path != above:  # one file of a folder is not worth it
+        if _latest.path != above:  # not worth it for a single file of a folder
             _latest.path = above
             return None
         folder = _latest.folder = _Folder(above, now + FOLDER_SECONDS)
@@ -122,7 +122,7 @@ def _open_in_folder(path: str) -> tuple[int, os.stat_result] | None:
 
 
 def forget_folder() -> None:
-    """Close the folder that this thread has kept open: nobody could take a disk out of the machine otherwise."""
+    """Close the folder that this thread has kept open: otherwise its disk could not be unmounted."""
     if _latest.folder is not None:
         _latest.folder.close()
         _latest.folder = None
@@ -130,7 +130,7 @@ def forget_folder() -> None:
 
 @cache
 def _key_numbers() -> frozenset[tuple[int, int]]:
-    """Device and inode of each file with keys, which it keeps under whatever name."""
+    """Device and inode of each key file, which are the same under every name."""
     found = set()
     for path in _key_files():
         with suppress(OSError):
@@ -140,9 +140,9 @@ def _key_numbers() -> frozenset[tuple[int, int]]:
 
 
 def open_to_read(path: str, *, many: bool = False) -> tuple[int, os.stat_result]:
-    """A regular file, opened, and its status. Raises OSError; for what belongs to the system SystemPlace.
+    """A regular file, opened, and its status. Raises OSError, and SystemPlace if it belongs to the system.
 
-    Of ``many`` files the folder is kept open until :func:`forget_folder`.
+    With ``many``, the folder is kept open for further files until :func:`forget_folder`.
     """
     if many and (found := _open_in_folder(path)) is not None:
         return found
@@ -167,7 +167,7 @@ def _check(descriptor: int, status: os.stat_result, path: str) -> None:
         raise SystemPlace(system_place(os.path.realpath(path)) or "a file system of the kernel")
     try:
         real = os.readlink(f"/proc/self/fd/{descriptor}")
-    except OSError:  # no /proc here, and so no link into it
+    except OSError:  # no /proc here, so no link into it
         real = os.path.realpath(path)
     if place := system_place(real):
         raise SystemPlace(place)
@@ -175,7 +175,7 @@ def _check(descriptor: int, status: os.stat_result, path: str) -> None:
         raise SystemPlace("a file with keys")
     if real == path:
         return
-    # By links, /proc also leads to files that have no name, or had one: of this process, and of others.
+    # Links in /proc also lead to unnamed and deleted files, of this process and of others.
     if place := _passes_through(path):
         raise SystemPlace(place)
     try:
@@ -187,7 +187,7 @@ def _check(descriptor: int, status: os.stat_result, path: str) -> None:
 
 
 def _passes_through(path: str) -> str:
-    """The system's place that the links of a path lead through, if they do."""
+    """The system's place that the links of a path lead through; empty if there is no such place."""
     at, links = "", 0
     parts = [part for part in reversed(path.split("/")) if part]
     while parts:
@@ -212,7 +212,7 @@ def _passes_through(path: str) -> str:
 
 
 def folder_place(path: str, status: os.stat_result | None = None) -> str:
-    """The system's place in which a folder, or what will be one, really is; empty if it is in none."""
+    """The system's place in which a folder, existing or not, really is; empty if it is not in one."""
     if place := system_place(path):
         return place
     if status is None:

@@ -1,4 +1,4 @@
-"""What model servers print, to an OTLP address through the OpenTelemetry exporter."""
+"""Export of model server output to an OTLP address, through the OpenTelemetry exporter."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ LOGS_PATH = "/v1/logs"
 TIMEOUT_SECONDS = 5.0
 SEND_MILLISECONDS = 500
 WAITING = 1 << 16
-"""Lines that wait for the collector at most; a burst of more, or a collector that is slower, loses the oldest."""
+"""Maximum lines that wait for the collector; in a larger burst, or with a slow collector, the oldest are lost."""
 AT_ONCE = 1024
 
 
 class LogExporter:
-    """Sends records to a collector in the background. A collector that does not answer costs the run nothing.
+    """Sends records to a collector in the background. An unresponsive collector does not delay the run.
 
     ``endpoint`` is the collector's OTLP address over HTTP, such as ``http://collector:4318``.
     """
 
     def __init__(self, endpoint: str, service: str, task_id: str) -> None:
-        # Imported here: it takes time, and few need it.
+        # Imported here: it is slow, and rarely needed.
         from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
         from opentelemetry.sdk.resources import Resource
 
         for name in ("opentelemetry.exporter.otlp.proto.http._log_exporter", "opentelemetry.sdk._shared_internal"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # else a traceback for every batch that is not taken
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # else a traceback for every failed batch
         base = endpoint.rstrip("/")
         address = base if base.endswith(LOGS_PATH) else base + LOGS_PATH
         self._provider: Any = LoggerProvider(
@@ -48,8 +48,8 @@ class LogExporter:
         self._logger: Any = self._provider.get_logger("thresher")
 
     def emit(self, record: LogRecord) -> None:
-        """Take a record; it is sent with others in a moment."""
-        nanoseconds = round(record.time.timestamp() * 1e6) * 1000  # a float holds no more
+        """Accept a record; it is sent shortly, in a batch."""
+        nanoseconds = round(record.time.timestamp() * 1e6) * 1000  # a float is no more precise
         self._logger.emit(
             timestamp=nanoseconds,
             observed_timestamp=nanoseconds,
@@ -59,11 +59,11 @@ class LogExporter:
         )
 
     def close(self, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
-        """Send what is left, for so long at most. Blocks."""
-        # The library's own flush takes a timeout, and tries every batch for seconds all the same.
+        """Send the remaining records, within ``timeout_seconds``. Blocks."""
+        # The library's own flush takes a time-out, but still tries every batch for seconds.
         flushing = threading.Thread(target=self._provider.force_flush, daemon=True)
         flushing.start()
         flushing.join(timeout_seconds)
         if flushing.is_alive():
-            self._exporter.shutdown()  # from now on it takes nothing, at once
+            self._exporter.shutdown()  # from now on it rejects everything at once
         self._provider.shutdown()

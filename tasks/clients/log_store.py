@@ -1,4 +1,4 @@
-"""The log store: what model servers print, as JSON lines in a folder or bucket of the administrator's choice."""
+"""The log store: model server output as JSON lines, in a folder or bucket of the administrator's choice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of the log store: its name, and those of the objects that hold it, by time."""
+    """One stream of the log store: its name, and the names of its objects, ordered by time."""
 
     group: str
     name: str
@@ -42,7 +42,7 @@ class Stream:
 class LogStore:
     """``<store>/<group>/<stream>/<milliseconds>-<number>.jsonl``: objects that are written once and never changed.
 
-    So many runs may write at once, on any kind of storage, and what is too old is known by its name alone.
+    This lets many runs write at once, on any kind of storage, and names alone show which objects are too old.
     """
 
     def __init__(self, storage: Storage, address: str) -> None:
@@ -58,7 +58,7 @@ class LogStore:
         await self._output.write(name, b"".join(record.to_json() for record in records))
 
     async def streams(self, group: str, now: datetime) -> list[Stream]:
-        """The streams of a group, the one that began first first, without what is too old. Raises StorageError."""
+        """The streams of a group, in the order of their beginnings, without expired parts. Raises StorageError."""
         oldest = _oldest(now)
         found: dict[str, list[str]] = {}
         try:
@@ -73,12 +73,12 @@ class LogStore:
         return sorted(streams, key=lambda stream: (stream.parts[0], stream.name))
 
     async def records(self, stream: Stream, part: str) -> list[LogRecord]:
-        """What a part of a stream holds, by time; a part is not large. Raises StorageError."""
+        """The records in a part of a stream, ordered by time; a part is not large. Raises StorageError."""
         folder = self._folder(stream.group).child(_checked(_STREAM, stream.name, "stream"))
         try:
             text = await self._storage.read(folder.child(part))
         except ObjectError as error:
-            if error.missing:  # its time was over just now
+            if error.missing:  # it has just expired
                 return []
             raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
         found = []
@@ -88,7 +88,7 @@ class LogStore:
         return found
 
     async def prune(self, now: datetime) -> int:
-        """Remove what is older than seven days; how many objects. Nothing is touched that is not the store's own.
+        """Remove the store's own objects older than seven days, and no others; the number of removed objects.
 
         Raises StorageError.
         """
@@ -119,7 +119,7 @@ class LogStore:
 
 
 def _oldest(now: datetime) -> int:
-    """What began before this millisecond is too old."""
+    """The millisecond since 1970 before which parts are too old."""
     return int((now - timedelta(days=KEPT_DAYS)).timestamp() * 1000)
 
 
@@ -130,7 +130,7 @@ def _checked(pattern: re.Pattern[str], name: str, what: str) -> str:
 
 
 class LogStream:
-    """Records on their way into one stream, written every few seconds. A store that fails costs the run nothing."""
+    """Buffers records of one stream and writes them every few seconds. A failing store does not fail the run."""
 
     def __init__(self, store: LogStore, group: str, stream: str) -> None:
         self._store = store
@@ -144,14 +144,14 @@ class LogStream:
         self._flushing = asyncio.create_task(self._flush_now_and_then())
 
     def add(self, record: LogRecord) -> None:
-        """Take a record."""
+        """Buffer a record."""
         self._records.append(record)
         self._bytes += len(record.message)
         if self._bytes >= FLUSH_BYTES:
             self._full.set()
 
     async def close(self) -> None:
-        """Write what is left."""
+        """Write the remaining records."""
         self._closing = True
         self._full.set()
         await self._flushing

@@ -1,4 +1,4 @@
-"""HTTP to one instance: one request, one answer."""
+"""HTTP to one instance: one request, one response."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LARGE_BYTES = 16 << 10
 
 @dataclass(slots=True)
 class Answer:
-    """What came back: the status and the body; and the stretch of its connection, which may be doubted later."""
+    """A response: the status, the body, and the stretch of its connection, which may be doubted later."""
 
     status: int
     data: bytes
@@ -47,7 +47,7 @@ class Answer:
 
 
 class RequestFailed(Exception):
-    """A request that brought no success: what retry.decide needs, and the answer if there was one."""
+    """An unsuccessful request: the failure for retry.decide, and the response if there was one."""
 
     def __init__(self, failure: Failure, cause: str, answer: Answer | None = None) -> None:
         super().__init__(cause)
@@ -59,10 +59,10 @@ class RequestFailed(Exception):
 class ModelClient:
     """Sends requests to one model server. Belongs to one event loop; ``close`` when done.
 
-    Proxies are not asked, redirects not followed, and answers are taken as they are, but for gzip and deflate: a result
-    file is the answer, byte for byte. A user name in the address is sent (basic authentication). ``headers`` are sent
-    with each request. There are never more than ``most_connections``, if that is given. A server that ``explains``
-    says of a 500 whether the package's own exception is the reason.
+    Proxies are not used, redirects are not followed, and responses are left unchanged except for gzip and deflate: a
+    result file is the response, byte for byte. A user name in the address is sent (basic authentication). ``headers``
+    are sent with each request. There are never more than ``most_connections``, if that is given. A server that
+    ``explains`` marks a 500 that an exception of the package itself has caused.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class ModelClient:
         )
 
     async def predict(self, body: Body, room: Room | None = None) -> Answer:
-        """Send one request; its answer if the status is a success (2xx). Raises RequestFailed.
+        """Send one request; its response if the status is a success (2xx). Raises RequestFailed.
 
-        ``room`` bounds the bytes of answers that are here at once.
+        ``room`` bounds the bytes of responses held in memory at once.
         """
         try:
             reply = await self._ask(body, room)
@@ -145,17 +145,17 @@ class ModelClient:
             if connection is None:
                 connection = await connections.take(single=single)
             try:
-                # Opening it counts. What is small is sent at once.
+                # Connecting counts towards the time-out. Small requests are sent at once.
                 deadline, large = began + self._timeout_seconds, size >= LARGE_BYTES
                 reply = await connection.ask(parts, deadline, only=single, large=large, room=room)
             except ReplyDoubted:
-                continue  # each request has a connection of its own from now on, where that cannot be
+                continue  # from now on, each request has a connection of its own, where this cannot happen
             connections.give_back(connection, connection.answered_at - began)
             if not reply.stretch.doubted:
                 return reply
 
     async def _decoded(self, reply: Reply, room: Room | None, *, whole: bool) -> bytes:
-        """The body without its Content-Encoding, or the beginning of it. Raises AnswerError."""
+        """The decoded body (its Content-Encoding undone); only its beginning unless ``whole``. Raises AnswerError."""
         pieces: list[bytes] = []
         turn = asyncio.Event()
         counted = 0
@@ -186,20 +186,20 @@ class ModelClient:
         return head
 
     async def close(self) -> None:
-        """Close every connection; requests that are under way get no answer."""
+        """Close every connection; requests in flight get no response."""
         await self.connections.close()
 
 
 _CLOSE = b"Connection: close\r\n"
 _PORTS = {"http": 80, "https": 443}
 _KEPT = "/:@!$&'()*+,;=-._~%"
-"""Signs of a path that are sent as they are (RFC 3986), and what is percent-encoded already."""
+"""Characters of a path that are sent unchanged (RFC 3986); ``%`` keeps existing percent-encoding."""
 
 
 def _head(url: SplitResult, method: str, given: Mapping[str, str]) -> bytes:
-    """The first lines of every request, up to what its body decides. Raises ValueError if the address is none.
+    """The request line and headers, without those that depend on the body. Raises ValueError for an invalid address.
 
-    What is ``given`` takes the place of a header of the same name.
+    A ``given`` header replaces the default of the same name.
     """
     host = (url.hostname or "").encode("idna").decode()
     host = f"[{host}]" if ":" in host else host

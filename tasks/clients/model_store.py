@@ -1,7 +1,7 @@
 """The model store: one folder per source, model and version, on any storage.
 
-``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which says the state of the
-version (Creating, Normal, Abnormal) and the reason.
+``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which records the state of the
+version (Creating, Normal, Abnormal) and its reason.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class ModelVersion(BaseModel):
     created_at: datetime
     folder: str
     files: dict[str, str] = Field(default_factory=dict, repr=False)
-    """What its files were when it was registered, in a store on this machine; a run is refused if one has changed."""
+    """Seals of its files from registration, in a store on this machine; a run is refused if a file has changed."""
 
     @property
     def order(self) -> tuple[tuple[int, int, str], ...]:
-        """Versions in their natural order: 0.0.10 is newer than 0.0.9, and 1.0 than 1.0-rc1."""
+        """Sort key for natural order: 0.0.10 is newer than 0.0.9, and 1.0 than 1.0-rc1."""
         parts = re.findall(r"\d+|[A-Za-z]+", self.version)
         ranked = ((2, int(part), "") if part.isdigit() else (0, 0, part) for part in parts)
         return (*ranked, (1, 0, ""))
 
 
 class ModelStore:
-    """Reads and writes the store. Not on the hot path, so through fsspec (s3fs). Raises StorageError."""
+    """Reads and writes the store. Not on the hot path, so it uses fsspec (s3fs). Raises StorageError."""
 
     def __init__(self, root: str, credentials: dict[str, Credentials] | None = None) -> None:
         self.root = parse_address(root)
@@ -63,18 +63,18 @@ class ModelStore:
         self._endpoint = endpoint_of(self.root, credentials or {})
 
     def folder(self, source: str, model: str, version: str) -> Address:
-        """Where a version's package lies."""
+        """The folder of a version's package."""
         return self.root.child(f"{source}/{model}/{version}")
 
     def versions(self, source: str, model: str) -> list[ModelVersion]:
-        """All versions of a model, newest first; none if there is no such model."""
+        """All versions of a model, newest first; empty if there is no such model."""
         found = []
         for version in self._names(f"{source}/{model}"):
             try:
                 raw = self._filesystem.cat_file(f"{self._path}/{source}/{model}/{version}/{VERSION_FILE}")
             except FileNotFoundError:
                 continue
-            except Exception as error:  # whatever s3fs lets through
+            except Exception as error:  # any error that s3fs lets through
                 where = self.folder(source, model, version).child(VERSION_FILE)
                 raise StorageError(f"{where} cannot be read: {said_of(error, self._endpoint)}.") from None
             try:
@@ -107,13 +107,13 @@ class ModelStore:
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
 
     def _check_storage(self) -> None:
-        """Raises StorageError if what answers is no S3: a page to sign in looks like a bucket with nothing in it."""
+        """Raises StorageError if the endpoint is not S3: a sign-in page looks like an empty bucket."""
         if self.root.scheme == "local":
             return
         try:
             answer = self._filesystem.call_s3("list_objects_v2", Bucket=self.root.bucket, MaxKeys=1)
         except Exception:
-            return  # that is an answer, and the listing has been one
+            return  # an S3 error also shows that the endpoint is S3, as the listing did
         if not {"Name", "KeyCount", "IsTruncated", "Contents"} & set(answer):
             raise StorageError(f"The model store {self.root} cannot be listed. {no_s3(self._endpoint)}")
 
@@ -123,9 +123,9 @@ class ModelStore:
         return StorageError(f"The model store {self.root} cannot be written: {said_of(error, self._endpoint)}.")
 
     def pick(self, source: str, model: str, version: str | None) -> ModelVersion:
-        """The version to use: the one asked for, else the newest in the Normal state.
+        """The version to use: the requested one, else the newest in the Normal state.
 
-        Raises SpecificationError if there is none, or it is in another state, saying what there is.
+        Raises SpecificationError if it does not exist or is in another state; the error lists the existing ones.
         """
         found = self.versions(source, model)
         if not found:
@@ -152,7 +152,7 @@ class ModelStore:
         raise SpecificationError([Problem("model_version", version, f"there is no such version; there are: {listed}")])
 
     def _unchanged(self, version: ModelVersion) -> ModelVersion:
-        """The version. Raises SpecificationError if one of its files is not what was registered."""
+        """The version itself. Raises SpecificationError if one of its files has changed since registration."""
         if version.files and self.root.scheme == "local":
             changed = changed_file(Path(parse_address(version.folder).path), version.files)
             if changed is not None:
@@ -161,10 +161,10 @@ class ModelStore:
         return version
 
     def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
-        """Copy a package into the store, in the state Creating. One that is not Normal is replaced.
+        """Copy a package into the store, in the state Creating. An existing version that is not Normal is replaced.
 
-        Raises SpecificationError if the version exists and is Normal, or the package has what cannot be copied (see
-        package_files)."""
+        Raises SpecificationError if the version exists and is Normal, or the package has files that cannot be copied
+        (see package_files)."""
         problems = [
             Problem(field, value, "should be up to 64 letters, digits, '-', '_' and '.', no '.' or '-' first")
             for field, value in (("model", model), ("model_version", version))
@@ -217,7 +217,7 @@ class ModelStore:
         document: dict[str, Any] = changed.model_dump(mode="json", exclude={"folder"})
         try:
             self._filesystem.makedirs(target, exist_ok=True)
-            # Put in its place in one step: who reads meanwhile finds a whole file (an object is never half written).
+            # Atomic rename: a concurrent reader finds a complete file (objects are never partially written).
             place = f"{target}/{VERSION_FILE}"
             beside = f"{place}.{unique_name()}" if self.root.scheme == "local" else place
             self._filesystem.pipe_file(beside, json.dumps(document, indent=2).encode())

@@ -25,18 +25,18 @@ Receive = Callable[[], Coroutine[Any, Any, Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 OWN_HOST = re.compile(rb"((127\.0\.0\.1|localhost|\[::1\])(:\d+)?)?", re.IGNORECASE)
-"""A Host header, with any port: it may be forwarded. None at all is no browser."""
+"""Accepted Host headers, with any port, since it may be forwarded. Without the header, the client is not a browser."""
 EXPLAINED = ((b"x-package-exception", b"final"),)
-"""Headers of a 500 that the same request would bring again: the package's own exception is the reason."""
+"""Headers of a 500 that the same request would cause again: an exception of the package itself is the reason."""
 LOADING_RETRY_SECONDS = 1
 WATCH_AFTER_SECONDS = 1.0
-"""A request that takes longer is given up when its client goes away before a thread has begun with it."""
+"""A request that takes longer is dropped if its client disconnects before a thread has started on it."""
 
 _log = logging.getLogger("model_server")
 
 
 class Answer(NamedTuple):
-    """One HTTP response. ``headers`` holds only what goes beyond content type and length."""
+    """One HTTP response. ``headers`` are those in addition to content type and length."""
 
     status: int
     content_type: str
@@ -54,14 +54,14 @@ def failure(status: int, message: str, *headers: tuple[bytes, bytes]) -> Answer:
 class ModelApp:
     """Answers requests about one model; ``service`` is None until the model is loaded.
 
-    All work with a request's body and all code of the package runs in ``threads``, so that the event loop, and with
-    it the health check, is never kept waiting.
+    All work on a request's body and all code of the package run in ``threads``, so that the event loop, and with it the
+    health check, is never blocked.
     """
 
     def __init__(self, settings: Settings, threads: Executor) -> None:
         self.service: SingleNodeService | None = None
         self.started = StartedThreads(settings.folder)
-        """The threads that the package has started while it was loaded."""
+        """The threads that the package started while it was loaded."""
         self._has_answered = False
         self._settings = settings
         self._threads = threads
@@ -74,7 +74,7 @@ class ModelApp:
         try:
             answer = await self._answer(scope, receive)
         except asyncio.CancelledError:
-            # Only a stopping server cancels requests. Saying so, the client tries elsewhere or later.
+            # Only a stopping server cancels requests. This response lets the client retry elsewhere or later.
             answer = failure(503, "the model server is stopping")
         if answer is None:
             return
@@ -92,7 +92,7 @@ class ModelApp:
 
     async def _answer(self, scope: Message, receive: Receive) -> Answer | None:
         """The response to one request; None if the client has gone."""
-        # Read first in every case: a connection with unread bytes cannot be used again.
+        # Always read first: a connection with unread bytes cannot be reused.
         body = await _read_body(receive)
         if body is None:
             return None
@@ -117,7 +117,7 @@ class ModelApp:
         return await self._predict(service, body, content_type, scope["query_string"], receive)
 
     def _is_own_name(self, host: bytes) -> bool:
-        """Whether this machine is asked by its own name: a web page could have its name point here (DNS rebinding)."""
+        """Whether the Host header names this machine: a web page could make its own name point here (DNS rebinding)."""
         return host == self._address or OWN_HOST.fullmatch(host) is not None
 
     async def _predict(
@@ -133,7 +133,7 @@ class ModelApp:
             gone = loop.create_task(receive())
             gone.add_done_callback(lambda _: work.cancel())
 
-        # Not at once: a task for each request would cost fast models a tenth of their rate.
+        # Not at once: a task per request would cost fast models a tenth of their throughput.
         timer = loop.call_later(WATCH_AFTER_SECONDS, watch_client)
         try:
             return await work
@@ -148,7 +148,7 @@ class ModelApp:
                 gone.cancel()
 
     def _run_model(self, service: SingleNodeService, body: bytes, content_type: str, query: bytes) -> Answer:
-        """Decode, run the package's code, encode. Whatever goes wrong becomes an answer: the server lives on."""
+        """Decode, run the package's code, encode. Every error becomes a response: the server keeps running."""
         try:
             data = decode_request(body, content_type, query)
         except ValueError as error:
@@ -161,7 +161,7 @@ class ModelApp:
             trace = traceback_of_package(self._settings.folder, error.__traceback__)
             lines = traceback.format_exception(type(error), error, trace)
             _log.error("a request failed in the model's code\n%s", "".join(lines).rstrip())
-            # A thread in the background may load the model all the same: then the first answers are no last word.
+            # A background thread may still be loading the model: then the first responses are not final.
             may_load = not self._has_answered and self.started.running()
             return failure(500, describe(error), *(() if may_load or may_pass(error) else EXPLAINED))
 

@@ -1,4 +1,4 @@
-"""From the body of a request to the argument of ``_preprocess``."""
+"""Decoding of a request's body to the argument of ``_preprocess``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def decode_request(body: bytes, content_type: str, query: bytes) -> Any:
     """The data of one request.
 
     - ``multipart/form-data``: ``{form_key: {file_name: file_object}}``, or the text of a part without a file name.
-    - no body: the parameters of the query, ``{name: text}`` (for services declared with method get).
-    - everything else is JSON, whatever it is called: model packages themselves spell it ``applicaton/json``,
-      or declare ``multipart/form-data`` (then without a boundary) for JSON, and curl calls it a form.
+    - no body: the query parameters, ``{name: text}`` (for services declared with method get).
+    - everything else is JSON, whatever its Content-Type: model packages themselves misspell it ``applicaton/json``,
+      or declare ``multipart/form-data`` (then without a boundary) for JSON, and curl labels it a form.
 
-    Raises ValueError for a body that is neither.
+    Raises ValueError for a body of any other kind.
     """
     if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
         boundary = boundary_of(content_type)

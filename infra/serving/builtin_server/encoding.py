@@ -1,4 +1,4 @@
-"""From what ``_postprocess`` returned to the bytes of the answer."""
+"""Encoding of the result of ``_postprocess`` to the bytes of the response."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ BYTES = "application/octet-stream"
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 _LISTING_METHODS = ("tolist", "item", "numpy")
-"""What arrays and scalars of numpy, PyTorch, TensorFlow, pandas ... offer: known without importing any of them."""
+"""Methods of arrays and scalars of numpy, PyTorch, TensorFlow, pandas ...: recognized without importing these."""
 
 
 def encode_answer(answer: Any) -> tuple[str, bytes]:
-    """Content type and body of an answer.
+    """Content type and body of a response.
 
-    str, bytes: sent as they are. Everything else is JSON, where arrays become lists, sets sorted lists, bytes their
-    UTF-8 text (or Base64 if they are none), dates ISO 8601 text, and NaN and infinity, which JSON lacks, null.
-    Raises TypeError for anything else, naming where in the answer it stands.
+    str and bytes are sent unchanged. Everything else is JSON, where arrays become lists, sets sorted lists, bytes UTF-8
+    text (or Base64 if they are not UTF-8), dates ISO 8601 text, and NaN and infinity, which JSON lacks, null. Raises
+    TypeError for anything else, with its place in the answer.
     """
     if isinstance(answer, str):
         return TEXT, answer.encode("utf-8", "backslashreplace")
@@ -36,7 +36,7 @@ def encode_answer(answer: Any) -> tuple[str, bytes]:
     try:
         return JSON, orjson.dumps(answer, default=_plain, option=_OPTIONS)
     except TypeError:
-        # Rare: numpy numbers as keys, whole numbers beyond 64 bits, broken Unicode, or an answer that has no JSON.
+        # Rare: numpy numbers as keys, integers beyond 64 bits, broken Unicode, or an answer without a JSON form.
         return JSON, json.dumps(_deeply_plain(answer, "answer"), separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -58,7 +58,7 @@ def _ordered(value: set[Any] | frozenset[Any]) -> list[Any]:
 _CONVERSIONS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     ((bytes, bytearray, memoryview), _text),
     ((set, frozenset), _ordered),
-    # The JSON writers know these types, but not every class derived from them.
+    # The JSON writers support these types, but not all of their subclasses.
     ((tuple, list), list),
     (float, float),
     (Enum, lambda value: value.value),
@@ -67,7 +67,7 @@ _CONVERSIONS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
 
 
 def _plain(value: Any) -> Any:
-    """One step from a foreign object towards JSON; raises TypeError for objects that nothing is known about."""
+    """Convert a foreign object one step towards JSON; raises TypeError for unknown types."""
     for kinds, convert in _CONVERSIONS:
         if isinstance(value, kinds):
             return convert(value)
@@ -83,7 +83,7 @@ def _plain(value: Any) -> Any:
 
 
 def _deeply_plain(value: Any, place: str) -> Any:
-    """``value`` with nothing in it but what the json module writes. ``place`` is how an error names it."""
+    """``value`` converted to types that the json module can write. ``place`` names it in an error."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

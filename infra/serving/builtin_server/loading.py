@@ -1,4 +1,4 @@
-"""From a package's folder to its running service object."""
+"""Creation of a package's service object from its folder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-# Imported before any code of the package, so that a stand-in folder "model_service" that authors keep beside their
-# code for tests at home never takes the place of the real base classes.
+# Imported before any code of the package, so that a stub folder "model_service", which authors keep next to their code
+# for local tests, never replaces the real base classes.
 from model_service.model_service import SingleNodeService
 
 from .settings import StartError
@@ -29,16 +29,16 @@ BASE_CLASSES = (
     "model_service.caffe_model_service.CaffeBaseService",
 )
 _NO_MODEL_SUFFIXES = frozenset({".py", ".md", ".txt"})
-"""Code and texts; ``requirements.txt`` is among them."""
+"""Code and texts, including ``requirements.txt``."""
 
 _log = logging.getLogger("model_server")
 
 
 def load_service(folder: Path, model_name: str, threads: StartedThreads) -> SingleNodeService:
-    """Import ``customize_service.py`` of ``folder`` and create its service: this is where the model is loaded.
+    """Import ``customize_service.py`` from ``folder`` and create its service, which loads the model.
 
-    Threads that this starts and that may load the model have ended then. Raises StartError. Whatever the package's own
-    code raised stands in its message, its traceback is printed before.
+    Returns once the threads that this starts, and that may load the model, have ended. Raises StartError; its message
+    includes the exception of the package's own code, whose traceback is printed first.
     """
     with threads:
         service = _created(folder, model_name)
@@ -90,7 +90,7 @@ def find_service_class(module: ModuleType) -> type[SingleNodeService]:
         names = ", ".join(sorted(each.__name__ for each in found))
         raise StartError(f"{SERVICE_FILE} defines {len(found)} services ({names}): exactly one is needed")
     (service_class,) = found
-    # Said now, and not in the answer of every request.
+    # Reported now, and not in the response to every request.
     unwritten = service_class._inference is SingleNodeService._inference
     if unwritten and service_class.inference is SingleNodeService.inference:
         raise StartError(f"{service_class.__name__}._inference(self, data) is not written: it must run the model")
@@ -98,7 +98,7 @@ def find_service_class(module: ModuleType) -> type[SingleNodeService]:
 
 
 def find_model_path(folder: Path) -> Path:
-    """The only model file in ``folder`` and its sub-folders, or ``folder`` itself if there is none or more than one.
+    """The only model file in ``folder`` and its sub-folders, or ``folder`` itself if there is not exactly one.
 
     Not model files: config.json, ``*.py``, ``*.md``, ``*.txt``, hidden files and everything below hidden folders.
     """
@@ -119,7 +119,7 @@ def _import_module(folder: Path) -> ModuleType:
     path = folder / SERVICE_FILE
     if not path.is_file():
         raise StartError(f"there is no {SERVICE_FILE} in {folder}")
-    # First, so that the package's own modules win over the server's names.
+    # First, so that the package's own modules take precedence over the server's.
     sys.path.insert(0, str(folder))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -140,7 +140,7 @@ def _failed(folder: Path, what: str, error: BaseException) -> StartError:
 
 
 def traceback_of_package(folder: Path, full: TracebackType | None) -> TracebackType | None:
-    """``full`` from the first frame of the package's code on: the server's own frames tell a model author nothing."""
+    """``full`` from the first frame of the package's code on: the server's own frames do not help a model author."""
     current = full
     while current is not None:
         if Path(current.tb_frame.f_code.co_filename).is_relative_to(folder):

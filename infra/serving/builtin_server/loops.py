@@ -1,4 +1,4 @@
-"""Whether a function has a loop that ends only if others want it, as far as its source tells."""
+"""Whether a function has a loop that only other code can end, as far as its source shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def loops_for_ever(frame: FrameType) -> bool:
-    """Whether a function has a loop that ends only if others want it."""
+    """Whether a function has a loop that only other code can end."""
     function = _source_of(frame.f_code)
     body = getattr(function, "body", None)
     return isinstance(body, list) and any(_is_endless(one, frame.f_locals.get("self")) for one in body)
@@ -44,7 +44,7 @@ def _is_endless(statement: ast.stmt, owner: object) -> bool:
 
 
 def _flag(test: ast.expr) -> str:
-    """The flag that a loop goes on by, as in ``while self.running`` or ``while not stop.is_set()``; empty if none."""
+    """The flag in a loop's condition, as in ``while self.running`` or ``while not stop.is_set()``; or empty."""
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         test = test.operand
     if isinstance(test, ast.Call) and isinstance(test.func, ast.Attribute) and test.func.attr in ("is_set", "wait"):
@@ -57,7 +57,7 @@ def _name(node: ast.AST) -> str:
 
 
 def _sets(tree: ast.AST, flag: str) -> bool:
-    """Whether a flag is changed somewhere in here."""
+    """Whether this code changes a flag."""
     for node in ast.walk(tree):
         if isinstance(getattr(node, "ctx", None), ast.Store) and _name(node) == flag:
             return True
@@ -68,7 +68,7 @@ def _sets(tree: ast.AST, flag: str) -> bool:
 
 
 def _leaves(node: ast.AST, inner: bool = False) -> bool:
-    """Whether a loop may be left here: by a break of its own, a return, or an exception."""
+    """Whether a loop may end here: by its own break, a return, or an exception."""
     if isinstance(node, (ast.Return, ast.Raise, ast.Yield, ast.YieldFrom)) or (
         isinstance(node, ast.Break) and not inner
     ):

@@ -1,4 +1,4 @@
-"""``multipart/form-data`` bodies, as browsers and other clients really write them."""
+"""``multipart/form-data`` bodies, as browsers and other clients write them in practice."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _BROWSER_ESCAPE = re.compile("|".join(_BROWSER_ESCAPES))
 
 
 class MultipartError(ValueError):
-    """The body is not what its Content-Type says; the message names the part."""
+    """The body does not match its Content-Type; the message names the part."""
 
 
 def boundary_of(content_type: str) -> bytes | None:
-    """The boundary that a Content-Type header names, if it does."""
+    """The boundary in a Content-Type header; None without one."""
     return parse_options_header(content_type)[1].get(b"boundary") or None
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Form:
-    """Read a whole body. Raises MultipartError for broken bodies and for two parts that would hide each other."""
+    """Read a whole body. Raises MultipartError for broken bodies and for conflicting parts."""
     reader = _Reader()
     try:
         parser = MultipartParser(
@@ -62,7 +62,7 @@ def parse_multipart(body: bytes, boundary: bytes) -> Form:
 
 
 class _Reader:
-    """Collects the parts that the parser announces piece by piece."""
+    """Collects the parts that the parser delivers piece by piece."""
 
     def __init__(self) -> None:
         self.form: Form = {}
@@ -131,7 +131,7 @@ def names_of_part(disposition: bytes) -> tuple[str, str | None]:
 
 
 def _decode(header: bytes) -> str:
-    """Headers are UTF-8 today; what is not was Latin-1 once, which can hold any byte."""
+    """Decode a header: UTF-8 as usual today, else Latin-1 as in the past, which accepts any byte."""
     try:
         return header.decode("utf-8")
     except UnicodeDecodeError:

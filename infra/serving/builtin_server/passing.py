@@ -1,4 +1,4 @@
-"""Which exceptions of a package may pass, so that the same request can succeed a little later."""
+"""Transient exceptions of a package: the same request may succeed a little later."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _SHORT_OF = {
     errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR,
     errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT,
 }  # fmt: skip
-"""The machine, its disk or the network gives nothing now, but may when other requests have ended."""
+"""The machine, its disk or the network has nothing available now, but may once other requests have ended."""
 _KINDS = {
     "MemoryError", "OutOfMemoryError", "ResourceExhaustedError", "ConnectionError", "TimeoutError", "Timeout",
     "TransportError", "URLError",
 }  # fmt: skip
-"""Python's own, and by their names those of PyTorch, TensorFlow, requests, httpx and urllib, none of which is here."""
+"""Python's own, and by name, since they are not imported, those of PyTorch, TensorFlow, requests, httpx and urllib."""
 _SAID = ("out of memory", "can't start new thread", "CUDA error: unspecified launch failure", "Resource exhausted")
-"""In the messages of a RuntimeError: PyTorch before 1.13, ONNX Runtime, CUDA and Python have no kind for it."""
+"""In a RuntimeError's message: PyTorch before 1.13, ONNX Runtime, CUDA and Python have no separate exception type."""
 _CAUSES = 10
 
 
 def may_pass(error: BaseException) -> bool:
     """Whether the reason of an exception may be gone soon: too little memory, disk or network.
 
-    All others would come again with the same request. What an exception was raised from counts, too.
+    All others would recur with the same request. The exceptions that caused it also count.
     """
     return any(_may_pass(one) for one in _chain(error))
 

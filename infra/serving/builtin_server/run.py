@@ -25,13 +25,13 @@ from .settings import Settings, StartError, read_settings
 from .threads import StartedThreads
 
 HOST = "127.0.0.1"
-"""Only the machine itself: the model answers whoever asks."""
+"""Reachable from this machine only: the server answers every client."""
 KEEP_ALIVE_SECONDS = 120
-"""Longer than clients keep an idle connection, so that the server never closes one on which a request is under way."""
+"""Longer than clients keep an idle connection, so that the server never closes one with a request in flight."""
 STOP_SECONDS = 2
-"""What requests in flight are given after SIGTERM."""
+"""Time that requests in flight get after SIGTERM."""
 EXIT_SECONDS = 0.5
-"""What the package's own threads and exit handlers are given at the very end."""
+"""Time that the package's own threads and exit handlers get at the very end."""
 
 _log = logging.getLogger("model_server")
 
@@ -42,13 +42,13 @@ def main() -> int:
     Returns the exit code: 0 after a signal, 1 with the reason as last line on standard error if it cannot start.
     """
     _prepare_output()
-    # Before uvicorn takes the signals over, and again when it hands them back at its end: leave, with code 0.
+    # Before uvicorn takes over the signals, and after it hands them back at its end: exit with code 0.
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, lambda *_: sys.exit(0))
     code = 0
     try:
         settings = read_settings(Path.cwd())
-        # Bound here, so that a port in use is known before the model takes its minutes to load.
+        # Bound here, so that a port in use is reported before the model loads, which may take minutes.
         with _listen(settings.port) as listener:
             uvloop.run(_serve(settings, listener))
     except StartError as error:
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until the process is told to stop. Raises StartError if the model cannot be loaded."""
+    """Serve until the process gets a stop signal. Raises StartError if the model cannot be loaded."""
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="model")
     app = ModelApp(settings, threads)
     config = uvicorn.Config(
@@ -113,7 +113,7 @@ def _load(settings: Settings, started_threads: StartedThreads) -> SingleNodeServ
 def _listen(port: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # A server that just stopped leaves its port unusable for a minute otherwise.
+        # Otherwise a server that has just stopped leaves its port unusable for a minute.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen(2048)
@@ -124,7 +124,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def _prepare_output() -> None:
-    """Every line leaves the process when it is complete, whatever characters are in it; INFO and above are logged."""
+    """Flush every complete line of output, whatever its characters; log INFO and above."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)

@@ -1,4 +1,4 @@
-"""What the server is told: three environment variables and the package's ``config.json``."""
+"""The server's settings: three environment variables and the package's ``config.json``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Settings:
     """Everything that is fixed before the model is loaded.
 
     ``folder`` holds ``config.json``; ``health_path`` and the keys of ``predict_methods`` are URL paths, the values
-    of ``predict_methods`` the upper-case HTTP methods that are answered there.
+    of ``predict_methods`` the upper-case HTTP methods that are accepted there.
     """
 
     folder: Path
@@ -73,7 +73,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _predict_methods(apis: object) -> dict[str, frozenset[str]]:
-    """The predict paths. Without a usable ``apis``, the format's own default stands: POST on ``/``."""
+    """The predict paths. Without a usable ``apis``, the format's own default applies: POST on ``/``."""
     methods: dict[str, frozenset[str]] = {}
     for api in apis if isinstance(apis, list) else []:
         if isinstance(api, dict):

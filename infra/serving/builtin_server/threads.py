@@ -1,4 +1,4 @@
-"""The threads that a package starts while it is loaded: one that loads the model is waited for."""
+"""The threads that a package starts while it is loaded: the server waits for those that load the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .loops import loops_for_ever
 
 LOOK_SECONDS = 0.1
 _LOOKS = 3
-"""A thread that waits for work at so many looks in a row is in the background."""
+"""A thread that waits for work at this many checks in a row is a background thread."""
 _SERVING = {
     ("socketserver.py", "serve_forever"), ("base_events.py", "run_forever"), ("server.py", "run"),
     ("_server.py", "wait_for_termination"),
 }  # fmt: skip
-"""What the threads of servers run (http.server and its kind, asyncio, uvicorn, gRPC), by file and function."""
+"""What server threads run (http.server and similar, asyncio, uvicorn, gRPC), by file and function."""
 _WAITING = {("queue.py", "get"), ("threading.py", "wait")}
 
 
@@ -32,10 +32,10 @@ class ThreadFailed(Exception):
 
 
 class StartedThreads:
-    """The threads that are started while it lasts, as a context.
+    """A context that records the threads started within it.
 
-    Daemon threads are in the background. So is a thread that never ends by itself, or that waits for work: in a loop
-    that only others end, at a queue, for an event or for connections.
+    Daemon threads are background threads. So is a thread that never ends by itself, or that waits for work: in a loop
+    that only other code can end, at a queue, for an event or for connections.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class StartedThreads:
                 run()
             except Exception as error:
                 if self._over or thread not in self._threads:
-                    raise  # it does not load the model: what it raises is printed, and that is all
+                    raise  # it does not load the model: its exception is only printed
                 self._failed.append(ThreadFailed(thread, error))
 
         thread.run = watched  # type: ignore[method-assign]
@@ -91,7 +91,7 @@ class StartedThreads:
                 some.remove(thread)
 
     def loading(self) -> threading.Thread | None:
-        """A thread that still runs, and may load the model. Raises ThreadFailed if one that did has failed."""
+        """A thread that still runs and may load the model. Raises ThreadFailed if such a thread has failed."""
         if self._failed:
             raise self._failed[0]
         for thread in list(self._threads):
@@ -99,12 +99,12 @@ class StartedThreads:
             if not ended and not self._is_in_background(thread):
                 return thread
             self._threads.remove(thread)
-        if self._failed:  # meanwhile
+        if self._failed:  # since the first check
             raise self._failed[0]
         return None
 
     def running(self) -> bool:
-        """Whether any of them runs still, in the background or not."""
+        """Whether any of them still runs, in the background or not."""
         return any(thread.is_alive() for thread in self._all)
 
     def _is_in_background(self, thread: threading.Thread) -> bool:
@@ -125,7 +125,7 @@ class StartedThreads:
 
     def _waits_for_work(self, frame: FrameType) -> bool:
         names: list[tuple[str, str]] = []
-        """What the package has called, the innermost first; or all of it, in a thread of others' code."""
+        """Calls made by the package's code, innermost first; in a thread without such code, all calls."""
         for each in _frames(frame):
             if self._is_own(each):
                 break
@@ -136,14 +136,14 @@ class StartedThreads:
             return False
         if any(name in _SERVING for name in names):
             return ("base_events.py", "run_until_complete") not in names or ("server.py", "run") in names
-        if names[0] in (("thread.py", "_worker"), ("socket.py", "accept")):  # the first is of an executor
+        if names[0] in (("thread.py", "_worker"), ("socket.py", "accept")):  # the first belongs to an executor
             return True
-        # Not for what others do for it, such as a result.
+        # Waiting for a result of other code does not count.
         return names[-1] in _WAITING and all(file in ("threading.py", "queue.py") for file, _ in names)
 
 
 def _frames(innermost: FrameType) -> Iterator[FrameType]:
-    """The frames of a thread, as far as they are not what starts each one."""
+    """The frames of a thread, innermost first, up to the wrapper in this file that starts it."""
     frame: FrameType | None = innermost
     while frame is not None and frame.f_code.co_filename != __file__:
         yield frame

@@ -9,8 +9,8 @@ class SingleNodeService:
     """A model that answers one request after another.
 
     A package derives one class from this one (or from one of its sub-classes, which differ in name only), loads its
-    model in ``__init__`` and writes ``_inference``. ``_preprocess`` and ``_postprocess`` hand the data on unchanged
-    until they are written too.
+    model in ``__init__`` and implements ``_inference``. ``_preprocess`` and ``_postprocess`` pass the data on unchanged
+    unless they are overridden.
     """
 
     def __init__(self, model_name: str, model_path: str) -> None:
@@ -30,13 +30,13 @@ class SingleNodeService:
         return data
 
     def _inference(self, data: Any) -> Any:
-        """Run the model on what ``_preprocess`` returned. Every package must write this one."""
+        """Run the model on the result of ``_preprocess``. Every package must implement this method."""
         raise NotImplementedError(
             f"{type(self).__name__}._inference(self, data) is not written: it must run the model and return its output"
         )
 
     def _postprocess(self, data: Any) -> Any:
-        """Turn what ``_inference`` returned into the answer: anything that fits JSON, or a str or bytes sent as is."""
+        """Turn the result of ``_inference`` into the response: any JSON value, or a str or bytes sent unchanged."""
         return data
 
     def inference(self, data: Any) -> Any:

@@ -6,4 +6,4 @@ from model_service.model_service import SingleNodeService
 
 
 class TfServingBaseService(SingleNodeService):
-    """Base class of TensorFlow packages. No TensorFlow Serving stands behind it: ``_inference`` must be written."""
+    """Base class of TensorFlow packages. TensorFlow Serving is not used: ``_inference`` must be implemented."""
