@@ -33,7 +33,7 @@ app = App(
     help_format="plaintext",  # importing a Markdown parser takes a while; only commands have longer texts
     help="Batch inference services on Prefect: every input file gets one result file and one manifest line.",
     version=_version,
-    suppress_keyboard_interrupt=False,  # guarded() prints what a stopped run leaves
+    suppress_keyboard_interrupt=False,  # guarded() reports the state of a stopped run
     help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
     "2 the specification, the call or its environment is wrong. Every command takes --verbose: it shows an error's "
     "trace.",

@@ -31,7 +31,7 @@ def import_prefect() -> None:
     """
     if "prefect" in sys.modules:
         return
-    from tasks.clients.prefect_files import check_prefect_settings  # not for `--help`
+    from tasks.clients.prefect_files import check_prefect_settings  # `--help` does not need it
 
     check_prefect_settings()
     with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):

@@ -150,7 +150,7 @@ class Host:
             os.close(before)
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a process on this host, whose output goes to `log` and that is killed when this one ends."""
+        """Start a process on this host, with its output in `log`; it is killed when this one ends."""
         with self.inside():
             return processes.start(command, log, environment)
 

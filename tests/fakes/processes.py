@@ -112,7 +112,7 @@ def alive(pid: int) -> bool:
 
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to `log` and that is killed when this one ends."""
+    """Start a process with its output in `log`; it is killed when this one ends."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
