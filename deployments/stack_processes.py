@@ -19,7 +19,7 @@ _TAIL_LINES = 15
 async def guarded(
     name: str, command: tuple[str, ...], folder: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[GuardedProcess]:
-    """A module run by this Python with its arguments. It ends with the block or with this process, however that ends."""
+    """A module run by this Python with arguments. It ends with the block or with this process, however that ends."""
     log = folder / f"{name}.log"
     log.write_bytes(b"")
     module, *arguments = command

@@ -67,7 +67,7 @@ class CallableFlow(Flow[..., Any]):
         return _in_one_line(call)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Like Prefect's, which imports FastAPI for this: 0.3 s and 40 MB in a process that needs it for nothing else."""
+        """Like Prefect's, which imports FastAPI for this: 0.3 s and 40 MB in a process with no other use for it."""
         if any(isinstance(value, (PrefectFuture, State)) for value in parameters.values()):
             return super().serialize_parameters(parameters)
         try:
