@@ -1,4 +1,4 @@
-"""The command line. Standard output carries the result only, standard error the talk."""
+"""The command line. Results go to standard output, all other messages to standard error."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def _version() -> str:
 
 app = App(
     name="thresher",
-    help_format="plaintext",  # a reader of Markdown takes a while to import; only commands have longer texts
+    help_format="plaintext",  # importing a Markdown parser takes a while; only commands have longer texts
     help="Batch inference services on Prefect: every input file gets one result file and one manifest line.",
     version=_version,
-    suppress_keyboard_interrupt=False,  # main() says what a stopped run has left behind
+    suppress_keyboard_interrupt=False,  # guarded() reports the state of a stopped run
     help_epilogue="Exit codes: 0 every item succeeded; 1 the run ended with failed items, or failed; "
     "2 the specification, the call or its environment is wrong. Every command takes --verbose: it shows an error's "
     "trace.",

@@ -16,13 +16,13 @@ from tasks.domain.pool import Pool
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 CONSOLE_POOL = "console"
-"""The work pool on which the form runs: one of its own, so that runs of services never take its turn."""
+"""The work pool that runs the form. It is separate, so that the form never waits for runs of services."""
 
 
 async def register_console(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
     """Register the console's flow as ``prefect.yaml`` describes it, with these pools to choose from.
 
-    The work pool on which it runs is made, too. Raises SpecificationError if it is of another kind.
+    Also create its work pool. Raises SpecificationError if a work pool of that name is of another kind.
     """
     (described,) = yaml.safe_load(PREFECT_FILE.read_bytes())["deployments"]
     await put_work_pool(

@@ -1,4 +1,4 @@
-"""``make demo``: the two example packages on their real data, and a look at what came out."""
+"""``make demo``: run the two example packages on their real data and show the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WIDTH = 160
 
 
 def main() -> None:
-    """Run both example services into ``demo-output`` and print what a user would look at."""
+    """Run both example services into ``demo-output`` and print the results and their accuracy."""
     console = Console(width=_WIDTH if not sys.stdout.isatty() else None, highlight=False, soft_wrap=True)
     talk = Console(stderr=True)
     stop_on_signals()
@@ -74,7 +74,7 @@ def _show(console: Console, result: RunResult, output: Path) -> None:
 
 
 def _tree(folder: Path, indent: str = "  ") -> Iterator[str]:
-    """The folder as a tree, with only the first entries of a full folder."""
+    """The folder as a tree, with only the first entries of each folder."""
     entries = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
     for entry in entries[:_SHOWN]:
         yield f"{indent}{entry.name}{'/' if entry.is_dir() else ''}"

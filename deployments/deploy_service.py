@@ -15,9 +15,9 @@ from tasks.reporting import artifact_key
 
 @flow(name="deploy_service", flow_run_name="{service.name}", persist_result=False)
 async def deploy_service(service: BatchService) -> str:
-    """Create a batch service and start its first run; the id of the service.
+    """Create a batch service and start its first run. Returns the service's id.
 
-    Raises SpecificationError with every problem; nothing is created then.
+    Raises SpecificationError with every problem, and creates nothing in that case.
     """
     hide_memory()
     plain_errors()

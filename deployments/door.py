@@ -1,6 +1,6 @@
-"""The last door of the command line: whatever goes wrong leaves as one line, without a library's trace.
+"""Error handling at the top of the command line: every failure is reported in one line, without a traceback.
 
-With ``--verbose`` the trace is shown before that line, masked.
+With ``--verbose`` the traceback precedes that line, with secrets masked.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FAILED, REFUSED = 1, 2
 
 
 def guarded(work: Callable[[], int], *, verbose: bool) -> int:
-    """The exit code of a command; what it raises is told in one line on standard error."""
+    """The exit code of a command; an exception is reported in one line on standard error."""
     try:
         return work()
     except KeyboardInterrupt as stopped:
         _say(str(stopped) or "Stopped before the end.")
         return FAILED
-    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+    except BrokenPipeError:  # the reader of the output has closed it, as `head` does
         return FAILED
     except BaseException as error:
         if not isinstance(error, ThresherError) and not is_unexpected(error):
@@ -45,7 +45,7 @@ def guarded(work: Callable[[], int], *, verbose: bool) -> int:
 
 
 def take_verbose(arguments: MutableSequence[str]) -> bool:
-    """Whether ``--verbose`` is among the arguments; it is taken out, but for ``run``, which has it as its own."""
+    """Whether ``--verbose`` is among the arguments. Remove it, except for ``run``, which has its own such option."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     if VERBOSE not in arguments[:end]:
         return False
@@ -55,7 +55,7 @@ def take_verbose(arguments: MutableSequence[str]) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Keep to themselves what libraries say of their own accord: warnings, tasks that were not waited for, traces."""
+    """Suppress what libraries print themselves: warnings, reports of unawaited tasks, tracebacks."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if logging.lastResort is not None:
@@ -76,19 +76,19 @@ def quiet_libraries() -> None:
 
 
 def usable_streams() -> None:
-    """Standard streams as a command needs them, however it was called.
+    """Make the standard streams usable, whatever the caller passed on.
 
-    A descriptor below 3 that is closed would be taken by the next file that is opened, and what is meant for the
-    terminal written into it. Texts leave as UTF-8, which paths are, whatever the locale says.
+    The next file opened would get a closed descriptor below 3, and output for the terminal would be written into it.
+    Except on a terminal, text is written as UTF-8, like paths, whatever the locale.
     """
     for number, mode, name in ((0, "r", "stdin"), (1, "w", "stdout"), (2, "w", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the process ends
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - open until the process ends
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError, OSError):
             if isinstance(stream, io.TextIOWrapper):
@@ -97,19 +97,19 @@ def usable_streams() -> None:
 
 
 def usable_temporary_folder() -> None:
-    """If TMPDIR cannot be used, processes started from here use what Python falls back to."""
+    """Replace an unusable TMPDIR by Python's fallback, for the processes started from here."""
     folder = os.environ.get("TMPDIR", "")
     if folder:
-        with suppress(OSError):  # there is no other one, either: who needs it says so
+        with suppress(OSError):  # no folder is usable: the first use of one reports that
             os.environ["TMPDIR"] = tempfile.gettempdir()
 
 
 def _explained(error: BaseException) -> ThresherError:
     try:
-        from tasks.clients.surroundings import explained  # only where something fails
+        from tasks.clients.surroundings import explained  # imported only after a failure
 
         return explained(error)
-    except BaseException:  # not even that could be imported: no memory, no file that may be opened
+    except BaseException:  # even that import can fail: out of memory or file descriptors
         said, of_the_environment = in_one_line(error)
         return CallError([Problem("", None, said)]) if of_the_environment else RunError(said)
 
@@ -130,5 +130,5 @@ def _say(text: str) -> None:
     except (ImportError, MemoryError):
         with suppress(OSError):
             os.write(sys.stderr.fileno(), f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))
-    except OSError:  # standard error is not read, or it is full: the exit code says what can be said
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - Python writes there once more when it ends
+    except OSError:  # standard error is closed, or its disk is full: only the exit code is left
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - Python flushes it once more at exit

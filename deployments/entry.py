@@ -1,6 +1,6 @@
-"""The entry point of the command ``thresher``: Ctrl-C while it is imported ends it, without a trace.
+"""The entry point of the command ``thresher``: Ctrl-C during its imports ends it without a traceback.
 
-Python itself would print where it was. The process dies of the signal, as a shell expects it (it says 130).
+Python itself would print one. The process dies of the signal, as shells expect (they report 130).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sys
 
 
 def main() -> None:
-    """Import the command line, and run it."""
+    """Import the command line and run it."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` there listens
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the imported `main` installs its handlers
     try:
         from deployments.cli import main as run
     except (MemoryError, ImportError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The form by which the Prefect user interface takes a service: pools and flavors to choose from, plain fields."""
+"""The form for a service in the Prefect user interface: a choice of pools and flavors, and plain fields."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NULL = {"type": "null"}
 
 
 def form(flow: Flow[..., Any], pools: Mapping[str, Pool]) -> dict[str, Any]:
-    """The parameter schema of a flow that takes a service, as a form: pools and flavors to choose from, plain fields.
+    """The parameter schema of a flow that takes a service, for a form with a choice of pools and flavors.
 
-    The user interface shows a field that may be null as two tabs; here such a field is simply left empty.
+    The user interface shows a nullable field as two tabs; here it is one field that may be left empty.
     """
     schema = parameter_schema(flow).model_dump_for_openapi()
     properties = schema["definitions"]["BatchService"]["properties"]
@@ -36,6 +36,6 @@ def form(flow: Flow[..., Any], pools: Mapping[str, Pool]) -> dict[str, Any]:
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:
     others = [one for one in field["anyOf"] if one != _NULL]
     if len(others) != 1 or "$ref" in others[0]:
-        return field  # a schedule has fields of its own: there the tabs say whether there is one
+        return field  # a schedule has fields of its own: its tabs choose whether there is one
     rest = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
     return {**rest, **others[0]}

@@ -1,6 +1,6 @@
-"""The resource pools that a service may name: those of the Prefect server, where it would live, and those of the files.
+"""The resource pools that a service may name: those of its Prefect server, and those of the pool files.
 
-Which server that is is told without Prefect, whose import takes two seconds.
+The server is determined without importing Prefect, which takes two seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.settings import Settings
 
 
 def names_server() -> bool:
-    """Whether Prefect's settings name a server: by the variable, in a file of the current folder, or of profiles."""
+    """Whether Prefect's settings name a server: in the environment, a file of the current folder, or the profiles."""
     if "PREFECT_API_URL" in os.environ:
         return bool(os.environ["PREFECT_API_URL"])
     if address := first_of(given_settings(os.environ)[0], SERVER):
@@ -35,9 +35,9 @@ def names_server() -> bool:
 
 
 async def pools_to_run_in(fields: Mapping[str, Any], settings: Settings) -> Mapping[str, Pool] | None:
-    """The pools that a run of this process may name: those of the files, and, for another name, the server's, too.
+    """The pools that a run in this process may name: those of the files, and for any other name also the server's.
 
-    None if the files are wrong, which is to be told with the other problems.
+    None if the files are invalid; the check of the service reports that with the other problems.
     """
     there = _of_files(settings)
     if there is None or _name(fields) in there or not names_server():
@@ -51,10 +51,10 @@ async def pools_to_run_in(fields: Mapping[str, Any], settings: Settings) -> Mapp
 async def pools_to_deploy_in(
     fields: Mapping[str, Any], settings: Settings
 ) -> tuple[Mapping[str, Pool] | None, list[str]]:
-    """The pools of the server that a service would be deployed on, if one is named or ``thresher up`` runs, and those
-    of the files that it does not have; and what is to be said of them.
+    """The pools of the server that a service would be deployed on, those that only the files have, and warnings.
 
-    None if there is no server and the files are wrong, which is to be told with the other problems.
+    The server is the one that is named, or that of ``thresher up``. The pools are None if no server answers and the
+    files are invalid; the check of the service reports that with the other problems.
     """
     there = _of_files(settings)
     if not (names_server() or stack_address()):
@@ -90,7 +90,7 @@ def _name(fields: Mapping[str, Any]) -> str:
 
 
 async def _of_server() -> tuple[dict[str, Pool], str]:
-    """The pools of the server, and why they are not known if they are not."""
+    """The pools of the server, and why they are not known (else empty)."""
     with importing():
         from deployments.server import prefect_server
         from tasks.server_pools import server_pools

@@ -1,4 +1,4 @@
-"""The life of a service: deploy, start, stop, edit, schedule, delete. From plain Python or async code."""
+"""The life cycle of a service: deploy, start, stop, edit, schedule, delete. For synchronous and async code."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
 _POLL_SECONDS = 0.5
 _OF_THE_SERVICE = ("description", "schedule", "runtime_log_output")
-"""Fields that are the service's even in a run that repeats an earlier one."""
+"""Fields that a retry of failed items takes from the service, not from the earlier run."""
 
 Overrides = Mapping[str, Any] | Sequence[str]
-"""Fields that are changed, or texts as ``--set`` takes them."""
+"""Changed fields, or texts in the format of ``--set``."""
 
 
 @callable_anywhere
@@ -72,14 +72,14 @@ async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Pat
 
 
 async def create(fields: Mapping[str, Any]) -> Service:
-    """As :func:`deploy`, from fields as they are: a relative local path is a problem like any other."""
+    """Like :func:`deploy`, but paths are not resolved: a relative local path is a problem like any other."""
     async with prefect_server() as client:
         pools = await server_pools(client)
         named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
         run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
         service = run.service
         async with one_at_a_time(client):
-            if problems := await _name_problems(client, service.name):  # somebody else was faster
+            if problems := await _name_problems(client, service.name):  # another deployment came first
                 raise SpecificationError(problems)
             flow_id = await client.create_flow(batch_service)
             deployment_id = await client.create_deployment(
@@ -105,7 +105,7 @@ async def create(fields: Mapping[str, Any]) -> Service:
 async def start(name: str, overrides: Overrides = ()) -> Execution:
     """Start a service again, with some fields changed for this run only.
 
-    ``overrides`` are fields, or texts as ``--set`` takes them: ``environment.A=1`` changes one variable of several.
+    ``overrides`` are fields, or texts in the format of ``--set``: ``environment.A=1`` changes one variable of several.
     Raises SpecificationError with every problem (nothing is started then), ServerError.
     """
     async with prefect_server() as client:
@@ -121,11 +121,11 @@ async def retry_failed(
     merge: bool = False,
     output_path: str | None = None,
 ) -> Execution:
-    """Start a run of exactly the FAILED items of an earlier run (its id: ``run``), whose files stay as they are.
+    """Start a run of exactly the FAILED items of the earlier run ``run`` (an id), whose files stay unchanged.
 
-    Its fields are the earlier run's; ``overrides`` as for :func:`start`. The new manifest has these items only; with
-    ``merge`` all of the earlier one's. Raises SpecificationError with every problem (nothing is started then): also if
-    the earlier run is still active, has no output manifest, or no FAILED item. Raises ServerError.
+    It has the earlier run's fields; ``overrides`` as for :func:`start`. The new manifest lists only these items, or
+    with ``merge`` all items of the earlier one. Raises SpecificationError with every problem (nothing is started then),
+    also if the earlier run is still active, or has no output manifest or FAILED item. Raises ServerError.
     """
     async with prefect_server() as client:
         deployment, flow_run = await find_run(client, run)
@@ -163,11 +163,10 @@ async def _start(client: PrefectClient, deployment: Mapping[str, Any], fields: M
 
 @callable_anywhere
 async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
-    """Begin a run of a service again, under the same id, that ended or vanished before it had published.
+    """Resume, under its id, a run of a service that ended, or whose process vanished, before it published.
 
-    It goes on with the plan that it has, and repeats nothing that was finished; its parameters are those that it had,
-    but for ``overrides`` (as for :func:`start`). Raises SpecificationError if it is complete, active, or not a run of
-    the service; ServerError.
+    It keeps its plan and its parameters, except for ``overrides`` (as for :func:`start`), and repeats nothing that was
+    finished. Raises SpecificationError if it is complete, active, or not a run of the service; ServerError.
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
@@ -188,7 +187,7 @@ async def _resumed_with(
     flow_run: FlowRun,
     overrides: Overrides,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of a run with some changed, and its job's variables for them.
+    """The fields of a run with ``overrides`` applied, and the job variables for them.
 
     Raises SpecificationError with every problem.
     """
@@ -205,7 +204,7 @@ async def _resumed_with(
 async def stop(name: str, *, wait: bool = False) -> Service:
     """Stop a service's runs: instances end within seconds, and a manifest accounts for every item.
 
-    ``wait`` returns when they have ended. Raises SpecificationError if no run is active, ServerError.
+    With ``wait``, return when they have ended. Raises SpecificationError if no run is active, ServerError.
     """
     async with prefect_server() as client:
         deployment = await find(client, name)
@@ -232,7 +231,7 @@ async def edit(name: str, *, description: str) -> Service:
 
 @callable_anywhere
 async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
-    """Let a service start by itself: fields of ``schedule`` (cron or interval_minutes, timezone); None: not any more.
+    """Set a service's schedule, with the fields cron or interval_minutes, and timezone; None removes it.
 
     Raises SpecificationError, ServerError.
     """
@@ -251,9 +250,9 @@ async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
 
 @callable_anywhere
 async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
-    """Delete a service; what its runs have written stays. With ``force`` its active runs are stopped first.
+    """Delete a service, but not the output of its runs. With ``force`` its active runs are stopped first.
 
-    Runs that have not ended in time, since nobody is left who would end them, are set to Cancelled: their ids.
+    Runs that do not end in time, because no process is left to end them, are set to Cancelled; returns their ids.
     Raises SpecificationError if it has active runs and ``force`` is not given, ServerError.
     """
     given_up: tuple[str, ...] = ()
@@ -284,7 +283,7 @@ async def wait_for(task_id: str) -> Execution:
 async def _not_its_own(
     client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]
 ) -> list[Problem]:
-    """Problems of fields that are the service's, not its runs'."""
+    """Problems of fields that belong to the service and may not differ in its runs."""
     problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
     return problems + await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
 
@@ -302,9 +301,9 @@ async def _checked(
     client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem],
     again: FlowRun | None = None,
 ) -> Run:  # fmt: skip
-    """The run that these fields would make, a new one or ``again`` this one.
+    """The run that these fields describe: a new one, or ``again`` if given.
 
-    Raises SpecificationError with ``problems`` and every other one.
+    Raises SpecificationError with ``problems`` and all others.
     """
     settings = read_settings()
     run = await engine_loop().run(
@@ -335,7 +334,7 @@ async def _name_problems(client: PrefectClient, name: object) -> list[Problem]:
 
 
 async def _cancel(client: PrefectClient, deployment_id: str) -> int:
-    """Set a service's active runs to Cancelling, never to Cancelled: nobody would stop them. How many there are."""
+    """Set a service's active runs to Cancelling and return their number. No worker would stop a Cancelled run."""
     active = await active_runs(client, deployment_id)
     for flow_run in active:
         if flow_run["state_type"] != "CANCELLING":
@@ -352,7 +351,7 @@ async def _until_ended(client: PrefectClient, deployment: Mapping[str, Any]) -> 
 
 
 async def _ended_or_given_up(client: PrefectClient, deployment_id: str) -> tuple[str, ...]:
-    """Wait until a service's runs have ended; those that do not are set to Cancelled by force. Their ids."""
+    """Wait for a service's runs to end, and force those that do not to Cancelled. The ids of those."""
     said = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after it was told to stop."
     left = await _still_active(client, deployment_id)
     for flow_run in left:
@@ -361,7 +360,7 @@ async def _ended_or_given_up(client: PrefectClient, deployment_id: str) -> tuple
 
 
 async def _still_active(client: PrefectClient, deployment_id: str) -> list[dict[str, Any]]:
-    """A service's active runs, once there is none left or the time is up."""
+    """Wait for a service's runs to end: those still active when the time is up."""
     deadline = asyncio.get_running_loop().time() + ENDED_SECONDS
     while (active := await active_runs(client, deployment_id)) and asyncio.get_running_loop().time() <= deadline:
         await asyncio.sleep(_POLL_SECONDS)

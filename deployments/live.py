@@ -1,4 +1,4 @@
-"""How far a run is, shown while it runs: one live line on a terminal, plain lines elsewhere. On standard error."""
+"""The progress of a run, on standard error: one live line on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def line(found: progress.Progress) -> str:
-    """One line: phase, items done of all, failed, items/s, time left."""
+    """One line: phase, items done and in total, failed, items/s, time left."""
     word = _WORDS[found.phase]
     if not found.items:
         return word
@@ -52,7 +52,7 @@ def _duration(seconds: float) -> str:
 
 
 class LiveProgress:
-    """Shows the progress of this process's run while the block lasts."""
+    """Shows the progress of this process's run inside the block."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

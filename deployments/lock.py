@@ -1,4 +1,4 @@
-"""One deployment at a time, whoever deploys: a lock on the Prefect server, which ends with its holder."""
+"""A lock on the Prefect server that allows one deployment at a time; a lease frees it if its holder dies."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tasks.domain.errors import ServerError
 
 LOCK = "thresher-deploy"
 LOCK_SECONDS = 60.0
-"""How long whoever deploys may take, and others wait: a holder that died has lost the lock by then."""
+"""How long a deployment may take and others wait; the lease of a holder that died has expired by then."""
 _POLL_SECONDS = 0.2
 _LOCKED = 423
 
 
 @asynccontextmanager
 async def one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
-    """Hold the lock: Prefect overwrites a deployment of the same name, so two must not pass each other by.
+    """Hold the lock: Prefect overwrites a deployment of the same name, so two deployments must not race.
 
-    Prefect's own ``concurrency`` asks for slots from a thread of its own, which stays with the first server that this
-    process has spoken to; this asks the server of ``client``. Raises ServerError after LOCK_SECONDS of waiting.
+    Prefect's own ``concurrency`` requests slots in a separate thread, which keeps to the first server that this process
+    used; this uses the server of ``client``. Raises ServerError after waiting for LOCK_SECONDS.
     """
-    with suppress(ObjectAlreadyExists):  # two who deploy on a new server make it at the same moment
+    with suppress(ObjectAlreadyExists):  # a race of two deployments on a new server
         await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
     lease = await _acquire(client)
     try:

@@ -26,13 +26,13 @@ from tasks.settings import read_settings
 SOURCE = "my-models"
 START_SECONDS = 20 * 60.0
 _LEAST_ROOM = 1 << 20
-"""Bytes that have to fit into the cache: an environment takes far more."""
+"""Bytes that must fit into the cache; an environment takes far more."""
 
 
 def register(package: Path, model: str, version: str) -> ModelVersion:
-    """Put a package into the store: check its config.json, copy it, start it once and ask its health.
+    """Put a package into the store: check its config.json, copy it, start it once and check its health.
 
-    The version is Normal then, else Abnormal with the reason. Raises SpecificationError, StorageError.
+    The version becomes Normal, or on failure Abnormal with the reason. Raises SpecificationError, StorageError.
     """
     return engine_loop().run_blocking(_register(package, model, version))
 
@@ -69,7 +69,7 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
 
 
 def _check_cache(cache: Path) -> None:
-    """Raises CallError if nothing can be kept in the cache; before anything is put into the store."""
+    """Raises CallError if the cache is not writable. Called before anything is put into the store."""
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache) as file:

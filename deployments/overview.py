@@ -1,4 +1,4 @@
-"""Looking at services: all of them, or one, with the status of their last runs."""
+"""Queries for services, all or one, with the status of their last runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.status import ACTIVE_STATES
 
 CLOCK_SKEW = timedelta(seconds=5)
-"""The server's clock may be ahead of this machine's by so much."""
+"""How far the server's clock may be ahead of this machine's."""
 _PAGE = 200
 _OF_THE_FLOW = {"flows": {"name": {"any_": [FLOW]}}}
 
@@ -31,7 +31,7 @@ async def list_services() -> list[Service]:
         asking: list[asyncio.Task[dict[str, dict[str, Any]]]] = []
         try:
             async for page in _pages(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"}):
-                pages.append(page)  # its runs are asked for while the next page is
+                pages.append(page)  # its runs are requested at the same time as the next page
                 asking.append(asyncio.create_task(_last_runs(client, [one["id"] for one in page])))
             last = {key: run for runs_of_page in await asyncio.gather(*asking) for key, run in runs_of_page.items()}
         finally:
@@ -42,7 +42,7 @@ async def list_services() -> list[Service]:
 
 @callable_anywhere
 async def show(name: str) -> Service:
-    """One service. Raises SpecificationError if there is none of this name, ServerError."""
+    """One service. Raises SpecificationError if it does not exist, ServerError."""
     async with prefect_server() as client:
         return await read_service(client, name)
 
@@ -58,14 +58,14 @@ async def runs(name: str, limit: int = 20) -> list[Execution]:
 
 
 async def read_service(client: PrefectClient, name: str) -> Service:
-    """One service with its last run. Raises SpecificationError if there is none of this name."""
+    """One service with its last run. Raises SpecificationError if it does not exist."""
     deployment = await find(client, name)
     last = await _last_runs(client, [deployment["id"]])
     return Service.of(deployment, last.get(deployment["id"]))
 
 
 async def find(client: PrefectClient, name: str) -> dict[str, Any]:
-    """The deployment of a service, as the API gives it. Raises SpecificationError if there is none of this name."""
+    """The deployment of a service, as the API returns it. Raises SpecificationError if it does not exist."""
     if (found := await look_up(client, name)) is None:
         expected = "there is no such service; `thresher list` shows those that there are"
         raise SpecificationError([Problem("NAME", name, expected)])
@@ -73,9 +73,9 @@ async def find(client: PrefectClient, name: str) -> dict[str, Any]:
 
 
 async def find_run(client: PrefectClient, run: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The deployment of the service that a run belongs to, and the flow run, as the API gives them.
+    """The deployment of the service that a run belongs to, and the flow run, as the API returns them.
 
-    Raises SpecificationError if there is no such run, or it belongs to no service.
+    Raises SpecificationError if the run does not exist or belongs to no service.
     """
     try:
         body = {**_OF_THE_FLOW, "flow_runs": {"id": {"any_": [str(UUID(run))]}}}
@@ -98,7 +98,7 @@ async def find_run(client: PrefectClient, run: str) -> tuple[dict[str, Any], dic
 
 
 async def look_up(client: PrefectClient, name: str) -> dict[str, Any] | None:
-    """The deployment of a service, as the API gives it, or None."""
+    """The deployment of a service, as the API returns it, or None."""
     return await _first(client, {"name": {"any_": [name]}})
 
 
@@ -110,17 +110,17 @@ async def _first(client: PrefectClient, deployments: Mapping[str, Any]) -> dict[
 
 
 def all_deployments(client: PrefectClient) -> AsyncIterator[dict[str, Any]]:
-    """The deployments of all services, by name, as the API gives them."""
+    """The deployments of all services, by name, as the API returns them."""
     return each(client, "/deployments/filter", {**_OF_THE_FLOW, "sort": "NAME_ASC"})
 
 
 async def count(client: PrefectClient) -> int:
-    """How many services the server has."""
+    """The number of services on the server."""
     return int((await client._client.post("/deployments/count", json=_OF_THE_FLOW)).json())
 
 
 async def active_runs(client: PrefectClient, deployment_id: str) -> list[dict[str, Any]]:
-    """The flow runs of a service that have begun or wait to begin now; not those that a schedule has planned."""
+    """The flow runs of a service that are running or due, without the future runs of its schedule."""
     body = {
         "deployments": {"id": {"any_": [deployment_id]}},
         "flow_runs": {**_due()["flow_runs"], "state": {"type": {"any_": list(ACTIVE_STATES)}}},
@@ -129,7 +129,7 @@ async def active_runs(client: PrefectClient, deployment_id: str) -> list[dict[st
 
 
 def _due() -> dict[str, Any]:
-    """Filter of the runs that should have begun: a schedule plans runs of the future, too."""
+    """Filter for the runs that are due: a schedule also creates runs in advance."""
     now = datetime.now(UTC) + CLOCK_SKEW
     return {"flow_runs": {"expected_start_time": {"before_": now.isoformat()}}}
 
@@ -137,8 +137,8 @@ def _due() -> dict[str, Any]:
 async def _last_runs(client: PrefectClient, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The newest run of each deployment that has one.
 
-    Each page of runs, newest first, leaves out the deployments that were seen already, so that those with many runs do
-    not hide the others.
+    Each page of runs, newest first, excludes the deployments already seen, so that those with many runs do not hide
+    the others.
     """
     newest: dict[str, dict[str, Any]] = {}
     unseen = list(ids)
@@ -158,7 +158,7 @@ async def _last_runs(client: PrefectClient, ids: Sequence[str]) -> dict[str, dic
 
 
 async def each(client: PrefectClient, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Everything that a filter of the API finds."""
+    """All results of a filter request to the API."""
     async for page in _pages(client, path, body):
         for one in page:
             yield one

@@ -1,4 +1,4 @@
-"""Standard error for what a command has to say: what libraries of Rust and C print by themselves goes elsewhere."""
+"""Standard error for a command's own messages: output of Rust and C libraries is discarded."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def own_standard_error() -> Iterator[None]:
-    """While it lasts, descriptor 2, which such libraries write to, leads nowhere; Python's standard error stays.
+    """Inside the block, discard output to file descriptor 2, which such libraries use; ``sys.stderr`` still works.
 
-    A panic in Rust prints two lines there before Python gets it as an exception, which is explained in one.
+    A panic in Rust prints two lines there before it reaches Python as an exception, which is reported in one.
     """
     stream = sys.stderr
     try:
@@ -22,7 +22,7 @@ def own_standard_error() -> Iterator[None]:
         stream.flush()
         shown = os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
-    except (OSError, ValueError):  # it is not there, or replaced
+    except (OSError, ValueError):  # standard error is closed or replaced
         yield
         return
     sys.stderr = io.TextIOWrapper(

@@ -1,4 +1,4 @@
-"""Resource pools as Prefect work pools: the template of the job that a run is, and what a flavor means in it."""
+"""Resource pools as Prefect work pools: the job template of their runs, and the job variables of a flavor."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from tasks.server_pools import POOL_KEY
 
 FLOW_CPU = 0.5
 FLOW_MEMORY_MIB = 512
-"""What the flow's own process takes beside its instances: it reads, sends and writes (measured: about 300 MiB)."""
+"""Room for the flow's own process, next to its instances: it reads, sends and writes (measured: about 300 MiB)."""
 
 APART_CPU = 1.0
 APART_MEMORY_MIB = 1024
-"""What it takes when all its instances are elsewhere, on a Dask cluster: it plans, shares out and publishes."""
+"""Room for it when all its instances are elsewhere, on a Dask cluster: it plans, distributes and publishes."""
 PROCESSES = 4096
-"""At most in a run's container, threads included."""
+"""Limit of processes in a run's container, threads included."""
 _OF_THE_CLIENT = frozenset(
     {
         *("name", "env", "mem_limit", "nano_cpus", "device_requests"),
         *("cpu_request", "cpu_limit", "memory_request", "memory_limit", "accelerators"),
     }
 )
-"""Job variables that a deployment or run may set. All others are the administrator's: they are commands, images,
-accounts and networks, so who may start a run could run anything as anybody with them."""
+"""Job variables that a deployment or run may set. All others are the administrator's: with commands, images, accounts
+and networks, any user allowed to start a run could run any program under any account."""
 FLOW_ENVIRONMENT = {
-    # Runs that are not heard of for a while are Crashed: see zombies.
+    # Runs without a heartbeat for a while are set to Crashed: see zombies.
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -53,7 +53,7 @@ _COLLECTIONS = {"process": "prefect", "docker": "prefect-docker", "kubernetes": 
 
 @cache
 def _shipped() -> dict[str, Any]:
-    """What Prefect itself knows of the kinds of workers, so that nothing need be installed for those used elsewhere."""
+    """Prefect's own metadata on all kinds of workers, so that nothing need be installed for those used elsewhere."""
     found: dict[str, Any] = json.loads(_WORKERS.read_bytes())
     return found
 
@@ -61,7 +61,7 @@ def _shipped() -> dict[str, Any]:
 def base_job_template(pool: Pool) -> dict[str, Any]:
     """The base job template of a pool's work pool: Prefect's own for this kind, with the pool's defaults.
 
-    The pool itself stands in it under ``POOL_KEY``. What a run's job may use is left to :func:`job_variables`.
+    It also holds the pool itself, under ``POOL_KEY``. The resources of a run's job come from :func:`job_variables`.
     """
     template = _default_template(pool.kind, pool.environment)
     if pool.kind == "docker":
@@ -74,7 +74,7 @@ def base_job_template(pool: Pool) -> dict[str, Any]:
 
 
 def console_job_template() -> dict[str, Any]:
-    """The base job template of the console's work pool: without ``POOL_KEY``, so that it is no resource pool."""
+    """The base job template of the console's work pool: without ``POOL_KEY``, as this is not a resource pool."""
     template = _default_template("process", {})
     _close(template)
     return template
@@ -83,25 +83,25 @@ def console_job_template() -> dict[str, Any]:
 def _default_template(kind: str, environment: Mapping[str, str]) -> dict[str, Any]:
     worker = _shipped()[_COLLECTIONS[kind]][kind]
     template: dict[str, Any] = copy.deepcopy(worker["default_base_job_configuration"])
-    # A deployment's own env would take the place of this one whole, so deployments are given none.
+    # A deployment's own env would replace this one entirely, so deployments have none.
     template["variables"]["properties"]["env"]["default"] = {**FLOW_ENVIRONMENT, **environment}
     return template
 
 
 def _close(template: dict[str, Any]) -> None:
-    """Put the values of all variables that are not the client's where they are used, and have no others taken."""
+    """Insert the values of all variables that are not the client's, and accept only the client's from then on."""
     variables = template["variables"]
     known = variables["properties"]
     fixed = {"{{ " + name + " }}": found.get("default") for name, found in known.items() if name not in _OF_THE_CLIENT}
     template["job_configuration"] = _fixed(template["job_configuration"], fixed)
     variables["properties"] = {name: found for name, found in known.items() if name in _OF_THE_CLIENT}
-    # One of its own could name a library or a folder of code; the schema is what Prefect's server checks it with.
+    # Another env could name a library or a folder of code. Prefect's server checks it against this schema.
     variables["properties"]["env"]["enum"] = [known["env"]["default"]]
     variables["additionalProperties"] = False
 
 
 def _fixed(node: Any, values: Mapping[str, Any]) -> Any:
-    """With the values in the place of their variables; what has none is left out."""
+    """A copy of the node with variables replaced by their values; fields without a value are left out."""
     if isinstance(node, dict):
         found = {key: _fixed(value, values) for key, value in node.items()}
         return {key: value for key, value in found.items() if value is not None}
@@ -124,7 +124,7 @@ def _adapt_docker(pool: Pool, template: dict[str, Any]) -> None:
         "device_requests": "{{ device_requests }}",
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges:true"],
-        "read_only": True,  # but for volumes, of which the image has its own: /data and /tmp
+        "read_only": True,  # except for volumes; the image has its own: /data and /tmp
         "pids_limit": PROCESSES,
     }
 
@@ -138,7 +138,7 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
         variables["service_account_name"]["default"] = pool.service_account
     made = template["job_configuration"]["job_manifest"]["spec"]["template"]
     (container,) = made["spec"]["containers"]
-    # A token is for runs that make pods: then no model is in this one.
+    # Only runs that create pods get a token; no model is in their own pod.
     made["metadata"] = {"labels": {PART_LABEL: "run", **({CLUSTER_LABEL: "allowed"} if pool.makes_pods else {})}}
     made["spec"] |= closed_pod(token=pool.makes_pods) | {"volumes": own_volumes()}
     container |= {"securityContext": closed_container(), "volumeMounts": own_mounts()}
@@ -156,9 +156,9 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
 
 
 def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
-    """What the job of a service overrides: room for the flow's own process, and for its instances if they are in it.
+    """The job variables of a service: resources for the flow's own process, and for its instances if they are in it.
 
-    Nothing on pools of plain processes: there each model server is limited by itself.
+    Empty for pools of plain processes, where each model server has its own limits.
     """
     if pool.makes_pods or (pool.cluster.kind == "scheduler" and instances > 1):
         cpu, memory, accelerators = APART_CPU, APART_MEMORY_MIB, 0
@@ -176,6 +176,6 @@ def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
             "memory_request": f"{memory}Mi",
             "memory_limit": f"{memory}Mi",
         }
-        # Left out at 0, the template drops the resource altogether.
+        # Left out at 0, so that the template drops the resource.
         return found | ({"accelerators": str(accelerators)} if accelerators else {})
     return {}

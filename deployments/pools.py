@@ -24,11 +24,11 @@ from tasks.server_pools import pool_of, server_pools
 from tasks.settings import read_settings
 
 PRIORITIES = (3, 2, 1)
-"""The highest first. Prefect counts the other way round: its priority 1 goes first."""
+"""Highest first. Prefect counts in the opposite order: its priority 1 is the highest."""
 
 
 class PoolState(BaseModel):
-    """A resource pool, as it is shown."""
+    """A resource pool, as shown to the user."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,13 +39,13 @@ class PoolState(BaseModel):
     max_runs: int | None
     flavors: tuple[Flavor, ...]
     status: str
-    """``ready`` if a worker was heard of lately, ``not ready``, or ``paused``."""
+    """``ready`` if a worker has sent a heartbeat lately, ``not ready``, or ``paused``."""
     workers: tuple[str, ...] = ()
     page: str
 
     @classmethod
     def of(cls, pool: Pool, work_pool: WorkPool, workers: tuple[str, ...] = ()) -> PoolState:
-        """The state of a pool that is this work pool."""
+        """The state of a pool, from its work pool."""
         status = str(getattr(work_pool.status, "value", work_pool.status) or "not ready")
         return cls(
             name=pool.name,
@@ -62,9 +62,10 @@ class PoolState(BaseModel):
 
 @callable_anywhere
 async def apply_pools(folder: Path | None = None) -> list[PoolState]:
-    """Create or change the pools of a folder's files, the automations that find vanished runs, and the console.
+    """Create or update the pools of a folder's files, the automations that find vanished runs, and the console.
 
-    Their services follow them. Pools that have no file are left alone. Raises SpecificationError, ServerError.
+    The services of these pools are updated. Pools without a file are left alone. Raises SpecificationError,
+    ServerError.
     """
     settings = read_settings()
     pools = read_pools(folder or settings.pools)
@@ -110,7 +111,7 @@ async def list_pools() -> list[PoolState]:
 
 @callable_anywhere
 async def show_pool(name: str) -> PoolState:
-    """One pool with its workers. Raises SpecificationError if there is none of this name, ServerError."""
+    """One pool with its workers. Raises SpecificationError if it does not exist, ServerError."""
     async with prefect_server() as client:
         try:
             work_pool = await client.read_work_pool(name)
@@ -125,7 +126,7 @@ async def show_pool(name: str) -> PoolState:
 
 
 async def online_workers(name: str) -> tuple[str, ...]:
-    """The workers of a work pool that were heard of lately. Raises ServerError."""
+    """The workers of a work pool with a recent heartbeat. Raises ServerError."""
     async with prefect_server() as client:
         return await _online(client, name)
 

@@ -1,4 +1,4 @@
-"""The import of Prefect by a command: late, since it takes a second, and without the traces that it prints."""
+"""The import of Prefect by a command: late, since it takes a second, and without the tracebacks it prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.clients.startup import importing
 
 
 class _WithoutPlugins:
-    """Standard error but for the one message that Prefect prints there when its settings are wrong."""
+    """Standard error without the one message that Prefect prints there when its settings are invalid."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -25,15 +25,15 @@ class _WithoutPlugins:
 
 
 def import_prefect() -> None:
-    """Import Prefect without the traces that it prints of what is wrong with its settings or certificates.
+    """Import Prefect without the tracebacks it prints for invalid settings or certificates.
 
-    Raises CallError if its settings are given in a way that it could not use, and whatever the import raises.
+    Raises CallError if its settings are given in a form it cannot use, and any error of the import.
     """
     if "prefect" in sys.modules:
         return
-    from tasks.clients.prefect_files import check_prefect_settings  # not for `--help`
+    from tasks.clients.prefect_files import check_prefect_settings  # `--help` does not need it
 
     check_prefect_settings()
     with importing(), redirect_stderr(cast(TextIO, _WithoutPlugins(sys.stderr))):
         import prefect
-        import prefect.context  # noqa: F401 - what reads the settings
+        import prefect.context  # noqa: F401 - reads the settings

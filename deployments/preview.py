@@ -1,4 +1,4 @@
-"""What ``thresher validate`` found, as text."""
+"""The result of ``thresher validate``, as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.domain.refused_items import REASONS, Count
 
 
 def preview_text(found: dict[str, Any]) -> str:
-    """Plan, mapping and first request, for a person."""
+    """Plan, mapping and first request, in human-readable form."""
     plan, model = found["plan"], found["model"]
     lines = [
         f"service   {found['name']}",

@@ -1,4 +1,4 @@
-"""Services follow their pool: what was made of its file when they were deployed is made again when it is applied."""
+"""Services follow their pool: applying its file renews what their deployment took from it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tasks.domain.pool import Pool
 
 
 async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
-    """Renew the form and the job of the services of these pools, where they differ.
+    """Update the form and the job variables of the services of these pools, where they differ.
 
-    So an existing service can be started with a flavor that is new, and gets what its flavor says now.
+    An existing service can then be started with a new flavor, and gets the current resources of its own.
     """
     forms = {name: json.loads(json.dumps(form(batch_service, {name: pool}))) for name, pool in pools.items()}
     async for deployment in all_deployments(client):
@@ -35,7 +35,7 @@ async def renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> No
 
 
 def _job(deployment: Mapping[str, Any], pool: Pool) -> dict[str, Any]:
-    """The job variables of a service; as they are if its flavor was chosen for it, or is not offered any more."""
+    """The job variables of a service; unchanged if it names no flavor, or one that is no longer offered."""
     fields = specification_of(deployment)
     flavor = pool.flavor(str(fields.get("flavor")))
     if flavor is None:

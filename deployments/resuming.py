@@ -1,4 +1,4 @@
-"""Resuming a run: which can be, those that ended, or whose process has vanished, before they published; and how."""
+"""Resuming runs that ended, or whose process vanished, before they published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
 async def read_run(client: PrefectClient, run: str, where: str) -> FlowRun:
-    """A run by its id; ``where`` says where it was looked for. Raises SpecificationError if there is none."""
+    """A run by its id. Raises SpecificationError if it does not exist; ``where`` is the place named in the message."""
     try:
         return await client.read_flow_run(UUID(run))
     except ValueError:
@@ -42,7 +42,7 @@ async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
     manifest = "" if report.resumable else report.manifest
     if state == StateType.COMPLETED or (state in (StateType.FAILED, StateType.CANCELLED) and manifest):
         again = f"thresher retry-failed {flow_run.id}"
-        if flow_run.deployment_id is None:  # it is no service's
+        if flow_run.deployment_id is None:  # not a run of a service
             again = f"thresher run SPEC --retry-failed {manifest or 'MANIFEST'}"
         expected = (
             f"has ended and published {manifest or 'its output manifest'}: there is nothing to resume; "
@@ -58,7 +58,7 @@ async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
 
 
 async def _check_vanished(client: PrefectClient, flow_run: FlowRun) -> None:
-    """Raises SpecificationError unless the run's process is certainly gone, or was not heard of for long."""
+    """Raises SpecificationError unless the run's process is certainly gone, or was silent for long enough."""
     there = is_there(str(flow_run.labels.get(PROCESS_LABEL, "")))
     if there is False:
         return
@@ -76,12 +76,12 @@ async def _check_vanished(client: PrefectClient, flow_run: FlowRun) -> None:
 
 
 def silence_seconds() -> int:
-    """After so long without a sign of life a run's process has vanished."""
+    """The time without a sign of life after which a run's process counts as vanished."""
     return read_settings().zombie_seconds
 
 
 async def _last_heard(client: PrefectClient, flow_run: FlowRun) -> datetime:
-    """When a run last gave a sign of life: a heartbeat, a word on how far it is, or a change of its state."""
+    """When a run last gave a sign of life: a heartbeat, a progress update, or a change of state."""
     wanted = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},
         "resource": {"id": [f"prefect.flow-run.{flow_run.id}"]},
@@ -94,7 +94,7 @@ async def _last_heard(client: PrefectClient, flow_run: FlowRun) -> datetime:
 
 
 def where_it_was(before: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Problem]:
-    """Problems of fields without which the first half of a run is not found again."""
+    """Problems of changed fields: the earlier results of a run are found by their old values."""
     return [
         Problem(name, fields.get(name), f"was {before[name]} when the run began: what it has done is found by that")
         for name in ("name", "output_path")
@@ -106,9 +106,9 @@ async def begin_again(
     client: PrefectClient, flow_run: FlowRun, said: str, fields: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> FlowRun:  # fmt: skip
-    """Set a run that can be resumed to be begun again under its id. Raises ServerError.
+    """Schedule a run that can be resumed again, under its id. Raises ServerError.
 
-    With other fields, and for a job of other variables, if any are given.
+    New fields and job variables replace the old ones if given.
     """
     if fields is not None:
         await client.update_flow_run(flow_run.id, parameters={"service": dict(fields)})
@@ -117,7 +117,7 @@ async def begin_again(
         gone: State[Any] = Crashed(message="Its process had vanished when it was resumed.")
         await client.set_flow_run_state(flow_run.id, gone, force=True)
     if variables is not None:
-        # They can be changed only of a run that waits; it must not be begun before they are.
+        # They can be changed only while the run is scheduled, and it must not begin before they are.
         await _schedule(client, flow_run, AwaitingRetry(message=said, scheduled_time=datetime.now(UTC) + _NOT_YET))
         await client.update_flow_run(flow_run.id, job_variables=dict(variables))
     await _schedule(client, flow_run, AwaitingRetry(message=said))
@@ -125,7 +125,7 @@ async def begin_again(
 
 
 async def _schedule(client: PrefectClient, flow_run: FlowRun, waiting: State[Any]) -> None:
-    # Prefect lets runs without a deployment be scheduled by force only: nobody but the caller would begin them.
+    # Prefect schedules a run without a deployment only if forced: no worker would begin it, only the caller does.
     answer = await client.set_flow_run_state(flow_run.id, waiting, force=flow_run.deployment_id is None)
     if answer.status != SetStateStatus.ACCEPT:
         reason = getattr(answer.details, "reason", None) or answer.status.value

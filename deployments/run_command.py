@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 def run_service(
     fields: dict[str, Any], talk: Console, *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
 ) -> RunResult:
-    """Run a service once, or go on with its run of the id ``resume``, and return what came of it.
+    """Run a service once, or resume its run with the id ``resume``, and return the result.
 
-    Runs on the embedded Prefect server if no server is configured, else against that. ``command`` is the call without
-    ``--resume``, as the user is told to repeat it. Raises ThresherError, and KeyboardInterrupt once everything is
-    stopped, for Ctrl-C and for SIGTERM.
+    Uses the configured Prefect server, or else the embedded one. ``command`` is the call without ``--resume``, for the
+    message that shows how to resume. Raises ThresherError. After Ctrl-C or SIGTERM raises KeyboardInterrupt, once
+    everything is stopped.
     """
     check_limits()
     check_prefect_settings()
@@ -80,14 +80,15 @@ def run_service(
 def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
     """The service of these fields, checked before Prefect is started. Raises SpecificationError with every problem.
 
-    What a run that is resumed has left is known to the run itself only, and storage keys in blocks to Prefect only.
+    For a resumed run, or with storage keys in Prefect blocks, only the fields are checked: only the run itself knows
+    its earlier results, and only Prefect the keys.
     """
     if not resumed and not keys_in_blocks(read_settings()):
         return check_service(fields).service
     try:
         return require(fields)
     except SpecificationError:
-        check_service(fields)  # the run itself would check the fields that are right against model and storage
+        check_service(fields)  # like the run itself, also checks the valid fields against model and storage
         raise
 
 
@@ -116,9 +117,9 @@ def _how_to_resume(command: Sequence[str]) -> str:
 async def _resumed(
     client: PrefectClient, run: str, fields: dict[str, Any], service: BatchService
 ) -> tuple[FlowRun | None, BatchService]:
-    """A run that is to go on, and its service; no run if the server does not know it, but the output folder does.
+    """The run to resume and its service; the run is None if only the output folder knows it, not the server.
 
-    Raises SpecificationError saying why it cannot go on.
+    Raises SpecificationError if it cannot be resumed.
     """
     from deployments.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
     from flows.batch_service import batch_service
@@ -128,7 +129,7 @@ async def _resumed(
         flow_run = await read_run(client, run, where)
     except SpecificationError:
         if run in await asyncio.to_thread(unfinished_runs, service, run):
-            return None, service  # all that counts stands in its scratch folder
+            return None, service  # its scratch folder has everything needed
         raise
     if (await client.read_flow(flow_run.flow_id)).name != batch_service.name:
         raise SpecificationError([Problem(FIELD, run, "is a flow run, but not one of a batch service")])
@@ -137,7 +138,7 @@ async def _resumed(
         expected = f"is a run of a service: `thresher start {before.get('name')} --resume {run}` goes on with it"
         raise SpecificationError([Problem(FIELD, run, expected)])
     await check_resumable(client, flow_run)
-    if "name" not in fields:  # else it would get another one
+    if "name" not in fields:  # the default would be a new name
         service = require({**fields, "name": before.get("name")})
     now = service.model_dump(mode="json", by_alias=True)
     if problems := where_it_was(before, now):
@@ -146,7 +147,7 @@ async def _resumed(
 
 
 async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
-    # Importing Prefect takes a second: only those commands pay it that need it.
+    # Importing Prefect takes a second: only commands that need it pay for it.
     with importing():
         import httpx
         from prefect.context import AsyncClientContext, SyncClientContext
@@ -162,10 +163,10 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         from deployments.server import prefect_server
 
         async with prefect_server():
-            pass  # it answers; else Prefect would ask for minutes, without a word
+            pass  # fails at once if it does not answer; Prefect would retry silently for minutes
     try:
         async with AsyncExitStack() as stack:
-            # One client of each kind for all of the run: each costs 30 ms, and connections of its own.
+            # One client of each kind for the whole run: each costs 30 ms, and connections of its own.
             try:
                 stack.enter_context(SyncClientContext.get_or_create())
                 client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
@@ -189,7 +190,7 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         return failed.result
     except ObjectNotFound:
         if (published := next((one.result for one in progress.runs().values() if one.result), None)) is not None:
-            return published  # the server has lost its database since; what is published is published
+            return published  # the server has lost its database since then; the published output is valid
         begun = "".join(f" `--resume {run}` resumes it from its output folder." for run in list(progress.runs())[-1:])
         raise RunError(f"The Prefect server does not know this run any more: its database was lost.{begun}") from None
     except CancelledRun as stopped:
@@ -204,10 +205,10 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
 def _prefect_environment(verbose: bool) -> None:
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools: who resumes looks for it
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools; resuming looks for it
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
-    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # it is told in our own words
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
     if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
 
@@ -218,7 +219,7 @@ def exit_code(result: RunResult) -> int:
 
 
 def talk_of(result: RunResult, talk: Console) -> None:
-    """Say on standard error what came of a run."""
+    """Print the outcome of a run on standard error."""
     for warning in result.warnings:
         say_on(talk, f"warning: {warning}")
     say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")

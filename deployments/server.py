@@ -1,4 +1,4 @@
-"""The way to the Prefect server that services live on; what it refuses becomes one line."""
+"""The connection to the Prefect server of the services; its errors become one-line messages."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from tasks.domain.server_answers import PASSING, not_an_api, not_answered, unlik
 DEFAULT_API = "http://127.0.0.1:4200/api"
 
 ANSWER_SECONDS = 8.0
-"""The server has this long to say its version, however much it has to do."""
+"""Time-out of the request for the server's version, even for a busy server."""
 PAUSES_SECONDS = (0.5, 1.0)
-"""Before a server is asked once more that has closed the connection, or may answer in a moment."""
+"""Pauses before retries, after a closed connection or a transient status."""
 
 
 def api_url() -> str:
@@ -52,7 +52,7 @@ def ui_url(path: str) -> str:
 
 @asynccontextmanager
 async def prefect_server() -> AsyncIterator[PrefectClient]:
-    """A client of the server; everything of Prefect in this context speaks to the same one. Raises ServerError."""
+    """A client of the server; all of Prefect uses the same server in this context. Raises ServerError."""
     url = api_url()
     shown = redact(url)
     if is_loopback(url):
@@ -79,7 +79,7 @@ async def prefect_server() -> AsyncIterator[PrefectClient]:
 
 
 def access(url: str) -> dict[Any, Any]:
-    """Prefect's settings for a server, with the password if it is the one of ``thresher up`` and none is set."""
+    """Prefect's settings for a server; with the password of ``thresher up`` if it is that server and none is set."""
     found: dict[Any, Any] = {PREFECT_API_URL: url}
     if not (PREFECT_API_AUTH_STRING.value() or PREFECT_API_KEY.value()) and (password := password_for(url)):
         found[PREFECT_API_AUTH_STRING] = password
@@ -108,9 +108,9 @@ async def _check_version(client: PrefectClient, shown: str) -> None:
 
 
 async def _first_answer(client: httpx.AsyncClient) -> httpx.Response:
-    """The answer to the question for the server's version.
+    """The response to the request for the server's version.
 
-    Prefect's own client would ask for minutes, without a word, where a gateway answers in the place of its server.
+    Prefect's own client would retry silently for minutes if a gateway answers instead of the server.
     """
     request = client.build_request("GET", "/admin/version", timeout=ANSWER_SECONDS)
     for pause in (*PAUSES_SECONDS, None):
@@ -131,7 +131,7 @@ def _through(url: str) -> str:
 
 
 def _given_by(url: str) -> str:
-    """Where an address stands, as a sentence, if that is a file of the current folder."""
+    """A sentence that names the file of the current folder with this address; empty if it is not from a file."""
     given = first_of(given_settings(os.environ)[0], SERVER)
     stands = given is not None and given.where != SERVER and given.value == url
     return f"The address is {given.where} in the current folder." if given is not None and stands else ""

@@ -1,4 +1,4 @@
-"""A batch service as a Prefect deployment: what it is made of, and what can be read from it."""
+"""A batch service as a Prefect deployment: conversion to Prefect's objects and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TAG = "thresher"
 
 
 class Execution(BaseModel):
-    """One run of a service, as it is shown."""
+    """One run of a service, as shown to the user."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,7 +43,7 @@ class Execution(BaseModel):
 
     @classmethod
     def of(cls, flow_run: Mapping[str, Any]) -> Execution:
-        """The run that a flow run (as the API gives it) is."""
+        """The run, from its flow run as the API returns it."""
         state = flow_run.get("state") or {}
         report = report_of(flow_run.get("labels") or {})
         return cls(
@@ -69,7 +69,7 @@ class Execution(BaseModel):
 
 
 class Service(BaseModel):
-    """A batch service, as it is shown."""
+    """A batch service, as shown to the user."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -90,7 +90,7 @@ class Service(BaseModel):
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> Service:
-        """The service that a deployment (as the API gives it) is, with its last run."""
+        """The service with its last run, from its deployment and flow run as the API returns them."""
         fields = specification_of(deployment)
         last = None if flow_run is None else Execution.of(flow_run)
         return cls(
@@ -112,12 +112,12 @@ class Service(BaseModel):
 
 
 def specification_of(held: Mapping[str, Any]) -> dict[str, Any]:
-    """The specification that a deployment, or a run of it, holds, as fields."""
+    """The fields of the specification in a deployment or flow run."""
     return dict((held.get("parameters") or {}).get("service") or {})
 
 
 def parameters_of(service: BatchService) -> dict[str, Any]:
-    """The flow's parameters: the whole specification, as the form of the next run shows it (see ``form``: no nulls)."""
+    """The flow's parameters: the whole specification, without nulls, as the next run's form shows it (see ``form``)."""
     return {"service": service.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
 
@@ -127,7 +127,7 @@ def queue_of(priority: int) -> str:
 
 
 def schedules_of(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
-    """A service's schedule, as Prefect's."""
+    """A service's schedule in Prefect's form."""
     if schedule is None:
         return []
     when: CronSchedule | IntervalSchedule

@@ -26,9 +26,10 @@ from tasks.settings import read_settings
 _PAGE = 200
 _POLL_SECONDS = 1.0
 _SILENT_LOOKS = 2
-"""After the end of a run its process and its worker still send their last lines: so many looks must bring nothing."""
+"""Polls that may bring nothing before following ends: a run's process and worker send their last lines after its end.
+"""
 _LATE = timedelta(seconds=15)
-"""Lines arrive in batches from several processes, so a line may come after a later one."""
+"""How much out of order lines may arrive: they come in batches from several processes."""
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
@@ -43,12 +44,12 @@ class Line(BaseModel):
 
     @property
     def text(self) -> str:
-        """As it is printed."""
+        """The line as printed."""
         return f"{self.time:%Y-%m-%d %H:%M:%S} {self.level:7} {self.message}"
 
 
 async def lines(name: str, run: str | None = None, *, follow: bool = False) -> AsyncIterator[Line]:
-    """What the Logs tab of a run shows, by time; with ``follow`` until the run has ended.
+    """The lines that the Logs tab of a run shows, by time; with ``follow`` until the run has ended.
 
     ``run`` is a flow run's id, by default the service's last one. Raises SpecificationError, ServerError.
     """
@@ -76,10 +77,10 @@ async def lines(name: str, run: str | None = None, *, follow: bool = False) -> A
 
 
 async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
-    """What the log store holds of a service: of one run, or of all that it has kept, oldest first.
+    """The lines of a service in the log store, of one run or of all that are kept, oldest first.
 
-    Works without a server, and for services that were deleted. ``run`` is a flow run's id. What is too old is removed
-    from the store afterwards. Raises SpecificationError if there is nothing, StorageError.
+    Works without a server, and for deleted services. ``run`` is a flow run's id. Removes expired lines from the store
+    afterwards. Raises SpecificationError if there are no lines, StorageError.
     """
     task_id = _checked(name, run)
     settings = read_settings()
@@ -96,7 +97,7 @@ async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
                 for one in await loop.run(store.records(stream, part)):
                     found = True
                     yield Line(time=one.time, level=f"#{one.instance}", message=one.message)
-        with suppress(StorageError):  # who reads need not be allowed to
+        with suppress(StorageError):  # a reader may lack the permission
             await loop.run(store.prune(now))
     finally:
         await loop.run(storage.close())
@@ -107,7 +108,7 @@ async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
 
 
 def _checked(name: str, run: str | None) -> str | None:
-    """The run's id as streams are called by it. Raises SpecificationError."""
+    """The run's id as it appears in the names of streams. Raises SpecificationError."""
     problems = []
     if NAME.fullmatch(name) is None:
         problems.append(Problem("NAME", name, "should be 1-64 letters, digits, '-' or '_'"))

@@ -1,4 +1,4 @@
-"""Reading a specification: a YAML (or JSON) file, and fields that the call overrides."""
+"""Reading a specification: a YAML (or JSON) file, and overrides of its fields."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from tasks.domain.relative_paths import is_relative_path
 from tasks.domain.service import BatchService
 
 LONGEST = 16 << 20
-"""Bytes of a specification at most."""
+"""Size limit of a specification, in bytes."""
 PIPE_SECONDS = 10.0
-"""How long a pipe that nothing comes out of is waited for."""
+"""How long to wait for the first data of a pipe."""
 
 
 def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The fields of a specification file, with ``field=value`` overrides (``a.b=1`` reaches inside).
+    """The fields of a specification file, with ``field=value`` overrides (``a.b=1`` sets a nested field).
 
-    A text stays as it is written, in the file and in overrides; other values are YAML.
+    Text is taken literally, in the file and in overrides; other values are YAML.
 
-    Relative local paths in the file are taken from the file's folder, those of overrides from the working directory.
+    Relative local paths are relative to the file's folder, and in overrides to the working directory.
     Raises SpecificationError.
     """
     try:
@@ -43,7 +43,7 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
         ValueError,
         TypeError,
         RecursionError,
-    ) as error:  # ValueError: the 31st of February, for one
+    ) as error:  # ValueError: 31 February, for example
         said = " ".join(str(error).split())
         raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
@@ -54,7 +54,7 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
 
 
 def _bytes_of(path: Path) -> bytes:
-    """What a file holds. A pipe may never end and a device never stop: of them, too, no more than a specification."""
+    """The content of a file. Reading is bounded by ``LONGEST``, since a pipe or device may never end."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
@@ -69,7 +69,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The fields of a specification with their relative local paths taken from ``folder``."""
+    """The fields of a specification, with relative local paths made absolute from ``folder``."""
     return {
         name: os.path.normpath(folder.absolute() / value) if is_relative_path(name, value) else value
         for name, value in fields.items()
@@ -77,7 +77,7 @@ def absolute(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def override(fields: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Change fields by ``field=value`` (values are texts or YAML, by the field). Raises SpecificationError."""
+    """Apply ``field=value`` overrides (the field's type decides: text or YAML). Raises SpecificationError."""
     for one in overrides:
         _override(fields, one)
 
@@ -99,7 +99,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str, kind: Any) -> Any:
-    """What a field of this type is set to: a text as it is written, or what stands in its quotes; else YAML."""
+    """The value for a field of this type: text taken literally, without its quotes if quoted; other types as YAML."""
     try:
         value = yaml_fields.load(text, kind) if text else ""
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -107,5 +107,5 @@ def _value(text: str, kind: Any) -> Any:
     if kind is Any or not yaml_fields.is_text(kind):
         return value
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
-    config = isinstance(value, dict) and text.startswith("{")  # a model_config, else refused as no text
+    config = isinstance(value, dict) and text.startswith("{")  # for model_config; other text fields refuse it
     return value if value is None or quoted or config else text

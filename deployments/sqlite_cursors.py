@@ -1,12 +1,12 @@
-"""A plugin of SQLAlchemy's that keeps a Prefect server on SQLite from standing still.
+"""A SQLAlchemy plugin that prevents a deadlock in a Prefect server on SQLite.
 
-With ``?plugin=thresher-sqlite`` at the end of the server's ``PREFECT_API_DATABASE_CONNECTION_URL`` the cursor of a
-statement that fails is closed there and then, in the thread of its connection.
+With ``?plugin=thresher-sqlite`` at the end of the server's ``PREFECT_API_DATABASE_CONNECTION_URL``, the cursor of a
+failed statement is closed at once, in the thread of its connection.
 
-Without it SQLAlchemy's dialect for aiosqlite leaves the open cursor to the traceback of the error, and so to the
-garbage collector. That one may come by on the server's event loop while another task waits on the same connection for
-the database's lock. Finalizing the cursor takes the connection's mutex, so the loop waits for that task, the task for
-whoever holds the lock, and that one for the loop: nothing on the server moves until SQLite gives up after a minute
+Without it, SQLAlchemy's dialect for aiosqlite leaves the open cursor to the traceback of the error, and so to the
+garbage collector. The collector may run on the server's event loop while another task waits on the same connection for
+the database's lock. Finalizing the cursor takes the connection's mutex, so the event loop waits for that task, the task
+for the holder of the lock, and the holder for the event loop. The server hangs until SQLite gives up after a minute
 ("database is locked"), and requests are refused with 503.
 """
 
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import CreateEnginePlugin
 
 PLUGIN = "thresher-sqlite"
-"""Its name in a connection URL: the entry point in pyproject.toml."""
+"""The plugin's name in a connection URL: the entry point in pyproject.toml."""
 _T = TypeVar("_T")
 
 
@@ -33,14 +33,14 @@ def sqlite_url(database: Path) -> str:
 
 
 class SqliteCursors(CreateEnginePlugin):
-    """Closes the cursors of failed statements as they fail."""
+    """Closes the cursor of a statement as soon as it fails."""
 
     def __init__(self, url: sa.URL, kwargs: dict[str, Any]) -> None:
-        """Have an engine's connections made by sqlite3's own hook for it."""
+        """Use sqlite3's own hook, ``factory``, to create the connections of an engine."""
         kwargs["connect_args"] = {**kwargs.get("connect_args", {}), "factory": _Connection}
 
     def update_url(self, url: sa.URL) -> sa.URL:
-        """The URL as it is: the plugin has no parameters."""
+        """The URL unchanged: the plugin has no parameters."""
         return url
 
 

@@ -1,4 +1,4 @@
-"""``thresher up``: a Prefect server, its pools and console, a worker for each of them that is local, until stopped."""
+"""``thresher up``: until stopped, a Prefect server with its pools and console, and a worker for each local one."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ HOST = "127.0.0.1"
 PORT = 4200
 START_SECONDS = 180.0
 STOP_SECONDS = 90.0
-"""Far beyond what runs, workers and server take to be stopped."""
+"""Far more than runs, workers and server need to stop."""
 WORKER = "local "
-"""How the names of this stack's workers begin."""
+"""Prefix of the names of this stack's workers."""
 AGAIN_SECONDS = 3.0
-"""A worker that ended by itself is started again after this time."""
+"""Pause before a worker that ended by itself is restarted."""
 _POLL_SECONDS = 0.2
 
 
 def run_stack(port: int | None = None) -> int:
-    """Run the stack until Ctrl-C or SIGTERM; 0. Returns at once if it runs already. Raises ThresherError."""
+    """Run the stack until Ctrl-C or SIGTERM; exit code 0. Returns at once if it already runs. Raises ThresherError."""
     console = talk()
     if port is not None and not 1 <= port <= 65_535:
         raise CallError([Problem("--port", port, "should be 1 to 65535")])
@@ -60,7 +60,7 @@ def run_stack(port: int | None = None) -> int:
 
 
 def _again(url: str, port: int | None, console: Console) -> int:
-    """What a call does while the stack runs: the pool files are applied to it again."""
+    """Apply the pool files again to the stack that already runs; exit code 0."""
     password = made_password(read_settings().stack)
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         asyncio.run(_applied())
@@ -74,14 +74,14 @@ def _again(url: str, port: int | None, console: Console) -> int:
 async def _run(url: str, port: int, console: Console) -> None:
     folder = read_settings().stack
     password = made_password(folder)
-    # This is another thread.
+    # Prefect's settings are local to a context, and this is another thread.
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         say_on(console, "Starting the Prefect server ...")
         command = ("tasks.prefect_app", str(port))
         async with guarded("server", command, folder, of_the_server(folder, url, password)) as server:
             await _until(lambda: answers(url) and is_own(url), server, folder / "server.log", "The Prefect server")
             pools = await _applied()
-            await end_orphans(WORKER)  # of a stack that was killed
+            await end_orphans(WORKER)  # left by a stack that was killed
             try:
                 await _serve(pools, server, folder, url, password, console)
             finally:
@@ -92,7 +92,7 @@ async def _run(url: str, port: int, console: Console) -> None:
 async def _serve(
     pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, password: str, console: Console
 ) -> None:
-    """Keep the workers running until the server ends, or this is cancelled."""
+    """Keep the workers running until the server ends or this is cancelled."""
     limits = {pool.name: pool.max_runs for pool in pools if _is_local(pool)} | {CONSOLE_POOL: None}
     environment = of_a_worker(folder, url, password)
     keepers = [asyncio.create_task(_keep_worker(name, folder, environment, console)) for name in limits]
@@ -161,7 +161,7 @@ async def _until_ready(served: list[str], server: GuardedProcess, folder: Path) 
 
 
 async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str], console: Console) -> None:
-    """Run the worker of a work pool; started again whenever it ends by itself."""
+    """Run the worker of a work pool, and restart it whenever it ends by itself."""
     command = ("prefect", "worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
     while True:
         async with guarded(f"worker-{name}", command, folder, environment) as worker:
@@ -184,7 +184,7 @@ def _greet(pools: list[PoolState], console: Console) -> None:
 
 
 def _print_address(url: str, password: str, console: Console) -> None:
-    """Print the address of the user interface; say the link that signs a browser in, once. Raises ServerError."""
+    """Print the address of the user interface and a single-use link that signs a browser in. Raises ServerError."""
     try:
         with requests.Session() as session:
             session.trust_env = False

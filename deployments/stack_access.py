@@ -1,6 +1,6 @@
-"""How the stack of ``thresher up`` is reached: its address, and its password, which is made once. Without Prefect.
+"""Access to the stack of ``thresher up``: its address, and its password, created once. Does not import Prefect.
 
-The password lies in the stack's folder, for its own account only, so that this account's commands need not be told it.
+The password is in the stack's folder, readable by its own account only: commands of that account find it there.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from tasks.domain.errors import CallError, Problem
 from tasks.settings import read_settings
 
 STACK_FILE = "stack.json"
-"""Written by ``thresher up`` while it runs, below the stack's folder: {"api": "http://..."}."""
+"""Kept by ``thresher up`` in the stack's folder while it runs: {"api": "http://..."}."""
 PASSWORD_FILE = "password"  # noqa: S105 - a file's name
 USER = "thresher"
-"""What stands before the password, so that tools that want a user's name have one."""
+"""The user name before the password, for tools that require one."""
 
 
 def stack_file() -> Path:
-    """Where ``thresher up`` says that it runs."""
+    """The file in which ``thresher up`` publishes its address."""
     return read_settings().stack / STACK_FILE
 
 
 def password_file() -> Path:
-    """Where the stack's password is, as USER:PASSWORD."""
+    """The file with the stack's password, as USER:PASSWORD."""
     return read_settings().stack / PASSWORD_FILE
 
 
 def stack_address() -> str:
-    """Address of the API of the stack that ``thresher up`` says it runs; empty if it says none."""
+    """API address of the stack, from its file; empty if there is no valid file."""
     try:
         return str(json.loads(stack_file().read_bytes())["api"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -54,7 +54,7 @@ def password_for(url: str) -> str:
 
 
 def refused(where: str, status: int) -> str:
-    """What is said when a Prefect server wants another password, or any."""
+    """The message for a Prefect server that rejects the credentials, or requires some."""
     return (
         f"The Prefect server {where} refuses these credentials (HTTP {status}): set PREFECT_API_AUTH_STRING (or "
         "PREFECT_API_KEY) to what its administrator has given you; for `thresher up` that is what stands in "
@@ -68,7 +68,7 @@ def is_own(url: str) -> bool:
 
 
 def made_password(folder: Path) -> str:
-    """The stack's password; the first call makes it. For the holder of the folder's lock. Raises CallError."""
+    """The stack's password, created by the first call. For the holder of the folder's lock. Raises CallError."""
     path = folder / PASSWORD_FILE
     try:
         if path.exists():
@@ -89,9 +89,9 @@ def made_password(folder: Path) -> str:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that only its own account may enter, or make it so. Raises OSError."""
+    """Create a folder for its own account only, or restrict an existing one to it. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with suppress(PermissionError):  # of another account, which has let this one in
+    with suppress(PermissionError):  # it belongs to another account, which has granted access
         folder.chmod(0o700)
 
 

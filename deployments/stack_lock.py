@@ -1,4 +1,4 @@
-"""One stack per folder, whatever its port: who holds the folder's lock runs it, and says where."""
+"""One stack per folder, whatever its port: the holder of the folder's lock runs it and publishes its address."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ _POLL_SECONDS = 0.2
 
 @contextmanager
 def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | None]:
-    """Hold the lock of the stack's folder: None. If another stack holds it: the API address of that one.
+    """Hold the lock of the stack's folder and yield None, or yield the API address of the stack that holds it.
 
-    One that is still starting, or stopping, is waited for. The kernel releases the lock of a process that is killed,
-    and no child inherits it. Raises ServerError after ``seconds`` of waiting, and CallError if
-    the folder cannot be used.
+    A stack that is starting or stopping is waited for. The kernel releases the lock of a killed process, and no child
+    inherits it. Raises ServerError after waiting for ``seconds``, and CallError if the folder cannot be used.
     """
     try:
         private_folder(folder)
@@ -38,7 +37,7 @@ def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | No
     try:
         running = _running(lock, folder, seconds, console)
         if running is None:
-            stack_file().unlink(missing_ok=True)  # of a stack that was killed
+            stack_file().unlink(missing_ok=True)  # left by a stack that was killed
         yield running
     finally:
         os.close(lock)
@@ -70,7 +69,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
 
 @contextmanager
 def said(url: str) -> Iterator[None]:
-    """While it lasts, commands without PREFECT_API_URL find this stack. For the holder of the lock only."""
+    """Inside the block, commands without PREFECT_API_URL find this stack. For the holder of the lock only."""
     path = stack_file()
     path.write_text(json.dumps({"api": url, "pid": os.getpid()}))
     try:

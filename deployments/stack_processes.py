@@ -1,4 +1,4 @@
-"""The processes of a local stack: its server, and Prefect's own workers, each with its log in the stack's folder."""
+"""The processes of a local stack: its server, and Prefect's own workers, each with a log in the stack's folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TAIL_LINES = 15
 async def guarded(
     name: str, command: tuple[str, ...], folder: Path, environment: Mapping[str, str]
 ) -> AsyncIterator[GuardedProcess]:
-    """A module of this Python with its arguments, which ends with the block, or with this process however that ends."""
+    """A module run by this Python with arguments. It ends with the block or with this process, however that ends."""
     log = folder / f"{name}.log"
     log.write_bytes(b"")
     module, *arguments = command
@@ -36,8 +36,8 @@ def of_the_server(folder: Path, url: str, password: str) -> dict[str, str]:
     return of_a_worker(folder, url, password) | {
         "PREFECT_API_DATABASE_CONNECTION_URL": sqlite_url(home / "prefect.db"),
         "PREFECT_UI_API_URL": url,
-        # Types of blocks are registered at each start: to see whether they need to be, the server would import the
-        # clients of Docker and Kubernetes, which takes longer and 70 MB.
+        # Register block types at each start: to check whether that is needed, the server would import the clients of
+        # Docker and Kubernetes, which takes longer, and 70 MB.
         "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
         "PREFECT_SERVER_API_AUTH_STRING": password,
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": url.removesuffix("/api"),
@@ -45,7 +45,7 @@ def of_the_server(folder: Path, url: str, password: str) -> dict[str, str]:
 
 
 def of_a_worker(folder: Path, url: str, password: str) -> dict[str, str]:
-    """The environment of a client of the stack's server, and of what it starts."""
+    """The environment of a client of the stack's server, and of its child processes."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return own | {
         "PREFECT_HOME": str(folder / "prefect"),

@@ -1,4 +1,4 @@
-"""The runs of a local stack that is being stopped: each ends with a complete manifest, before its worker does."""
+"""Stopping the runs of a local stack: each ends with a complete manifest, before its worker ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from deployments.talk import say_on
 from tasks.domain.errors import ServerError
 
 STOP_RUNS_SECONDS = 20.0
-"""Runs have ended within this time, or end with their workers."""
+"""Runs that have not ended within this time end with their workers."""
 _POLL_SECONDS = 0.5
 
 
@@ -30,9 +30,9 @@ _POLL_SECONDS = 0.5
 async def stopped_runs(workers: str, pools: Mapping[str, int | None], console: Console) -> AsyncIterator[None]:
     """Stop the runs of the workers whose names begin with ``workers``, then let the block end these workers.
 
-    ``pools`` are their pools with the runs allowed at once: none until the block has ended, or else the next runs would
-    begin in the place of those that end. Runs that wait stay Scheduled, so that the next stack begins them. A run that
-    is Pending has been taken already: nobody would take it again, so it is stopped once it has begun.
+    ``pools`` are their pools with their concurrency limits. The limits are 0 until the block has ended, or waiting runs
+    would begin in place of those that end. Waiting runs stay Scheduled, so that the next stack begins them. A Pending
+    run already belongs to a worker and no other would take it, so it is stopped once it has begun.
     """
     with suppress(ServerError):
         async with prefect_server() as client:

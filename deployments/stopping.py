@@ -1,4 +1,4 @@
-"""Being told to stop: by Ctrl-C, or by SIGTERM."""
+"""Handling of requests to stop: Ctrl-C and SIGTERM."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def stop_on_signals() -> None:
-    """From now on the first Ctrl-C or SIGTERM raises KeyboardInterrupt in the main thread; later ones are not heard.
+    """Make the first Ctrl-C or SIGTERM raise KeyboardInterrupt in the main thread; later ones are ignored.
 
-    What is ignored already stays so, such as Ctrl-C for a command in the background of a script.
+    A signal that is already ignored stays ignored, such as Ctrl-C for a background command of a script.
     """
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -18,7 +18,7 @@ def stop_on_signals() -> None:
 
 
 def ignore_signals() -> None:
-    """Once is enough: stopping in order takes a moment."""
+    """Ignore further requests to stop: a graceful shutdown takes a moment."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

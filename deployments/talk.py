@@ -1,4 +1,4 @@
-"""The one way to a terminal for what a command has to say."""
+"""The only way in which commands write messages to a terminal."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def error_console() -> Console:
 
 
 def say_on(console: Console, text: str) -> None:
-    """Say something on a console: no escape, no markup of rich and no line of its own in it, and no known secret."""
+    """Print a message: no escape sequences, rich markup or known secrets; its further lines are indented."""
     console.print(plain_block(masked(text)), highlight=False, soft_wrap=True, markup=False, emoji=False)

@@ -1,4 +1,4 @@
-"""Runs that have not ended, by what they have left in an output folder."""
+"""Unfinished runs, found by their files in an output folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tasks.settings import read_settings
 
 
 def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
-    """Ids of the runs that have planned into a service's output folder (the one of ``task_id``) and have not published.
+    """Ids of the unpublished runs with a plan in a service's output folder (that of ``task_id``).
 
-    None if the folder cannot be listed: the run that is about to begin will say so.
+    Empty if the folder cannot be listed: the run that is about to begin reports that.
     """
     with suppress(ThresherError, ObjectError, ValueError):
         return engine_loop().run_blocking(_unfinished(service, task_id))

@@ -1,4 +1,4 @@
-"""``thresher validate``: everything but inference."""
+"""``thresher validate``: everything except inference."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tasks.engine.sampling import Preview, look_at_input, refuse_hopeless
 from tasks.settings import Settings, read_settings
 
 PATIENCE_SECONDS = 2.0
-"""What of a storage may pass is waited for so long at most when items are looked at."""
+"""The longest that transient storage errors are retried when items are examined."""
 
 
 def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """What a run would do, as plain JSON values, and why no item could be sent, if none could; nothing is created.
+    """A preview of a run as plain JSON values, and the problems if no item could be sent. Creates nothing.
 
     Raises SpecificationError with every problem if the specification is refused.
     """
@@ -36,7 +36,7 @@ def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Probl
 
 
 def check_service(fields: dict[str, Any]) -> Run:
-    """What can be told of a run without a look into its items, in a fraction of a second; nothing is created.
+    """The run, checked in a fraction of a second without reading its items. Creates nothing.
 
     Raises SpecificationError with every problem.
     """
@@ -49,7 +49,7 @@ def check_service(fields: dict[str, Any]) -> Run:
             try:
                 await refuse_hopeless(run, settings, storage)
             except ObjectError:
-                pass  # the run itself tells it, after it has waited for the storage
+                pass  # the run itself reports it, after retrying the storage
             finally:
                 await storage.close()
         return run

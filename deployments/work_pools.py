@@ -1,4 +1,4 @@
-"""Prefect work pools: created, or changed to what they should be now."""
+"""Prefect work pools: created or updated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def put_work_pool(
     base_job_template: dict[str, Any],
     concurrency_limit: int | None,
 ) -> None:
-    """Create a work pool, or change the one that is there. Raises SpecificationError if that one is of another kind."""
+    """Create a work pool, or update the existing one. Raises SpecificationError if that is of another kind."""
     try:
         there = await client.read_work_pool(name)
     except ObjectNotFound:

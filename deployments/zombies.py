@@ -1,4 +1,4 @@
-"""Runs whose process has vanished: Prefect learns of them by an automation only, which is created with the pools."""
+"""Runs whose process has vanished: Prefect detects them only by automations, which are created with the pools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STUCK_NAME = "thresher: a run that does not stop is Cancelled"
 PENDING_NAME = "thresher: a run that was never begun is Crashed"
 PENDING_MINUTES = 15
 STUCK_MINUTES = 15
-"""Far beyond what a run takes to stop: Prefect's worker kills its process after 30 s."""
+"""Far more than a run needs to stop: Prefect's worker kills its process after 30 s."""
 _FLOWS = [FLOW, deploy_service.name]
 _ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 _STOPPING = "prefect.flow-run.Cancelling"
@@ -32,10 +32,10 @@ _GOES_ON = {_STOPPING, *(f"prefect.flow-run.{state}" for state in ("Running", "S
 
 
 async def create_automations(client: PrefectClient, seconds: int) -> None:
-    """Create or renew the automations; a run that was not heard of for ``seconds`` is Crashed, or Cancelled.
+    """Create or update the automations that set a run without a heartbeat for ``seconds`` to Crashed, or Cancelled.
 
-    The idea is that of https://docs.prefect.io/v3/advanced/detect-zombie-flows, for runs of Thresher's flows only.
-    Prefect lets a run that is to stop (Cancelling) become Cancelled only: such runs have automations of their own.
+    They follow https://docs.prefect.io/v3/advanced/detect-zombie-flows, for runs of Thresher's flows only. Prefect
+    allows a Cancelling run to become only Cancelled: such runs have automations of their own.
     """
     beat = "prefect.flow-run.heartbeat"
     said = f"The run was not heard of for {seconds} s: its process has vanished."
@@ -46,7 +46,7 @@ async def create_automations(client: PrefectClient, seconds: int) -> None:
     wanted = [
         _automation(NAME, beat, {beat, _STOPPING} | _ENDS, silence, crashed, said),
         _automation(STOPPING_NAME, _STOPPING, {beat} | _ENDS, silence, cancelled, said),
-        # Its process may vanish as well after one more sign of life.
+        # Its process may also vanish after one more heartbeat.
         _automation(STUCK_NAME, _STOPPING, _ENDS, timedelta(minutes=STUCK_MINUTES), cancelled, stuck),
         _automation(
             *(PENDING_NAME, "prefect.flow-run.Pending", _GOES_ON | _ENDS),
@@ -64,14 +64,14 @@ async def create_automations(client: PrefectClient, seconds: int) -> None:
 
 
 async def end_orphans(workers: str) -> None:
-    """End, on the server, the runs of workers that have all ended, whose names begin with ``workers``.
+    """End, on the server, the runs of the workers whose names begin with ``workers``, all of which have ended.
 
-    Nobody else is left who could. Raises ServerError.
+    No process is left that could. Raises ServerError.
     """
     async with prefect_server() as client:
         states = ["PENDING", "RUNNING", "CANCELLING"]
         body = {"flow_runs": {"state": {"type": {"any_": states}}}}
-        # All are read before one is ended: those that have ended would shift the pages.
+        # Read all before ending any: ended runs would shift the pages.
         active = [one async for one in each(client, "/flow_runs/filter", body)]
         for flow_run in active:
             if not str(flow_run["labels"].get("prefect.worker.name", "")).startswith(workers):
@@ -85,7 +85,7 @@ async def end_orphans(workers: str) -> None:
 def _automation(
     name: str, after: str, expect: set[str], within: timedelta, state: StateType, said: str
 ) -> AutomationCore:
-    """After one event another one is expected within a time; else the run gets this state."""
+    """The run gets this state unless, within this time after one event, another one is received."""
     return AutomationCore(
         name=name,
         description="Made by thresher pools apply.",

@@ -27,9 +27,9 @@ from tasks.validate import validate
 )
 @stoppable
 async def batch_service(service: BatchService) -> RunResult:
-    """Run a batch service once: every item of its input gets its result file and its line in the output manifest.
+    """Run a batch service once: every item of its input gets a result file and a line in the output manifest.
 
-    Also if no instance of the model can be started: then each line says why.
+    If no instance of the model can be started, each line gives the reason.
     """
     async with instances():
         run = await validate(service)

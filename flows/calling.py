@@ -1,4 +1,4 @@
-"""Async functions and flows that plain code can call, too."""
+"""Async functions and flows that synchronous code can also call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 
 def callable_anywhere(function: Callable[P, Coroutine[Any, Any, Any]]) -> Callable[P, Any]:
-    """Decorator of an async function: awaited in async code, and simply called in code without a running event loop."""
+    """Decorator of an async function: awaited in async code, called directly in code without a running event loop."""
 
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> Any:
@@ -30,7 +30,7 @@ def callable_anywhere(function: Callable[P, Coroutine[Any, Any, Any]]) -> Callab
 
 
 def _in_one_line(call: Callable[[], Any]) -> Any:
-    """What a call returns; a failure of Thresher's is raised here, without the frames it came through."""
+    """The result of a call. A ThresherError is raised again, without the frames it came through."""
     try:
         with in_our_words():
             return call()
@@ -48,7 +48,7 @@ def _is_async() -> bool:
 
 
 class CallableFlow(Flow[..., Any]):
-    """An async flow: awaited in async code, and simply called in code without a running event loop.
+    """An async flow: awaited in async code, called directly in code without a running event loop.
 
     Async, because a synchronous flow run waits about a second for its heartbeat thread to end.
     """
@@ -67,16 +67,16 @@ class CallableFlow(Flow[..., Any]):
         return _in_one_line(call)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """As Prefect's, which imports FastAPI for it: 0.3 s and 40 MB of a process that needs nothing else of it."""
+        """Like Prefect's, which imports FastAPI for this: 0.3 s and 40 MB in a process with no other use for it."""
         if any(isinstance(value, (PrefectFuture, State)) for value in parameters.values()):
             return super().serialize_parameters(parameters)
         try:
             return cast(dict[str, Any], to_jsonable_python(parameters))
         except (ValueError, RecursionError):
-            return super().serialize_parameters(parameters)  # which writes a word in the place of such a value
+            return super().serialize_parameters(parameters)  # which replaces such a value by a placeholder
 
     def with_options(self, *arguments: Any, **named: Any) -> CallableFlow:
-        """As Prefect's, which makes a plain flow of it: that could be awaited only."""
+        """Like Prefect's, which would return a plain flow: that could only be awaited."""
         changed = super().with_options(*arguments, **named)
         changed.__class__ = CallableFlow
         return cast(CallableFlow, changed)

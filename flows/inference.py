@@ -21,14 +21,14 @@ from tasks.run_cluster import cluster_of
 
 @flow(name="inference", flow_run_name="inference", persist_result=False)
 async def inference(run: Run, plan: str) -> list[ShardDone]:
-    """Every shard of a run, processed; shards, and parts of them, go to the instance that has nothing to do.
+    """Process every shard of a run; idle instances get shards, or parts of them.
 
     ``plan`` is the digest of the run's plan.
     """
     async with get_client() as client:
         server = {PREFECT_API_URL: str(client.api_url).rstrip("/")}
-    # Tasks take these settings along: without the address, an instance of a run on an embedded server would start
-    # another one, which answers everybody.
+    # Tasks inherit these settings: without the address, an instance of a run on an embedded server would start
+    # another server, which answers any client.
     with sigterm_of_the_run(), temporary_settings(server):
         done = await share_out(run, await stored_plan(run, plan), infer.submit)
     _done[run.task_id] = done
@@ -42,7 +42,7 @@ async def distributed(run: Run, planned: Plan) -> list[ShardDone]:
         nested: Callable[[Run, str], Awaitable[list[ShardDone]]] = inference.with_options(task_runner=runner)
         try:
             return await nested(run, digest_of(planned))
-        except ObjectNotFound:  # the server has lost its database: what is done is done all the same
+        except ObjectNotFound:  # the server has lost its database; the finished work is still valid
             if run.task_id not in _done:
                 raise
             get_run_logger().warning("the Prefect server does not know this run any more")
@@ -52,4 +52,4 @@ async def distributed(run: Run, planned: Plan) -> list[ShardDone]:
 
 
 _done: dict[str, list[ShardDone]] = {}
-"""By the id of a run whose shards are all done: what came of them."""
+"""The results of runs whose shards are all done, by run id."""

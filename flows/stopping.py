@@ -30,21 +30,22 @@ from tasks.starting import note_start
 P = ParamSpec("P")
 
 ASK_SECONDS = 5.0
-"""A signal is answered within this time, whether or not the server says what it means."""
+"""Time-out for asking the server for the reason of a signal."""
 
 
 def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[RunResult | State[RunResult]]]:
-    """Decorator of the flow's function: while it runs, the server knows how far it is, and can have it stopped.
+    """Decorator of the flow's function: while it runs, it reports its progress to the server, which can stop it.
 
     Prefect sets a run that is to be stopped to Cancelling, and its worker sends SIGTERM to the run's process. The state
-    is looked at with every report too, for runs without a worker. SIGTERM for another reason (the machine goes down) is
-    left to Prefect. The flow's result is the run's, or Cancelled if it was stopped; raises RunFailed if it is Failed.
+    is also checked when progress is reported, for runs without a worker. SIGTERM for another reason (shutdown of the
+    machine) is left to Prefect. The flow's result is the run's, or Cancelled if it was stopped; raises RunFailed if it
+    is Failed.
     """
 
     @wraps(run)
     async def stopped_in_order(*arguments: P.args, **named: P.kwargs) -> RunResult | State[RunResult]:
         task_id, flow_run = own_task_id(), UUID(str(runtime.flow_run.id))
-        forget(task_id)  # a run that Prefect tries again in the same process counts from the beginning
+        forget(task_id)  # a run that Prefect retries in the same process counts from zero
         note_start(progress_of(task_id))
         async with get_client() as client:
             stop = partial(_stop_if_told, client, flow_run, task_id)
@@ -63,7 +64,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
                     await reporting
                 await reporter.end()
 
-    # Prefect would look for the annotations' names in this module.
+    # Prefect would resolve the annotations' names in this module.
     stopped_in_order.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
     return stopped_in_order
 
@@ -75,10 +76,10 @@ def _ended(result: RunResult) -> RunResult | State[RunResult]:
 
 
 async def _stop_if_told(client: PrefectClient, flow_run_id: UUID, task_id: str) -> bool:
-    """Stop the run if its state is Cancelling; whether it is."""
+    """Whether the run is to be stopped, by its state Cancelling; it is halted in that case."""
     if progress_of(task_id).stop_requested:
         return True
-    flow_run = await client.read_flow_run(flow_run_id)  # a signal may find the process in the nested flow
+    flow_run = await client.read_flow_run(flow_run_id)  # by id: a signal may arrive in the nested flow
     if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:
         return False
     await engine_loop().run(sessions.halt(task_id))
@@ -87,11 +88,11 @@ async def _stop_if_told(client: PrefectClient, flow_run_id: UUID, task_id: str) 
 
 @contextmanager
 def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
-    """While it lasts, SIGTERM asks ``stop`` first; only if that says no, it does what it did before.
+    """Inside the block, SIGTERM calls ``stop`` first, and the previous handler only if that returns False.
 
-    What the handler from before raises (Prefect's does) is raised in the caller's task, once what it waits for has
-    ended in order: the task that asks would keep it to itself. In a thread other than the main one nothing is changed:
-    signals are not heard there.
+    An exception of the previous handler (Prefect's raises one) is raised in the caller's task, once that has been
+    cancelled cleanly: in the task that calls ``stop`` it would be lost. Changes nothing outside the main thread, since
+    only that thread receives signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -105,7 +106,7 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
 
     async def ask() -> None:
         stopped = False
-        with suppress(Exception):  # a server that does not answer does not say that the run is to be stopped
+        with suppress(Exception):  # if the server does not answer, the run is not stopped
             stopped = await asyncio.wait_for(stop(), ASK_SECONDS)
         if stopped:
             return
@@ -141,12 +142,12 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
 
 
 _heard: list[Callable[..., None]] = []
-"""What the runs of this process have SIGTERM do, the last one last."""
+"""The SIGTERM handlers of the runs of this process, the latest last."""
 
 
 @contextmanager
 def sigterm_of_the_run() -> Iterator[None]:
-    """For a nested flow: SIGTERM does what it does for the run. Prefect gives each nested flow a handler of its own."""
+    """For a nested flow: keep the SIGTERM handler of the run. Prefect gives each nested flow a handler of its own."""
     if not _heard or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Waiting for mapped tasks without blocking the flow's event loop, so that a signal is heard at once."""
+"""Waiting for mapped tasks without blocking the flow's event loop, so that a signal is handled at once."""
 
 from __future__ import annotations
 

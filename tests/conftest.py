@@ -1,8 +1,8 @@
-"""What all tests share: a clean environment, one Prefect server per xdist worker, runs of the flow, and a last look
-that nothing was left behind.
+"""Shared by all tests: a clean environment, one Prefect server per xdist worker, runs of the flow, and a final check
+for leftovers.
 
-Everything that the tests start inherits TMPDIR, a folder of this session: folders are looked for there, and processes
-are known by it.
+All processes that the tests start inherit TMPDIR, a folder of this session: their folders are found in it, and they
+themselves by it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEFT_BEHIND = ("warden.py", "model_server.py", "serving/server.py", "dask_worke
 _OUTSIDE = ("AWS_", "OBS_", "THRESHER_", "PREFECT_")
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # Started in the background of a script: what is started here would ignore it, too, and tests send it.
+    # Started in the background of a script: child processes would also ignore SIGINT, and tests send it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Prefect reads its settings when it is first imported, which may be while tests are collected.
@@ -45,28 +45,28 @@ os.environ.update(
     PREFECT_HOME=_HOME,
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     PREFECT_LOGGING_TO_API_BATCH_INTERVAL="0.2",
-    # Prefect waits 20 s for a server of its own, which is too short for a busy machine.
+    # Prefect waits 20 s for an embedded server, which is too short on a busy machine.
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
-    # A server that looks whether its types of blocks are registered imports the clients of Docker and Kubernetes.
+    # To check whether its block types are registered, a server would import the clients of Docker and Kubernetes.
     PREFECT_API_BLOCKS_REGISTER_ON_START="false",
     PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION="false",
     PYTHONPATH=processes.PYTHON_START,
-    # Nothing may ask the metadata address of a cloud.
+    # No process may query the metadata address of a cloud.
     AWS_EC2_METADATA_DISABLED="true",
 )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove this process's PREFECT_HOME, and what the processes of this session shared."""
+    """Remove this process's PREFECT_HOME and the folder shared by the processes of this session."""
     shutil.rmtree(_HOME, ignore_errors=True)
     if "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(os.environ[prefect_servers.SHARED], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first when several processes share them out, so that none of these is left alone with one at the end.
+    """Run slow tests first with several xdist workers, so that no worker is left alone with one at the end.
 
-    Files from last to first: the longest tests without a group stand beside this file.
+    Files from last to first: the longest tests without a group are next to this file.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         files = {path: number for number, path in enumerate(dict.fromkeys(item.path for item in items))}
@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _processes_of(folder: Path) -> dict[int, str]:
-    """Command lines of the processes, but for this one, whose TMPDIR is the folder, or one below it, by id."""
+    """Command lines, by id, of the processes (except this one) whose TMPDIR is the folder or one below it."""
     mark = f"TMPDIR={folder}/".encode()
     found = {}
     for entry in Path("/proc").iterdir():
@@ -94,7 +94,7 @@ def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_left_behind(session_folder: Path) -> Iterator[None]:
-    """At the very end no model server and no warden of this session runs, and no thresher-* folder is left."""
+    """After all tests, no model server or warden of this session runs, and no thresher-* folder is left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(session_folder))
         patch.setattr(tempfile, "tempdir", None)
@@ -119,7 +119,7 @@ def _nothing_left_behind(session_folder: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def environments_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Environments of model packages, made once for all workers of this test run."""
+    """Environments of model packages, built once for all workers of this test run."""
     base = tmp_path_factory.getbasetemp()
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "thresher-cache"
 
@@ -128,7 +128,7 @@ def environments_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _clean_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, environments_cache: Path
 ) -> None:
-    """No keys from outside, no model store and no environments of the user."""
+    """Without the user's keys, model store and environments."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "OBS_", "THRESHER_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -138,7 +138,7 @@ def _clean_environment(
 
 @pytest.fixture
 def poll() -> Callable[..., Any]:
-    """Polls a condition until it holds, at most until the deadline; what it gave."""
+    """Polls a condition until it holds, at most until the deadline; its value."""
     return processes.poll
 
 
@@ -150,7 +150,7 @@ def processes_of() -> Callable[[Path], dict[int, str]]:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[str]:
-    """The API address of this worker's Prefect server; this process's Prefect speaks to it from now on."""
+    """The API address of this worker's Prefect server, which this process's Prefect uses from then on."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     folder = tmp_path_factory.mktemp("prefect-server")
@@ -180,7 +180,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
         processes.wait_until(answers, server, log, 240)
         with temporary_settings(updates={PREFECT_API_URL: url}):
             yield url
-            # What Prefect has still to tell its server must not wait for a server that is gone.
+            # Prefect's queued data must be sent before the server ends, or it would wait for that server.
             prefect_servers.all_sent()
     finally:
         processes.stop(server, 10)
@@ -188,7 +188,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behin
 
 @dataclass
 class Ran:
-    """What came of one run of the flow."""
+    """The outcome of one run of the flow."""
 
     task_id: str
     state: str
@@ -204,7 +204,7 @@ class Ran:
 
     @property
     def lines(self) -> list[dict[str, str]]:
-        """The lines of the output manifest's first part, which stand as the contract says."""
+        """The lines of the output manifest's first part, after a check of their format."""
         found = []
         for line in self.manifest.split("\n")[:-1]:
             item = json.loads(line)
@@ -218,7 +218,7 @@ class Ran:
 
     @property
     def messages(self) -> dict[str, str]:
-        """What the manifest says of each item, by the last part of its source: its message, or SUCCESSFUL."""
+        """Each item's error message or SUCCESSFUL in the manifest, by the last part of its source."""
         return {one["source"].rpartition("/")[2]: one.get("error_message", one["result"]) for one in self.lines}
 
     @property
@@ -235,11 +235,11 @@ class Ran:
 
     @property
     def top(self) -> list[str]:
-        """Names in the output folder, with {id} for the run's id."""
+        """Names in the output folder, with {id} in place of the run's id."""
         return sorted(name.replace(self.task_id, "{id}") for name in os.listdir(self.output))
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """An answer of the Prefect API."""
+        """The response of the Prefect API."""
         answer = requests.post(self.api + path, json=body, timeout=60) if body is not None else requests.get(
             self.api + path, timeout=60
         )  # fmt: skip
@@ -255,7 +255,7 @@ class Ran:
 
     @property
     def logs(self) -> list[str]:
-        """What the run's Logs tab shows, all of it."""
+        """All messages of the run's Logs tab."""
         from prefect.logging.handlers import APILogHandler
 
         APILogHandler().flush()
@@ -350,7 +350,7 @@ def _one_model(_nothing_left_behind: None) -> Iterator[FakeModelServer]:
 
 @pytest.fixture
 def running(_one_model: FakeModelServer, config: Callable[..., dict[str, Any]]) -> dict[str, str]:
-    """Fields of a service whose model is this worker's fake model server, which runs already."""
+    """Fields of a service whose model is this worker's fake model server, which is already running."""
     return {"model": _one_model.url, "model_config": json.dumps(config())}
 
 
@@ -362,7 +362,7 @@ def model(_one_model: FakeModelServer) -> FakeModelServer:
 
 @pytest.fixture
 def write_files() -> Callable[[Path, Mapping[str, bytes | str]], Path]:
-    """Writes files below a folder, by their paths; the folder."""
+    """Writes files below a folder, by their paths; returns the folder."""
 
     def write(folder: Path, files: Mapping[str, bytes | str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -393,7 +393,7 @@ def package(tmp_path: Path, config: Callable[..., dict[str, Any]]) -> Callable[.
 @pytest.fixture
 def thresher(tmp_path: Path, session_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the real command in a process of its own, on an ephemeral Prefect server; ``env`` adds variables."""
-    home = session_folder.with_name("prefect-home")  # one for all
+    home = session_folder.with_name("prefect-home")  # one for all tests
     prefect_servers.migrated(home / "prefect.db")
 
     def run(

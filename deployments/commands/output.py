@@ -1,4 +1,4 @@
-"""What every command prints with: results on standard output, the talk on standard error."""
+"""Output of all commands: results on standard output, messages on standard error."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the r
 
 
 def talk() -> Console:
-    """Where to talk: standard error."""
+    """The console for messages: standard error."""
     return error_console()
 
 
 def say(text: str) -> None:
-    """Say something on standard error; nothing in it acts on the terminal, nor looks like a secret."""
+    """Print a message on standard error, without control sequences and known secrets."""
     say_on(talk(), text)
 
 
 def quiet_prefect() -> None:
-    """Let Prefect's own log say errors only, unless the user has set its level, and import Prefect."""
+    """Limit Prefect's own log to errors, unless the user has set its level, and import Prefect."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     import_prefect()
-    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it says when something is still on its way
+    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it warns of events that are still unsent
 
 
 def quietly(command: Callable[P, int]) -> Callable[P, int]:
-    """Decorator of a command that speaks to the Prefect server: see :func:`quiet_prefect`."""
+    """Decorator of a command that uses the Prefect server: see :func:`quiet_prefect`."""
 
     @wraps(command)
     def quiet(*arguments: P.args, **named: P.kwargs) -> int:
@@ -59,9 +59,9 @@ def quietly(command: Callable[P, int]) -> Callable[P, int]:
 
 
 def print_text(text: str) -> None:
-    """Write a result; on a terminal nothing in it acts.
+    """Write a result, on a terminal without control sequences.
 
-    Raises RunError if nobody takes it (a closed pipe, a full disk).
+    Raises RunError if it cannot be written (a closed pipe, a full disk).
     """
     if sys.stdout.isatty():
         text = "\n".join(plain_lines(text))
@@ -69,7 +69,7 @@ def print_text(text: str) -> None:
         sys.stdout.write(without_halves(text))
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
         raise RunError(f"Standard output cannot be written: {error.strerror}.") from None
 
 
@@ -79,7 +79,7 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(rows: Sequence[Sequence[object]]) -> None:
-    """Write a table: columns as wide as they need be on a terminal, separated by tabs elsewhere."""
+    """Write a table: aligned columns on a terminal, separated by tabs elsewhere."""
     texts = [["" if cell is None else " ".join(plain_line(str(cell)).split()) for cell in row] for row in rows]
     if sys.stdout.isatty():
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

@@ -1,4 +1,4 @@
-"""``thresher run`` and ``thresher validate``: a service without a server, or before there is one."""
+"""``thresher run`` and ``thresher validate``: a service without a server, or before it is deployed."""
 
 from __future__ import annotations
 

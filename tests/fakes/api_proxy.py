@@ -1,11 +1,11 @@
-"""A proxy before a real Prefect server that counts the calls which pass through it, by method and path.
+"""A proxy in front of a real Prefect server that counts calls by method and path.
 
     with ApiProxy("http://127.0.0.1:4200/api") as proxy:
         ...  # a client whose PREFECT_API_URL is proxy.api
         proxy.calls[("POST", "/flows/")]
 
-Bytes go through as they are, web sockets too. Ids in paths are counted as `{id}`. What a busy server answers with 503,
-and the client says once more, does not count.
+Bytes are passed on unchanged, also of web sockets. Ids in paths are counted as `{id}`. Calls that a busy server answers
+with 503, and the client retries, do not count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BUSY = 503
 
 
 class ApiProxy:
-    """Listens on a free port of 127.0.0.1 while the block lasts, in a thread of its own."""
+    """Listens on a free port of 127.0.0.1 inside the block, in a thread of its own."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = urlsplit(upstream)
@@ -78,7 +78,7 @@ class ApiProxy:
                 writer.write(data)
                 await writer.drain()
         except OSError:
-            pass  # one of the two has gone
+            pass  # one side has closed its connection
         finally:
             writer.close()
 

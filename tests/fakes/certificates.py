@@ -1,4 +1,4 @@
-"""Certificates as the files that a pool names."""
+"""Certificates in the files that a pool names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.clients.dask_security import Identity
 
 
 def pem_files(folder: Path, identity: Identity) -> dict[str, str]:
-    """An identity in files of a folder that is made, by the names of the pool's fields."""
+    """Write an identity to files of a new folder; their paths, by the names of the pool's fields."""
     folder.mkdir(mode=0o700)
     for name, text in (("certificate.pem", identity.certificate), ("key.pem", identity.key)):
         (folder / name).touch(mode=0o600)

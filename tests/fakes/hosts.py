@@ -1,12 +1,12 @@
-"""Several hosts on one machine: network namespaces, each joined to one switch by a cable that can be pulled.
+"""Several hosts on one machine: network namespaces, each connected to one switch by a cable that can be pulled.
 
     with Network() as network:
         storage = network.host("storage")
         with storage.inside(), S3Server(folder, address=storage.address) as s3:
             ...
 
-What is started inside a host is on its network; files and process ids are those of the machine. Nothing of it is in the
-network of the machine itself, the switch neither, so any number of networks may have the same addresses.
+Processes started inside a host use its network; files and process ids are those of the machine. Nothing, not even the
+switch, is in the network of the machine itself, so any number of networks may have the same addresses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PORT = "cable"
 
 
 def why_not() -> str:
-    """Why there can be no hosts on this machine; empty if there can be."""
+    """Why this machine cannot have such hosts; empty if it can."""
     name = f"hosts-{os.getpid()}-probe"
     try:
         made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
@@ -51,7 +51,7 @@ def why_not() -> str:
 
 
 class Network:
-    """A switch, and the hosts on it; as a context manager, which ends all that runs in them."""
+    """A switch and its hosts, as a context manager that ends all their processes."""
 
     def __init__(self) -> None:
         self._prefix = f"hosts-{os.getpid()}-{next(_NUMBERS)}"
@@ -75,7 +75,7 @@ class Network:
         self._remove()
 
     def host(self, name: str) -> Host:
-        """A new host, joined to the switch."""
+        """A new host, connected to the switch."""
         host = Host(name, f"{self._prefix}-{name}", self._switch, f"10.77.0.{len(self._hosts) + 1}")
         self._hosts.append(host)
         host._make()
@@ -89,7 +89,7 @@ class Network:
 
 
 class Host:
-    """One host. Its cable's other end is in the switch."""
+    """One host. The other end of its cable is in the switch."""
 
     def __init__(self, name: str, namespace: str, switch: str, address: str) -> None:
         self.name = name
@@ -108,7 +108,7 @@ class Host:
         self.mend()
 
     def cut(self) -> None:
-        """Pull the cable: whatever is sent from now on, either way, is lost."""
+        """Pull the cable: all packets sent from now on, in either direction, are lost."""
         _ip("-n", self._switch, "link", "set", "dev", self.name, "down")
 
     def mend(self) -> None:
@@ -116,7 +116,7 @@ class Host:
         _ip("-n", self._switch, "link", "set", "dev", self.name, "up")
 
     def down(self) -> None:
-        """Switch the interface off: whoever sends something on this host is told at once that there is no network."""
+        """Switch the interface off: sending on this host fails at once, as there is no network."""
         _ip("-n", self.namespace, "link", "set", _PORT, "down")
 
     def up(self) -> None:
@@ -124,7 +124,7 @@ class Host:
         _ip("-n", self.namespace, "link", "set", _PORT, "up")
 
     def cut_off_from(self, other: Host) -> None:
-        """From now on this host does not reach that one, but all the others."""
+        """Make one other host unreachable from this one."""
         _ip("-n", self.namespace, "route", "replace", "unreachable", f"{other.address}/32")
 
     def reach(self, other: Host) -> None:
@@ -134,7 +134,7 @@ class Host:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """While it lasts, the calling thread is on this host: what it connects to, and what it starts."""
+        """Inside the block, the calling thread is on this host, with its connections and the processes it starts."""
         before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         try:
             own = os.open(_NAMED / self.namespace, os.O_RDONLY)
@@ -150,7 +150,7 @@ class Host:
             os.close(before)
 
     def start(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a process on this host, whose output goes to `log` and that is killed when this one ends."""
+        """Start a process on this host, with its output in `log`; it is killed when this one ends."""
         with self.inside():
             return processes.start(command, log, environment)
 
@@ -172,7 +172,7 @@ def _enter(namespace: int) -> None:
 
 
 def _pids(namespace: str) -> list[int]:
-    """Processes of which every thread is there: the tests' own process is only ever there with one."""
+    """Processes that are there with every thread: the tests' own process has at most one thread there."""
     return [pid for pid in map(int, _ip("netns", "pids", namespace).split()) if pid != os.getpid()]
 
 

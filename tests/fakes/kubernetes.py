@@ -1,9 +1,9 @@
 """A Kubernetes API server with Dask's operator and a kubelet, on one machine: containers are plain processes.
 
-What is stored is checked first: that the role allows the request, DaskClusters against the schema that the operator
-ships, and the Deployments that the operator's own functions make of them against Kubernetes' schemas. An image is a
-command that stands in `images`; that of the project is its own `dask`. Pods have no network of their own, so ports that
-a manifest fixes (8080, 8786, 8787, 8788) become free ones, and the scheduler's service is told as one with an address.
+Requests are checked first: whether the role allows them, DaskClusters against the schema that the operator ships, and
+the Deployments that the operator's own functions derive from them against Kubernetes' schemas. An image is a command in
+`images`; that of the project is its own `dask`. Pods have no network of their own, so the fixed ports of a manifest
+(8080, 8786, 8787, 8788) become free ones, and the scheduler's service is reported as one with an address.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def crd_schema() -> Object:
 
 
 def deployments(cluster: Object) -> list[Object]:
-    """The Deployments that the operator makes of a DaskCluster, by its own functions: scheduler first, then workers."""
+    """The Deployments that the operator's own functions derive from a DaskCluster: scheduler first, then workers."""
     from dask_kubernetes.operator.controller.controller import (
         build_scheduler_deployment_spec,
         build_worker_deployment_spec,
@@ -77,7 +77,7 @@ def deployments(cluster: Object) -> list[Object]:
 
 
 def problems(cluster: Object) -> str:
-    """What is wrong with a DaskCluster; empty if nothing is."""
+    """The first problem of a DaskCluster; empty if it is valid."""
     try:
         jsonschema.validate(cluster, crd_schema())
         for one in deployments(cluster):
@@ -89,7 +89,7 @@ def problems(cluster: Object) -> str:
 
 @dataclass
 class Container:
-    """A container of a pod, and the process that it is now."""
+    """A container of a pod, and its current process."""
 
     spec: Object
     command: list[str]
@@ -99,7 +99,7 @@ class Container:
     waits_for: str = "ContainerCreating"
     starts: int = 0
     held: bool = False
-    """Not started again while set."""
+    """While set, it is not restarted."""
 
 
 @dataclass
@@ -112,7 +112,7 @@ class PodOf:
 
 
 class FakeKubernetes:
-    """The cluster; ready within `with`. `rules` are those of the role that its client has."""
+    """The cluster; ready within `with`. `rules` are those of its client's role."""
 
     def __init__(
         self, folder: Path, images: Mapping[str, Sequence[str]], rules: Sequence[Object], *, operator: bool = True
@@ -151,7 +151,7 @@ class FakeKubernetes:
 
     @property
     def kubeconfig(self) -> str:
-        """The address of a file that lets a client in."""
+        """The path of a file that gives a client access."""
         path = self._folder / "kubeconfig"
         path.write_text(
             yaml.safe_dump(
@@ -168,7 +168,7 @@ class FakeKubernetes:
     # -- the API ----------------------------------------------------------------------------------------------------
 
     def answer(self, method: str, address: str, token: str, body: bytes) -> tuple[int, Object]:
-        """Status and body of the answer to a request."""
+        """Status and body of the response to a request."""
         url = urlsplit(address)
         path = url.path.rstrip("/")
         if path == "/version":
@@ -335,7 +335,7 @@ class FakeKubernetes:
 
 
 def _on_one_machine(name: str, arguments: list[str], ports: Mapping[int, int]) -> list[str]:
-    """The arguments of a container whose ports are others, and which listens on this machine only."""
+    """The arguments of a container, with its ports replaced, and listening on this machine only."""
     if name == "scheduler":
         there = {"0.0.0.0": HOST, "8786": str(ports[8786])}
         return [*(there.get(one, one) for one in arguments), "--dashboard-address", f"{HOST}:{ports[8787]}"]
@@ -350,7 +350,7 @@ def _expanded(text: str, environment: Mapping[str, str]) -> str:
 
 
 def _status_of(pod: PodOf) -> Object:
-    """What the kubelet reports: the pod runs when all its containers do, and is ready when its probe says so."""
+    """What the kubelet reports: the pod runs when all its containers run, and is ready when its probe succeeds."""
     statuses = []
     for name, container in pod.containers.items():
         runs = container.process is not None and container.process.poll() is None
@@ -380,7 +380,7 @@ def _handler(owner: FakeKubernetes) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -20,22 +20,22 @@ from pathlib import Path
 from fakes import prefect_servers, processes
 
 START_SECONDS = 240.0
-"""Far beyond what a server and its workers take to start."""
+"""Far more than a server and its workers need to start."""
 STOP_SECONDS = 90.0
 POOLS = Path(__file__).parents[2] / "infra" / "pools"
-"""The pools that `thresher up` has by itself."""
+"""The default pools of `thresher up`."""
 
 
 @dataclass(frozen=True)
 class LocalStack:
-    """A stack that runs."""
+    """A running stack."""
 
     process: subprocess.Popen[bytes]
     port: int
     folder: Path
     """Where its server keeps its database and its logs."""
     output: Path
-    """What it has printed."""
+    """The file with its output."""
     environment: Mapping[str, str]
 
     @property
@@ -50,18 +50,18 @@ class LocalStack:
 
     @property
     def password(self) -> tuple[str, str]:
-        """What its API wants: a user and a password."""
+        """The user and the password of its API."""
         user, _, password = (self.folder / "password").read_text().strip().partition(":")
         return user, password
 
     @property
     def sign_in(self) -> str:
-        """The last link it has printed that signs a browser in."""
+        """The last sign-in link that it has printed."""
         return re.findall(rf"{self.ui}/sign-in#\S+", self.output.read_text())[-1]
 
     @contextlib.contextmanager
     def spoken_to(self) -> Iterator[None]:
-        """While it lasts, this process's Prefect speaks to it: to look at a service costs no process then."""
+        """Inside the block, this process's Prefect uses it: querying a service needs no other process."""
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
         password = ":".join(self.password)
@@ -69,14 +69,14 @@ class LocalStack:
             yield
 
     def interrupt(self) -> int:
-        """What Ctrl-C does; the exit code."""
+        """Interrupt it as Ctrl-C does; the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(STOP_SECONDS)
 
 
 @contextlib.contextmanager
 def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalStack]:
-    """A stack that is ready; whatever still runs is interrupted at the end of the block.
+    """A stack that is ready; it is interrupted at the end of the block if it still runs.
 
     Its only pool is public-cpu, unless the environment names the folder of others.
     """
@@ -90,7 +90,7 @@ def local_stack(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalS
 
 @contextlib.contextmanager
 def called_twice(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[LocalStack, LocalStack]]:
-    """As `local_stack`, but by two calls at once on two ports: first the one that runs it, then the other, ended."""
+    """Like `local_stack`, but with two concurrent calls on two ports: the one that runs it, then the other, ended."""
     calls = [_called(folder, f"up-{number}.log", environment) for number in (1, 2)]
 
     def winner() -> list[LocalStack]:
@@ -106,7 +106,7 @@ def called_twice(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple
 def _called(folder: Path, output: str, environment: Mapping[str, str]) -> LocalStack:
     folder.mkdir(parents=True, exist_ok=True)
     own = {**environment, "THRESHER_STACK": str(folder / "stack")}
-    if "THRESHER_POOLS" not in own:  # each pool of this machine has a worker, which takes its time to start
+    if "THRESHER_POOLS" not in own:  # each local pool has a worker, which takes a while to start
         (folder / "pools").mkdir(exist_ok=True)
         shutil.copy(POOLS / "public-cpu.yaml", folder / "pools")
         own["THRESHER_POOLS"] = str(folder / "pools")

@@ -1,20 +1,20 @@
-"""What the fake model server answers: the markers in an item, and the numbers it counts.
+"""The responses of the fake model server: the markers in an item, and its counts.
 
 A marker is `FAIL:<what>[:<number>[:<number>]]` anywhere in the body; the item is the body itself. `<times>` counts the
-requests of that same item (kept over restarts when there is a state file), afterwards the item succeeds.
+requests of the same item (kept over restarts if there is a state file), after which the item succeeds.
 
 | marker | answer |
 | --- | --- |
 | FAIL:500, FAIL:404, any other status | that status, always |
-| FAIL:503:<times> | that status so many times |
-| FAIL:429:<retry-after>:<times> | 429 with the header Retry-After, so many times |
+| FAIL:503:<times> | that status, that many times |
+| FAIL:429:<retry-after>:<times> | 429 with the header Retry-After, that many times |
 | FAIL:badjson, FAIL:empty, FAIL:20mb | 200 with half a JSON text, no body, 20 MB of JSON |
 | FAIL:slow:<seconds> | the usual answer, that much later |
 | FAIL:close, FAIL:close:<times> | the connection is closed without an answer |
 | FAIL:hang | no answer ever, the connection stays open |
 | FAIL:until:<file> | the usual answer, once the file exists |
 | FAIL:die, FAIL:die:<times> | the server's process ends with code 137 |
-| FAIL:leak:<MiB> | the usual answer, and the server keeps so much more memory |
+| FAIL:leak:<MiB> | the usual answer, and the server leaks that much memory |
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass
 class Counts:
-    """What happened so far; `seen` (requests of each item with a marker) survives a restart through the state file."""
+    """Counts so far; `seen` (requests of each item with a marker) survives a restart through the state file."""
 
     state: Path | None = None
     requests: Counter[str] = field(default_factory=Counter)
@@ -79,7 +79,7 @@ class Counts:
         self.save()
 
     def forget(self) -> None:
-        """Count from here on; what is in flight stays so."""
+        """Reset the counts, except for requests in flight."""
         for counter in (self.requests, self.statuses, self.items, self.seen):
             counter.clear()
         self.max_in_flight, self.connections = self.in_flight, 0
@@ -87,14 +87,14 @@ class Counts:
         self.save()
 
     def save(self) -> None:
-        """Write the state file, by rename: the process may end at any moment."""
+        """Write the state file by atomic rename: the process may end at any moment."""
         if self.state:
             fresh = self.state.with_suffix(f".{os.getpid()}")  # several instances may share the file
             fresh.write_text(json.dumps({"seen": self.seen, "starts": self.starts}))
             fresh.rename(self.state)
 
     def see(self, body: bytes) -> int:
-        """Count one more request of this item; the number of this one, from 1."""
+        """Count one more request of this item and return its number, from 1."""
         key = item_key(body)
         self.seen[key] += 1
         self.save()
@@ -107,7 +107,7 @@ class Counts:
         self.first_request_at = self.first_request_at or time.time()
 
     def went(self) -> None:
-        """Count one request less."""
+        """Count one request less in flight."""
         self.in_flight -= 1
         self.last_answer_at = time.time()
 
@@ -122,14 +122,14 @@ class Counts:
 
 @cache
 def json_of_20_mb() -> bytes:
-    """Made when it is asked for: every fake server that is started would pay for it."""
+    """Made on demand: otherwise each start of a fake server would pay for it."""
     return b'{"big": "' + b"x" * (20 * 1024 * 1024 - 11) + b'"}'
 
 
 def item_key(body: bytes) -> str:
-    """How an item is named in the statistics: the first 16 digits of its MD5.
+    """The name of an item in the statistics: the first 16 digits of its MD5.
 
-    A multipart body is known by the bytes of its first part, since each client draws its own boundary.
+    For a multipart body, that of the bytes of its first part, since each client draws its own boundary.
     """
     if body.startswith(b"--"):
         boundary = body[: body.find(b"\r\n")]
@@ -149,10 +149,10 @@ def answer_for(path: str, body: bytes, counts: Counts) -> Answer:
 
 
 def v2_answer(path: str, body: bytes) -> Answer:
-    """The answer of the open inference protocol, version 2: one number per row of the first input, the body's length.
+    """The response of the open inference protocol, version 2: for each row of the first input, the body's length.
 
-    The id and the shape are searched, not parsed: tensors may follow the JSON in binary, and parsing would cost more
-    than all the rest of the request.
+    The id and the shape are found by search, not by parsing: binary tensors may follow the JSON, and parsing would cost
+    more than the rest of the request.
     """
     model, rows = V2_PATH.fullmatch(path), V2_ROWS.search(body)
     if not model or not rows:
@@ -179,7 +179,7 @@ def usual_body(path: str, body: bytes) -> bytes:
 
 
 def iris(row: dict[str, Any]) -> dict[str, Any]:
-    """One element's answer, computed from its fields only: their sum, and one of three names by it."""
+    """The answer to one element, computed from its fields only: their sum, and one of three names chosen by it."""
     total = round(sum(map(float, row.values())), 6)
     return {"predictresult": IRIS[int(total) % 3], "sum": total}
 

@@ -21,7 +21,7 @@ REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 def head(status: int, length: int, headers: bytes = b"") -> bytes:
-    """Status line and headers of an answer."""
+    """Status line and headers of a response."""
     return b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n" % (
         status,
         REASONS.get(status, b"Odd"),
@@ -31,10 +31,10 @@ def head(status: int, length: int, headers: bytes = b"") -> bytes:
 
 
 class Model:
-    """How long answers take: so many at once, each so many seconds, or so many seconds of CPU one by one.
+    """The duration of responses: a number of seconds each, several at once, or seconds of CPU, one at a time.
 
-    A slot that is free late has not lost time: with requests waiting, the rate is exactly `parallelism / seconds`,
-    however late timers are. A request whose client is gone is served to its end.
+    Late timers cost no throughput: while requests wait, the rate is exactly `parallelism / seconds`. A request is
+    served to its end even if its client is gone.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ class Model:
         self._worker = ThreadPoolExecutor(1) if self._cpu_seconds else None
 
     async def serve(self, more_seconds: float) -> None:
-        """Take the time of one request, and `more_seconds` of its own."""
+        """Take the time of one request, plus its own `more_seconds`."""
         while self._later and self._served >= self._later[0][0]:
             self._change(*self._later.pop(0)[1:])
         self._served += 1
@@ -60,11 +60,11 @@ class Model:
             return
         done_at = max(time.monotonic(), self._free_at[0]) + seconds
         heapq.heapreplace(self._free_at, done_at)
-        while (left := done_at - time.monotonic()) > 0:  # uvloop rounds to milliseconds, down as well
+        while (left := done_at - time.monotonic()) > 0:  # uvloop rounds to milliseconds, also down
             await asyncio.sleep(max(left, 0.001))
 
     def _change(self, milliseconds: float, parallelism: int) -> None:
-        """Another speed for what comes from now on; what is at work goes on."""
+        """Change the speed for later requests; those being served are not affected."""
         self._seconds = milliseconds / 1000
         now = time.monotonic()
         busy = [*(at for at in self._free_at if at > now), *[now] * parallelism]
@@ -73,7 +73,7 @@ class Model:
 
 
 def _spin(seconds: float) -> None:
-    """Use so much CPU; the lock of the interpreter is free meanwhile, so that the server still answers."""
+    """Use that much CPU time; the interpreter lock is released, so that the server still responds."""
     until = time.thread_time() + seconds
     block = bytes(1 << 16)
     while time.thread_time() < until:
@@ -81,7 +81,7 @@ def _spin(seconds: float) -> None:
 
 
 class Server:
-    """What the connections share: options, counts and the model."""
+    """The state shared by the connections: options, counts and the model."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.counts = Counts(Path(options.state) if options.state else None)
@@ -94,17 +94,17 @@ class Server:
 
     @property
     def healthy(self) -> bool:
-        """Whether GET /health answers 200 by now."""
+        """Whether GET /health answers 200 now."""
         return not self.never_healthy and (not self.healthy_file or Path(self.healthy_file).exists())
 
     @property
     def refusal(self) -> Answer | None:
-        """The answer to every POST now, if they are refused."""
+        """The response to every POST while they are refused."""
         if not self.refusing_file:
             return None
         try:
             status, *after = Path(self.refusing_file).read_text().split()
-        except (FileNotFoundError, ValueError):  # there is none, or it is just being written
+        except (FileNotFoundError, ValueError):  # it is missing, or being written
             return None
         return Answer(
             int(status), b'{"error": "refused"}', b"Retry-After: %b\r\n" % after[0].encode() if after else b""
@@ -112,7 +112,7 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection. Requests on it are answered in order, pipelined ones wait."""
+    """One keep-alive connection. Requests on it are answered in order; pipelined ones wait."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         self.handle(*request)
 
     def handle(self, method: bytes, path: str, body: bytes, keep: bool) -> None:
-        """Answer at once where possible: a task a request would cost half the rate."""
+        """Answer at once if possible: one task per request would halve the rate."""
         counts = self.counts
         counts.requests[path] += 1
         if method == b"DELETE" and path == "/stats":
@@ -202,7 +202,7 @@ class Connection(asyncio.Protocol):
         return Answer(404, b'{"error": "no such path"}')
 
     async def serve(self, answer: Answer, keep: bool) -> None:
-        """An answer that takes time or fails on the connection's level."""
+        """Give a response that takes time or fails at the level of the connection."""
         try:
             await self.server.model.serve(answer.delay_seconds)
             while answer.gate and not answer.gate.exists():
@@ -222,7 +222,7 @@ class Connection(asyncio.Protocol):
             self.handle(*self.waiting.popleft())
 
     def reply(self, answer: Answer, keep: bool) -> None:
-        """Write one answer."""
+        """Write one response."""
         self.counts.statuses[answer.status] += 1
         headers = answer.headers if keep else answer.headers + b"Connection: close\r\n"
         self.transport.write(head(answer.status, len(answer.body), headers) + answer.body)

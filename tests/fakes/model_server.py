@@ -44,7 +44,7 @@ class FakeModelServer:
         timeout_seconds: float = processes.DEADLINE_SECONDS,
     ) -> None:  # fmt: skip
         self.port = port
-        """The port; without one given it is known once the server has been started, and kept from then on."""
+        """The port; if none is given, it is chosen by the first start and kept from then on."""
         self._ready = "/health" if wait_healthy else "/stats"
         self._timeout_seconds = timeout_seconds
         self._options = options
@@ -73,7 +73,7 @@ class FakeModelServer:
         processes.wait_until(self._answers, self.process, self.log, self._timeout_seconds)
 
     def stop(self) -> None:
-        """Stop the server; harmless when it is gone."""
+        """Stop the server; harmless if it has ended."""
         if self.process:
             processes.stop(self.process)
 
@@ -92,7 +92,7 @@ class FakeModelServer:
     def stats(self) -> dict[str, Any]:
         """Counts so far: requests by path, statuses, items and seen by item key, max_in_flight, connections, starts.
 
-        And when (seconds since 1970) the first request came, and the last answer went: `first_request_at`,
+        Also the times (seconds since 1970) of the first request and the last response, `first_request_at` and
         `last_answer_at`; 0 without any POST.
         """
         import requests  # not in the server's process, where it would take a third of the start
@@ -101,18 +101,18 @@ class FakeModelServer:
         return answer
 
     def forget(self) -> None:
-        """Let it count from here on, for a test that others were before. A server that has ended is started again."""
+        """Reset its counts, for a test that follows others. A server that has ended is started again."""
         import requests
 
         if self.process is None or self.process.poll() is not None:
             self.start()
-        self.stats()  # once it has answered, it has seen what came before
+        self.stats()  # once it has answered, it has handled all earlier requests
         requests.delete(self.url + "/stats", timeout=processes.DEADLINE_SECONDS).raise_for_status()
 
     def _answers(self) -> bool:
         import requests
 
-        if not self.port:  # the server says which one it was given
+        if not self.port:  # the server prints the port it was given
             said = LISTENS.search(self.log.read_text())
             self.port = int(said[1]) if said else 0
         if not self.port:

@@ -1,4 +1,4 @@
-"""What NetworkPolicies allow, by Kubernetes' rules: a pod that one selects is closed but for what they say."""
+"""The connections that NetworkPolicies allow, by Kubernetes' rules: a selected pod allows only what they list."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Pod:
 
 
 def allowed(policies: Sequence[Object], source: Pod, target: Pod | str, port: int) -> bool:
-    """Whether a pod may connect to another one, or to an address outside of the cluster."""
+    """Whether a pod may connect to another one, or to an address outside the cluster."""
     if not _one_side(policies, "Egress", source, target, port):
         return False
     return isinstance(target, str) or _one_side(policies, "Ingress", target, source, port)

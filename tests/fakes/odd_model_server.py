@@ -1,6 +1,6 @@
-"""Model servers that send what nobody asked for: answers twice, late, glued together, or of another length.
+"""Model servers that send unsolicited bytes: responses twice, late, concatenated, or of another length.
 
-The model answers a request's body with that body, so that each answer tells whose it is.
+The model echoes the body of a request, so that each response can be matched to its request.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 Odd = Callable[[asyncio.StreamWriter, bytes, int], Awaitable[None]]
-"""Answers one request: where to, the whole answer, and the number of the request, from 1."""
+"""Answers one request, given the connection, the request's body, and its number, from 1."""
 
 
 class OddServer:
-    """The address, and what has come: connections, and the bodies of requests."""
+    """The address, the number of connections, and the heads and bodies of requests received."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -25,13 +25,13 @@ class OddServer:
 
 
 def answer(body: bytes, headers: bytes = b"") -> bytes:
-    """A whole answer."""
+    """A complete response."""
     return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (headers, len(body), body)
 
 
 @asynccontextmanager
 async def odd_server(odd: Odd, seconds: float = 0.0) -> AsyncIterator[OddServer]:
-    """A server that takes ``seconds`` for each request and answers as ``odd`` does; it closes where it is asked to."""
+    """A server that takes ``seconds`` for each request and answers by ``odd``; it closes connections on request."""
     server = OddServer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -75,7 +75,7 @@ async def odd_server(odd: Odd, seconds: float = 0.0) -> AsyncIterator[OddServer]
 
 
 def twice_after(seconds: float, every: int = 1) -> Odd:
-    """Each answer, or every so many, comes again; the connection's next request is read after that."""
+    """Every ``every``-th response is sent again after ``seconds``; only then is the next request read."""
 
     async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
         writer.write(answer(body))
@@ -87,7 +87,7 @@ def twice_after(seconds: float, every: int = 1) -> Odd:
 
 
 def twice_by_a_timer(seconds: float, every: int = 1) -> Odd:
-    """The same, but the next request is read at once."""
+    """Like :func:`twice_after`, but the next request is read at once."""
 
     async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
         writer.write(answer(body))
@@ -100,7 +100,7 @@ def twice_by_a_timer(seconds: float, every: int = 1) -> Odd:
 
 
 def followed_by(excess: bytes, *, glued: bool = True, every: int = 1) -> Odd:
-    """Every so many answers are followed by these bytes, in the same piece or in one that comes a little later."""
+    """Every ``every``-th response is followed by these bytes, in the same write or in a slightly later one."""
 
     async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
         if number % every:
@@ -116,7 +116,7 @@ def followed_by(excess: bytes, *, glued: bool = True, every: int = 1) -> Odd:
 
 
 def cut_lengths(*, glued: bool = True, every: int = 1) -> Odd:
-    """Content-Length is less by one than the bytes that come."""
+    """Content-Length is one less than the number of bytes sent."""
 
     async def odd(writer: asyncio.StreamWriter, body: bytes, number: int) -> None:
         if number % every:
@@ -134,7 +134,7 @@ def cut_lengths(*, glued: bool = True, every: int = 1) -> Odd:
 
 
 def at_random(seed: int, share: float) -> Odd:
-    """A share of the answers comes twice, late, glued to another one, or with a wrong length; each time differently."""
+    """A share of the responses is sent twice, late, concatenated with another, or with a wrong length, at random."""
     draw = random.Random(seed)
     kinds = [
         lambda: twice_after(draw.uniform(0, 0.01)), lambda: twice_by_a_timer(draw.uniform(0, 0.02)),

@@ -1,8 +1,8 @@
-"""An S3 server in memory for what a real one will not show: keys that rclone refuses, and answers on demand.
+"""An S3 server in memory for cases that a real one cannot show: keys that rclone refuses, and faults on demand.
 
 `S3Server` (rclone) stores keys as files, so keys such as `a//b`, `../up`, `dir/` or `a/./b`, all of them legal in S3
-and OBS, can not exist there. This one keeps a dictionary, compares keys byte by byte, and records each request as it
-stood on the wire. It checks no signature.
+and OBS, cannot exist there. This one keeps a dictionary, compares keys byte by byte, and records each request as
+received. It does not check signatures.
 
 with OddS3Server({"data": {"in//1.jpg": b"..."}}) as s3:
     s3.fail_next(503, times=2)
@@ -37,7 +37,7 @@ class OddS3Server:
         self.headers: list[dict[str, str]] = []
         """The headers of the same requests, names in lower case."""
         self.sent: Counter[str] = Counter()
-        """Bytes of bodies handed to the connection, by raw target; what the client did not take is not among them."""
+        """Bytes of bodies handed to the connection, by raw target, without those that the client did not take."""
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.keys_of_uploads: dict[str, str] = {}
         self.delay_seconds = 0.0
@@ -57,7 +57,7 @@ class OddS3Server:
         self._server.server_close()
 
     def environment(self) -> dict[str, str]:
-        """The variables that lead an S3 client here; any key and secret will do."""
+        """The variables that direct an S3 client here; any key and secret will do."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "anyone",
@@ -66,11 +66,11 @@ class OddS3Server:
         }
 
     def fail_next(self, status: int, times: int = 1) -> None:
-        """Answer the next `times` requests with this status; 0 closes the connection without an answer."""
+        """Answer the next `times` requests with this status; 0 closes the connection without a response."""
         self._faults += [status] * times
 
     def object_body(self, key: str, data: bytes) -> tuple[bytes, bool]:
-        """What a GET of an object answers, and whether with an ETag."""
+        """The body of the response to a GET of an object, and whether it has an ETag."""
         return data, True
 
     def etag(self, key: str, data: bytes, *, listed: bool) -> str:
@@ -93,7 +93,7 @@ class OddS3Server:
         return self._faults.pop(0) if self._faults else None
 
     def listing(self, bucket: str, query: Mapping[str, str]) -> str:
-        """One page of ListObjectsV2, keys in the order of their bytes, as S3 and OBS do."""
+        """One page of ListObjectsV2, with keys in byte order, as in S3 and OBS."""
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         after = query.get("continuation-token") or query.get("start-after", "")
         names = sorted((key for key in self.buckets[bucket] if key.startswith(prefix)), key=lambda key: key.encode())
@@ -135,7 +135,7 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # one packet for head and body
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
         def handle_expect_100(self) -> bool:
             proceed = super().handle_expect_100()

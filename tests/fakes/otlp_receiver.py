@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector that keeps the log records it is sent: OTLP over HTTP, in a thread of this process.
+"""An OpenTelemetry collector that keeps the log records it receives: OTLP over HTTP, in a thread of this process.
 
 with OtlpReceiver() as receiver:
     LogExporter(receiver.url, "service", "task").emit(record)
@@ -28,7 +28,7 @@ class Received:
 
 
 class OtlpReceiver:
-    """The collector; with another `status` it takes nothing and answers that."""
+    """The collector; with another `status` it keeps nothing and answers with that."""
 
     def __init__(self, status: int = 200) -> None:
         self._status = status
@@ -55,7 +55,7 @@ class OtlpReceiver:
 
     @property
     def url(self) -> str:
-        """Its address, without the path of logs."""
+        """Its address, without the path for logs."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def received(self, **resource: str) -> list[Received]:

@@ -1,4 +1,4 @@
-"""Kubernetes' profile `restricted` (Pod Security Standards), and what this project asks for beyond it."""
+"""Kubernetes' profile `restricted` (Pod Security Standards), and the further requirements of this project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ BOUNDS = {"cpu", "memory", "ephemeral-storage"}
 
 
 def open_parts(pod: Mapping[str, Any], *, token: bool = False, writable: frozenset[str] = frozenset()) -> list[str]:
-    """In what the pod may more than it must. ``writable``: containers that may write into their root file systems."""
+    """The pod's excess privileges. ``writable``: containers that may write to their root file systems."""
     found = list(_of_the_pod(pod, token))
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         found += [f"{container['name']}: {said}" for said in _of_container(pod, container, writable)]

@@ -3,7 +3,7 @@
     with postgres_redis_server(folder) as server, worker(server, "public-cpu"):
         requests.get(server.api + "/health")
 
-Everything is on free ports of 127.0.0.1, in folders of its own, and is ended with the block, or with this process.
+All of them use free ports of 127.0.0.1 and folders of their own, and end with the block or with this process.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ import requests
 from fakes import processes
 
 START_SECONDS = 240.0
-"""Far beyond what a server takes to start; PostgreSQL's tables are made then, too."""
+"""Far more than a server needs to start, including the creation of PostgreSQL's tables."""
 SHARED = "TESTS_SHARED"
-"""The variable that names the folder which all test processes of a session share."""
+"""The variable that names the folder shared by all test processes of a session."""
 _LEAN = ("PREFECT_API_BLOCKS_REGISTER_ON_START", "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION")
 
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A Prefect server that runs."""
+    """A running Prefect server."""
 
     api: str
     folder: Path
-    """Where its logs and those of its workers are, and `home`, the PREFECT_HOME of its clients."""
+    """The folder of its logs, those of its workers, and `home`, the PREFECT_HOME of its clients."""
     auth_string: str = ""
     database: Path | None = None
     """The SQLite database, if it is one."""
@@ -62,7 +62,7 @@ class PrefectServer:
         }
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None, method: str = "") -> Any:
-        """An answer of the API; a `body` is posted, unless `method` says otherwise."""
+        """The response of the API; a `body` is sent by POST, unless another `method` is given."""
         user, _, password = self.auth_string.partition(":")
 
         def answered() -> list[requests.Response]:
@@ -78,7 +78,7 @@ class PrefectServer:
 
 
 def all_sent() -> None:
-    """What this process's Prefect has still to tell its server is sent; what comes next goes to the one of then."""
+    """Send all that this process's Prefect has queued for its server; what follows goes to the server set by then."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -87,9 +87,9 @@ def all_sent() -> None:
 
 
 def migrated(database: Path) -> str:
-    """Put Prefect's tables, empty, where a server is to have its SQLite database, unless it has one; the URL of it.
+    """Create a server's SQLite database with Prefect's tables, empty, unless it exists; its URL.
 
-    They are made once in a session: to go through all of Prefect's migrations takes a server four seconds.
+    The tables are created once in a session: all of Prefect's migrations take a server four seconds.
     """
     from deployments.sqlite_cursors import sqlite_url
 
@@ -133,7 +133,7 @@ def sqlite_server(folder: Path, *, auth_string: str = "", address: str = "127.0.
 
 @contextlib.contextmanager
 def postgres_redis_server(folder: Path, *, auth_string: str = "") -> Iterator[PrefectServer]:
-    """A Prefect server as for many users: web server and background services in a process each."""
+    """A Prefect server for many users: web server and background services in separate processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with _postgres(folder) as database, _redis(folder) as redis_port:
         own = {
@@ -160,7 +160,7 @@ def postgres_redis_server(folder: Path, *, auth_string: str = "") -> Iterator[Pr
 
 @contextlib.contextmanager
 def worker(server: PrefectServer, pool: str, environment: Mapping[str, str] | None = None) -> Iterator[WorkerProcess]:
-    """A worker of a pool of plain processes, once the server knows that it is there."""
+    """A worker of a pool of plain processes, once the server has registered it."""
     one = WorkerProcess(server, pool, environment or {})
     try:
         one.start()
@@ -195,7 +195,7 @@ class WorkerProcess:
         processes.wait_until(online, self.process, self.log, START_SECONDS)
 
     def stop(self) -> None:
-        """End the worker, and the runs that it has started."""
+        """End the worker and the runs that it has started."""
         if self.process is not None:
             processes.stop(self.process, 45)
 
@@ -231,7 +231,7 @@ def _prefect(*arguments: str) -> list[str]:
 
 
 def _environment(server: PrefectServer) -> dict[str, str]:
-    """This process's variables with those of a client of the server, and none of another server's."""
+    """This process's variables with those of a client of the server, and without those of another server."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return own | {"PATH": path, "PYTHONPATH": processes.PYTHONPATH, "PYTHONUNBUFFERED": "1"} | server.environment
@@ -281,7 +281,7 @@ def _postgres(folder: Path) -> Iterator[str]:
     """A PostgreSQL server with an empty database; its address for Prefect."""
     port = processes.free_port()
     log = folder / "postgres.log"
-    # Not below pytest's folder: nobody but its owner can enter that, and root may not run PostgreSQL.
+    # Not below pytest's folder: only its owner can enter that, and root may not run PostgreSQL.
     home = Path(tempfile.mkdtemp(prefix="tests-postgres-", dir="/tmp"))
     as_whom = _ordinary_user()
     try:
@@ -306,7 +306,7 @@ def _postgres(folder: Path) -> Iterator[str]:
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
         finally:
             if process.poll() is None:
-                process.send_signal(2)  # the fast shutdown: clients are sent away
+                process.send_signal(2)  # the fast shutdown: clients are disconnected
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
             processes.stop(process)
@@ -315,7 +315,7 @@ def _postgres(folder: Path) -> Iterator[str]:
 
 
 def _ordinary_user() -> pwd.struct_passwd | None:
-    """Whom PostgreSQL runs as, if not as whoever runs the tests."""
+    """The account that runs PostgreSQL; None for that of the tests."""
     if os.geteuid() != 0:
         return None
     with contextlib.suppress(KeyError):
@@ -325,7 +325,7 @@ def _ordinary_user() -> pwd.struct_passwd | None:
 
 def _start(command: Sequence[str], log: Path, as_whom: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
     def before() -> None:
-        if as_whom:  # first, since the kernel forgets the wish to die with the parent when the user changes
+        if as_whom:  # first, since a change of the user resets the parent-death signal
             os.setgroups([])
             os.setgid(as_whom.pw_gid)
             os.setuid(as_whom.pw_uid)

@@ -1,4 +1,4 @@
-"""What the fakes and the tests share: child processes that die with their parent, waiting for a condition, ports."""
+"""Helpers for fakes and tests: child processes that die with their parent, waiting for a condition, ports."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_SECONDS = 180.0
-"""Far beyond what anything here takes, so that a busy machine fails no test."""
+"""Far more than anything here takes, so that no test fails on a busy machine."""
 
 FULL_LENGTH = os.environ.get("TESTS_FULL_LENGTH") == "1"
-"""Whether outages last as long as they do in practice (``make soak``), and not a third of it."""
+"""Whether outages last as long as in practice (``make soak``), not a third of that."""
 PAUSE_SHARE = 4
-"""A pause between two looks is so many times as long as a look took, ..."""
+"""A pause between two polls is this many times as long as a poll took, ..."""
 LONGEST_PAUSE_SECONDS = 0.3
 """... but no longer than this."""
 
 PYTHON_START = str(Path(__file__).parent / "python_start")
-"""The PYTHONPATH of all that the tests start, ..."""
+"""The PYTHONPATH of all processes that the tests start, ..."""
 PYTHONPATH = os.pathsep.join([str(Path(__file__).parents[2]), PYTHON_START])
-"""... and of what imports the project from anywhere."""
+"""... and of those that import the project from any folder."""
 
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -48,11 +48,11 @@ def die_with_parent() -> None:
 
 FIRST_PORT = 10_000
 FIRST_GIVEN_PORT = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-"""From here on the system gives ports to connections."""
+"""The first of the ports that the system assigns to connections."""
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listened on a moment ago, and that no connection is given by the system.
+    """A port of 127.0.0.1 that was free a moment ago, and that the system does not assign to connections.
 
     On a busy machine it takes long until a server listens on it, and other tests open connections all the time.
     """
@@ -65,16 +65,16 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def closed_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections: it is taken, so nobody else gets it, and nothing listens on it."""
+    """A port of 127.0.0.1 that refuses connections: it is bound, so no other process gets it, but not listened on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield int(taken.getsockname()[1])
 
 
 def poll(condition: Callable[[], Any], what: object = "the condition", seconds: float = DEADLINE_SECONDS) -> Any:
-    """Wait until the condition holds, at most until the deadline; what it gave.
+    """Wait until the condition holds, at most until the deadline; its value.
 
-    `what` names it should it never hold; if it can be called, it is asked then.
+    `what` describes it in the error message; if it is callable, it is called only for that.
     """
     started = before = time.monotonic()
     while not (found := condition()):
@@ -86,9 +86,9 @@ def poll(condition: Callable[[], Any], what: object = "the condition", seconds: 
 
 
 def _pause(started: float, before: float) -> None:
-    """Wait between two looks of which the first began at ``before``, in a row that began at ``started``.
+    """Wait between two polls; the last one began at ``before``, the first of all at ``started``.
 
-    Looking must not take the processor from what is waited for: most of the time is left to that.
+    Polling must leave most of the processor to the process that is waited for.
     """
     now = time.monotonic()
     time.sleep(min(LONGEST_PAUSE_SECONDS, max(0.01, PAUSE_SHARE * (now - before), (now - started) / 50)))
@@ -96,7 +96,7 @@ def _pause(started: float, before: float) -> None:
 
 @contextlib.contextmanager
 def meanwhile(work: Callable[[], object]) -> Iterator[None]:
-    """Do `work` in another thread while the block runs; what it raises, the end of the block raises."""
+    """Do `work` in another thread while the block runs; the end of the block raises its exceptions."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield
@@ -104,15 +104,15 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
 
 
 def alive(pid: int) -> bool:
-    """Whether the process runs (a zombie does not)."""
+    """Whether the process is running (a zombie is not)."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # the latter when it vanishes between open and read
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends between open and read
         return False
 
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a process whose output goes to `log` and that is killed when this one ends."""
+    """Start a process with its output in `log`; it is killed when this one ends."""
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
@@ -125,7 +125,7 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
 
 
 def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, timeout_seconds: float) -> None:
-    """Poll `ready` until it holds; raise `FakeDidNotStart` when the process ends or the time is over."""
+    """Poll `ready` until it holds; raise `FakeDidNotStart` if the process ends or the time is up."""
     started = before = time.monotonic()
     while not ready():
         ended = process.poll() is not None
@@ -138,7 +138,7 @@ def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], log:
 
 
 def stop(process: subprocess.Popen[bytes], patience_seconds: float = 3.0) -> None:
-    """End the process: SIGTERM, and SIGKILL when it has not obeyed in time. Harmless when it already ended."""
+    """End the process: SIGTERM, and SIGKILL if that does not end it in time. Harmless if it has already ended."""
     if process.poll() is None:
         process.terminate()
         try:

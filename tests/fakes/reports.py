@@ -1,4 +1,4 @@
-"""What a run has reported so far, by the files of its scratch folder on a local disk."""
+"""The reports of a run so far, from the files of its scratch folder on a local disk."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tasks.domain.run import SHARDS
 
 
 def owner_of(path: Path) -> str:
-    """Of what run and shard a file ``.infer-result-<id>/shards/<number>/<name>`` is."""
+    """The run and shard of a file ``.infer-result-<id>/shards/<number>/<name>``."""
     return f"{path.parents[2].name.removeprefix('.infer-result-')}/{SHARDS}/{path.parent.name}"
 
 
 def report_at(path: Path) -> tuple[list[Outcome], Tally]:
-    """The outcomes and the tally of a report, or of a part of one."""
+    """The outcomes and the tally of a report or partial report."""
     return read_report(path.read_bytes(), owner_of(path))

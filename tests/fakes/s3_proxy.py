@@ -1,12 +1,12 @@
-"""A proxy that stands before a real S3 server and disturbs what passes by rule: each rule counts what it has done.
+"""A proxy in front of a real S3 server that disturbs requests by rules; each rule counts what it has done.
 
     with S3Proxy(s3.endpoint) as proxy:
         broken = proxy.add(Rule("status", every=3))
         ...
         assert broken.done
 
-Each request has a connection to the server of its own, so that a rule can cut just that one. Signatures stay valid:
-the head of a request goes through as it is, but for `Connection`, which no client signs.
+Each request has its own connection to the server, so that a rule can cut just that one. Signatures stay valid: the head
+of a request is passed on unchanged, except for `Connection`, which no client signs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ SLOW_DOWN = b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>as asked
 
 @dataclass
 class Rule:
-    """What is done to which requests.
+    """An action, and the requests it applies to.
 
-    `status`: 503 instead of the server's answer. `cut read`: half of the answer's body, then the connection ends. `cut
-    write`: half of the request's body is read, then the connection ends. `refuse`: the connection ends unanswered.
+    `status`: 503 instead of the server's response. `cut read`: half of the response's body, then the connection ends.
+    `cut write`: half of the request's body is read, then the connection ends. `refuse`: the connection ends unanswered.
     `hold`: the request waits until :meth:`release`, or until its client is gone.
     """
 
@@ -35,17 +35,17 @@ class Rule:
     method: str = ""
     """Only requests of this method; default: all."""
     target: str = ""
-    """Only requests whose path and query hold this pattern."""
+    """Only requests whose path and query contain a match of this pattern."""
     every: int = 1
-    """Every so many requests of these, from the first."""
+    """Every n-th of these requests, beginning with the first."""
     times: int = 1 << 30
-    """So often at most."""
+    """At most this many times."""
     seen: int = 0
     done: int = 0
     _released: threading.Event = field(default_factory=threading.Event)
 
     def applies(self, method: str, target: str) -> bool:
-        """Whether this request is to be disturbed; counts it."""
+        """Whether this request is to be disturbed; also count it."""
         if (self.method and method != self.method) or not re.search(self.target, target):
             return False
         self.seen += 1
@@ -55,7 +55,7 @@ class Rule:
         return True
 
     def release(self) -> None:
-        """From now on the rule does nothing; what it holds goes on."""
+        """Disable the rule and let the requests that it holds continue."""
         self._released.set()
 
     @property
@@ -78,7 +78,7 @@ class S3Proxy:
         self.endpoint = ""
 
     def add(self, rule: Rule) -> Rule:
-        """Disturb from now on by this rule, too; the first that applies counts."""
+        """Add a rule; of those that apply to a request, the first is used."""
         self._rules = [*self._rules, rule]
         return rule
 
@@ -123,7 +123,7 @@ class S3Proxy:
         await asyncio.gather(*connections, return_exceptions=True)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request; whether another one may follow on this connection."""
+        """Handle one request; whether another one may follow on this connection."""
         head = await reader.readuntil(b"\r\n\r\n")
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
@@ -150,7 +150,7 @@ class S3Proxy:
         return False
 
     async def _relay(self, head: bytes, body: bytes, writer: asyncio.StreamWriter, *, cut: bool) -> None:
-        """Ask the server and hand on its answer, or with `cut` a half of its body."""
+        """Ask the server and pass on its response, or with `cut` only half of its body."""
         head = re.sub(rb"(?i)\r\nconnection:[^\r]*", b"", head).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         own_reader, own_writer = await asyncio.open_connection(*self._upstream)
         try:

@@ -5,7 +5,7 @@ with S3Server(tmp_path / "s3") as s3:
 
 Objects are files below `folder`, so rclone 1.75 refuses keys with `//`, `.`, `..`, a leading `/`, or a name of more
 than 255 bytes (400, the last 500), stores `dir/` as a file `dir`, lists a carriage return as another character, answers
-a range with 200 and ignores `If-None-Match`. `OddS3Server` is there for such keys. Bucket names need 3 characters.
+a range with 200 and ignores `If-None-Match`. Use `OddS3Server` for such keys. Bucket names need 3 characters.
 The helpers sign their own requests: they depend on neither the product nor a client that rewrites keys.
 """
 
@@ -43,8 +43,8 @@ def rclone_binary() -> Path:
 class S3Server:
     """`rclone serve s3` over `folder` (made if missing), as a context manager. A bucket is a sub-folder of it.
 
-    Files put into the folder behind the server's back are seen after `dir_cache`. Each look-up after that time reads
-    the whole directory again: benchmarks with thousands of objects should say "5m".
+    Files written directly into the folder are seen after `dir_cache`. Each look-up after that time reads the whole
+    directory again: benchmarks with thousands of objects should use "5m".
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class S3Server:
 
     @property
     def log(self) -> Path:
-        """The server's own log, beside the folder."""
+        """The server's own log, next to the folder."""
         return self.folder.with_name(self.folder.name + ".rclone.log")
 
     def __enter__(self) -> Self:
@@ -73,7 +73,7 @@ class S3Server:
         return self
 
     def start(self) -> None:
-        """Start the server; after `stop` again, on the same port and with the same objects."""
+        """Start the server. After `stop` it starts again on the same port and with the same objects."""
         self.folder.mkdir(parents=True, exist_ok=True)
         config = self.folder.with_name(self.folder.name + ".rclone.conf")
         config.write_text("")
@@ -99,7 +99,7 @@ class S3Server:
         self.stop()
 
     def stop(self) -> None:
-        """Stop the server; calling it twice is harmless. Tests use it to take the storage away in mid-run."""
+        """Stop the server; idempotent. Tests use it to take the storage away in the middle of a run."""
         self._session.close()
         if self._process is not None:
             processes.stop(self._process)
@@ -111,7 +111,7 @@ class S3Server:
         return self._process.pid
 
     def environment(self, scheme: Literal["AWS", "OBS"] = "AWS") -> dict[str, str]:
-        """The variables that lead a client here, under the names of S3 (`AWS_...`) or of OBS (`OBS_...`)."""
+        """The variables that direct a client here, with the names for S3 (`AWS_...`) or for OBS (`OBS_...`)."""
         variables = {
             f"{scheme}_ENDPOINT_URL": self.endpoint,
             f"{scheme}_ACCESS_KEY_ID": self.access_key,
@@ -134,7 +134,7 @@ class S3Server:
         response.raise_for_status()
 
     def get(self, bucket: str, key: str) -> bytes:
-        """The bytes of an object; KeyError when there is none."""
+        """The bytes of an object. Raises KeyError if it does not exist."""
         response = self._request("GET", self._path(bucket, key))
         if response.status_code == 404:
             raise KeyError(f"s3://{bucket}/{key}")

@@ -1,4 +1,4 @@
-"""Share links as an object store gives them out: signed for a time, and all that goes wrong with them.
+"""Share links as an object store issues them, signed for a limited time, and everything that can go wrong with them.
 
 with ShareServer({"1.jpg": b"..."}) as share:
     requests.get(share.link("1.jpg")); requests.get(share.link("1.jpg", valid_seconds=-1))  # 200, 403
@@ -9,7 +9,7 @@ with ShareServer({"1.jpg": b"..."}) as share:
 | /missing | 404 with XML |
 | /redirect?to=URL | 302 |
 | /slow?seconds=S | 200 after S seconds (default 5) |
-| /flaky?times=N | 503 so many times (by query), then 200 |
+| /flaky?times=N | 503 that many times (by query), then 200 |
 | /big?size=N | N bytes, streamed; `&chunked=1` leaves Content-Length out, `&cut=1` breaks off half-way |
 """
 
@@ -69,7 +69,7 @@ class ShareServer:
         return base64.b64encode(digest).decode()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than the server lives."""
+        """Wait, but no longer than the server runs."""
         self._over.wait(seconds)
 
 
@@ -79,7 +79,7 @@ def _handler(owner: ShareServer) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # one packet for head and body
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")

@@ -1,4 +1,4 @@
-"""The fakes do what the tests that use them rely on."""
+"""The fakes behave as the tests rely on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ODD_NAMES = [
 
 
 def obstore_for(environment: dict[str, str], bucket: str, **options: object) -> S3Store:
-    """A store of obstore for a fake's environment, without retries."""
+    """An obstore store for a fake's environment, without retries."""
     return S3Store(
         bucket,
         endpoint=environment["AWS_ENDPOINT_URL"],
@@ -170,7 +170,7 @@ def test_model_server__reads_chunked_bodies_and_keeps_the_connection(model: Fake
                 session.post(model.url + "/echo", data=iter([b"one ", b"two"]), timeout=DEADLINE_SECONDS).content
                 == b"one two"
             )
-    assert model.stats()["connections"] == before + 2  # the session's and the one that asks
+    assert model.stats()["connections"] == before + 2  # the session's, and that of this query
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from faults.scenario import FlowRun, S3Scenario, Scenario
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each fault is tried with one instance and with two: with the one that its file says, else ``make soak`` does."""
+    """Test each fault with one and two instances: with those of its mark (default 1) always, else in ``make soak``."""
     if "instances" not in metafunc.fixturenames or any(
         "instances" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     ):
@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def instances(request: pytest.FixtureRequest) -> int:
-    """How many instances the service has: more than one is distributed computing mode."""
+    """The number of instances of the service: more than one is distributed mode."""
     number: int = request.param
     return number
 
@@ -56,7 +56,7 @@ def s3(tmp_path: Path) -> Iterator[S3Server]:
 
 @pytest.fixture
 def proxy(s3: S3Server) -> Iterator[S3Proxy]:
-    """What stands before it."""
+    """A proxy in front of the S3 server."""
     with S3Proxy(s3.endpoint) as one:
         yield one
 
@@ -65,14 +65,14 @@ def proxy(s3: S3Server) -> Iterator[S3Proxy]:
 def s3_scenario(
     tmp_path: Path, prefect_server: str, processes_of: Any, package: Any, s3: S3Server, request: pytest.FixtureRequest
 ) -> S3Scenario:
-    """A service in a bucket, behind the proxy if the test uses one."""
+    """A service in a bucket, accessed through the proxy if the test uses one."""
     endpoint = request.getfixturevalue("proxy").endpoint if "proxy" in request.fixturenames else ""
     return S3Scenario(tmp_path, prefect_server, processes_of, package).use(s3, endpoint)
 
 
 @pytest.fixture
 def begin() -> Iterator[Callable[..., FlowRun]]:
-    """Starts the first try of a scenario's run; what still runs at the end of the test is ended."""
+    """Starts the first try of a scenario's run. Runs still active at the end of the test are ended."""
     begun: list[FlowRun] = []
 
     def start(scenario: Scenario, task_id: str = "") -> FlowRun:

@@ -1,4 +1,4 @@
-"""The items of the fault tests: more than 500, some of them bad, and what has to come of each."""
+"""The items of the fault tests, more than 500, some of them bad, and the expected outcome of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 COUNT = 520
 MAX_ITEM_BYTES = 20_000
-"""What THRESHER_MAX_ITEM_BYTES is set to."""
+"""The value of THRESHER_MAX_ITEM_BYTES."""
 FOLDERS = 4
 REFUSED = r"The model answered HTTP 404.*as asked.*"
 TOO_LARGE = rf"The file has {MAX_ITEM_BYTES + 1} bytes; it should be not larger than {MAX_ITEM_BYTES} bytes .*"
@@ -20,24 +20,24 @@ UNREADABLE = r"Download file failed\. There is no such file\."
 
 @dataclass(frozen=True)
 class Entry:
-    """One item; `message` is a pattern for what its line says, empty if it has to be SUCCESSFUL."""
+    """One item; `message` is a pattern for its error message, empty if it must be SUCCESSFUL."""
 
     name: str
     content: bytes | None
-    """None: a link that leads nowhere."""
+    """None: a broken link."""
     message: str = ""
 
     @property
     def result(self) -> bytes:
-        """What the fake model server answers to it at /key: its first 16 digits tell it from every other item."""
+        """The fake model server's response at /key: the first 16 digits of its MD5 distinguish it from all others."""
         return b'{"key": "%s"}' % hashlib.md5(self.content or b"", usedforsecurity=False).hexdigest()[:16].encode()
 
 
 class Corpus:
-    """Items in input order. Each that is not bad has bytes of its own.
+    """Items in input order. Each good one has unique bytes.
 
-    `special` puts markers into some of them, which are SUCCESSFUL all the same, `failing` into some that have to fail
-    with a message like that.
+    `special` puts markers into items that must still be SUCCESSFUL, `failing` into items that must fail with a message
+    that matches.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Corpus:
         self.entries = tuple(_entry(number, marked.get(number), links) for number in range(COUNT))
 
     def write(self, folder: Path) -> Path:
-        """Write the items below a folder; the folder."""
+        """Write the items below a folder; returns the folder."""
         for entry in self.entries:
             path = folder / entry.name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,8 +81,8 @@ class Corpus:
     def check(self, text: str, files: Mapping[str, bytes], results: str, may_fail: str = "") -> tuple[int, int]:
         """Check an output manifest and the result files (by path below the result folder, whose address is `results`).
 
-        `may_fail` is a pattern of what the line of an item may say that would otherwise be SUCCESSFUL. How many are
-        successful and failed.
+        `may_fail` is a pattern of the error messages allowed for items that would otherwise be SUCCESSFUL. Returns the
+        numbers of successful and failed items.
         """
         lines = self.manifest_lines(text)
         expected: dict[str, bytes] = {}

@@ -1,4 +1,4 @@
-"""A batch service of a fault test, its runs in processes of their own, and the check that nothing was lost."""
+"""A batch service of a fault test, its runs in separate processes, and the check that nothing was lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from faults.corpus import MAX_ITEM_BYTES, Corpus
 
 FLOW_PROCESS = Path(__file__).parents[1] / "fakes" / "flow_process.py"
 RUN_SECONDS = 240.0
-"""Far beyond what a run takes, however busy the machine."""
+"""Far more than a run takes, however busy the machine."""
 HELD = 2
-"""Items that wait for their gate: as many as requests are in flight, so that the run stands still with them."""
+"""Items that wait for the gate: as many as requests in flight, so that they block the run."""
 FIRST_HELD = 270
 MIDDLE = 60
-"""Results that are there for sure before the run stands still."""
+"""The number of results that certainly exist before the run is blocked."""
 SETTINGS = {
     "THRESHER_MAX_ITEM_BYTES": str(MAX_ITEM_BYTES),
     "THRESHER_SHARD_ITEMS": "100",
     "THRESHER_REPORT_SECONDS": "0.2",
-    "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "60",  # a request that hangs is tried again before the test gives up
+    "THRESHER_DOWNLOAD_TIMEOUT_SECONDS": "60",  # a request that hangs is retried before the test gives up
 }
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
@@ -37,7 +37,7 @@ Tmp = Callable[[Path], dict[int, str]]
 
 
 class Scenario:
-    """One service over one corpus, in a folder of its own; everything its processes start knows them by TMPDIR."""
+    """One service over one corpus, in a folder of its own; all processes of its runs are found by their TMPDIR."""
 
     def __init__(
         self, folder: Path, api: str, processes_of: Tmp, package: Callable[..., Path], instances: int = 1
@@ -61,7 +61,7 @@ class Scenario:
 
     @property
     def held(self) -> dict[int, str]:
-        """Markers of the items that wait until the gate is there."""
+        """Markers of the items that wait until the gate exists."""
         return {FIRST_HELD + number: f"FAIL:until:{self.gate}" for number in range(HELD * self.instances)}
 
     def prepare(self, corpus: Corpus | None = None, *options: str, write: bool = True, **fields: Any) -> Scenario:
@@ -77,7 +77,7 @@ class Scenario:
         }  # fmt: skip
         return self
 
-    # -- what is there ----------------------------------------------------------------------------------------------
+    # -- the state so far -------------------------------------------------------------------------------------------
 
     @property
     def processes(self) -> dict[int, str]:
@@ -85,7 +85,7 @@ class Scenario:
         return {pid: line for pid, line in self._processes_of(self.tmp).items() if self.bystander not in line}
 
     def pids(self, *words: str) -> list[int]:
-        """Processes of the runs whose command line holds each of these words (`!word`: does not hold it)."""
+        """Processes of the runs whose command line contains each of these words (`!word`: does not contain it)."""
         return [
             pid
             for pid, line in self.processes.items()
@@ -94,25 +94,25 @@ class Scenario:
 
     @property
     def model_servers(self) -> list[int]:
-        """The model servers that run."""
+        """The running model servers."""
         return self.pids("model_server.py", "!warden.py")
 
     def results(self) -> int:
-        """How many result files are there."""
+        """The number of result files."""
         return sum(len(files) for _, _, files in os.walk(self.output) if files and "_result.txt" in files[0])
 
     def is_in_the_middle(self) -> bool:
-        """Whether a good part is done; the held items keep the run from its end."""
+        """Whether a good part is done; the held items keep the run from ending."""
         return self.results() >= MIDDLE
 
     def seen(self) -> int:
-        """Marked items that the model server was asked for."""
+        """The number of marked items for which the model server has received a request."""
         with contextlib.suppress(FileNotFoundError):
             return len(json.loads(self.state.read_text())["seen"])
         return 0
 
     def asked(self) -> int:
-        """How often the model server was asked for the items that wait for the gate, by all tries together."""
+        """The number of requests for the items that wait for the gate, in all tries together."""
         held = [item_key(self.corpus.entries[number].content or b"") for number in self.held]
         with contextlib.suppress(FileNotFoundError):
             seen = json.loads(self.state.read_text())["seen"]
@@ -120,13 +120,13 @@ class Scenario:
         return 0
 
     def starts(self) -> int:
-        """How often a model server was started."""
+        """The number of starts of model servers."""
         with contextlib.suppress(FileNotFoundError):
             return int(json.loads(self.state.read_text())["starts"])
         return 0
 
     def flow_run(self) -> FlowRun:
-        """A flow run of the service, not started yet."""
+        """A flow run of the service, not yet started."""
         return FlowRun(self)
 
     # -- the check ----------------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class Scenario:
         return manifest, summary, files, set(os.listdir(self.output))
 
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """An answer of the Prefect API; a `body` is posted."""
+        """The response of the Prefect API; a `body` is sent by POST."""
 
         def answered() -> list[requests.Response]:
             with contextlib.suppress(requests.ConnectionError):
@@ -155,7 +155,7 @@ class Scenario:
         return answer.json()
 
     def assert_nothing_left(self, *, folders: bool = True) -> None:
-        """No process of the runs is there, and none of their `folders`."""
+        """Check that no process of the runs is left, and with `folders` no folder of theirs."""
         processes.poll(lambda: not self.processes, lambda: self.processes)
         if not folders:
             return
@@ -168,7 +168,7 @@ class S3Scenario(Scenario):
     server: S3Server
 
     def use(self, server: S3Server, endpoint: str = "") -> S3Scenario:
-        """Keep items and results there; `endpoint` if clients go through a proxy."""
+        """Keep items and results on this server; `endpoint` is that of a proxy for clients, if any."""
         self.server = server
         self.output = server.folder / "data" / "out"
         self.input = str(server.folder / "data" / "in")
@@ -177,14 +177,14 @@ class S3Scenario(Scenario):
         return self
 
     def prepare(self, corpus: Corpus | None = None, *options: str, write: bool = True, **fields: Any) -> Scenario:
-        """As usual; a bucket holds no links."""
+        """As in the base class, but without links: object stores have none."""
         corpus = corpus or Corpus(special=self.held, links=False)
         super().prepare(corpus, *options, write=write, **fields)
         self.fields |= {"input_path": "s3://data/in", "output_path": "s3://data/out"}
         return self
 
     def files(self, task_id: str) -> tuple[str, str, dict[str, bytes], set[str]]:
-        """As the server lists them: folders are no things in a bucket."""
+        """As the server lists them: object stores have no folders."""
         keys = self.server.keys("data", "out/")
         folder = f"out/infer-result-{task_id}/"
         files = {
@@ -200,7 +200,7 @@ class S3Scenario(Scenario):
 
 
 class FlowRun:
-    """One flow run, tried in processes of their own, one after the other."""
+    """One flow run; each of its tries is a process, one after the other."""
 
     def __init__(self, scenario: Scenario, task_id: str = "") -> None:
         self.scenario = scenario
@@ -215,7 +215,7 @@ class FlowRun:
 
     @property
     def log(self) -> Path:
-        """What the processes have printed."""
+        """The output of the processes."""
         return self.scenario.folder / f"{self.task_id}.log"
 
     def start(self, **environment: str) -> FlowRun:
@@ -231,18 +231,18 @@ class FlowRun:
         return self
 
     def resume(self, **environment: str) -> FlowRun:
-        """Start it once more, as a retry of the same flow run."""
+        """Start it again, as a retry of the same flow run."""
         assert self.process is None or self.process.poll() is not None
         self.await_retry()
         return self.start(**environment)
 
     def await_retry(self) -> None:
-        """Let the server expect another try."""
+        """Make the server expect another try."""
         body = {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}, "force": True}
         self.scenario.ask(f"/flow_runs/{self.task_id}/set_state", body)
 
     def until(self, condition: Callable[[], Any], what: object = "the moment", *, dead: bool = False) -> Any:
-        """Wait for a moment of the run; unless it may be `dead` then, its process must not end before."""
+        """Wait for a condition; unless the run may be `dead`, its process must not end before that."""
 
         def reached() -> Any:
             assert dead or self.process is None or self.process.poll() is None, self.told()
@@ -251,7 +251,7 @@ class FlowRun:
         return processes.poll(reached, lambda: f"{what}; {self.told()}", RUN_SECONDS)
 
     def signal(self, number: int, *, group: bool = False) -> int:
-        """Send a signal to the process (or its group); the code with which it ends."""
+        """Send a signal to the process (or its group) and wait for its end; the exit code."""
         assert self.process is not None
         (os.killpg if group else os.kill)(self.process.pid, number)
         return self.process.wait(RUN_SECONDS)
@@ -271,12 +271,12 @@ class FlowRun:
         return found
 
     def told(self) -> str:
-        """What is known of it, for the message of a test that fails."""
+        """The known facts of the run, for the message of a failing test."""
         printed = self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
         return f"run {self.task_id}, {self.scenario.results()} results: {printed}"
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the process if it still runs."""
         if self.process is not None:
             processes.stop(self.process, 20)
 
@@ -284,11 +284,11 @@ class FlowRun:
 def assert_nothing_lost(
     run: FlowRun, *, state: str = "COMPLETED", may_fail: str = "", others: tuple[str, ...] = (), folders: bool = True
 ) -> dict[str, Any]:
-    """Check all of what has to hold of a run that has ended, whatever has happened to it; its summary.
+    """Check everything that must hold for a run that has ended, whatever has happened to it; its summary.
 
-    Each item has exactly one line, in order; each SUCCESSFUL one the result file that a run without faults gives; no
-    process and no scratch is left; the flow run's state is `state`. `may_fail`: see Corpus.check; `others` are the ids
-    of runs with the same output folder; without `folders` temporary ones may be left.
+    Each item has exactly one line, in order, and each SUCCESSFUL one the same result file as in a run without faults.
+    No process and no scratch folder is left, and the flow run's state is `state`. `may_fail`: see Corpus.check;
+    `others` are the ids of runs with the same output folder; without `folders`, temporary folders may be left.
     """
     scenario = run.scenario
     final = processes.poll(

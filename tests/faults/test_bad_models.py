@@ -1,4 +1,4 @@
-"""Model servers that hang, leak memory, are overloaded, or die of one item: only what is to blame fails."""
+"""Model servers that hang, leak memory, are overloaded, or die of one item: only the items at fault fail."""
 
 from __future__ import annotations
 

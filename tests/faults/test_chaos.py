@@ -1,7 +1,7 @@
-"""Random faults at random moments, drawn from a seed: whatever dies, the run, resumed, has every item.
+"""Random faults at random moments, drawn from a seed: whatever dies, the resumed run has every item.
 
-``make chaos`` makes many rounds of it. Each round is known by its seed, which is printed: CHAOS_SEED=<seed> repeats it,
-as far as the machine's own timing allows.
+``make chaos`` runs many rounds. The seed of each round is printed: CHAOS_SEED=<seed> repeats it, as far as the timing
+of the machine allows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from faults.scenario import FlowRun, Scenario, assert_nothing_lost
 SEED = os.environ.get("CHAOS_SEED") or "1"
 ROUNDS = int(os.environ.get("CHAOS_ROUNDS") or 2)
 USUAL_ROUNDS = 1
-"""So many are in make test, the others in make soak."""
+"""This many rounds are in make test, the others in make soak."""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.prefect,
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 MOST_TRIES = 8
-"""A run that is disturbed no more than three times has ended by then."""
+"""A run that is disturbed at most three times has ended by then."""
 MOST_WAIT_SECONDS = 6.0
 SERVER_GONE_SECONDS = 3.0
 MOST_REFUSING_SECONDS = 8.0
@@ -41,13 +41,13 @@ REFUSING = "refusing"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[PrefectServer]:
-    """A Prefect server of these tests' own, which they may kill."""
+    """A Prefect server for these tests only, which they may kill."""
     with sqlite_server(tmp_path_factory.mktemp("chaos-server")) as one:
         yield one
 
 
 class Chaos:
-    """One round: what dies, and when, is drawn from its seed."""
+    """One round: its victims and moments are drawn from its seed."""
 
     def __init__(self, seed: str, scenario: Scenario, server: PrefectServer, run: FlowRun) -> None:
         self._random = random.Random(seed)
@@ -67,7 +67,7 @@ class Chaos:
         }
 
     def strike(self) -> None:
-        """Wait for the next moment, unless the run ends before, and let something die."""
+        """Wait for the next moment, unless the run ends before it, and kill a victim."""
         self.left -= 1
         victim = self._random.choice(sorted(self._victims))
         if self._random.random() < 0.5:
@@ -106,7 +106,7 @@ class Chaos:
     def _refuse(self) -> None:
         refusing = self._scenario.folder / REFUSING
         refusing.write_text(self._random.choice(("503", "429", "502", "504", "503 1")))
-        time.sleep(self._random.uniform(0, MOST_REFUSING_SECONDS))  # how long it refuses is drawn, too
+        time.sleep(self._random.uniform(0, MOST_REFUSING_SECONDS))  # how long it refuses is also drawn
         refusing.unlink()
 
     def _restart_server(self) -> None:
@@ -114,7 +114,7 @@ class Chaos:
         assert web is not None and web.process is not None
         web.process.kill()
         web.process.wait()
-        time.sleep(self._random.uniform(0, SERVER_GONE_SECONDS))  # how long it is gone is drawn, too
+        time.sleep(self._random.uniform(0, SERVER_GONE_SECONDS))  # how long it is gone is also drawn
         web.start()
 
 
@@ -142,5 +142,5 @@ def test_chaos__loses_nothing(
         scenario.assert_nothing_left(folders=False)
         print(f"  the process has ended with {run.process.returncode}, state {run.state()['type']}: resumed")
         run.resume()
-    # A process that is killed while its model server is being started again has no warden to remove its folder.
+    # A process that is killed while its model server is being restarted has no warden to remove its folder.
     assert_nothing_lost(run, folders=False)

@@ -1,4 +1,4 @@
-"""Processes that are killed in the middle of a run: whatever it was, the run (resumed if need be) has every item.
+"""Processes that are killed in the middle of a run: the run, resumed if necessary, always has every item.
 
 A run without any faults is in test_two_runs.py.
 """
@@ -30,7 +30,7 @@ def test_run__goes_on_after_its_model_server_is_killed(scenario: Scenario, begin
     assert summary["model_server_deaths"] == scenario.instances
 
 
-# That the process alone is killed is in test_sigterm.py (of two instances), and in test_prefect_faults.py (a worker's).
+# Killing only the process is tested in test_sigterm.py (two instances) and in test_prefect_faults.py (a worker's).
 @pytest.mark.parametrize(
     "group", [pytest.param(False, id="process", marks=pytest.mark.soak), pytest.param(True, id="process-group")]
 )
@@ -61,7 +61,7 @@ def test_run__goes_on_after_its_model_servers_and_then_a_dask_worker_are_killed(
     run.until(lambda: {*scenario.model_servers} - {*before}, "an instance in its place")
     scenario.gate.touch()
     summary = assert_nothing_lost(run.wait())
-    assert summary["model_server_deaths"] >= 1  # that of the instance whose worker lives
+    assert summary["model_server_deaths"] >= 1  # that of the instance whose worker is alive
 
 
 def test_run__goes_on_after_its_warden_is_killed(scenario: Scenario, begin: Begin) -> None:

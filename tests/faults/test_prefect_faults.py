@@ -1,4 +1,4 @@
-"""Prefect's server and workers: gone for a while, or killed, in the middle of a run."""
+"""Prefect's server and workers are gone for a while, or killed, in the middle of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OUTAGE_SECONDS = 30.0 if processes.FULL_LENGTH else 10.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None) -> Iterator[PrefectServer]:
-    """A Prefect server of these tests' own, with the pools of the project."""
+    """A Prefect server for these tests only, with the pools of the project."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from deployments.pools import apply_pools
@@ -35,20 +35,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None)
 
 @pytest.fixture
 def scenario(tmp_path: Path, server: PrefectServer, processes_of: Any, package: Any, instances: int) -> Scenario:
-    """A service on local disks, whose runs that server knows."""
+    """A service on local disks, with its runs on that server."""
     return Scenario(tmp_path, server.api, processes_of, package, instances)
 
 
 @pytest.fixture
 def worker(server: PrefectServer, scenario: Scenario) -> Iterator[WorkerProcess]:
-    """A worker of the pool, from whose TMPDIR its runs are known."""
+    """A worker of the pool; its runs are found by its TMPDIR."""
     with prefect_servers.worker(server, "public-cpu", scenario.environment) as one:
         yield one
 
 
 @pytest.fixture
 def deployed(server: PrefectServer, scenario: Scenario, worker: WorkerProcess, begin: Begin) -> Callable[[], FlowRun]:
-    """Deploys the scenario's service; its first run, which the worker starts."""
+    """Deploys the scenario's service; returns its first run, which the worker starts."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from deployments import lifecycle
@@ -76,12 +76,12 @@ def flow_process(run: FlowRun) -> list[int]:
 
 
 def retried(run: FlowRun) -> None:
-    """Let the worker run it once more; returns when it has taken it up."""
+    """Let the worker run it again; returns when the worker has taken it."""
 
     def taken_up() -> bool:
         state = run.state()["type"]
         if state in ("CRASHED", "FAILED", "RUNNING") and not flow_process(run):
-            run.await_retry()  # a worker tells twice of a process's end: what is set in between is lost
+            run.await_retry()  # a worker reports the end of a process twice: a state set in between is lost
         return state in ("PENDING", "RUNNING") and bool(flow_process(run))
 
     processes.poll(taken_up, lambda: f"the next try of {run.told()}", RUN_SECONDS)
@@ -104,8 +104,8 @@ def test_run__outlasts_a_prefect_server_that_is_gone_for_a_while(
     run.until(scenario.is_in_the_middle)
     server.web.stop()
     try:
-        scenario.gate.touch()  # shards end, others begin, and the run itself, while nobody hears of it
-        time.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tried
+        scenario.gate.touch()  # shards end and begin, and the run ends, without a server to report to
+        time.sleep(OUTAGE_SECONDS)  # the length of the outage is under test
     finally:
         server.web.start()
     assert_nothing_lost(run.wait())

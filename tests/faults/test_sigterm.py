@@ -1,4 +1,4 @@
-"""SIGTERM in each phase of a run, of the command and of a deployed run's process; retried, every item has its line."""
+"""SIGTERM in each phase, to the command and to a deployed run's process; after a retry every item has its line."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ HELD_REQUESTS = {
 }
 PHASES = ("validating", "planning", "preparing", "inferring", "publishing")
 END_SECONDS = 60.0
-"""A run that is told to end has ended within this time, however busy the machine."""
+"""A run that gets SIGTERM has ended within this time, however busy the machine."""
 
 
 class Phase:
-    """What makes a run stand still in one phase, until it is let go."""
+    """Blocks a run in one phase until it is let go."""
 
     def __init__(self, name: str, scenario: S3Scenario, proxy: S3Proxy) -> None:
         self.name = name
@@ -39,13 +39,13 @@ class Phase:
             self._rule = proxy.add(Rule(rule.action, rule.method, rule.target))
 
     def reached(self) -> bool:
-        """Whether the run stands still in the phase."""
+        """Whether the run is blocked in the phase."""
         if self._rule is not None:
             return self._rule.done > 0
         return self._scenario.starts() > 0 if self.name == "preparing" else self._scenario.is_in_the_middle()
 
     def let_go(self) -> None:
-        """From now on nothing holds it here."""
+        """Stop blocking the run in this phase."""
         if self._rule is not None:
             self._rule.release()
         elif self.name == "preparing":
@@ -55,17 +55,17 @@ class Phase:
 
 
 def healthy(scenario: Scenario) -> Path:
-    """Once this file is there, the model servers are healthy."""
+    """The file that makes the model servers healthy once it exists."""
     return scenario.folder / "healthy"
 
 
 def prepare(scenario: S3Scenario) -> None:
-    """Write the items and the package, whose run stands still while the model is prepared and while it infers."""
+    """Write the items and the package; the run is blocked while the model is prepared and during inference."""
     scenario.prepare(Corpus(scenario.held, links=False), "--health-when", str(healthy(scenario)))
 
 
 def only(name: str, scenario: S3Scenario, proxy: S3Proxy) -> Phase:
-    """The one phase in which the run stands still."""
+    """The only phase in which the run is blocked."""
     prepare(scenario)
     for other in {"preparing", "inferring"} - {name}:
         Phase(other, scenario, proxy).let_go()
@@ -134,7 +134,7 @@ def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
     body = {"flow_runs": {"name": {"any_": [s3_scenario.fields["name"]]}}}
     begun = s3_scenario.ask("/flow_runs/filter", body)
     stands.let_go()
-    if phase == "validating" and not begun:  # the command looks at the output folder before there is a run
+    if phase == "validating" and not begun:  # the command reads the output folder before the run exists
         assert_nothing_lost(begin(s3_scenario).wait())
         return
     (found,) = begun
@@ -142,7 +142,7 @@ def test_command__that_got_sigterm_leaves_a_run_that_can_be_resumed(
 
 
 def stands_still(run: FlowRun, starts: int = 0) -> bool:
-    """Whether a run of two instances waits for its held items; so many model servers were started by earlier tries."""
+    """Whether a run of two instances waits for its held items; earlier tries made `starts` starts of model servers."""
     scenario = run.scenario
     both = len(scenario.model_servers) == scenario.instances and scenario.starts() > starts
     return both and scenario.is_in_the_middle()

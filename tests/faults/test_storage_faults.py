@@ -1,4 +1,4 @@
-"""A storage that is gone for a while, refuses, cuts connections, or is full."""
+"""A storage that is unavailable for a while, refuses requests, cuts connections, or is full."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_run__outlasts_a_storage_that_is_gone_for_a_while(s3_scenario: S3Scenari
     run.until(s3_scenario.is_in_the_middle)
     s3.stop()
     s3_scenario.gate.touch()
-    time.sleep(OUTAGE_SECONDS)  # the length of the outage is what is tried
+    time.sleep(OUTAGE_SECONDS)  # the length of the outage is under test
     s3.start()
     assert_nothing_lost(run.wait())
 
@@ -55,7 +55,7 @@ def test_run__outlasts_connections_that_are_cut_while_it_reads_and_writes(
 
 @pytest.fixture
 def disk(scenario: Scenario) -> Iterator[Path]:
-    """A disk of 8 MiB, where the scenario's results go."""
+    """A disk of 8 MiB for the scenario's results."""
     scenario.output.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(scenario.output)], capture_output=True, text=True
@@ -69,7 +69,7 @@ def disk(scenario: Scenario) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Write until nothing fits any more."""
+    """Write until the disk is full."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12):
             with contextlib.suppress(OSError):
@@ -85,7 +85,7 @@ def test_disk__too_small_for_some_results_costs_those_items_only(scenario: Scena
     run.until(lambda: scenario.is_in_the_middle() and scenario.seen() >= len(large) + len(scenario.held))
     processes.poll(lambda: os.statvfs(disk).f_bfree * 4096 > 4 << 20, "room")
     scenario.gate.touch()
-    summary = assert_nothing_lost(run.wait(), may_fail=FULL)  # what was written at the same moment had no room, either
+    summary = assert_nothing_lost(run.wait(), may_fail=FULL)  # files written at the same moment also had no room
     assert summary["items"]["successful"] > 400
 
 

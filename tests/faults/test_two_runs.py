@@ -1,4 +1,4 @@
-"""Two runs without faults at the same moment, with one output folder: neither disturbs the other."""
+"""Two concurrent runs without faults, with the same output folder: neither disturbs the other."""
 
 from __future__ import annotations
 
