@@ -142,7 +142,8 @@ class Outage:
     def answered(self, now: float, seconds: float = 0.0) -> None:
         """The server has answered a request, after ``seconds``, whatever it said of that one: it is there."""
         self._last_answer = now
-        self._slowest = max(self._slowest, seconds)
+        if seconds > self._slowest:
+            self._slowest = seconds
         self.quiet_since = None
         self._not_allowed = 0
         if self.since is not None:

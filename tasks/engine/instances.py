@@ -24,7 +24,7 @@ from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance, as_server_error
 from tasks.engine.outages import Outages
-from tasks.engine.turns import TurnLost, Turns
+from tasks.engine.turns import Turns
 
 START_TRIES = 3
 
@@ -290,15 +290,10 @@ class InstanceGroup:
                 best, most = instance, instance.free
         return best
 
-    @property
-    def probes(self) -> int:
-        """How many requests in a row were refused so far, although all servers report that they are healthy."""
-        return min((one.outage.probes for one in self.instances if one.joined), default=0)
-
-    async def acquire(self, *, urgent: bool = False, new: bool = False) -> Instance:
+    async def acquire(self, *, urgent: bool = False, again: bool = False) -> Instance:
         """Wait for a place at the least busy instance and take it; an ``urgent`` request goes to the head of the queue.
 
-        A request is ``new`` if it was not sent yet. Raises ModelServerError if no instance is left, or the run is
+        A request that was sent before comes ``again``. Raises ModelServerError if no instance is left, or the run is
         stopped.
         """
         if self._lost is not None:
@@ -307,10 +302,12 @@ class InstanceGroup:
         if not self._waiting and (instance := self._freest()) is not None:
             instance.take()
             return instance
+        turn = self._waiting.add(urgent=urgent, again=again)
         try:
-            return await self._waiting.wait(urgent=urgent, new=new)
-        except TurnLost as lost:
-            self.release(lost.instance)
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self.release(turn.result())
             raise
 
     async def acquire_alone(self, instance: Instance) -> Instance:

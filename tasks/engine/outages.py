@@ -134,6 +134,17 @@ class Outages:
         return False
 
     @property
+    def probes(self) -> int:
+        """How many requests in a row were refused so far, although all servers report that they are healthy."""
+        least = 0
+        for one in self._instances:  # asked for each row: most often the first one answers it
+            if one.joined:
+                if not (probes := one.outage.probes):
+                    return 0
+                least = min(least or probes, probes)
+        return least
+
+    @property
     def current(self) -> Outage | None:
         """The outage of the instance that went away last, while all instances that take part are away; else None."""
         left = [one.outage for one in self._instances if one.joined]

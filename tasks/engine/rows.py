@@ -109,7 +109,7 @@ class _Rows:
         self._unproved = Unproved()
         self._sample: tuple[Ready, list[bytes]] | None = None
         self._breath = Breath()
-        self._working = 0
+        self._working = self._most = 0
         self._group: asyncio.TaskGroup | None = None
 
     async def all(self) -> None:
@@ -140,24 +140,26 @@ class _Rows:
     def _at_once(self) -> int:
         """Most requests in flight or waiting; the extra ones double with each probe that a healthy server refuses."""
         group = self._session.group
-        return 2 * group.limit + (1 << min(MOST_DOUBLINGS, group.probes)) - 1
+        probes = group.outages.probes
+        return 2 * group.limit + ((1 << min(MOST_DOUBLINGS, probes)) - 1 if probes else 0)
 
     def _fill(self) -> None:
         """Start only as many workers as are useful, so that later rows profit from what they learn."""
         assert self._group is not None
-        while self._working < self._at_once and (self._ready or self._left) and not self._in_doubt:
+        while self._working < (most := self._at_once) and (self._ready or self._left) and not self._in_doubt:
             self._working += 1
             self._group.create_task(self._work())
             if not self._ready:  # it reads first
                 break
+        self._most = most
 
     async def _work(self) -> None:
         try:
             while (taken := await self._take()) is not None:
                 await self._send(*taken)
-                if self._working > self._at_once:
-                    return
                 self._fill()
+                if self._working > self._most:
+                    return
         finally:
             self._working -= 1
 

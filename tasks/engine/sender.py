@@ -71,7 +71,7 @@ class Sender:
         while True:
             try:
                 instance = await (
-                    group.acquire(urgent=urgent, new=not tries.made)
+                    group.acquire(urgent=urgent, again=tries.made > 0)
                     if suspected is None
                     else group.acquire_alone(suspected)
                 )

@@ -298,7 +298,7 @@ class Session:
         self.progress.outage = cause
 
     def _note_health(self, sick: int) -> None:
-        if self.group.probes:
+        if self.group.outages.probes:
             for begin in [*self.when_probing]:
                 begin()
         self.progress.sick_instances = sick

@@ -142,7 +142,7 @@ class ShardWork:
             # are read or written while it works.
             at_instance = 1 - min(MOST_STORING, session.storage_share)
             most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
-        return most + min(MOST_WAITING, session.joined.waiting) + min(MOST_PROBES, session.group.probes)
+        return most + min(MOST_WAITING, session.joined.waiting) + min(MOST_PROBES, session.group.outages.probes)
 
     def _fill_more(self) -> None:
         if self._working:  # else the shard has not begun, or has ended
@@ -188,7 +188,7 @@ class ShardWork:
     def _next(self) -> Item | None:
         """The next item to send; None if no item is left."""
         if not self.reporter.doubted:
-            return self.supply.take(self._session.group.probes)
+            return self.supply.take(self._session.group.outages.probes)
         item, outcome = self.reporter.doubted.pop()
         self._session.finished -= weight(item)
         self._session.failed_items -= bool(outcome.message)

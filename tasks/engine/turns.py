@@ -17,8 +17,8 @@ class Turns:
 
     def __init__(self) -> None:
         self._line: deque[Turn] = deque()
-        self._new: set[Turn] = set()
-        """Turns of requests that were not sent yet."""
+        self._again: set[Turn] = set()
+        """Turns of requests that were sent before."""
 
     def __bool__(self) -> bool:
         """Whether a request waits."""
@@ -26,23 +26,17 @@ class Turns:
             self._line.popleft()
         return bool(self._line)
 
-    async def wait(self, *, urgent: bool, new: bool) -> Instance:
-        """Wait for a turn, at the head of the queue if ``urgent``; the instance at which a place was taken.
+    def add(self, *, urgent: bool, again: bool) -> Turn:
+        """Queue a request, at the head if ``urgent``; its turn, whose result is the instance that has a place for it.
 
-        A request is ``new`` if it was not sent yet. Raises the error passed to :meth:`end`.
+        A request that was sent before comes ``again``. The turn raises the error passed to :meth:`end`.
         """
         turn: Turn = asyncio.get_running_loop().create_future()
         self._line.appendleft(turn) if urgent else self._line.append(turn)
-        if new:
-            self._new.add(turn)
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                raise TurnLost(turn.result()) from None
-            raise
-        finally:
-            self._new.discard(turn)
+        if again:
+            self._again.add(turn)
+            turn.add_done_callback(self._again.discard)
+        return turn
 
     def give(self, instance: Instance) -> None:
         """Give a waiting request its turn at an instance that has a place; the queue must not be empty.
@@ -51,7 +45,7 @@ class Turns:
         which was begun for this purpose, and one far from the others.
         """
         probes = instance.outage.probes
-        new = [turn for turn in self._line if turn in self._new and not turn.done()] if probes else []
+        new = [turn for turn in self._line if turn not in self._again and not turn.done()] if probes else []
         if new:
             chosen = new[-1] if probes % 2 else new[elsewhere(probes // 2, len(new))]
             self._line.remove(chosen)
@@ -65,11 +59,3 @@ class Turns:
         while self._line:
             if not (turn := self._line.popleft()).done():
                 turn.set_exception(error)
-
-
-class TurnLost(asyncio.CancelledError):
-    """The wait was cancelled just after the place had been taken; the place has to be given back."""
-
-    def __init__(self, instance: Instance) -> None:
-        super().__init__()
-        self.instance = instance
