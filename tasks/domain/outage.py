@@ -24,7 +24,7 @@ LONG_REST_SECONDS = 5.0
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Between two checks of a server that is down; the last one repeats."""
 UNPROVED_PAUSE_SECONDS = 4.0
-"""The longest pause while it is unknown whether a server that reports itself healthy is down or its requests are bad."""
+"""The longest pause while it is unknown whether a server that reports itself healthy is down or requests are bad."""
 QUIET_SECONDS = 15.0
 """A server's health is checked when it has had requests for this long and has answered none of them."""
 USUAL = 2.0
