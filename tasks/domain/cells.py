@@ -22,7 +22,7 @@ _LOOSE_NUMBER = re.compile(
 )
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
 _MOST_DIGITS = 300
-"""Limit for a whole number written with a fraction or an exponent."""
+"""Digits allowed in a whole number that is written with a fraction or an exponent."""
 _BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _BLANKS = " \t\r\n"
 SHOWN = 80

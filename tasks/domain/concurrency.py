@@ -23,7 +23,7 @@ SMALLER = (1.27, 1.15, 1.15, 1.33)
 """The same downwards. After these, as far as latency shows that requests wait, at most to a half."""
 MOST_LARGER = 3.0
 FEW = 4
-"""No lower limit is tried from here: one request fewer would cost a large part of the throughput."""
+"""At this limit and below, no lower one is tried: one request fewer would cost a large part of the throughput."""
 FASTER, SLOWER = 1.1, 0.85
 """A larger change of throughput under the same limit means that the server has changed."""
 NOISE = 12
@@ -270,7 +270,7 @@ class AdaptiveLimit:
         self._set(min(limit, self.cap), now)
 
     def _set(self, limit: int, since: float, *, ratio: float = 0.0) -> None:
-        """Begin a round at a limit; ``ratio`` is its distance from the limit compared with (0: from the next one)."""
+        """Begin a round at a limit; ``ratio`` is the factor from or to the limit compared with (0: the next one)."""
         self.limit, self._since, self._begun = limit, since, None
         self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else math.inf
         self._patience = math.inf

@@ -82,7 +82,7 @@ def _deflate_window(data: bytes) -> int:
     if len(data) >= 2 and data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
         try:
             zlib.decompressobj(_ZLIB).decompress(data, 1)
-        except zlib.error:  # a zlib header by chance
+        except zlib.error:  # looked like a zlib header by chance
             return _RAW
         return _ZLIB
     return _RAW

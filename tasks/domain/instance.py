@@ -60,7 +60,7 @@ class Launch:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must not be shown if the model server prints them."""
     limits: Limits | None = None
-    """None: everything that the machine has."""
+    """None for no limits but those of the machine."""
     log_bytes_per_second: int = 1 << 20
     """Average rate at which its output is kept."""
 

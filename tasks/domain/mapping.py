@@ -82,7 +82,7 @@ def element_schemas(schema: Schema) -> list[Schema]:
 
 
 def properties(schema: Schema) -> dict[str, Any]:
-    """The properties of an object schema, in its order."""
+    """The properties of an object schema, in order."""
     found = schema.get("properties")
     return found if isinstance(found, dict) else {}
 

@@ -232,7 +232,7 @@ class PackageConfig(_Part):
         return value or (Api(),)
 
     def api(self, request_path: str | None) -> Api:
-        """The API at ``request_path``; without a path the only API (that carries a body), else the one at ``/``.
+        """The API at ``request_path``; without a path the only one (or only one with a body), else the one at ``/``.
 
         Of several at one path, one that carries a body is preferred. Raises KeyError if there is no such API.
         """

@@ -13,7 +13,7 @@ no response in time. ``status``: an HTTP error.
 RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 MAX_ATTEMPTS = 6
 MAX_TIMEOUTS = 2
-"""Fewer than other attempts: each has occupied a place in flight for the whole time-out."""
+"""Fewer attempts after time-outs: each one has held a place in flight for the whole time-out."""
 BASE_SECONDS = 0.2
 MAX_SECONDS = 20.0
 MOST_DOUBLINGS = 10

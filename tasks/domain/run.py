@@ -88,7 +88,7 @@ def deadline_passed(minutes: float | None) -> str:
 
 
 def threshold_passed(threshold: float | None, failed: int, items: int) -> str:
-    """Why a run is stopped early when ``failed`` of its ``items`` have failed; empty below the threshold.
+    """Why a run is stopped early after ``failed`` of its ``items`` have failed; empty up to the threshold.
 
     A ``threshold`` below 1 is a share of all items, otherwise a number of items.
     """

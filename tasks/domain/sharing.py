@@ -40,7 +40,7 @@ class ShardLoad:
 
 @dataclass(frozen=True, slots=True)
 class InstanceReport:
-    """An instance's state by its own account. ``seconds`` is its own monotonic clock."""
+    """The state of an instance, as it reports it. ``seconds`` is its own monotonic clock."""
 
     seconds: float
     ready: bool
@@ -93,7 +93,7 @@ def run_outage(reports: Iterable[InstanceReport]) -> tuple[str, float]:
 
 
 def run_loss(given_up: Mapping[int, str], away: Mapping[int, str]) -> str:
-    """Why a run stops whose instances were all ``given_up``; reasons are by instance number, ``away`` has outages."""
+    """Why a run stops after all instances were ``given_up``; reasons are by instance number, ``away`` has outages."""
     if set(given_up) <= set(away):
         return next(iter(away.values()))
     died = next(reason for number, reason in given_up.items() if number not in away)
@@ -189,7 +189,7 @@ class Sharing:
                 self._ends_at(key, report.shards[key].behind)
 
     def lost(self, instance: str) -> None:
-        """An instance is lost. :meth:`failed` is also called, for each of its shards."""
+        """An instance is lost. The caller also calls :meth:`failed` for each of its shards."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]
@@ -212,7 +212,7 @@ class Sharing:
         self._waiting.extend(pieces)
 
     def ended(self, key: str, done: ShardDone) -> None:
-        """A shard is done, up to the end in its result; a tail whose handing back went unnoticed is queued again."""
+        """A shard is done, up to the end in its result. A tail that was handed back unnoticed is queued again."""
         self._ends_at(key, done.shard.behind)
         del self._given[key]
         self._forget(key)
@@ -228,7 +228,7 @@ class Sharing:
             self._waiting.append(given.from_(behind))
 
     def failed(self, key: str) -> None:
-        """An instance could not go on with a shard, which is queued, first in line, for another instance."""
+        """An instance could not go on with a shard: it returns to the front of the queue."""
         given = self._given.pop(key)
         self._forget(key)
         self._waiting.appendleft(given)
