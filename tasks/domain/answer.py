@@ -1,4 +1,4 @@
-"""What a model answered, made ready for the result file."""
+"""A model's responses, prepared for the result file."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _STRUCTURE = re.compile(rb'(?:"(?:[^"\\]|\\.)*")|[\[\]{},:]', re.DOTALL)
 _BLANKS = (b" ", b"\n", b"\t", b"\r")
 SHOWN = 200
 LOOKED_AT = 4 << 10
-"""Bytes of an answer from which what is shown of it is taken."""
+"""Bytes of a response from which an excerpt is taken."""
 _NOTHING_SECRET = Masker()
 
 
 def compact(answer: bytes) -> bytes:
-    """JSON without the blanks between its parts; numbers, texts and key order stay to the letter."""
+    """JSON without the blanks between its parts; numbers, texts and key order stay exactly the same."""
     if not any(blank in answer for blank in _BLANKS):
         return answer
-    if b"\\" not in answer:  # so every other piece between quotes is a text
+    if b"\\" not in answer:  # so every second piece is a text in quotes
         pieces = answer.split(b'"')
         pieces[::2] = [piece.translate(None, b" \t\r\n") for piece in pieces[::2]]
         return b'"'.join(pieces)
@@ -39,10 +39,10 @@ def error_line(message: str) -> bytes:
 
 
 def shown(answer: bytes, masker: Masker = _NOTHING_SECRET) -> str:
-    """The beginning of an answer for a message: one line, plain, without secrets."""
+    """The beginning of a response for a message: one line, plain, without secrets."""
     piece = answer[: LOOKED_AT + masker.longest].lstrip()
     text = piece.decode("utf-8", "replace")
-    if len(answer) > LOOKED_AT + masker.longest:  # a secret at its end may be a part of one
+    if len(answer) > LOOKED_AT + masker.longest:  # the piece may end inside a secret
         text = "\n".join(plain_lines(text.replace("\r", "\n")))
         text = text[: masker.cut(text)]
     text = " ".join(masker.line(text).split())
@@ -52,7 +52,7 @@ def shown(answer: bytes, masker: Masker = _NOTHING_SECRET) -> str:
 def status_error(
     status: int, answer: bytes, attempts: int, masker: Masker = _NOTHING_SECRET, location: str = ""
 ) -> AnswerError:
-    """The error for an HTTP status that is not a success. ``location`` is where a redirect leads."""
+    """The error for an HTTP status that is not a success. ``location`` is the target of a redirect."""
     times = f" (tried {attempts} times)" if attempts > 1 else ""
     to = ""
     if location and 300 <= status < 400:
@@ -63,9 +63,9 @@ def status_error(
 
 
 def array_path(response: Any) -> tuple[str, ...] | None:
-    """Where the answer has its array, by the ``response`` of an API in ``config.json``; None if that does not tell.
+    """The path of the response's array, by the ``response`` of an API in ``config.json``; None if that is ambiguous.
 
-    It tells if its schema has exactly one array that is not in another one.
+    It is known if the schema has exactly one array that is not in another one.
     """
     found: list[tuple[str, ...]] = []
 
@@ -82,11 +82,11 @@ def array_path(response: Any) -> tuple[str, ...] | None:
 
 
 Loads = Callable[[bytes], Any]
-"""Reads JSON as :func:`loads` does, but may refuse (ValueError) what that takes: numbers that no double can hold."""
+"""Reads JSON as :func:`loads` does, but may refuse (ValueError) numbers that no double can hold."""
 
 
 def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
-    """Why an answer is not JSON (see :func:`loads`), or an empty text."""
+    """Why a response is not JSON (see :func:`loads`); empty if it is."""
     said = ""
     for read in (quick_loads or loads, loads):
         try:
@@ -98,9 +98,9 @@ def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
 
 
 def answer_line(answer: bytes, masker: Masker = _NOTHING_SECRET, quick_loads: Loads | None = None) -> bytes:
-    """The line of an answer in a table's result file: compact JSON, or as a JSON string a text that is not JSON.
+    """The line of a response in a table's result file: compact JSON, or a JSON string for text that is not JSON.
 
-    Of a text the line breaks at its end are not kept. Raises AnswerError if it is neither, or empty.
+    Line breaks at the end of a text are dropped. Raises AnswerError if it is neither JSON nor text, or empty.
     """
     if not answer.strip():
         raise AnswerError("The model's answer is empty; JSON was expected")
@@ -119,16 +119,15 @@ def answer_line(answer: bytes, masker: Masker = _NOTHING_SECRET, quick_loads: Lo
 def split(
     answer: bytes, rows: int, path: Sequence[str] | None = None, quick_loads: Loads | None = None
 ) -> list[bytes] | None:
-    """The answers for ``rows`` rows out of the answer (JSON) to one request that carried them all, compact.
+    """The single responses for ``rows`` rows, compact, from the response (JSON) to one request with all of them.
 
-    The answer is taken apart where ``path``, the names of the fields down from the whole answer, leads to an array; or
-    without one, where it has exactly one outermost array. That array must have as many elements as there were rows:
-    each row's answer is the whole answer with that one element in the array, to the letter. None if it cannot be split
-    so, or is not JSON.
+    The response is split at the array to which ``path``, the field names from its top, leads; without a path at its
+    only outermost array. That array must have as many elements as there were rows: each row's response is the whole
+    one with just its element in the array, otherwise unchanged. None if it cannot be split like this, or is not JSON.
     """
     text = compact(answer)
     if text != answer and json_error(answer, quick_loads):
-        return None  # without its blanks it may be
+        return None  # without its blanks it might become JSON
     found = _quick_split(text, path, quick_loads or loads)
     if found is None:
         found = _split(text, path)
@@ -139,7 +138,7 @@ def split(
 
 
 Parts = tuple[bytes, list[bytes], bytes]
-"""The text before the elements of the array, the elements, and the text behind them."""
+"""The text before the elements of the array, the elements, and the text after them."""
 
 _BETWEEN: dict[frozenset[type], tuple[bytes, bytes, bytes]] = {
     frozenset({dict}): (b"{", b"},{", b"}"),
@@ -148,20 +147,20 @@ _BETWEEN: dict[frozenset[type], tuple[bytes, bytes, bytes]] = {
     frozenset({float}): (b"", b",", b""),
     frozenset({int, float}): (b"", b",", b""),
 }
-"""How elements of one kind begin, what stands between two of them, and how they end."""
+"""The beginning of elements of one kind, the text between two of them, and their end."""
 
 
 def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts | None:
-    """As :func:`_split`, for what most answers look like; None says nothing.
+    """As :func:`_split`, for the most common responses; None leaves it to :func:`_split`.
 
-    Between the first opening and the last closing bracket lies the one outermost array, if what lies there is JSON, and
-    what is around it too. If the array has n elements of one kind, and the signs that stand between two elements of
-    that kind occur n - 1 times in it, then they occur nowhere else.
+    The text from the first opening to the last closing bracket is the one outermost array, if both this text and the
+    text around it are JSON. If the array has n elements of one kind, and the characters between two elements of that
+    kind occur n - 1 times in it, then they occur nowhere else.
     """
     start, end = text.find(b"[") + 1, text.rfind(b"]")
     before, inner, behind = text[:start], text[start:end], text[end:]
     if not 0 < start <= end or any(b"\\" in side or side.count(b'"') % 2 for side in (before, behind)):
-        return None  # a bracket may be a part of a text
+        return None  # a bracket may be in a text
     try:
         around, elements = loads(before + behind), loads(text[start - 1 : end + 1])
     except (ValueError, RecursionError):
@@ -213,7 +212,7 @@ def _split(text: bytes, path: Sequence[str] | None) -> Parts | None:
             depth += 1
         elif sign == b"]":
             depth -= 1
-        elif depth:  # in an array that is another one
+        elif depth:  # in an array other than the one at ``path``
             continue
         elif sign == b"{":
             names.append("")
@@ -227,7 +226,7 @@ def _split(text: bytes, path: Sequence[str] | None) -> Parts | None:
 
 
 def loads(text: bytes) -> Any:
-    """JSON, its numbers of any size; beyond RFC 8259 also NaN, Infinity and -Infinity, as many programs write them.
+    """JSON with numbers of any size; beyond RFC 8259 also NaN, Infinity and -Infinity, which many programs write.
 
     Raises ValueError, RecursionError.
     """
@@ -235,4 +234,4 @@ def loads(text: bytes) -> Any:
 
 
 def _number(text: str) -> float:
-    return 0.0 if len(text) > 300 else float(text)  # its value does not matter, and no double may hold it
+    return 0.0 if len(text) > 300 else float(text)  # its value does not matter, and may exceed a double

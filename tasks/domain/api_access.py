@@ -1,8 +1,8 @@
-"""Who may ask a Prefect server of ours for what: decided from a request's own words, before anything reads it.
+"""Access control for the Prefect servers that Thresher starts, decided from a request's line and headers alone.
 
-Such a server listens on this machine only, but that alone keeps nobody out: every account of the machine reaches it,
-and so does every web page that the user's browser shows, whatever its origin, also under a name of its own that was
-bound to 127.0.0.1 (DNS rebinding).
+Such a server listens on this machine only, but that is no protection: every account of the machine can reach it, and
+so can every web page in the user's browser, of any origin, even under its own host name bound to 127.0.0.1 (DNS
+rebinding).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import Enum
 from urllib.parse import urlsplit
 
 NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-"""How this machine is called in a Host header. The port may be another one: ssh forwards to it."""
+"""Names of this machine in a Host header. The port may differ, because of ssh port forwarding."""
 API = "/api"
 SIGN_IN = "/sign-in"
 SIGN_IN_LINKS = "/sign-in/links"
@@ -26,14 +26,14 @@ _FOREIGN = frozenset({"cross-site", "same-site"})
 
 
 class Verdict(Enum):
-    """What becomes of a request."""
+    """The decision on a request."""
 
     OPEN = "open"
-    """Answered to whoever asks: health, the user interface's own files, signing in."""
+    """Answered without a password: health, the user interface's own files, signing in."""
     PASSWORD = "password"  # noqa: S105 - no password
-    """Answered with the password only, which it has."""
+    """Needs the password, and has it."""
     GLANCE = "glance"
-    """Without a password, but answered to programs of the server's own account: which services there are."""
+    """Without a password, but answered to programs of the server's own account: the list of services."""
     FOREIGN_HOST = "The server answers on 127.0.0.1 and localhost only."
     FOREIGN_ORIGIN = "Pages of another origin are not answered."
     NO_PASSWORD = "Unauthorized"  # noqa: S105
@@ -41,7 +41,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, by its words. Header names are in lower case."""
+    """A request's method, path and headers. Header names are in lower case."""
 
     method: str
     path: str
@@ -49,7 +49,7 @@ class Asked:
     websocket: bool = False
 
     def header(self, name: str) -> str | None:
-        """The value of a header; None without it. Raises ValueError if it is there twice."""
+        """The value of a header; None if it is missing. Raises ValueError if it occurs twice."""
         values = [value for header, value in self.headers if header == name]
         if len(values) > 1:
             raise ValueError(f"{name} is there {len(values)} times")
@@ -57,7 +57,7 @@ class Asked:
 
 
 def verdict(asked: Asked, password: str) -> Verdict:
-    """What becomes of a request to a server with this password."""
+    """The decision on a request to a server with this password."""
     try:
         host, origin = asked.header("host"), asked.header("origin")
         site, given = asked.header("sec-fetch-site"), asked.header("authorization")
@@ -72,7 +72,7 @@ def verdict(asked: Asked, password: str) -> Verdict:
         return Verdict.FOREIGN_ORIGIN
     if not guarded:
         return Verdict.OPEN
-    if asked.websocket:  # browsers cannot send a password with it: Prefect takes it as the first message
+    if asked.websocket:  # browsers cannot send a password with it: Prefect expects it in the first message
         return Verdict.OPEN
     if given is not None and proves(given, password):
         return Verdict.PASSWORD
@@ -103,7 +103,7 @@ def _is_guarded(asked: Asked) -> bool:
 def _name(address: str) -> str:
     try:
         parts = urlsplit(address)
-        _ = parts.port  # raises for one that is none
+        _ = parts.port  # raises if it is not a port
         plain = not (parts.username or parts.path or parts.query or parts.fragment)
         return (parts.hostname or "") if plain else ""
     except ValueError:
@@ -111,5 +111,5 @@ def _name(address: str) -> str:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether an origin is the page's that the request itself goes to."""
+    """Whether an origin is that of the server itself."""
     return origin.lower() == f"http://{host}".lower()

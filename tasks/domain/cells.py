@@ -1,4 +1,4 @@
-"""The cells of a row as JSON: numbers, integers, booleans and texts, and an empty cell in the place of one."""
+"""The cells of a row as JSON: numbers, integers, booleans, texts and empty cells."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from decimal import Decimal
 from typing import Literal
 
 EmptyCells = Literal["refuse", "null", "omit"]
-"""What an empty cell of a number, an integer or a boolean becomes."""
+"""Treatment of an empty cell of a number, an integer or a boolean."""
 Convert = Callable[[str], str]
-"""A cell as JSON. Raises ValueError, saying what the cell is not."""
+"""Converts a cell to JSON. Raises ValueError that names the expected type."""
 
 # RFC 8259, section 6: no plus sign, no leading zeros, no NaN, no infinity.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-# Beside it what programs write that leave out a zero, or tell a plus.
+# Also numbers of programs that leave out a zero or write a plus sign.
 _LOOSE_NUMBER = re.compile(
     r"(?P<sign>[+-]?)(?P<whole>0|[1-9][0-9]*)?(?:\.(?P<fraction>[0-9]*))?(?P<exponent>[eE][+-]?[0-9]+)?"
 )
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
 _MOST_DIGITS = 300
-"""Of a whole number that is written with a fraction or an exponent."""
+"""Digits allowed in a whole number that is written with a fraction or an exponent."""
 _BOOLEANS = {"true": "true", "1": "true", "false": "false", "0": "false"}
 _BLANKS = " \t\r\n"
 SHOWN = 80
@@ -36,7 +36,7 @@ COLUMNS = {
         "boolean": r"(?:true|false)",
     }.items()
 }
-"""Whole columns, a cell a line, of cells that need no conversion."""
+"""Whole columns, one cell per line, of cells that need no conversion."""
 
 
 def _number(cell: str) -> str:
@@ -84,19 +84,18 @@ _CONVERTERS: dict[str, Convert] = {
 
 
 OMITTED = ""
-"""In the place of a value: there is none. (No JSON value is empty.)"""
+"""Marks a value that is left out. (No JSON value is empty.)"""
 
 
 def is_empty(cell: str) -> bool:
-    """Whether there is nothing in a cell but blanks."""
+    """Whether a cell holds nothing but blanks."""
     return not cell.strip(_BLANKS)
 
 
 def converter(kind: str, empty_cells: EmptyCells = "refuse", *, place_kept: bool = False) -> Convert:
-    """What makes JSON of the cells of a leaf of this type.
+    """The function that converts the cells of a leaf of this type to JSON.
 
-    ``place_kept`` says that its place cannot be left out: an element of an array, before which others stand. There
-    ``omit`` gives null.
+    ``place_kept``: the leaf is an element of an array, whose place cannot be left out. There ``omit`` gives null.
     """
     convert = _CONVERTERS[kind]
     if kind == "string":
@@ -108,7 +107,7 @@ def converter(kind: str, empty_cells: EmptyCells = "refuse", *, place_kept: bool
 
 
 def problem(kind: str, cell: str) -> str | None:
-    """What is wrong with the cell of a leaf of this type, if empty cells are refused; None if nothing is."""
+    """The problem with a cell of a leaf of this type if empty cells are refused; None without a problem."""
     try:
         _CONVERTERS[kind](cell)
     except ValueError as error:
@@ -119,7 +118,7 @@ def problem(kind: str, cell: str) -> str | None:
 
 
 def visible(text: str) -> str:
-    """The beginning of a text as JSON, with every character that does not show written as an escape."""
+    """The beginning of a text as JSON, with every invisible character as an escape."""
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     quoted = json.dumps(shown, ensure_ascii=False)
     if quoted.isprintable():
@@ -128,7 +127,7 @@ def visible(text: str) -> str:
 
 
 def unseen_signs(text: str) -> str:
-    """Which characters of a text do not show, by their names, for the end of a message."""
+    """The names of the invisible characters in a text, for the end of a message."""
     if text.isprintable():
         return ""
     named = [f"{json.dumps(sign)[1:-1]} is a {name}" for sign in dict.fromkeys(text) if (name := unseen(sign))]
@@ -136,7 +135,7 @@ def unseen_signs(text: str) -> str:
 
 
 def unseen(sign: str) -> str:
-    """The name of a character beyond ASCII that does not show, as in "no-break space"; empty for others."""
+    """The name of an invisible character beyond ASCII, such as "no-break space"; empty for others."""
     if sign.isascii() or sign.isprintable():
         return ""
     return "byte order mark" if sign == "\ufeff" else unicodedata.name(sign, "").lower()

@@ -1,4 +1,4 @@
-"""How many requests an instance is given at once, found while running: a pure controller."""
+"""The concurrency limit of an instance, found while it runs: a pure controller."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from typing import Literal
 from tasks.domain.refusals import Refusals
 
 START = 4
-"""Requests before anything is known: few, since each may take a model of one request at a time half a minute."""
+"""The first limit: low, since a model that takes one request at a time may need half a minute for each."""
 LARGEST = 256
 LARGEST_CAP = 1024
 HEADROOM = 1.15
-"""The limit is so many times what the server works on at once, and one more: what covers the way of a request."""
+"""The limit is this many times the requests that the server works on at once, plus one: covers those in transit."""
 WORTH = 0.4
-"""A higher limit is kept if the throughput grows by this share of what the limit grew by."""
+"""A higher limit is kept if throughput grows by at least this share of the limit's growth."""
 USELESS = 0.2
-"""A lower limit is kept if the throughput falls by less than this share of what the limit fell by."""
+"""A lower limit is kept if throughput falls by at most this share of the limit's reduction."""
 LARGER = (HEADROOM, 1.5, 2.0)
-"""Factors of the first step, the second one, ..., the last of which is repeated, while each step shows to be right."""
+"""Factors of the first step, the second and so on, while each step proves right; the last one repeats."""
 SMALLER = (1.27, 1.15, 1.15, 1.33)
-"""The same downwards; then as far as latency says that requests wait, to the half at most."""
+"""The same downwards. After these, as far as latency shows that requests wait, at most to a half."""
 MOST_LARGER = 3.0
 FEW = 4
-"""Limits up to this are not tried to be lowered: one request fewer would cost a large part of the throughput."""
+"""At this limit and below, no lower one is tried: one request fewer would cost a large part of the throughput."""
 FASTER, SLOWER = 1.1, 0.85
-"""Throughput under the same limit that has changed by more than this says that the server has."""
+"""A larger change of throughput under the same limit means that the server has changed."""
 NOISE = 12
-"""How many more answers a round takes for each time that the variance of latencies is the square of their mean."""
+"""A round takes 1 + this * v times as many responses if v is the variance of latencies over their squared mean."""
 UNEVEN = 0.15
-"""Latencies that differ by more, in relation to their mean and squared, than those of a queue that fills."""
+"""Variance of latencies over their squared mean above which they differ by more than a filling queue explains."""
 WAITING = 1.6
-"""A latency of so many times that of requests that did not wait says that now they do."""
+"""A latency of this many times that of requests that did not wait shows that they now do."""
 BACKOFF = 0.7
 CEILING_SECONDS = (2.0, 32.0)
-"""How long a limit that was too much for the server is not tried again: at first, and if it is so again and again."""
+"""How long a limit that overloaded the server is not tried again: the first time, and at most after repeated ones."""
 HOLD_SECONDS = 1.0
-"""At least so long a found limit is held before another one is tried."""
+"""The shortest time that a found limit is held before another one is tried."""
 MOST_HOLDS = 16
-"""A lower limit is tried after 1, 2, 4, ... holds, and this many at most, as long as it shows to be wrong."""
+"""A lower limit is tried after 1, 2, 4, ... holds, at most this many, as long as it proves wrong."""
 ROUND_SECONDS = 0.05
-"""Shorter measurements say more about the event loop than about the server."""
+"""Shorter measurements reflect the event loop more than the server."""
 
 Phase = Literal["hold", "larger", "smaller"]
 
 
 class AdaptiveLimit:
-    """The limit of requests in flight at one instance: as many as bring throughput, and a few more.
+    """The limit of requests in flight at one instance: as many as add throughput, and a few more.
 
-    Throughput is measured in rounds: only answers to requests that were sent under the limit of the round count, and
-    only while there was work for all of it. A round at another limit tells what the server does:
+    Throughput is measured in rounds. Only responses to requests sent under the round's limit count, and only while
+    there was enough work to use it up. A round at another limit shows how the server reacts:
 
-    * larger: the throughput grows with the limit, so the step was right and the next one is larger (at the start from
-      4 to 8, 16, ...); or it does not, what grows is the latency, and the limit goes back;
-    * smaller: the throughput falls with the limit, which tells how many requests the server works on at once; or it
-      does not, the requests were waiting in the server, and an even lower limit is tried.
+    * larger: if throughput grows with the limit, the step was right and the next one is larger (at the start from
+      4 to 8, 16, ...). If only latency grows, the limit goes back;
+    * smaller: if throughput falls with the limit, this shows how many requests the server works on at once. If not,
+      requests were waiting in the server, and an even lower limit is tried.
 
-    429, 503 and time-outs take the limit back at once, unless they are few among many answers, or about as frequent
-    under much lower limits. ``cap`` is the largest limit (default 256, at most 1024). Times are seconds of one clock
-    that only rises.
+    429, 503 and time-outs lower the limit at once, unless they are few among many responses, or about as frequent
+    under much lower limits. ``cap`` is the largest limit (default 256, at most 1024). Times are seconds of a monotonic
+    clock.
     """
 
     __slots__ = (
@@ -72,17 +72,17 @@ class AdaptiveLimit:
         self.cap = min(cap or LARGEST, LARGEST_CAP)
         self.limit = min(START, self.cap)
         self.throughput = 0.0
-        """Requests a second, in the last round in which there was work enough; 0 before there was one."""
+        """Requests per second in the last round with enough work; 0 before the first one."""
         self.latency = 0.0
-        """Mean seconds from sending a request to its answer, in that round."""
+        """Mean seconds from sending a request to its response, in that round."""
         self._phase: Phase = "larger" if self.limit > 1 else "hold"
-        # What a round is compared with. At the start that is one request alone, for which the first answer stands.
+        # The baseline of a round. At the start it is a single request, measured by the first response.
         self._base = self._held = 1
         self._base_rate = self._base_latency = 0.0
         self._step = 2
-        self._unloaded = math.inf  # latency when last no request had to wait in the server
+        self._unloaded = math.inf  # last known latency without waiting in the server
         self._noise = 0.0  # variance of latencies, relative to the square of their mean
-        self._holds = 0  # rounds at the limit held
+        self._holds = 0  # rounds at the held limit
         self._hold_since = 0.0
         self._wait, self._down_in = 1, 3  # after how many holds a lower limit is tried
         self._refusals = Refusals()
@@ -90,18 +90,18 @@ class AdaptiveLimit:
         self._ceiling = self.cap + 1
         self._ceiling_seconds = CEILING_SECONDS[0]
         self._ceiling_until = self._decreased = -math.inf
-        # The round: answers count from the first one to a request sent after ``_since``.
+        # The round: responses count from the first one to a request sent after ``_since``.
         self._since = -math.inf
         self._begun: float | None = None
         self._last = self._latencies = self._squares = 0.0
         self._count = self._fresh = self._full = 0
         self._needed = self._early = 0
-        self._pause = math.inf  # a gap between answers that is none of the usual ones
-        self._patience = math.inf  # a round that takes longer is over: the server is slower now
+        self._pause = math.inf  # a longer gap between responses is unusual
+        self._patience = math.inf  # a longer round is ended: the server has become slower
         self._set(self.limit, self._since, ratio=START)
 
     def answered(self, started: float, now: float, in_flight: int) -> None:
-        """Count the answer, at ``now``, to a request sent at ``started``; ``in_flight`` counts it, too."""
+        """Count the response, at ``now``, to a request sent at ``started``; ``in_flight`` includes this request."""
         self._answers += 1
         begun = self._begun
         if begun is None:
@@ -113,7 +113,7 @@ class AdaptiveLimit:
                 self._base_rate = 1 / self._base_latency
             return
         gap, self._last = now - self._last, now
-        if gap > self._pause:  # the whole server stood still, which says nothing about the limit; not twice, though
+        if gap > self._pause:  # the whole server paused, which is independent of the limit: ignored once per round
             self._since, self._begun, self._pause, self._patience = now, None, math.inf, math.inf
             self._clear()
             return
@@ -132,24 +132,24 @@ class AdaptiveLimit:
             elif self._phase == "larger" and self._fresh >= self._early:
                 self._judge_early(now)
             return
-        # Servers answer in bursts: a round lasts from the first answer of one to the first answer of another.
+        # Servers respond in bursts: a round lasts from the first response of one burst to the first of another.
         if gap * count >= 0.9 * elapsed or count >= 4 * self._needed:
             self._end_round(now, count / elapsed)
 
     def _judge_early(self, now: float) -> None:
-        # As fast as with fewer at once: no need to wait for the round's end to send more.
+        # As fast as with fewer in flight: raise the limit without waiting for the end of the round.
         latency = self._latencies / self._fresh
         if (
             latency <= 1.25 * self._base_latency
             and self._full >= 0.8 * self._count
-            and latency >= ROUND_SECONDS  # the way to a fast server is no part of its latency
+            and latency >= ROUND_SECONDS  # below that, transit dominates the latency
             and self.limit >= 1.9 * self._base
         ):
             self._end_round(now, self.limit / latency)
 
     def _end_round(self, now: float, rate: float) -> None:
         latency = max(self._latencies / self._fresh, 1e-9)
-        if self._full < 0.8 * self._count:  # the work, not the limit, is what bounds the throughput
+        if self._full < 0.8 * self._count:  # the available work, not the limit, bounds throughput
             if self._phase == "hold":
                 self._restart(now)
             else:
@@ -177,7 +177,7 @@ class AdaptiveLimit:
         if slower and self._holds > 1:
             self._down_in = self._wait = 1
             self._holds = 0
-            self._restart(now)  # the round lies in both times: only the next one can be compared with
+            self._restart(now)  # this round covers both speeds: only the next one is a baseline
             self._needed = self._early = max(self.limit // 2, 8)
             self._patience = math.inf
         elif self.limit > FEW and latency > (WAITING + self._noise) * self._unloaded:
@@ -195,10 +195,10 @@ class AdaptiveLimit:
     def _try_larger(self, now: float) -> None:
         if self._phase != "larger":
             self._phase, self._step, self._base = "larger", 0, self.limit
-        # Among very different answers a large step is seen sooner, and costs nothing but some waiting.
+        # If latencies differ much, the effect of a large step shows sooner, and it costs only some waiting.
         factor = max(LARGER[min(self._step, len(LARGER) - 1)], min(MOST_LARGER, HEADROOM + 2 * self._noise))
         larger = max(_with_headroom(self.limit), round(self.limit * factor))
-        if self._ceiling <= self.cap:  # half the way to what was too much
+        if self._ceiling <= self.cap:  # halfway to the limit that was too high
             larger = min(larger, self._ceiling - 1, max(self.limit + 1, (self.limit + self._ceiling) // 2))
         larger = min(larger, self.cap)
         if larger <= self.limit:
@@ -215,16 +215,16 @@ class AdaptiveLimit:
             self._unloaded, self._wait = latency, 1
             self._ceiling_seconds = max(self._ceiling_seconds / 2, CEILING_SECONDS[0])
             self._go_on_from(rate, latency, now)
-        elif uneven and self._base == 1:  # one answer is no measure to compare with, this round is
+        elif uneven and self._base == 1:  # one response is no baseline, but this round is
             self._go_on_from(rate, latency, now)
-        elif self._step > 1:  # up to the step before the throughput grew with the limit
+        elif self._step > 1:  # throughput grew with the limit until the step before
             at_once = self._base * gain
             self._unloaded = latency if uneven else latency * min(1.0, at_once / self.limit)
             self._hold(self.limit if uneven else min(self.limit, max(2, _with_headroom(at_once))), now)
             if first:
                 self._hold_since = now - HOLD_SECONDS
         else:
-            self._hold(max(2, self._base), now)  # one on its way while another one is worked on, where it may be
+            self._hold(max(2, self._base), now)  # one in transit while another is worked on, if ``cap`` allows it
 
     def _go_on_from(self, rate: float, latency: float, now: float) -> None:
         self._base, self._base_rate, self._base_latency = self.limit, rate, latency
@@ -259,7 +259,7 @@ class AdaptiveLimit:
         at_once = min(self._held, self.limit / share)
         self._unloaded = self._base_latency * at_once / self._held
         self._hold(min(self._held, _with_headroom(at_once)), now)
-        if at_once > 0.93 * self._held:  # nothing waited at the limit held: the server may take more
+        if at_once > 0.93 * self._held:  # nothing waited at the held limit: the server may take more
             self._hold_since = now - HOLD_SECONDS
             self._down_in = max(2, self._down_in)
 
@@ -270,14 +270,14 @@ class AdaptiveLimit:
         self._set(min(limit, self.cap), now)
 
     def _set(self, limit: int, since: float, *, ratio: float = 0.0) -> None:
-        """Begin with a limit; ``ratio`` is how far it is from the one that it is compared with (0: the next one)."""
+        """Begin a round at a limit; ``ratio`` is the factor from or to the limit compared with (0: the next one)."""
         self.limit, self._since, self._begun = limit, since, None
         self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS) if self._base_latency else math.inf
         self._patience = math.inf
         self._clear()
         ratio = ratio or max(_with_headroom(limit) / limit, min(1.5, HEADROOM + self._noise))
-        # A small difference takes many answers to be seen, more so among very different ones.
-        most = 2 if self._unloaded == math.inf else 32  # at the start it is better to be fast than to be sure
+        # A small difference needs many responses to show, even more if latencies differ much.
+        most = 2 if self._unloaded == math.inf else 32  # at the start, speed matters more than certainty
         answers = min(round((1 + NOISE * self._noise) / (ratio - 1) ** 2), most * limit)
         if ratio >= 1.9:
             self._needed, self._early = max(limit, 4, answers), max(-(-3 * limit // 4), answers)
@@ -285,7 +285,7 @@ class AdaptiveLimit:
             self._needed = self._early = max(2 * limit, 8, answers)
 
     def _restart(self, now: float) -> None:
-        """Measure the same limit on."""
+        """Begin another round at the same limit."""
         self._pause = max(3 * self._base_latency, 2 * ROUND_SECONDS)
         self._begun = self._last = now
         self._clear()
@@ -296,9 +296,9 @@ class AdaptiveLimit:
         self._latencies = self._squares = 0.0
 
     def overloaded(self, started: float, now: float) -> None:
-        """A request sent at ``started`` was refused, or timed out, at ``now``: the instance has too much."""
+        """A request sent at ``started`` was refused, or timed out, at ``now``: the instance may be overloaded."""
         if started < self._decreased:
-            return  # it was on its way already when the limit was lowered
+            return  # it was already in flight when the limit was lowered
         too_many = self._refusals.too_many(self.limit, self._answers)
         self._answers = 0
         if not too_many:
@@ -310,7 +310,7 @@ class AdaptiveLimit:
             self._hold_since = now - HOLD_SECONDS
             return
         self._ceiling_until = now + self._ceiling_seconds
-        if self._phase == "larger":  # what was tried was too much, what was before it was not
+        if self._phase == "larger":  # the limit on trial was too high, the one before was not
             self._ceiling = self.limit
             self._ceiling_seconds = min(2 * self._ceiling_seconds, CEILING_SECONDS[1])
             limit = max(self._base, self.limit // 2)
@@ -318,7 +318,7 @@ class AdaptiveLimit:
             self._ceiling = self.limit + 1
             limit = max(1, int(self.limit * BACKOFF))
         self._hold(limit, now)
-        self._hold_since = now - HOLD_SECONDS  # it is not to stay there
+        self._hold_since = now - HOLD_SECONDS  # without a minimum hold: another limit is to be tried soon
 
 
 def _with_headroom(at_once: float) -> int:

@@ -1,4 +1,4 @@
-"""Reading a ``config.json``: what is used of it has to be right, what is not is passed over."""
+"""Reading a ``config.json``: the parts used must be valid, unused ones are passed over."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class _Dependencies(BaseModel):
 def parse_config(raw: bytes, where: str, *, running: bool = False) -> PackageConfig:
     """Read a ``config.json``; ``where`` names it in messages.
 
-    A part that is not used refuses nothing, whatever is wrong with it: it is ``passed_over``. Of a model server that is
-    ``running`` already only its APIs and its health address are used.
+    An error in a part that is not used is no problem: the part is ``passed_over``. For a model server that is already
+    ``running`` only its APIs and its health address are used.
 
     Raises SpecificationError with every problem, each with its path inside the JSON (``apis[0].request.data``).
     """
@@ -42,9 +42,9 @@ def parse_config(raw: bytes, where: str, *, running: bool = False) -> PackageCon
 
 
 def _unused_apis(document: dict[str, Any]) -> Iterator[str]:
-    """Take the broken APIs out of a document, if there are others to which requests can be sent; what was, and why.
+    """Remove broken APIs from a document if requests can be sent to another; yields each with the reason.
 
-    Those that requests cannot be sent to stay, and are told, too.
+    Valid APIs that requests cannot be sent to stay, and are also yielded.
     """
     name = "apis" if document.get("apis") is not None else "api"
     given = document.get(name)
@@ -73,7 +73,7 @@ def _unused_apis(document: dict[str, Any]) -> Iterator[str]:
 
 
 def _unused_parts(document: dict[str, Any], running: bool) -> Iterator[str]:
-    """Take out of a document what is not used for such a model, if it is not as it should be; what was, and why."""
+    """Remove invalid parts of a document that are not used for such a model; yields each with the reason."""
     if running and not isinstance(document.get("model_type"), str):
         document["model_type"] = "Custom"
     image = document.get("model_type") == IMAGE

@@ -1,4 +1,4 @@
-"""How to reach an object storage."""
+"""Endpoints and keys of object stores."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 _REGION = re.compile(r"[A-Za-z0-9._-]*")
-"""It becomes a part of host names."""
+"""It becomes part of host names."""
 
 
 class Credentials(BaseModel):
-    """Endpoint and keys of one object storage; what is None is left to the storage's usual search (profile, role)."""
+    """Endpoint and keys of one object store; a field of None is left to its usual lookup (profile, role)."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -35,14 +35,14 @@ class Credentials(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _without_blanks(cls, value: Any) -> Any:
-        """Secrets that were made by ``echo``, or read from files, end in a line break."""
+        """Strip values: secrets written by ``echo``, or read from files, end in a line break."""
         if isinstance(value, SecretStr):
             return SecretStr(value.get_secret_value().strip())
         return value.strip() if isinstance(value, str) else value
 
     @property
     def odd_field(self) -> str:
-        """The field with a character inside that no request can carry; empty if there is none."""
+        """The field that holds a character which no request can carry; empty if all are fine."""
         if self.region and _REGION.fullmatch(self.region) is None:
             return "region"
         texts = {
@@ -54,7 +54,7 @@ class Credentials(BaseModel):
 
     @property
     def shown_key(self) -> str:
-        """Which key this is and where it is set, without giving it away; empty if there is none."""
+        """The beginning of the access key, and where it is set; empty without a key."""
         if not self.access_key_id:
             return ""
         return f"access key {self.access_key_id[:4]}..." + (f" of {self.origin}" if self.origin else "")
@@ -72,7 +72,7 @@ _AWS = (
     "AWS_ENDPOINT_URL_S3", "AWS_SKIP_SIGNATURE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_SHARED_CREDENTIALS_FILE",
 )  # fmt: skip
-"""Variables by which keys, or a storage, of S3 are meant."""
+"""Variables that set keys or an endpoint of S3."""
 
 
 def meant_by(
@@ -80,8 +80,8 @@ def meant_by(
 ) -> Credentials:
     """The credentials for addresses of ``s3`` or ``obs``: those ``given`` for it, else those of the environment.
 
-    Where nothing but OBS is set up, ``s3://`` means OBS as well, as in its own manifests; ``has_profile`` says that
-    there are keys of S3 in the user's folder. Raises ValueError if OBS has neither an endpoint nor a region.
+    If only OBS is set up, ``s3://`` also means OBS, as in its own manifests. ``has_profile``: the user's home folder
+    has keys of S3. Raises ValueError if OBS has neither an endpoint nor a region.
     """
     meant = scheme
     if scheme == "s3" and scheme not in given and not has_profile:
@@ -105,7 +105,8 @@ def from_environment(scheme: str, environment: Mapping[str, str]) -> Credentials
     """The credentials for ``s3`` or ``obs`` in the usual environment variables.
 
     ``obs`` has variables of its own (OBS_ENDPOINT_URL, OBS_ACCESS_KEY_ID, OBS_SECRET_ACCESS_KEY, OBS_SECURITY_TOKEN,
-    OBS_REGION); one that is not set is taken from ``s3``'s. A key of its own never meets a foreign secret or token.
+    OBS_REGION); for one that is not set, ``s3``'s is used. A key of OBS is never combined with a secret or token of
+    S3.
     """
     found: dict[str, Any] = {
         "endpoint_url": environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),

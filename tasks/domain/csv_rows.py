@@ -1,4 +1,4 @@
-"""CSV text in: the rows of one item, as RFC 4180 has them."""
+"""Reading CSV text: the rows of one item, by RFC 4180."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CHINESE = re.compile(
 _LARGEST_CELL = (1 << 31) - 1
 _MARK = "\ufeff"
 _CHUNK = 1 << 16
-"""Characters that are cut into lines at once."""
+"""Characters that are split into lines at once."""
 _STEP = 1000
-"""Rows that are counted between two points at which the caller may do something else."""
+"""Rows counted between two points at which the caller may do other work."""
 
 # Possessive, so that a cell of millions of quotes needs no stack. A line break may be CRLF, LF or CR.
 _QUOTED = r'"(?:[^"]++|"")*+"'
@@ -28,7 +28,7 @@ _END = r"(?:\r\n|\n|\r|\Z)"
 _BREAKS = re.compile(r"[\r\n]++")
 _PLAIN = re.compile(rf'([^"\r\n]++){_END}')
 _RECORD = re.compile(rf'((?:{_QUOTED}|[^",\r\n]*+)(?:,(?:{_QUOTED}|[^",\r\n]*+))*+){_END}')
-# The same for records with faults: text behind a closing quote, quotes inside an unquoted cell.
+# The same for records with faults: text after a closing quote, quotes inside an unquoted cell.
 _LOOSE_CELL = re.compile(rf'({_QUOTED})([^,\r\n]*+)|((?!")[^,\r\n]*+)')
 _LOOSE = rf'(?:{_QUOTED}[^,\r\n]*+|(?!")[^,\r\n]*+)'
 _LOOSE_RECORD = re.compile(rf"({_LOOSE}(?:,{_LOOSE})*+){_END}")
@@ -37,9 +37,9 @@ _QUOTES = re.compile(r'"++')
 _OPENS = re.compile(r"(?:\A|[,\r\n\ufeff])[^\S\r\n]*\Z")
 _CLOSES = re.compile(r"[^\S\r\n]*+(?:[,\r\n]|\Z)")
 _FAR = 64
-"""Blanks before a quote that are looked at to tell whether it opens a cell."""
+"""Blanks before a quote that are examined to decide whether it opens a cell."""
 _MANY = 10_000
-"""Quotes, or cells of one row, that are looked at to tell where a row with a fault ends."""
+"""Quotes, or cells of one row, that are examined to find the end of a row with a fault."""
 
 _BEHIND = "has text behind its closing quote"
 _INSIDE = "has a quote but does not begin with one"
@@ -47,9 +47,9 @@ _RIGHT = "; a cell with quotes should stand in quotes, with each quote inside it
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row as such: the column (from 0), the text that stands there, and what is wrong with it.
+    """A fault of a row as such: the column (from 0), its text, and the problem.
 
-    ``value`` is None if there is no such column.
+    ``value`` is None if the row has no such column.
     """
 
     column: int
@@ -58,9 +58,9 @@ class Fault(NamedTuple):
 
 
 class RowBatch(NamedTuple):
-    """Rows that follow each other: the number of the first, the line of each in the file, the cells of each.
+    """Consecutive rows: the number of the first, the line of each in the file, the cells of each.
 
-    ``faults`` has those that should not be sent, by their places in the batch.
+    ``faults`` has the faults of rows that should not be sent, by their positions in the batch.
     """
 
     first: int
@@ -78,15 +78,15 @@ class _Record(NamedTuple):
 def csv_text(data: bytes, *, chinese: bool = False) -> str:
     """The text of a CSV item, without byte order mark.
 
-    Raises ContentError if it is a file of another kind; with line and column (both from 1, the column in characters) if
-    it is not UTF-8, or has a Chinese character and ``chinese`` does not allow that.
+    Raises ContentError if it is a file of another kind, is not UTF-8, or has a Chinese character and ``chinese`` is
+    false. The latter two name line and column (both from 1, the column in characters).
     """
     if kind := other_kind(data):
         raise ContentError(f"The file is {kind}; a CSV file should be plain text in UTF-8.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # error.object, not data: offsets count from behind a byte order mark.
+        # error.object, not data: offsets count from after a byte order mark.
         before = error.object[: error.start].decode("utf-8", "replace")
         line, column = _position(before, len(before))
         byte = f"0x{error.object[error.start]:02X}"
@@ -118,10 +118,10 @@ class RowReader:
     """The rows of a CSV text (commas, quotes doubled inside quotes), without blank lines and header.
 
     Line breaks may be CRLF, LF or CR, also inside quotes; the last line needs none. A byte order mark at the beginning
-    of a line, left by files that were put together, is none of its first cell. A row fails by itself (``faults``)
-    that has another width than the first record, header included, a quote inside a cell that does not begin with one,
-    or text behind a closing quote; but the text is broken as a whole where such a fault leaves open on which line the
-    row ends, or a quoted cell is never closed. A first row of fewer than the ``needed`` columns gives no width.
+    of a line, left by concatenated files, is not part of its first cell. Only the row fails (``faults``) if its width
+    differs from that of the first record (header included), a quote is inside a cell that does not begin with one, or
+    text follows a closing quote. The whole text is broken if such a fault makes it uncertain on which line the row
+    ends, or if a quoted cell is never closed. A first row of fewer than ``needed`` columns does not set the width.
     """
 
     def __init__(self, text: str, *, header: bool, needed: int = 1) -> None:
@@ -134,7 +134,7 @@ class RowReader:
             '"' in text or "\r" in text or "\n\n" in text or text.startswith(("\n", _MARK)) or f"\n{_MARK}" in text
         )
         self.count = -1
-        """How many rows there are; -1 until :meth:`scan` has counted them."""
+        """The number of rows; -1 until :meth:`scan` has counted them."""
         self.size = len(text)
         self.rewind()
 
@@ -144,12 +144,12 @@ class RowReader:
         self._width = 0
         self._lines = self._plain_lines()
         self._records = self._all_records()
-        if self._header and self._plain:  # else the generator of records passes it over, which may raise
+        if self._header and self._plain:  # otherwise the generator of records skips it, which may raise
             for line in islice(self._lines, 1):
                 self._width = line.count(",") + 1
 
     def names(self) -> Sequence[str]:
-        """The header's cells; none if it has a fault, or if there is no header. Raises ContentError, as rows do."""
+        """The header's cells; empty if it has a fault or is missing. Raises ContentError, as rows do."""
         if not self._header:
             return ()
         if self._plain:
@@ -159,7 +159,7 @@ class RowReader:
         return () if record is None or record.fault else record.cells
 
     def scan(self) -> Iterator[None]:
-        """Count the rows; stops after some, again and again, so that the caller may do something else.
+        """Count the rows; yields from time to time, so that the caller may do other work.
 
         Raises ContentError, with the line, if the text is broken.
         """
@@ -225,11 +225,11 @@ class RowReader:
             start = end + 1
 
     def _all_records(self, *, cells: bool = True, skip: bool | None = None) -> Iterator[_Record]:
-        """Every record but the header, from the text's beginning; without cells only to be counted."""
+        """Every record except the header, from the beginning of the text; without ``cells`` for counting only."""
         skip = self._header if skip is None else skip
         text, at, line = self._text, 0, 1
         record: list[str] = []
-        reader = csv.reader(iter(record.pop, None), strict=True)  # cuts the quoted record that is put there
+        reader = csv.reader(iter(record.pop, None), strict=True)  # splits the quoted record put into ``record``
         if csv.field_size_limit() < _LARGEST_CELL:
             csv.field_size_limit(_LARGEST_CELL)  # an item is bounded as a whole
         while at < len(text):
@@ -266,7 +266,7 @@ class RowReader:
 
 
 def _loose(text: str, at: int, line: int) -> re.Match[str]:
-    """The record at a place, though it has faults. Raises ContentError if a quoted cell of it is never closed."""
+    """The record with faults at a position. Raises ContentError if one of its quoted cells is never closed."""
     match = _LOOSE_RECORD.match(text, at)
     if match is None:
         raise ContentError(f"line {line}: broken CSV, a quoted cell is never closed.")
@@ -276,10 +276,10 @@ def _loose(text: str, at: int, line: int) -> re.Match[str]:
 def _faulty(text: str, record: re.Match[str], line: int) -> Fault:
     """The first fault of a record that has one.
 
-    Raises ContentError if it is not certain where the record ends: there are two ways to read a fault. Either the cell
-    goes on to the next comma and the record to the end of its line; or the quote before it was meant to open a quoted
-    cell (blanks before it), or was one inside a quoted cell, which then goes on to a quote that a comma or the end of a
-    line follows. The second is out of the question if a quote that opens a cell comes first, or none comes at all.
+    Raises ContentError if the end of the record is uncertain. A fault can be read in two ways. Either the cell goes on
+    to the next comma, and the record to the end of its line. Or the quote before it was meant to open a quoted cell
+    (blanks before it), or was one inside a quoted cell, which then goes on to a quote followed by a comma or the end of
+    a line. The second way is impossible if a quote that opens a cell comes first, or if no quote follows.
     """
     at, end = record.span(1)
     good = _GOOD_CELLS.match(text, at, end)
@@ -292,7 +292,7 @@ def _faulty(text: str, record: re.Match[str], line: int) -> Fault:
         assert cell is not None
         quoted, behind, unquoted = cell.groups()
         problem = ""
-        goes_on = -1  # from where a cell would, by the second reading
+        goes_on = -1  # from where the cell would, read the second way
         if quoted is not None and behind:
             problem, goes_on = _BEHIND, cell.end(1)
             sure = "\n" not in quoted and "\r" not in quoted
@@ -316,7 +316,7 @@ def _faulty(text: str, record: re.Match[str], line: int) -> Fault:
 
 
 def _closing(text: str, at: int) -> int:
-    """Where a quoted cell that is open at a place would be closed, -1 if a quote that opens one comes first or none."""
+    """Where a quoted cell open at a position would be closed; -1 if a quote that opens one comes first, or no quote."""
     for quotes in islice(_QUOTES.finditer(text, at), _MANY):
         start, end = quotes.span()
         if _OPENS.search(text[max(0, start - _FAR) : start]) is not None:

@@ -1,4 +1,4 @@
-"""Content-Encoding of an answer: gzip and deflate are decoded, anything else is refused."""
+"""Content-Encoding of a response: gzip and deflate are decoded, anything else is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from tasks.domain.errors import AnswerError
 
 PIECE_BYTES = 1 << 20
-"""At most as much is decoded at once: others may work in between, and what is held is bounded."""
+"""Most bytes decoded at once: other work can run in between, and memory is bounded."""
 READ_BYTES = 16 << 10
 MOST_MEMBERS = 100_000
 _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -16,14 +16,14 @@ _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 
 
 def is_encoded(encoding: str) -> bool:
-    """Whether a Content-Encoding says that there is something to decode."""
+    """Whether a Content-Encoding needs decoding."""
     return encoding.strip().lower() not in ("", "identity")
 
 
 def decoded(encoding: str, data: bytes, most_bytes: int) -> Iterator[bytes]:
-    """The pieces of an answer without its encoding (gzip of any number of members; deflate with or without a header).
+    """The pieces of a decoded response (gzip with any number of members; deflate with or without a header).
 
-    Raises AnswerError: an encoding that is not known, a stream that is damaged or cut, or more than ``most_bytes``.
+    Raises AnswerError for an unknown encoding, a damaged or truncated stream, or more than ``most_bytes``.
     """
     name = _NAMES.get(encoding.strip().lower())
     if name is None:
@@ -63,7 +63,7 @@ def _stream(data: bytes, window: int) -> Iterator[bytes]:
 
 
 def _stream_at(data: bytes, at: int, window: int) -> Generator[bytes, None, int]:
-    """The pieces of the one stream that begins there; returns where it ends."""
+    """The pieces of the stream that begins at ``at``; returns where it ends."""
     stream = zlib.decompressobj(window)
     view = memoryview(data)
     while not stream.eof:
@@ -78,11 +78,11 @@ def _stream_at(data: bytes, at: int, window: int) -> Generator[bytes, None, int]
 
 
 def _deflate_window(data: bytes) -> int:
-    """Whether the data begin with the header of zlib, as the standard has it, or without, as some servers do."""
+    """The zlib window for data with a zlib header, as in the standard, or without one, as some servers send it."""
     if len(data) >= 2 and data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
         try:
             zlib.decompressobj(_ZLIB).decompress(data, 1)
-        except zlib.error:  # by chance
+        except zlib.error:  # looked like a zlib header by chance
             return _RAW
         return _ZLIB
     return _RAW

@@ -1,4 +1,4 @@
-"""The environment of a model server, and other texts, as YAML files and forms give them."""
+"""The environment of a model server, and other texts, as given in YAML files and forms."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tasks.domain.instance import server_environment
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INSTALLERS = re.compile(r"UV_(?!PUBLISH_)\w+|(HTTPS?|ALL|NO)_PROXY|XDG_(CACHE|CONFIG|DATA)_HOME", re.IGNORECASE)
-"""Variables that uv is set up by."""
+"""Variables that configure uv."""
 _OF_AN_INDEX = re.compile(r"_(USERNAME|PASSWORD|TOKEN)\Z", re.IGNORECASE)
 _WITH_PASSWORD = re.compile(r"://[^/\s@]+@")
 
 
 def as_text(value: Any) -> Any:
-    """YAML reads numbers wherever it can. A whole one is taken as its text; 1.10 has lost its zero already."""
+    """Text that YAML may have read as a number: a whole one is converted, others are refused (1.10 loses its zero)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, (bool, float)):
@@ -25,7 +25,7 @@ def as_text(value: Any) -> Any:
 
 
 def environment_texts(value: Any) -> Any:
-    """Names and values as texts; what is no mapping as it is. Raises ValueError naming all that is wrong, no value."""
+    """Names and values as texts; no change if not a mapping. Raises ValueError with all problems, without values."""
     if not isinstance(value, dict):
         return value
     wrong = [
@@ -49,9 +49,10 @@ def environment_texts(value: Any) -> Any:
 
 
 def installer_environment(own: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """The environment in which a package's dependencies are installed, and the first variable in it that is secret.
+    """The environment in which a package's dependencies are installed, and the name of its first secret variable.
 
-    It is a model server's, and what uv is set up by: its indexes may have a password. Empty: nothing is secret.
+    It is a model server's environment plus uv's configuration, whose indexes may have a password. The name is empty if
+    nothing is secret.
     """
     given = {name: value for name, value in own.items() if _INSTALLERS.fullmatch(name)}
     secret = (name for name in sorted(given) if _OF_AN_INDEX.search(name) or _WITH_PASSWORD.search(given[name]))

@@ -7,13 +7,13 @@
     │   └── CallError            the call, or what the environment sets, is wrong; the specification may be right
     ├── RunError             the run as a whole cannot go on (exit code 1)
     │   ├── ModelServerError     no instance could be prepared, started or kept alive
-    │   │   └── ServerAway           no server that runs elsewhere was there for as long as it may be away
+    │   │   └── ServerAway           every server that runs elsewhere was away for longer than allowed
     │   ├── StorageError         a folder or object that the run itself needs failed
-    │   │   └── DamagedFile          a file that the run wrote is not as it was written
+    │   │   └── DamagedFile          a file that the run wrote has changed since
     │   ├── AccountError         planned items and reported items do not agree
     │   ├── RunFailed            everything is accounted for and published, but the run is Failed (tasks.domain.run)
-    │   ├── RunStopped           somebody stopped the run before anything was sent (tasks.domain.run)
-    │   ├── DeadlinePassed       the run's time was over before anything was sent (tasks.domain.run)
+    │   ├── RunStopped           a user stopped the run before anything was sent (tasks.domain.run)
+    │   ├── DeadlinePassed       the run's deadline passed before anything was sent (tasks.domain.run)
     │   └── ServerError          the Prefect server cannot be reached, or refuses
     └── ItemError            one item (or one row) ends FAILED, the others go on
         ├── DownloadError        the item's bytes could not be read
@@ -22,7 +22,7 @@
         ├── RowError             a cell that cannot be converted, a row without the column
         └── AnswerError          the model answered with an error, or with something unusable
 
-Messages name the field or item, the value, and what would be right. They never hold a secret: addresses go through
+Messages name the field or item, the value, and what is expected. They never hold a secret: addresses go through
 :func:`tasks.domain.paths.redact` first.
 """
 
@@ -38,7 +38,7 @@ VALUE_SHOWN = 120
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with a specification: the field, its value, and what would be right."""
+    """One problem of a specification: the field, its value, and what is expected."""
 
     field: str
     value: object
@@ -62,8 +62,8 @@ class ThresherError(Exception):
 class SpecificationError(ThresherError):
     """The specification or the call is wrong. ``problems`` holds every problem found, in the contract's order.
 
-    A problem whose field is written in capitals (NAME, PREFECT_HOME) or begins with ``--`` is one of the call or its
-    environment: where there are no others, the message does not speak of a specification.
+    A problem whose field is in capitals (NAME, PREFECT_HOME) or begins with ``--`` belongs to the call or its
+    environment: if all problems do, the message does not mention a specification.
     """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
@@ -81,7 +81,7 @@ class SpecificationError(ThresherError):
 
 
 class CallError(SpecificationError):
-    """The call is wrong, or what the environment of the process sets; the specification may be right."""
+    """The call, or a setting in the environment of the process, is wrong; the specification may be right."""
 
 
 def _is_of_the_call(field: str) -> bool:
@@ -97,7 +97,7 @@ class ModelServerError(RunError):
 
 
 class ServerAway(ModelServerError):
-    """No model server that runs elsewhere was there for as long as it may be away."""
+    """Every model server that runs elsewhere was away for longer than allowed."""
 
 
 class StorageError(RunError):
@@ -105,7 +105,7 @@ class StorageError(RunError):
 
 
 class DamagedFile(StorageError):
-    """A file that the run wrote is not as it was written. The message goes on from the file's name: "is empty"."""
+    """A file that the run wrote has changed since. The message continues the file's name: "is empty"."""
 
 
 class AccountError(RunError):
@@ -113,7 +113,7 @@ class AccountError(RunError):
 
 
 class ServerError(RunError):
-    """The Prefect server cannot be reached, is of no use, or refuses."""
+    """The Prefect server cannot be reached, cannot be used, or refuses."""
 
 
 class ItemError(ThresherError):
@@ -143,7 +143,7 @@ class UploadError(ItemError):
 
 
 class ContentError(ItemError):
-    """The item itself is not what a batch service may read."""
+    """The item itself cannot be read by a batch service."""
 
 
 class RowError(ItemError):

@@ -1,8 +1,8 @@
-"""What rows that were sent alone show of a model, and what in joined answers speaks against it.
+"""Evidence that responses to joined rows are wrong, from the responses to rows sent alone.
 
-It costs no request: a row whose single answer is known occurs in many tables again; equal rows of one request have
-equal answers; and a model that puts a value of the row into its answer (a number, a name) shows whose answer that is.
-None of it proves anything, in either direction: it tells which rows are to be sent alone now.
+It costs no request. A row whose single response is known occurs again in many tables; equal rows of one request have
+equal responses; and a model that copies a value of the row (a number, a name) into its response shows to which row it
+belongs. This proves nothing either way: it selects the rows to be sent alone next.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from itertools import islice
 from typing import Any
 
 ALIKE = 1e-4
-"""How far numbers of a joined answer may be, relatively, from those of single answers: models round differently."""
+"""Relative tolerance between numbers of joined and single responses: models round differently."""
 KNOWN = 2048
 KNOWN_BYTES = 1 << 21
-"""Single answers that are kept, and the bytes of them and their rows."""
+"""Single responses that are kept, and the bytes of them and their rows."""
 LEAVES = 64
-"""Values of a row or an answer that are looked at."""
+"""Values of a row or a response that are examined."""
 ENOUGH = 4
-"""Rows of which each must have shown its value in its answer."""
+"""Rows that must all have had their value in their response."""
 FALSE_ALARMS = 64
-"""Rows that were sent alone for nothing before no evidence is looked at any more."""
+"""After this many rows were sent alone in vain, evidence is no longer examined."""
 
 Path = tuple[str | int, ...]
 
 
 class Evidence:
-    """Learns from single answers; looks at joined ones."""
+    """Learns from single responses; examines joined ones."""
 
     def __init__(self) -> None:
         self._known: dict[str, bytes] = {}
@@ -40,7 +40,7 @@ class Evidence:
         self._false_alarms = 0
 
     def learn(self, row: str, answer: bytes) -> None:
-        """A row (JSON), and the answer to it alone."""
+        """Learn from a row (JSON) and the response to it alone."""
         self._learned += 1
         if row not in self._known and len(self._known) < KNOWN and self._bytes < KNOWN_BYTES:
             self._bytes += len(row) + len(answer)
@@ -56,11 +56,11 @@ class Evidence:
             self._seen.setdefault(of, set()).add(values[of])
 
     def false_alarm(self) -> None:
-        """A suspected row had its own answer."""
+        """Count a suspected row whose response was its own."""
         self._false_alarms += 1
 
     def suspects(self, rows: Sequence[str], answers: Sequence[bytes]) -> tuple[int, ...]:
-        """Places of rows, none or a few, that are to be sent alone, in a request and its answers."""
+        """Positions of rows in a request that should be sent alone, judged by its responses; mostly empty."""
         if self._false_alarms >= FALSE_ALARMS:
             return ()
         places = {row: at for at, row in enumerate(rows)}
@@ -89,7 +89,7 @@ class Evidence:
 
 
 def leaves(text: str | bytes) -> dict[Path, str]:
-    """The first texts and numbers of a JSON value, each as a text, by their paths."""
+    """The first texts and numbers of a JSON value, as text, by their paths."""
     try:
         return dict(islice(_leaves(json.loads(text), ()), LEAVES))
     except (ValueError, RecursionError):  # a number of thousands of digits, a depth of thousands
@@ -108,7 +108,7 @@ def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def alike(one: bytes, other: bytes) -> bool:
-    """Whether two answers (JSON) say the same, but for the rounding of fractions."""
+    """Whether two responses (JSON) are equal except for the rounding of fractions."""
     try:
         return one == other or _alike(json.loads(one), json.loads(other))
     except (ValueError, RecursionError):  # a number of thousands of digits, a depth of thousands
@@ -116,7 +116,7 @@ def alike(one: bytes, other: bytes) -> bool:
 
 
 def _alike(one: Any, other: Any) -> bool:
-    # A whole number may be a row's name.
+    # Whole numbers must be equal: one may identify a row.
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
     if isinstance(one, list) and isinstance(other, list):

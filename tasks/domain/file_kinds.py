@@ -1,11 +1,11 @@
-"""What a file is that should be text in UTF-8: told by its first bytes, and by the bytes that are no UTF-8."""
+"""The kind of a file that should be text in UTF-8, from its first bytes and from bytes that are not UTF-8."""
 
 from __future__ import annotations
 
 import re
 
 LOOKED_AT = 1 << 20
-"""Bytes of a file by which its encoding is told."""
+"""Bytes of a file from which its encoding is determined."""
 _KINDS = {
     b"\x1f\x8b": "packed by gzip",
     b"BZh": "packed by bzip2",
@@ -38,24 +38,24 @@ _KINDS = {
     b"+/v8": "text in UTF-7",
 }
 _BINARY = (b"ORC", b"BZh", b"GIF8", b"ARROW1")
-"""Beginnings that a text may have, too."""
+"""Beginnings that a text may also have."""
 _TAR = slice(257, 262)
 _PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}(?:<!--.{0,500}?-->\s{0,64})?<(?:!doctype\s+html|html[\s>]|head[\s>])",
                    re.IGNORECASE | re.DOTALL)  # fmt: skip
 _XML = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,64}<(?:\?xml\s|Error>)")
 _SAMPLE = 4096
-"""Bytes by which text in UTF-16 or UTF-32 is known that has no byte order mark."""
+"""Bytes from which UTF-16 or UTF-32 without a byte order mark is recognized."""
 _ENOUGH = 8
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _LETTERS = 3
-"""Letters beyond ASCII that follow each other in words of Latin letters, at most."""
+"""Most consecutive letters beyond ASCII in words of Latin letters."""
 _FEW = 0.1
-"""Of the bytes, or of runs of bytes, of a text that may be odd."""
+"""Share of the bytes of a text, or of runs of bytes, that may be exceptions."""
 
 
 def other_kind(data: bytes) -> str:
-    """What a file is that is no text in UTF-8, by its first bytes; empty if they tell nothing."""
+    """The kind of a file that is not text in UTF-8, from its first bytes; empty if unknown."""
     for magic, kind in _KINDS.items():
         if data.startswith(magic) and (magic not in _BINARY or _NO_TEXT.search(data, 0, _SAMPLE)):
             return kind
@@ -69,7 +69,7 @@ def other_kind(data: bytes) -> str:
 
 
 def _wide(sample: bytes) -> str:
-    """UTF-16 or UTF-32 without a byte order mark: most characters of a table or a manifest are ASCII's."""
+    """UTF-16 or UTF-32 without a byte order mark: most characters of a table or a manifest are ASCII."""
     if len(sample) < _ENOUGH or b"\0" not in sample:
         return ""
     quarters = [sample[at::4] for at in range(4)]
@@ -102,11 +102,11 @@ def is_utf8(data: bytes, *, cut: bool = False) -> bool:
 
 
 def encoding_of(data: bytes) -> str:
-    """The encoding that a text is probably in that is not UTF-8; empty if its bytes tell nothing.
+    """The probable encoding of a text that is not UTF-8; empty if unknown.
 
-    GBK (and GB18030, which holds it) writes a character beyond ASCII as two bytes, the first one of common characters
-    below 0xD8; Latin-1 (and Windows-1252) as one, that of small letters above it. A text in UTF-8 of which a few bytes
-    are broken is in neither.
+    GBK (and GB18030, which includes it) encodes a character beyond ASCII in two bytes, for common characters the first
+    below 0xD8; Latin-1 (and Windows-1252) in one, for small letters above it. A text in UTF-8 with a few broken bytes
+    counts as neither.
     """
     runs = _HIGH.findall(data, 0, LOOKED_AT)
     if not runs or 2 * sum(map(is_utf8, runs)) > len(runs):

@@ -1,4 +1,4 @@
-"""What must be the same when a run is tried again, so that its second half fits its first."""
+"""The settings and files that must not change between tries of a run, so that its parts fit together."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tasks.domain.paths import redact
 from tasks.domain.run import Run
 
 TEXT_SHOWN = 200
-"""A longer text is kept as its beginning and its digest."""
+"""Longer texts are kept as their beginning and digest."""
 _INPUT_MANIFEST = "input manifest"
 WRITTEN_BY_SERVERS = (".pyc", ".log", ".pid")
 """Endings of files that a model server may write into its own package."""
 
 
 class Fingerprint(BaseModel):
-    """Each thing that decides what a run's results are, as a text that people can read.
+    """Everything that determines a run's results, as readable texts.
 
-    Not in it, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per
-    request, error threshold, log output, priority, description. They decide how fast and where a run is done, or when
-    it is given up.
+    Not included, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per
+    request, error threshold, log output, priority, description. They determine only how fast and where a run is
+    processed, or when it is given up.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,9 +32,9 @@ class Fingerprint(BaseModel):
     fields: dict[str, str] = Field(default_factory=dict)
 
     def changes(self, now: Fingerprint, task_id: str) -> list[Problem]:
-        """The problems of a run that began with this fingerprint and is tried again with ``now``; none if it may go on.
+        """The problems of a run that began with this fingerprint and is resumed with ``now``; empty if it may go on.
 
-        A field that only one of the two tells, since another version of Thresher wrote the other, is not compared.
+        A field that only one of the two has, because another version of Thresher wrote the other, is not compared.
         """
         changed = [
             Problem(name, now.fields[name], f"was {was!r} when run {task_id} began")
@@ -47,14 +47,14 @@ class Fingerprint(BaseModel):
         return [Problem(f"run {task_id}", None, expected), *changed]
 
     def with_manifest(self, described: str) -> Fingerprint:
-        """The same with an input manifest, described as below."""
+        """A copy with an input manifest, described as below."""
         return Fingerprint(fields={**self.fields, _INPUT_MANIFEST: described})
 
 
 def fingerprint(run: Run, package_files: str, package_code: str, input_manifest: str) -> Fingerprint:
     """The fingerprint of a validated run and of the files that it reads, each described by the functions below.
 
-    A description is empty if there is no such thing: no package (the server runs already), no input manifest.
+    A description is empty if the run has no package (the server already runs) or no input manifest.
     """
     service = run.service
     in_store = run.model_version is not None
@@ -78,30 +78,30 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
 
 
 def described(data: bytes) -> str:
-    """Some bytes by their number and digest."""
+    """A description of bytes by their number and digest."""
     return described_by(len(data), hashlib.sha256(data).hexdigest())
 
 
 def described_by(size: int, digest: str) -> str:
-    """As :func:`described`, of bytes that were counted and digested piece by piece."""
+    """As :func:`described`, for bytes that were counted and digested piece by piece."""
     return f"{size:,} bytes, sha256 {digest[:16]}"
 
 
 class Digest:
-    """Bytes that are counted and digested piece by piece while somebody reads them; ``str`` describes them."""
+    """Counts and digests bytes piece by piece as they are read; ``str`` describes them."""
 
     def __init__(self) -> None:
         self._size = 0
         self._digest = hashlib.sha256()
 
     def add(self, piece: bytes) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         self._size += len(piece)
         self._digest.update(piece)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there was no byte yet."""
+        """Whether no bytes were added yet."""
         return not self._size
 
     def __str__(self) -> str:
@@ -109,9 +109,9 @@ class Digest:
 
 
 def listed(files: Iterable[tuple[str, int]]) -> str:
-    """Files by name and size: how many, how large, and the digest of the list.
+    """A description of files by name and size: their number, total size, and the digest of the list.
 
-    What a model server writes into its own package while it runs is passed over: hidden files, byte code, logs.
+    Files that a model server writes into its own package while it runs are ignored: hidden files, bytecode, logs.
     """
     kept = sorted((name, size) for name, size in files if not _is_written_by_servers(name))
     digest = hashlib.sha256("".join(f"{name}\0{size}\n" for name, size in kept).encode("utf-8", "surrogateescape"))
@@ -119,7 +119,7 @@ def listed(files: Iterable[tuple[str, int]]) -> str:
 
 
 def together(files: Mapping[str, bytes]) -> str:
-    """Files by name and content: the names, and the digest of all."""
+    """A description of files by name and content: the names, and the digest of all."""
     if not files:
         return ""
     digest = hashlib.sha256()
@@ -129,7 +129,7 @@ def together(files: Mapping[str, bytes]) -> str:
 
 
 def shortened(text: str) -> str:
-    """A text as it is, or its beginning and digest."""
+    """A short text unchanged, a longer one as its beginning and digest."""
     if len(text) <= TEXT_SHOWN:
         return text
     return f"{text[: TEXT_SHOWN // 2]}... ({described(text.encode('utf-8', 'surrogatepass'))})"

@@ -1,4 +1,4 @@
-"""A table's header: which column each field of the request takes, file by file."""
+"""A table's header: which column fills each field of the request, file by file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasks.domain.mapping import LEAF_TYPES, Field, Mapping, Path, Schema, colum
 from tasks.domain.service import BatchService
 
 HEADERS_KEPT = 64
-"""Headers whose mappings are kept: files of one service mostly have the same."""
+"""Headers whose mappings are cached: files of one service mostly have the same."""
 SHOWN = 5
 """Names that a message lists."""
 _AROUND = re.compile("^[\\s\ufeff\u200b-\u200f\u2060]+|[\\s\ufeff\u200b-\u200f\u2060]+$")
 
 
 class FileMapping(NamedTuple):
-    """How the rows of one file become requests, and what its user should know of how its header was read."""
+    """How the rows of one file become requests, and notes for the user on how its header was read."""
 
     mapping: Mapping
     notes: tuple[str, ...]
@@ -29,9 +29,9 @@ class FileMapping(NamedTuple):
 class TableMapping:
     """A service's mapping rule, for files with or without a header.
 
-    With one, a leaf whose name stands in the header takes that column, unless the rule was given (not ``generated``)
-    and has an index for it. The name of a leaf is its own; where several leaves have the same one, that of the fields
-    around it before it, as in ``a.x``. A generated rule's leaf whose name does not stand there keeps its place.
+    With a header, a leaf whose name is in it takes that column, unless the rule was given (not ``generated``) and has
+    an index for the leaf. Leaves of the same name are distinguished by the names of the fields around them, as in
+    ``a.x``. A leaf of a generated rule whose name is not in the header keeps its index.
     """
 
     def __init__(self, rule: Schema, *, header: bool = False, generated: bool = True,
@@ -43,7 +43,7 @@ class TableMapping:
         """The mapping of a file without a header."""
         self._leaves = [(path, node.get("index")) for path, node, kind in walk(rule) if kind in LEAF_TYPES]
         self._open = [generated or index is None for _, index in self._leaves]
-        """Of each leaf, whether a header may say which column it takes."""
+        """For each leaf, whether a header may choose its column."""
         self.named_only = [Field(path, "", -1).name for (path, index), may in
                            zip(self._leaves, self._open, strict=True) if header and may and index is None]  # fmt: skip
         """Leaves that are in a request only if a file's header has their names."""
@@ -51,16 +51,16 @@ class TableMapping:
 
     @classmethod
     def of_service(cls, service: BatchService, rule: Schema) -> TableMapping:
-        """The mapping of a service whose rule is this one, given or generated."""
+        """The mapping of a service with this rule, given or generated."""
         return cls(
             rule, header=service.csv_header == "present", generated=service.mapping is None,
             empty_cells=service.empty_cells,
         )  # fmt: skip
 
     def of(self, names: Sequence[str]) -> FileMapping:
-        """The mapping of a file whose header has these names (none: it has one that cannot be read).
+        """The mapping of a file whose header has these names (empty: the header cannot be read).
 
-        Raises ContentError if it does not tell which column a leaf takes.
+        Raises ContentError if the column of a leaf cannot be determined.
         """
         if not self.header or not any(self._open):
             return FileMapping(self.by_place, ())
@@ -101,7 +101,7 @@ class TableMapping:
     def _without_name(
         self, path: Path, given: object, taken: dict[int, Path], header: Sequence[str], bearers: Counter[str]
     ) -> tuple[int | None, str]:
-        """The column of a leaf whose name does not stand in the header, and what to tell of it."""
+        """The column of a leaf whose name is not in the header, and a note for the user."""
         field = Field(path, "", -1).name
         own = _names(path)[-1] if _names(path) else ""
         why = "has no column of its name in the header"
@@ -121,13 +121,13 @@ class TableMapping:
 
 
 def _names(path: Path) -> list[str]:
-    """The names by which a header may mean a leaf, longest first: ``a.b.x``, ``b.x``, ``x``."""
+    """The names of a leaf that a header may have, longest first: ``a.b.x``, ``b.x``, ``x``."""
     parts = [part for part in path if isinstance(part, str)]
     return [".".join(parts[start:]) for start in range(len(parts))]
 
 
 def _column(path: Path, bearers: Counter[str], columns: dict[str, list[int]]) -> int | None:
-    """The column with a name that is this leaf's alone. Raises ContentError if several have it."""
+    """The column with a name that only this leaf has. Raises ContentError if several columns have it."""
     for name in _names(path):
         if bearers[name] != 1 or name not in columns:
             continue

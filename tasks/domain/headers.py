@@ -1,4 +1,4 @@
-"""HTTP headers that a service gives to the requests to its model server: which may be, and what of them is secret."""
+"""HTTP headers that a service adds to the requests to its model server: the rules for them, and their secrets."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _OWN = {
     "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive",
     "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
-"""What a request says of itself and of its connection: only who sends it knows."""
+"""Headers about the request itself and its connection: only the HTTP client can set them."""
 _SECRET = re.compile(f"{SECRET_WORDS.pattern}|AUTH|COOKIE|SESSION|SIGNATURE", re.IGNORECASE)
 _HARMLESS = {"accept", "accept-language", "cache-control", "host", "origin", "pragma", "referer", "user-agent"}
 _BLANKS = " \t\r\n"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9-]* +(\S.*)", re.DOTALL)
-"""Of credentials: ``Bearer``, ``Basic``, ``Api-Key`` ..."""
+"""Credentials after their scheme: ``Bearer``, ``Basic``, ``Api-Key`` ..."""
 
 
 def header_texts(value: Any) -> Any:
-    """Names and values as texts, without blanks around them; what is no mapping as it is.
+    """Names and values as texts, without blanks around the values; no change if not a mapping.
 
-    Raises ValueError naming all that is wrong, no value.
+    Raises ValueError with all problems, without values.
     """
     if not isinstance(value, dict):
         return value
@@ -55,7 +55,7 @@ def header_texts(value: Any) -> Any:
 
 def _wrong_name(name: str, others: Mapping[str, str]) -> str:
     if _TOKEN.fullmatch(name) is None:
-        beginning = _TOKEN.match(name)  # what follows may be the value
+        beginning = _TOKEN.match(name)  # the rest may be the value
         shown = f"{beginning[0]}..." if beginning else "a name"
         return f"{shown} is not a header's name: letters, digits and '-', no blank, no colon"
     if name.lower() in _OWN:
@@ -66,7 +66,7 @@ def _wrong_name(name: str, others: Mapping[str, str]) -> str:
 
 
 def sendable(text: str) -> str:
-    """A value without the blanks and line ends around it. Raises ValueError if no request can carry it."""
+    """A value without blanks and line ends around it. Raises ValueError if it cannot be sent in a header."""
     text = text.strip(_BLANKS)
     if _CONTROL.search(text):
         raise ValueError("should have no line break and no other control character")
@@ -78,9 +78,9 @@ def sendable(text: str) -> str:
 
 
 def resolved_headers(headers: Mapping[str, str], blocks: Mapping[str, object]) -> dict[str, str]:
-    """Headers with each reference replaced by the value of its block, without the blanks and line ends around that.
+    """Headers with each reference replaced by its block's value, without blanks and line ends around it.
 
-    Raises SpecificationError naming those that no request can carry.
+    Raises SpecificationError naming those that cannot be sent.
     """
     found: dict[str, str] = {}
     problems: list[Problem] = []
@@ -96,17 +96,17 @@ def resolved_headers(headers: Mapping[str, str], blocks: Mapping[str, object]) -
 
 
 def looks_secret(name: str) -> bool:
-    """Whether what is called so is a secret, by the look of its name."""
+    """Whether a header of this name presumably holds a secret."""
     return _SECRET.search(name) is not None
 
 
 def plain_text_secrets(headers: Mapping[str, str]) -> list[str]:
-    """Names of headers whose value looks like a secret in plain text."""
+    """Names of headers that appear to hold a secret in plain text."""
     return [name for name, text in headers.items() if text and looks_secret(name) and not SECRET_REFERENCE.search(text)]
 
 
 def secrets_of(headers: Mapping[str, str]) -> Iterator[str]:
-    """What must not be shown of headers that are sent: their values, and each part that is a secret by itself."""
+    """The texts of sent headers that must not be shown: their values, and each part that is a secret by itself."""
     for name, text in headers.items():
         if name.lower() in _HARMLESS:
             continue

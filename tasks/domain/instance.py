@@ -1,4 +1,4 @@
-"""One running copy of the model server: what it is started with, and when it is given up."""
+"""One running copy of the model server: its command, environment and limits, and when it is given up."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal
 from tasks.domain.pool import Flavor
 
 DeviceKind = Literal["gpu", "npu"]
-"""A GPU (of NVIDIA or AMD), or an NPU (Ascend)."""
+"""A GPU (NVIDIA or AMD) or an NPU (Ascend)."""
 
 MAX_DEATHS_PER_REQUEST = 3
-"""A request during which the model server died so often is not sent again."""
+"""A request during which the model server died this often is not sent again."""
 MAX_DEATHS_IN_A_ROW = 30
-"""An instance that died so often without one answer in between is given up: ten items in a row that kill it."""
+"""An instance that died this often without a response in between is given up: ten items in a row that kill it."""
 
 _HANDED_ON = {
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "SHELL", "TERM",
@@ -34,7 +34,7 @@ _THREAD_VARIABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a model server and everything it starts may use together."""
+    """Limits for a model server together with everything that it starts."""
 
     cpu: float
     """Cores."""
@@ -42,32 +42,32 @@ class Limits:
 
     @classmethod
     def of(cls, flavor: Flavor) -> Limits:
-        """The limits that a flavor means."""
+        """The limits of a flavor."""
         return cls(cpu=flavor.cpu, memory_bytes=int(flavor.memory_gb * 1024**3))
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What an instance is started with.
+    """How an instance is started.
 
-    ``command`` is run in ``folder`` with exactly ``environment`` (plus ``PORT``); its values may be secrets, so a
-    Launch is never logged.
+    ``command`` runs in ``folder`` with exactly ``environment`` (plus ``PORT``), whose values may be secrets: a Launch
+    is never logged.
     """
 
     command: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Values that must not be shown, should the model server print them."""
+    """Values that must not be shown if the model server prints them."""
     limits: Limits | None = None
-    """What it may use; None: whatever the machine has."""
+    """None for no limits but those of the machine."""
     log_bytes_per_second: int = 1 << 20
-    """Of what it prints so much is kept in the long run."""
+    """Average rate at which its output is kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class GivenEnvironment:
-    """What a service gives the model server: its variables, or headers to one that already runs; what is secret."""
+    """The service's variables for the model server, or headers for one that already runs, and their secrets."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -75,31 +75,31 @@ class GivenEnvironment:
 
 
 def handed_on(own: Mapping[str, str]) -> dict[str, str]:
-    """What any program needs of this process's own environment; none of it is a secret."""
+    """The part of this process's own environment that any program needs, without secrets."""
     return {name: value for name, value in own.items() if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)}
 
 
 def server_environment(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a model server: what any program needs of this process's own, and what the service gives.
+    """The environment of a model server: the part of this process's own that any program needs, and the service's.
 
-    Nothing else is handed on: keys of storages, of Prefect, or of the user's shell are not the model's business.
+    Nothing else is passed on: the model must not see keys of storages, of Prefect or of the user's shell.
     """
     return handed_on(own) | {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(given)
 
 
 def thread_variables(cpu: float) -> dict[str, str]:
-    """How many threads the usual libraries should use for so many cores; at least one.
+    """Variables that make the usual libraries use as many threads as ``cpu`` has whole cores; at least one.
 
-    They ask for the cores of the machine otherwise, and an instance with two of sixty-four would run 64 threads.
+    Otherwise they use all cores of the machine, and an instance with two of sixty-four would run 64 threads.
     """
     return dict.fromkeys(_THREAD_VARIABLES, str(max(1, math.floor(cpu))))
 
 
 def device_variables(devices: Sequence[str], kind: DeviceKind = "gpu") -> dict[str, str]:
-    """What lets a program see these accelerators of one kind and no other ones; without any it sees none.
+    """Variables that let a program see only these accelerators of one kind; with an empty list, no accelerator.
 
-    Each variable has its own word for none: CUDA and Ascend take the empty text, NVIDIA's container runtime ``void``,
-    and HIP ``-1`` (an empty HIP_VISIBLE_DEVICES counts as not set).
+    Each variable has its own value for no device: CUDA and Ascend take the empty text, NVIDIA's container runtime
+    ``void``, and HIP ``-1`` (an empty HIP_VISIBLE_DEVICES counts as not set).
     """
     gpus = ",".join(devices) if kind == "gpu" else ""
     npus = ",".join(devices) if kind == "npu" else ""
@@ -112,7 +112,7 @@ def device_variables(devices: Sequence[str], kind: DeviceKind = "gpu") -> dict[s
 
 
 _SILENT = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TELEMETRY": "1"}
-"""Libraries that models are made with tell nobody what they run, unless the environment wants it."""
+"""Disables the telemetry of model libraries, unless the environment enables it."""
 
 
 def instance_environment(
@@ -122,10 +122,10 @@ def instance_environment(
     devices: Sequence[str] | None = None,
     kind: DeviceKind = "gpu",
 ) -> dict[str, str]:
-    """The environment of one instance: ``environment``, fitted to its limits and to the accelerators it was given.
+    """The environment of one instance: ``environment``, adapted to its limits and its accelerators.
 
-    ``given`` is what the service itself says: its thread counts win, what it says of accelerators does not, as another
-    instance may be using them. Without ``devices`` (None) nothing is said of accelerators.
+    ``given`` are the service's own variables. Its thread counts take precedence; its choice of accelerators does not,
+    since another instance may be using them. Without ``devices`` (None) no variables for accelerators are set.
     """
     threads = {} if limits is None else thread_variables(limits.cpu)
     visible = {} if devices is None else device_variables(devices, kind)
@@ -133,7 +133,7 @@ def instance_environment(
 
 
 class Deaths:
-    """Counts the deaths of one instance; decides when it is given up."""
+    """Counts the deaths of one instance, and decides when it is given up."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -146,5 +146,5 @@ class Deaths:
         return self._in_a_row >= MAX_DEATHS_IN_A_ROW
 
     def answered(self) -> None:
-        """The instance gave an answer."""
+        """The instance has answered a request."""
         self._in_a_row = 0

@@ -1,21 +1,20 @@
-"""Whether rows may share a request, how many, and which of them are sent alone as well: a pure decision.
+"""Whether rows may share a request, how many, and which of them are also sent alone: a pure decision.
 
-Several rows in one request must not change an answer, whatever the model server does, so its answers are checked:
+Joining rows in one request must not change their responses, whatever the model server does, so responses are checked:
 
-- each size of request is new once: then every one of its rows is sent alone as well;
+- for the first request of each size, every row is also sent alone;
 - later a random row of one in a few requests is, then of one in 34 or more: at most 3 % of a long run's requests.
 
-**What a check covers.** A server that puts answers in another order from some request on does so in the next check,
-too. So a check that finds nothing covers what was answered before the checked request was sent, by the same server
-process; what was answered later waits for the next one, and a file is written only when all its rows are covered. A
-difference ends joining for good, and every row of every file that is not written yet is sent alone: also those that an
-earlier check covers.
+**What a check covers.** A server that reorders responses from some request on also does so in the next check. So a
+passed check covers the responses of the same server process before the checked request was sent. Later responses wait
+for the next check, and a file is written only when all its rows are covered. A difference ends joining for good, and
+every row of every file that is not written yet is sent alone, even if an earlier check covers it.
 
-That makes wrong lines impossible where misbehaviour depends on the size of a request, on the place of a row in it, or
-on how much was sent before. Where it depends on the contents of a request or on chance, a check that finds nothing is a
-sample: it says little about the other rows. Hence nothing that can still be taken back is kept after a difference,
-hence checks are frequent in the first requests, where a small run ends, and hence
-:mod:`tasks.domain.evidence`, which looks at every answer without a request more.
+This makes wrong lines impossible if misbehaviour depends on the size of a request, on the position of a row in it, or
+on how much was sent before. If it depends on the contents of a request or on chance, a passed check is only a sample
+and means little for the other rows. Therefore everything that can still be taken back is discarded after a difference,
+checks are frequent in the first requests, where a small run ends, and :mod:`tasks.domain.evidence` examines every
+response without additional requests.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ from random import Random
 from typing import NamedTuple
 
 STEP = 4
-"""Each size that requests may have, down from the wanted one, is a fourth of the next."""
+"""Each size that requests may have, down from the wanted one, is this fraction (a fourth) of the next larger one."""
 SMALLEST = 4
-"""Fewer rows than that are not joined, unless the service wants it."""
+"""Fewer rows than this are not joined, unless the service asks for it."""
 GROWTH = 4
-"""From one check to the next are a fourth of the requests until then, ..."""
+"""Requests between two checks: a fourth of those sent so far, ..."""
 GAPS = (34, 40)
-"""... but not more than that, as long as rows sent alone as well are below their share of all requests ..."""
+"""... but at most this many while rows also sent alone are below their SHARE of all requests, ..."""
 LONG_GAPS = (40, 80)
-"""... and else that."""
+"""... and otherwise at most this many."""
 SHARE = 0.027
 PROOFS = 4
-"""Requests of the first size that are checked row by row as long as all answers are the same: whose is whose then?"""
+"""Requests of the first size that are checked row by row if all responses are equal: these cannot show an order."""
 
 Server = tuple[int, int]
-"""A process of a model server: the number of its instance, and how often that was started before."""
+"""A process of a model server: the number of its instance, and how often that had been started before."""
 
 
 class Order(NamedTuple):
-    """One request: its rows, the places of those that are sent alone as well, and the moment of sending."""
+    """One request: its number of rows, the positions of those also sent alone, and the moment of sending."""
 
     rows: int
     alone: Sequence[int]
@@ -51,24 +50,24 @@ class Order(NamedTuple):
 
 
 class Unproved:
-    """What of one file's rows was answered in joined requests, and is not covered by its own checks."""
+    """Responses for one file's rows that came in joined requests and are not covered by its own checks."""
 
     def __init__(self) -> None:
         self.last: dict[Server, int] = {}
-        """The moment of the last such answer of each server."""
+        """The moment of the last such response of each server."""
 
     def add(self, server: Server, moment: int) -> None:
-        """Count an answer."""
+        """Count a response."""
         self.last[server] = moment
 
 
 class Joining:
-    """Fed with what comes of requests; answers with orders. ``draw`` is the source of chance."""
+    """Takes in the outcomes of requests and decides on the next ones. ``draw`` is the source of randomness."""
 
     def __init__(self, draw: Random) -> None:
         self._draw = draw
         self.refused = ""
-        """Why rows are not joined any more; empty as long as they are."""
+        """Why rows are no longer joined; empty as long as they are."""
         self._proved: set[int] = set()
         self._trying: set[int] = set()
         self._proofs = 0
@@ -82,9 +81,9 @@ class Joining:
         """Rows answered in joined requests."""
 
     def order(self, wanted: int, left: int) -> Order | None:
-        """The next request, of at most ``wanted`` of the ``left`` rows of a file; one row is sent alone.
+        """The next request, of at most ``wanted`` of the ``left`` rows of a file; without joining, a single row.
 
-        None: wait for what comes of the first request of a size, which is under way.
+        None: wait for the first request of a size, which is in flight.
         """
         if not self.refused and wanted > 1:
             waiting = False
@@ -97,7 +96,7 @@ class Joining:
                 if size in self._trying:
                     waiting = True
                 elif not waiting and (size == sizes[-1] or size * (size // STEP) <= self.rows + left):
-                    # Checking it, and then sending all in it, costs fewer requests than to stay with the size below.
+                    # Checking this size and then using it costs fewer requests than staying with the size below.
                     self._trying.add(size)
                     self._requests += 1
                     self._sent_alone += size
@@ -121,7 +120,7 @@ class Joining:
         return Order(size, (self._draw.randrange(size),), self._tick())
 
     def last_check(self, rows: int) -> Order:
-        """A request that is sent once more, because no other comes that could cover what was answered last."""
+        """A request that is repeated because no later one could cover the last responses."""
         self._requests += 1
         return self._check(rows)
 
@@ -130,16 +129,16 @@ class Joining:
         return self._clock
 
     def answered(self, order: Order) -> int:
-        """A joined request was answered, with as many answers as rows; the moment."""
+        """Count a joined request that got as many responses as rows; the moment."""
         self.rows += order.rows
         return self._tick()
 
     def not_answered(self, order: Order) -> None:
-        """It was not, or its check could not be made: nothing is known of its size yet."""
+        """The request was not answered, or could not be checked: its size is still unproved."""
         self._trying.discard(order.rows)
 
     def matched(self, order: Order, server: Server, different: int) -> bool:
-        """All rows sent alone had their joined answers, ``different`` ones; whether that proves anything."""
+        """Every row sent alone got its joined response, ``different`` distinct ones; whether that proves anything."""
         if order.rows in self._trying:
             self._trying.discard(order.rows)
             self._proofs += 1
@@ -150,11 +149,11 @@ class Joining:
         return True
 
     def refuse(self, why: str) -> None:
-        """A row's joined answer was not its own."""
+        """End joining: a row's joined response was not its own."""
         self.refused = self.refused or why
 
     def covers(self, unproved: Unproved) -> bool:
-        """Whether later checks cover all answers of a file."""
+        """Whether later checks cover all responses of a file."""
         return not self.refused and all(
             moment < self._covered.get(server, 0) for server, moment in unproved.last.items()
         )

@@ -1,4 +1,4 @@
-"""Input manifests (what to read) and output manifests (what came of it), line by line."""
+"""Input manifests (the items to read) and output manifests (their outcomes), line by line."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ MANIFEST_SUFFIX = ".manifest"
 LONGEST_LINE = 8 << 20
 """Bytes of one line of an input manifest: room for thousands of items, but not for a file without line ends."""
 LONGEST_OUTPUT_LINE = 32 << 20
-"""The same of an output manifest, whose lines hold sources in full, and messages."""
+"""The same for an output manifest, whose lines hold complete sources and messages."""
 SHOWN = 2000
 """Characters of an unreadable line that its FAILED line keeps as its source."""
 
 NAME_NOT_UTF8 = "The file's name is not UTF-8."
 _NO_SOURCE = re.compile(rf"Line \d+ of the input manifest cannot be read: |Download file failed\. {NAME_NOT_UTF8}")
 
-# A whole number of thousands of digits in a field that nobody reads must not stop the line: int() would refuse it.
+# int() refuses thousands of digits: such a number in an ignored field must not make the line unreadable.
 _decoder = json.JSONDecoder(parse_int=float)
-# Beside those of JSON such as do not show, and byte order marks: files that each begin with one were put together.
+# JSON's blanks, invisible characters, and byte order marks, which remain where files were concatenated.
 _BLANKS = " \t\r\n\u00a0\u2000\u2001\u2002\u2003\u2009\u200b\u2028\u2029\u202f\u2060\u3000\ufeff"
 _BEHIND = f"{_BLANKS},"
 _BRACKETS = ("", "[", "]")
-"""Lines that say nothing, in a manifest that was written as, or cut out of, one JSON array."""
+"""Lines without an item in a manifest that was written as, or cut out of, one JSON array."""
 _OPENS = re.compile(r"\[[ \t\r\n]*\{")
 
 
 def foreign(head: bytes) -> str:
-    """Why a file that begins so is no input manifest as a whole; empty if it may be one.
+    """Why a file that begins with ``head`` cannot be an input manifest; empty if it may be one.
 
-    It is told once, and not of every line, if the file is of another kind, or in another encoding.
+    So a file of another kind or encoding is reported once, not line by line.
     """
     kind = other_kind(head)
     if not kind and not is_utf8(head, cut=True) and (encoding := encoding_of(head)):
         lines = head[:LOOKED_AT].split(b"\n")[:-1]
-        if sum(not is_utf8(line) for line in lines) > 1:  # else it is that line's fault
+        if sum(not is_utf8(line) for line in lines) > 1:  # a single one is reported as an error of its line
             kind = f"text in {encoding}"
     if not kind and _goes_over_lines(head[:LOOKED_AT].decode("utf-8", "ignore")):
         kind = "JSON of which one object, or one array of texts, goes over several lines"
@@ -47,7 +47,7 @@ def foreign(head: bytes) -> str:
 
 
 def _goes_over_lines(text: str) -> bool:
-    """Whether a JSON text was written for people: no line of it means anything without the others."""
+    """Whether a JSON text is pretty-printed: one object goes over several lines, so no line can be read alone."""
     text = text.lstrip(f"{_BLANKS}[")
     try:
         value, end = _decoder.raw_decode(text)
@@ -68,10 +68,10 @@ class Entry(NamedTuple):
 def read_line(raw: bytes, number: int) -> list[Entry]:
     """The items of line ``number`` (from 1) of an input manifest.
 
-    One JSON object with a ``source`` is usual; several on one line, and blanks around keys, are read too (real files
-    have both), as are commas behind objects and brackets around all of them; an empty line has no item. So is an array
-    of texts, which may begin with an object whose ``prefix`` stands before each (SageMaker's form). What cannot be read
-    becomes an entry with an error that names the line, so that it is not lost. Other fields are ignored.
+    A line usually holds one JSON object with a ``source``. Also accepted: several objects on one line and blanks around
+    keys (real files have both), commas after objects, brackets around all of them, and an array of texts after an
+    object whose ``prefix`` is put before each (SageMaker's form). An empty line has no item. Unreadable text becomes an
+    entry with an error that names the line, so that it is not lost. Other fields are ignored.
     """
     if len(raw) > LONGEST_LINE:
         shown = raw[: SHOWN + 1].decode("utf-8", "backslashreplace")
@@ -104,13 +104,13 @@ def read_line(raw: bytes, number: int) -> list[Entry]:
         position = end
         while position < len(text) and text[position] in _BEHIND:
             position += 1
-        if position == len(text) - 1 and text[position] == "]":  # (a slice would cost a copy for every object)
+        if position == len(text) - 1 and text[position] == "]":  # (a slice would copy the text for every object)
             break
     return entries
 
 
 def _array(text: str) -> list[Any] | None:
-    """The objects of a line that is one JSON array of objects, or of texts behind an object with their ``prefix``."""
+    """The objects of a line that is one JSON array of objects, or of texts after an object with their ``prefix``."""
     try:
         values = json.loads(text.rstrip(_BEHIND), parse_int=float)
     except (ValueError, RecursionError):
@@ -146,14 +146,14 @@ def _unreadable(shown: str, number: int, reason: str) -> Entry:
 
 
 def successful_line(source: str, location: str) -> str:
-    """The output manifest's line of an item that succeeded, with its line end; spaces as the format has them."""
+    """The output manifest line of a successful item, with its line end; spaces as in the format."""
     return f'{{"source": {_text(source)},"result":"SUCCESSFUL","inference-loc": {_text(location)}}}\n'
 
 
 def failed_line(source: str, message: str, location: str = "") -> str:
-    """The output manifest's line of an item that failed, with its line end.
+    """The output manifest line of a failed item, with its line end.
 
-    ``location`` is where the answers are of those of its rows that did not fail; empty if there are none.
+    ``location`` is the address of the responses for rows that did not fail; empty if all failed.
     """
     answers = f',"inference-loc": {_text(location)}' if location else ""
     return f'{{"source": {_text(source)},"result":"FAILED","error_message": {_text(message)}{answers}}}\n'
@@ -167,12 +167,12 @@ class OutputLine(NamedTuple):
 
     @property
     def has_source(self) -> bool:
-        """Whether its item can be looked for again: else ``source`` shows what could not be read."""
+        """Whether ``source`` leads to the item again; if not, it only shows the unreadable line or file name."""
         return _NO_SOURCE.match(self.message) is None
 
 
 def read_output_line(raw: bytes) -> OutputLine:
-    """A line of an output manifest. Raises ValueError, saying why, if it is none."""
+    """A line of an output manifest. Raises ValueError with the reason if it is not one."""
     if len(raw) > LONGEST_OUTPUT_LINE:
         raise ValueError(f"it has more than {LONGEST_OUTPUT_LINE} bytes")
     try:

@@ -1,8 +1,8 @@
 """How the cells of a row become the fields of a request.
 
 A mapping rule is the JSON Schema of the request in which every leaf (string, number, integer, boolean) has an
-``index``: the CSV column, from 0 on, that fills it. :func:`generate` makes the rule from a schema, :class:`Mapping` is
-a rule made ready to turn rows into JSON bodies.
+``index``: the CSV column, counted from 0, that fills it. :func:`generate` makes the rule from a schema,
+:class:`Mapping` is a compiled rule that turns rows into JSON bodies.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ALIASES = {
     **dict.fromkeys(("dict", "map", "struct"), "object"),
     **dict.fromkeys(("list", "tuple"), "array"),
 }
-"""What other languages call the types of JSON Schema."""
+"""Type names of other languages, and JSON Schema's names for them."""
 _KNOWN = {*LEAF_TYPES, "object", "array", "file"}
 
 _INDEX = re.compile(r"[0-9]{1,18}")
@@ -39,10 +39,10 @@ Path = tuple[str | int, ...]
 
 
 def schema_type(schema: Any) -> str | None:
-    """The one type that a schema node stands for: a leaf type, ``object``, ``array``, ``file``, or None if unknown.
+    """The type of a schema node: a leaf type, ``object``, ``array``, ``file``, or None if unknown.
 
-    A list of types (``["number", "null"]``) stands for its first known one; a node without a type for what its
-    ``properties`` or ``items`` imply. Types of other languages (``float``, ``int``, ``str``) stand for JSON Schema's.
+    Of a list of types (``["number", "null"]``) the first known one counts. Without a type, ``properties`` or ``items``
+    imply it. Type names of other languages (``float``, ``int``, ``str``) are read as JSON Schema's.
     """
     if not isinstance(schema, dict):
         return None
@@ -63,7 +63,7 @@ def _known_type(name: str) -> str:
 
 
 def odd_types(schema: Any) -> list[str]:
-    """What to tell of the types in a request's schema that are none of JSON Schema's."""
+    """Warnings about types in a request's schema that are not JSON Schema's."""
     return [
         f"{Field(path, '', -1).name}: the type {declared!r} is read as {kind}"
         for path, node, kind in walk(schema)
@@ -72,7 +72,7 @@ def odd_types(schema: Any) -> list[str]:
 
 
 def element_schemas(schema: Schema) -> list[Schema]:
-    """The schemas of an array's elements: one for ``items`` as an object, all of a tuple; also under ``item``."""
+    """The schemas of an array's elements: one if ``items`` is an object, all of a list; ``item`` is also accepted."""
     items = schema.get("items", schema.get("item"))
     if isinstance(items, dict):
         return [items]
@@ -82,7 +82,7 @@ def element_schemas(schema: Schema) -> list[Schema]:
 
 
 def properties(schema: Schema) -> dict[str, Any]:
-    """The properties of an object schema, in the order they stand."""
+    """The properties of an object schema, in order."""
     found = schema.get("properties")
     return found if isinstance(found, dict) else {}
 
@@ -110,12 +110,12 @@ def file_leaf(schema: Any) -> str | None:
 
 
 def generate(schema: Schema) -> Schema:
-    """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order the fields stand."""
+    """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order of the fields."""
     return with_indexes(schema, count())
 
 
 def with_indexes(schema: Schema, indexes: Iterator[int | None]) -> Schema:
-    """A schema with an ``index`` on every leaf, the next of ``indexes``, in the order of :func:`walk`."""
+    """A schema with an ``index`` on every leaf, taken from ``indexes`` in the order of :func:`walk`."""
 
     def node(schema: Any) -> Any:
         kind = schema_type(schema)
@@ -138,7 +138,7 @@ def with_indexes(schema: Schema, indexes: Iterator[int | None]) -> Schema:
 
 
 def column_index(value: Any) -> int | None:
-    """``value`` as a column index: a whole number from 0 on (also written as text, as real files do), else None."""
+    """``value`` as a column index: a whole number from 0 on (or its text, which real files have), else None."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -151,7 +151,7 @@ def column_index(value: Any) -> int | None:
 
 
 def _text(text: str) -> str:
-    """JSON text, readable where UTF-8 can say it (half a surrogate pair can only be escaped)."""
+    """JSON text, unescaped where UTF-8 can encode it (half a surrogate pair can only be escaped)."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -176,18 +176,18 @@ class Field:
         return text or "(the request itself)"
 
     def converter(self, empty_cells: EmptyCells) -> Convert:
-        """What makes JSON of its cells."""
+        """The function that converts its cells to JSON."""
         return converter(self.type, empty_cells, place_kept=not self.path or isinstance(self.path[-1], int))
 
 
 class Mapping:
-    """A mapping rule made ready: rows in, JSON bodies out.
+    """A compiled mapping rule: rows in, JSON bodies out.
 
-    ``fields`` are the leaves that a column fills, in request order; ``left_out`` the names of those that are left out
-    of every request because they have no usable index, or (``of_no_type``) no type that is known.
+    ``fields`` are the leaves that a column fills, in request order. ``left_out`` are the names of those omitted from
+    every request because they have no usable index or (``of_no_type``) no known type.
 
-    A body is joined from text that never changes and the converted cells. The number in a cell is sent as it stands
-    there (``3.0`` stays ``3.0``, nothing is rounded).
+    A body is joined from constant text and the converted cells. A number is sent as written in its cell (``3.0`` stays
+    ``3.0``, nothing is rounded).
     """
 
     def __init__(self, rule: Schema, empty_cells: EmptyCells = "refuse") -> None:
@@ -199,7 +199,7 @@ class Mapping:
         self.left_out = tuple(left_out)
         self.of_no_type = frozenset(Field(path, "", -1).name for path, _, kind in walk(rule) if kind is None)
         self.columns = max((field.index + 1 for field in fields), default=1)
-        """Columns that a row has at least."""
+        """Fewest columns that a row must have."""
         self._steps = [(field.converter(empty_cells), field.index) for field in fields]
         array = _row_array(rule)
         self.takes_many_rows = array is not None
@@ -208,16 +208,16 @@ class Mapping:
         self._template = self._template_of(pieces)
         self._omits = empty_cells == "omit"
         self._without: dict[tuple[bool, ...], str] = {}
-        """Templates of rows of which fields are left out, by whether each field is."""
+        """Templates for rows with omitted fields; the key holds, for each field, whether it is omitted."""
 
     def _template_of(self, pieces: Sequence[str | Field] | None) -> str:
-        """What a row brings into the request, with a place for each field."""
+        """A row's text in the request, with a placeholder for each field."""
         text = "".join("%s" if isinstance(piece, Field) else piece.replace("%", "%%") for piece in pieces or ["null"])
         escaped = [len(side.replace("%", "%%")) for side in (self._head, self._tail)]
         return text[escaped[0] : len(text) - escaped[1]]
 
     def _filled(self, values: Sequence[str]) -> str:
-        """The text of a row, by the value of each field; fields that are OMITTED are left out."""
+        """The text of a row from the value of each field, without OMITTED ones."""
         if not self._omits or OMITTED not in values:
             return self._template % tuple(values)
         omitted = tuple(value == OMITTED for value in values)
@@ -225,19 +225,19 @@ class Mapping:
         if template is None:
             without = {field.path for field, out in zip(self.fields, omitted, strict=True) if out}
             template = self._template_of(_pieces(self.rule, (), [], [], without))
-            if len(self._without) < _TEMPLATES_KEPT:  # the cells decide how many there may be
+            if len(self._without) < _TEMPLATES_KEPT:  # the input decides how many there are
                 self._without[omitted] = template
         return template % tuple(filter(None, values))
 
     def body(self, cells: Sequence[str], line: int) -> bytes:
-        """The request body, compact JSON in UTF-8, of one row; as :meth:`row_text` and :meth:`request`."""
+        """The request body of one row, compact JSON in UTF-8; see :meth:`row_text` and :meth:`request`."""
         return self.request([self.row_text(cells, line)])
 
     def row_text(self, cells: Sequence[str], line: int) -> str:
-        """What a row brings into the request: an element of its array of rows, or all of it if it has none.
+        """A row's text in the request: an element of its array of rows, or the whole request if it has no such array.
 
-        ``line`` is the row's line in its file, for messages. Raises RowError if a column is missing or a cell cannot be
-        converted, naming line, column, field and value.
+        ``line`` is the row's line in its file, for messages. Raises RowError, naming line, column, field and value, if
+        a column is missing or a cell cannot be converted.
         """
         try:
             return self._filled([convert(cells[index]) for convert, index in self._steps])
@@ -245,14 +245,15 @@ class Mapping:
             raise self._row_error(cells, line) from None
 
     def row_texts(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
-        """What :meth:`row_text` makes of many rows, column by column: a fifth of the time.
+        """The :meth:`row_text` of many rows, made column by column in a fifth of the time.
 
-        None if a row needs a closer look: a column that is missing, a cell that cannot be converted.
+        None if rows must be converted one by one: they differ in width, or a column is missing, or a cell cannot be
+        converted.
         """
         try:
             columns = [*zip(*rows, strict=True)] if len(rows[0]) <= 2 * len(self.fields) + 8 else None
             found = [
-                # Of many columns most are not needed.
+                # Where there are many columns, most are not needed.
                 self._column(field.type, convert, [row[index] for row in rows] if columns is None else columns[index])
                 for field, (convert, index) in zip(self.fields, self._steps, strict=True)
             ]
@@ -275,7 +276,7 @@ class Mapping:
         return cells
 
     def request(self, texts: Sequence[str]) -> bytes:
-        """The request body of one row or of several, from what :meth:`row_text` made of each.
+        """The request body of one or several rows, from the :meth:`row_text` of each.
 
         Raises ValueError for several rows if the request has no array of rows (:attr:`takes_many_rows`).
         """
@@ -295,7 +296,7 @@ class Mapping:
         raise AssertionError("a row that converts has no error")  # pragma: no cover
 
     def row_fault(self, fault: Fault, line: int) -> RowError:
-        """The error of a row with a fault: line, column, field (if the column fills one), value and what is wrong."""
+        """The error for a row's fault: line, column, field (if the column fills one), value and problem."""
         if fault.value is None and (missing := [field for field in self.fields if field.index >= fault.column]):
             problem = f"the row has {fault.column} columns only (columns are counted from 0)"
             return RowError(f"line {line}, column {missing[0].index}, field {missing[0].name}: {problem}")
@@ -309,7 +310,7 @@ class Mapping:
 def _pieces(
     schema: Any, path: Path, fields: list[Field], left_out: list[str], without: Collection[Path] = ()
 ) -> list[str | Field] | None:
-    """The request as text and fields, but for those ``without``; None if the node is left out."""
+    """The request as text and fields, except those in ``without``; None if the node is left out."""
     kind = schema_type(schema)
     if kind == "object":
         members: list[str | Field] = []
@@ -337,7 +338,7 @@ def _pieces(
 
 
 def _row_array(rule: Schema) -> tuple[str, str] | None:
-    """What stands before and behind the rows, if the request is nothing but one array of row objects, wrapped."""
+    """The text before and after the rows if the request is only one array of row objects, perhaps in other objects."""
     head, tail, node = "", "", rule
     while schema_type(node) == "object":
         members = properties(node)

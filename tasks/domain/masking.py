@@ -1,4 +1,4 @@
-"""Secrets in texts from outside: what a model prints or answers, what an installer or a server has to say."""
+"""Hiding secrets in texts from outside: output and responses of a model, messages of an installer or a server."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 from tasks.domain.plain_text import plain_line, plain_lines
 
 SECRET_LENGTH = 4
-"""Shorter values are no secrets, and would hide half of every text."""
+"""Shorter values are not treated as secrets: hiding them would hide half of every text."""
 SCATTERED_LENGTH = 8
-"""From this length on a secret is recognized in base64, and with blanks and line ends in it, too."""
+"""From this length on, a secret is also recognized in base64, and with blanks and line ends inside."""
 MASK = "***"
 _NO_SECRETS = {"true", "false", "none", "null"}
 _MASKED = re.compile("\0+")
@@ -30,10 +30,10 @@ _IN_HEADER = re.compile(r"\b(Basic|Bearer)( +)(?=[A-Za-z0-9+/=._~-]{0,64}[0-9+/=
 
 
 class Masker:
-    """Hides secrets: the given ones in each form in which programs write them, and what looks like one in addresses.
+    """Hides secrets: the given ones in every form in which programs write them, and likely ones in addresses.
 
-    A secret of several lines is hidden line by line, too. Escapes and controls are taken out first, so that a colour
-    inside a secret does not save it.
+    A secret of several lines is also hidden line by line. Escapes and control characters are removed first, so that
+    colour codes inside a secret do not keep it from being found.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
@@ -46,7 +46,7 @@ class Masker:
         squeezed = {"".join(one.split()) for one in {*given, *forms}}
         self._squeezed = sorted((one for one in squeezed if len(one) >= SCATTERED_LENGTH), key=len, reverse=True)
         self.longest = max(map(len, self._forms), default=0)
-        """Signs of the longest form: so far before a part that is shown may begin one that reaches into it."""
+        """Length of the longest form: a secret may begin this far before an excerpt and reach into it."""
 
     def lines(self, text: str) -> list[str]:
         """The lines of a text, plain and with ``***`` in place of every secret."""
@@ -54,15 +54,15 @@ class Masker:
 
     def line(self, text: str) -> str:
         """A text as one line, plain and masked."""
-        # Secrets are looked for before line ends become blanks: they may stand in one.
+        # Search for secrets before line ends become blanks: a secret may contain line ends.
         return plain_line(self._shown(self._blank("\n".join(plain_lines(text.replace("\r", "\n"))))))
 
     def block(self, text: str) -> str:
-        """A message of several lines, plain and masked; its indentation stays."""
+        """A message of several lines, plain and masked; indentation is kept."""
         return "\n".join(self.lines(text))
 
     def cut(self, text: str) -> int:
-        """How much of a text, plain already, that goes on may be shown now so that no part of a secret is."""
+        """How much of a text, already plain and to be continued, may be shown now without a part of a secret."""
         blank = self._blank(text)
         cut = len(blank) - self.longest
         while 0 < cut < len(blank) and blank[cut - 1] == "\0" and blank[cut] == "\0":
@@ -70,7 +70,7 @@ class Masker:
         return max(cut, 0)
 
     def _blank(self, text: str) -> str:
-        """The text with every secret as NUL characters, of the same length."""
+        """The text with every secret replaced by NUL characters, of the same length."""
         blanked: list[str] | None = None
         for secret in self._forms:
             found = text.find(secret)
@@ -104,7 +104,7 @@ class Masker:
 
 
 def _forms(secret: str) -> set[str]:
-    """A secret as programs print it: as it is, in a URL, in JSON, in HTML, and as Python shows a text."""
+    """A secret as programs print it: unchanged, in a URL, in JSON, in HTML, and as Python's repr."""
     in_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     found = {secret, quote(secret, safe=""), quote(secret), quote_plus(secret), quote(secret, safe="!'()*")} | in_json
     found |= {one.replace("/", "\\/") for one in in_json}
@@ -118,7 +118,7 @@ def _other_case(escape: re.Match[str]) -> str:
 
 
 def _in_base64(secret: str) -> set[str]:
-    """What a secret becomes in base64, wherever in the encoded text it begins, without the signs that it shares."""
+    """A secret in base64 at every alignment, without the characters that it shares with its neighbours."""
     data = secret.encode("utf-8", "surrogatepass")
     if len(data) < SCATTERED_LENGTH:
         return set()
@@ -132,7 +132,7 @@ def _in_base64(secret: str) -> set[str]:
 
 
 def masked(text: str) -> str:
-    """A message of several lines from outside without what looks like a secret; plain."""
+    """A message of several lines from outside, plain, without likely secrets."""
     return _NOTHING_KNOWN.block(text)
 
 

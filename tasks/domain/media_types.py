@@ -1,8 +1,8 @@
-"""Types of files by the ending of their name, the same on every machine.
+"""Media types of files by the extension of their name, the same on every machine.
 
-The standard library's table is filled from the machine's own files, which slim images do not have, and another one with
-each version of Python: a model would be sent other requests by another machine. The types are those that IANA
-registers (https://www.iana.org/assignments/media-types), and what is usual where it registers none.
+The standard library's table is filled from files of the machine, which slim images do not have, and differs between
+versions of Python: a model would get different requests from different machines. The types are those registered at
+IANA (https://www.iana.org/assignments/media-types), or the usual ones for unregistered formats.
 """
 
 from __future__ import annotations
@@ -79,5 +79,5 @@ _TYPES = {ending: kind for kind, endings in _KINDS.items() for ending in endings
 
 
 def media_type(ending: str) -> str:
-    """The type of files whose names end so (lower case, without the dot)."""
+    """The type of files with this extension (lower case, without the dot)."""
     return _TYPES.get(ending, UNKNOWN)

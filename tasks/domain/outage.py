@@ -1,10 +1,10 @@
-"""Whether a model server is away or overloaded, so that its refusals are no item's fault: a decision in counted time.
+"""Whether a model server is away or overloaded, so that its refusals are no item's fault: decisions without I/O.
 
 While a server answers some requests and refuses others, a refusal counts against the request. While it refuses
-everything, it does not: the server is down then, and is asked for its health with growing pauses. Once it is healthy,
-it is sent a request that it had answered before: if it answers that one again, those that it has refused are to blame;
-if not, it is down still. A server that has not answered any request yet is given those that wait, one at a time.
-Seconds are those of one clock that only rises.
+everything, refusals do not count: the server is down, and its health is checked at growing intervals. Once it is
+healthy, it is sent a request that it has answered before. If it answers that one again, the refused requests are to
+blame; if not, it is still down. A server that has not answered any request yet is sent the waiting ones, one at a time.
+Times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,46 +14,46 @@ import math
 from tasks.domain.retry import MAX_RETRY_AFTER_SECONDS, Failure
 
 REFUSALS = frozenset({429, 502, 503, 504})
-"""Statuses with which a server, or the gateway in front of it, takes no request for now (RFC 9110, RFC 6585)."""
+"""Statuses of a server, or of a gateway in front of it, that temporarily takes no requests (RFC 9110, RFC 6585)."""
 NOT_ALLOWED = {401: "no valid credentials: see `headers`", 403: "no permission: see `headers`"}
-"""What a status says of the caller."""
+"""The meaning of a status for the caller."""
 DOWN_SECONDS = 1.0
 """A server that has refused everything for this long is down."""
 LONG_REST_SECONDS = 5.0
-"""So is one that asks for a rest of this length when it has answered nothing since it was asked."""
+"""A server is also down if it asks for a rest of this length and has answered nothing since the request was sent."""
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Between two looks at a server that is down; the last one is repeated."""
+"""Between two checks of a server that is down; the last one repeats."""
 UNPROVED_PAUSE_SECONDS = 4.0
-"""At most, while it is open whether a server that calls itself healthy is down, or the first requests are to blame."""
+"""The longest pause while it is unknown whether a server that reports itself healthy is down or requests are bad."""
 QUIET_SECONDS = 15.0
-"""A server that has had requests for this long, and has answered none of them, is asked for its health."""
+"""A server's health is checked when it has had requests for this long and has answered none of them."""
 USUAL = 2.0
-"""And so many times as long as it has needed for its slowest answer: a slow model is not a quiet one."""
+"""And for at least this many times its slowest response: a slow model is not a quiet one."""
 LOOKS_SECONDS = 10.0
-"""Between two questions for the health of a quiet server."""
+"""Between two health checks of a quiet server."""
 TRUSTED_TRIES = 3
-"""A request with this many tries counted against it does not pause its server by a Retry-After any more."""
+"""Further attempts counted against a request no longer pause its server by a Retry-After, unless that of a 429."""
 FIRST_NOT_ALLOWED = {401: 1, 403: 3}
-"""This many first answers with the status end the run: 401 is about who asks, 403 may be about what is asked."""
+"""This many first responses with the status end the run: 401 is about the caller, 403 may be about the request."""
 LATER_NOT_ALLOWED = 20
-"""This many in a row do, once a server has given other answers: a token has expired."""
+"""This many in a row do so once a server has answered otherwise: a token has expired."""
 
 
 def is_refusal(failure: Failure) -> bool:
-    """Whether a failure may be that of a server which is away or overloaded."""
+    """Whether a failure may come from a server that is away or overloaded."""
     if failure.kind == "status":
         return failure.status in REFUSALS
     return failure.kind in ("refused", "connection", "timeout")
 
 
 def minutes_text(seconds: float) -> str:
-    """A length of time in minutes, as it is told."""
+    """A duration in minutes, as text."""
     minutes = seconds / 60
     return f"{minutes:.3g} minute{'' if minutes == 1 else 's'}"
 
 
 def elsewhere(step: int, count: int) -> int:
-    """Which of ``count`` in a line to try in ``step`` 1, 2, 3 ...: far from those before (1/2, 1/4, 3/4, 1/8 ...)."""
+    """Which of ``count`` positions to try in ``step`` 1, 2, 3 ...: far from earlier ones (1/2, 1/4, 3/4, 1/8 ...)."""
     share, part = 0.0, 0.5
     while step:
         share += part * (step & 1)
@@ -63,21 +63,21 @@ def elsewhere(step: int, count: int) -> int:
 
 
 class Tries:
-    """The failed tries of one request: those that count against it, and those that are not decided yet.
+    """The failed attempts of one request: those that count against it, and those not decided yet (pending).
 
-    A ``pending_break`` is a connection that broke before an outage, or when it began, or an answer that did not come.
+    ``pending_break``: a pending one is a connection that broke before or at the start of an outage, or a time-out.
     """
 
     __slots__ = ("breaks", "counted", "late", "made", "outage", "pending", "pending_break", "spell")
 
     def __init__(self) -> None:
         self.made = 0
-        """All of them."""
+        """All attempts."""
         self.counted = 0
         self.breaks = 0
-        """How often its connection broke, or no answer came, and the server was down then."""
+        """How often its connection broke, or it timed out, in a real outage."""
         self.late = False
-        """Whether the last one brought no answer in time."""
+        """Whether the last attempt timed out."""
         self.pending = 0
         self.pending_break = False
         self.outage: Outage | None = None
@@ -85,11 +85,11 @@ class Tries:
 
     @property
     def suspect(self) -> bool:
-        """Whether it rather is to blame than a server that says that it is healthy."""
+        """Whether the request is more likely to blame than a server that reports itself healthy."""
         return self.late or self.counted > 0
 
     def settle(self) -> None:
-        """Decide on pending tries, if the server has answered a request since."""
+        """Decide on pending attempts, if the server has answered a request since."""
         outage = self.outage
         if outage is None or self.spell == outage.spell:
             return
@@ -101,11 +101,11 @@ class Tries:
 
 
 class Outage:
-    """What is known of one model server that refuses requests; ``limit_seconds`` of 0 blames each request at once.
+    """The state of one model server that refuses requests; ``limit_seconds`` of 0 blames each request at once.
 
-    A spell lasts from a refusal to the next answer. It was a ``real`` outage, if a short one perhaps, if the server did
-    not say that it was healthy, or refused a request that it had answered before, or, unless it answered that one
-    again, two requests that it had not refused before while it answered others.
+    A spell lasts from a refusal to the next response. It was a ``real`` outage, however short, if the server was not
+    healthy, or refused a request that it had answered before, or refused two requests without earlier refusals counted
+    against them; the last does not apply if the spell ends with a repeated response to an earlier request.
     """
 
     __slots__ = (
@@ -119,15 +119,15 @@ class Outage:
         self.since: float | None = None
         """When the spell began; None while the server answers."""
         self.quiet_since: float | None = None
-        """Since when requests have had no answer, and the health address gives none either; None while it does."""
+        """Since when requests have had no response, if the health check also fails; otherwise None."""
         self.cause = ""
-        """What the last refusal was."""
+        """A description of the last refusal."""
         self.down = False
         self.holds = False
-        """Whether nothing is to be sent, but a ``probe``."""
+        """Whether nothing is to be sent, except a ``probe``."""
         self.probe = False
         self.resume_at = 0.0
-        """Until when the server asked to be left alone."""
+        """The end of the rest that the server asked for."""
         self.spell = 0
         self.real: set[int] = set()
         self.served = False
@@ -140,7 +140,7 @@ class Outage:
         self._not_allowed = 0
 
     def answered(self, now: float, seconds: float = 0.0) -> None:
-        """The server has answered a request, after ``seconds``, whatever it said of that one: it is there."""
+        """The server has answered a request after ``seconds``, successfully or not: it is up."""
         self._last_answer = now
         if seconds > self._slowest:
             self._slowest = seconds
@@ -151,14 +151,14 @@ class Outage:
         self.served = True
 
     def answered_again(self, now: float) -> None:
-        """It has answered a request that it had answered before, so it is there, whatever others it refuses."""
+        """It has again answered a request that it had answered before: it is up, even if it refuses others."""
         self._last_answer = now
         self.quiet_since = None
         if self.since is not None:
             self._end_spell(now, real=self._proved_down)
 
     def restarted(self, now: float) -> None:
-        """The server has been started, and is healthy."""
+        """The server has been restarted and is healthy."""
         self.quiet_since = None
         if self.since is not None:
             self._end_spell(now, real=True)
@@ -174,7 +174,7 @@ class Outage:
         self.holds = now < self.resume_at
 
     def not_allowed(self, status: int, now: float) -> bool:
-        """The server has answered 401 or 403; whether it says so to everybody, so that the run is to end."""
+        """Count a response of 401 or 403; whether every request seems to get it, so that the run is to end."""
         first = not self.served
         so_far = self._not_allowed + 1
         if not first:
@@ -183,9 +183,9 @@ class Outage:
         return so_far >= (FIRST_NOT_ALLOWED[status] if first else LATER_NOT_ALLOWED)
 
     def refused(self, tries: Tries, failure: Failure, cause: str, started: float, now: float) -> int:
-        """Count a refusal of a request sent at ``started``; how many of its tries count against it now."""
+        """Count a refusal of a request sent at ``started``; the number of its attempts that now count against it."""
         tries.settle()
-        if tries.outage is not self:  # of another server that is down still, perhaps
+        if tries.outage is not self:  # pending ones are of another server, perhaps still down
             tries.outage, tries.spell, tries.pending, tries.pending_break = self, self.spell, 0, False
         tries.pending_break = tries.pending_break or failure.kind in ("connection", "timeout")
         asked = failure.retry_after_seconds or 0.0
@@ -214,14 +214,14 @@ class Outage:
     def _answers_others(self, failure: Failure, started: float, now: float) -> bool:
         """Whether the server answers other requests while it refuses one that was sent at ``started``.
 
-        One without an answer in time has waited for long: the server may hang since shortly after it was sent.
+        A request that timed out has waited long: the server may have hung since shortly after it was sent.
         """
         if failure.kind == "timeout" and now - self._last_answer >= max(DOWN_SECONDS, (now - started) / 2):
             return False
         return self._last_answer >= started
 
     def charged(self, tries: Tries) -> int:
-        """How many tries of a refused request count against it by now."""
+        """The number of attempts of a refused request that count against it by now."""
         tries.settle()
         if self.since is None or tries.outage is not self:
             return tries.counted
@@ -234,39 +234,39 @@ class Outage:
             self.holds = True
 
     def rested(self, now: float) -> None:
-        """The time is over for which the server asked to be left alone, unless it asked again."""
+        """End the rest that the server asked for, unless it has asked again."""
         self.holds = self.down or now < self.resume_at
 
     def asked(self, *, healthy: bool, cause: str = "") -> None:
-        """What a server that is down has said of its health."""
+        """Record the result of a health check of a server that is down."""
         self._healthy = healthy
         self._proved_down = self._proved_down or not healthy
         self.cause = cause or self.cause
 
     def give_one(self) -> None:
-        """Let one request be sent to it."""
+        """Allow one request to be sent to it."""
         self.probe = self.down
         self._probes += self.down
 
     @property
     def probes(self) -> int:
-        """How many requests were given to a server that is healthy, and has refused every one that it was ever sent.
+        """How many requests were given to a healthy server that has refused every request so far.
 
-        It is open whether it is down or they are to blame, so the next one is to be unlike them. 0 once that is known.
+        Whether it is down or they are to blame is unknown, so the next one should differ from them. 0 once it is known.
         """
         return self._probes if self.down and self._healthy and not self.served and not self._proved_down else 0
 
     def is_quiet(self, busy_since: float, now: float) -> bool:
-        """Whether its health is to be asked, since it has had requests since ``busy_since`` and answers none."""
+        """Whether its health is to be checked, because it has had requests since ``busy_since`` and answers none."""
         if not self.limit_seconds or self.since is not None or now - self._looked_at < LOOKS_SECONDS:
             return False
         return now - max(busy_since, self._last_answer) >= max(QUIET_SECONDS, USUAL * self._slowest)
 
     def asked_while_quiet(self, said: str, busy_since: float, now: float) -> None:
-        """What a quiet server has said of its health: empty if it is healthy, and slow then, as far as is known.
+        """Record a health check of a quiet server; ``said`` is empty if it is healthy, so presumably only slow.
 
-        If it is not, the run says that it hangs, and no request is blamed for it. Those under way go on waiting: a
-        model that does one thing at a time does not answer this question either while it works.
+        If the check fails, the run reports that the server hangs, and blames no request. Requests in flight keep
+        waiting: a model that does one thing at a time does not answer a health check while it works.
         """
         self._looked_at = now
         if not said:
@@ -279,18 +279,18 @@ class Outage:
 
     @property
     def away(self) -> bool:
-        """Whether the server takes no request, as far as is known."""
+        """Whether the server takes no requests, as far as known."""
         return self.down or self.quiet_since is not None
 
     def refused_again(self, failure: Failure, cause: str, now: float) -> None:
-        """It has refused a request that it had answered before."""
+        """The server has refused a request that it had answered before."""
         self._proved_down = True
         self.cause = cause
         left = self.limit_seconds if self.since is None else self.since + self.limit_seconds - now
         self._rest_until(now, now + min(failure.retry_after_seconds or 0.0, left))
 
     def passed(self, now: float) -> bool:
-        """Whether the server has answered nothing for as long as may be waited for it."""
+        """Whether the server has answered nothing for ``limit_seconds``."""
         return self.since is not None and now - self.since >= self.limit_seconds
 
     def lasts(self, now: float) -> float:
@@ -299,10 +299,10 @@ class Outage:
         return 0.0 if since is None else now - since
 
     def pause(self, looks: int, now: float) -> float:
-        """Seconds until it is looked at again, after so many looks: not beyond the moment at which its time passes."""
+        """Seconds until the next check, after ``looks`` checks: at most until ``limit_seconds`` have passed."""
         pause = PAUSES_SECONDS[min(looks, len(PAUSES_SECONDS) - 1)]
         if self.probes:
             pause = min(pause, UNPROVED_PAUSE_SECONDS)
-        if self.since is None or self.passed(now):  # others answer, so this one is looked at for as long as it takes
+        if self.since is None or self.passed(now):  # others answer, so checks go on for as long as it takes
             return pause
         return min(pause, self.since + self.limit_seconds - now)

@@ -1,4 +1,4 @@
-"""A model package's ``config.json``: what the model is, what it is asked and how it is kept healthy."""
+"""A model package's ``config.json``: the kind of model, its APIs, its dependencies and its health check."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tasks.domain.mapping import file_leaf
 
 IMAGE = "Image"
 CONFIG_NAMES = ("config.json", "model/config.json")
-"""Where a package's configuration may lie, below the package folder."""
+"""Possible paths of a package's configuration, below the package folder."""
 CUSTOM_SERVICE = "customize_service.py"
 BOOT_FILE = "run.sh"
 REQUIREMENTS = "requirements.txt"
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*\Z")
 
 Serving = Literal["built-in", "boot-file", "sidecar", "running"]
-"""How the model answers: by the built-in model server, by the package's run.sh, by the image in its swr_location beside
-the instance's process in one pod, or by a server that already runs."""
+"""How the model is served: by the built-in model server, by the package's run.sh, by the image in its swr_location next
+to the instance's process in one pod, or by a server that already runs."""
 
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
 _SAME_RESTRAINTS = {
@@ -42,7 +42,7 @@ _SAME_RESTRAINTS = {
     **dict.fromkeys(("AT_MOST", "MAX", "LE", "<="), "ATMOST"),
 }
 NOTHING: tuple[Any, ...] = ("", {}, [], None)
-"""Values that say nothing, where a part of another type belongs."""
+"""Values that count as absent where another type is expected."""
 
 
 def _text_or_nothing(value: Any) -> Any:
@@ -53,7 +53,7 @@ Text = Annotated[str, BeforeValidator(_text_or_nothing)]
 
 
 class _Part(BaseModel):
-    """Real files carry fields that nobody documented: they are kept, and are not fatal."""
+    """A part of the file. Real files have undocumented fields: these are kept, and are not errors."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -64,7 +64,7 @@ class _Part(BaseModel):
 
 
 class Message(_Part):
-    """What an API's request or response looks like: a content type and a JSON Schema."""
+    """The form of an API's request or response: a content type and a JSON Schema."""
 
     content_type: str = Field(
         default="application/json",
@@ -85,7 +85,7 @@ class Message(_Part):
 
 
 class Api(_Part):
-    """One address at which the model answers."""
+    """One API of the model: its URL path, method, request and response."""
 
     url: str = "/"
     method: str = "POST"
@@ -112,12 +112,12 @@ class Api(_Part):
 
     @property
     def carries_body(self) -> bool:
-        """Whether requests can be sent to it; a model may have other APIs besides."""
+        """Whether requests can be sent to it; a model may also have other APIs."""
         return self.method in ("POST", "PUT", "PATCH") and self.speaks_http
 
     @property
     def speaks_http(self) -> bool:
-        """Whether it is no API of another protocol, such as grpc."""
+        """Whether its protocol is HTTP or not given; false for others, such as grpc."""
         return not isinstance(self.protocol, str) or self.protocol.strip().lower() in ("", "http", "https")
 
     @property
@@ -169,7 +169,7 @@ class Dependency(_Part):
 
 
 class Health(_Part):
-    """How to ask an instance whether it is ready. Durations in seconds."""
+    """The health check of an instance. Durations in seconds."""
 
     @model_validator(mode="before")
     @classmethod
@@ -212,11 +212,11 @@ class PackageConfig(_Part):
 
     @property
     def passed_over(self) -> tuple[str, ...]:
-        """What there is in the file that no service of it uses, and why; known where it was read only."""
+        """Parts of the file that no service uses, with reasons; known only where the file was read."""
         return self._passed_over
 
     def passing_over(self, parts: Iterable[str]) -> PackageConfig:
-        """The same, with what was passed over when it was read."""
+        """A copy with the parts that were passed over when the file was read."""
         config = self.model_copy()
         config._passed_over = tuple(parts)
         return config
@@ -232,9 +232,9 @@ class PackageConfig(_Part):
         return value or (Api(),)
 
     def api(self, request_path: str | None) -> Api:
-        """The API at ``request_path``; without one the only API there is, else the one at ``/``.
+        """The API at ``request_path``; without a path the only one (or only one with a body), else the one at ``/``.
 
-        One that carries no body only if no other has the same path. Raises KeyError if there is no such API.
+        Of several at one path, one that carries a body is preferred. Raises KeyError if there is no such API.
         """
         apis = sorted(self.apis, key=lambda api: not api.carries_body)
         if request_path is None:
@@ -248,14 +248,14 @@ class PackageConfig(_Part):
 
     @property
     def requirements(self) -> list[list[str]]:
-        """The Python requirements, a list an installer step, in the order in which they are installed."""
+        """The Python requirements, one list per installer step, in the order of installation."""
         return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
 
 
 def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False) -> Serving:
-    """How a package with these files at its top is served: on a machine as processes, or ``in_pods`` of a cluster.
+    """How a package with these files at its top level is served: by processes of a machine or ``in_pods`` of a cluster.
 
-    Raises SpecificationError if nothing says how, or if it cannot be.
+    Raises SpecificationError if the package does not define how, or cannot be served.
     """
     if config.health.protocol == "HTTPS":
         expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
@@ -286,7 +286,7 @@ def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
 
 
 def validation_problems(error: ValidationError, prefix: str = "") -> list[Problem]:
-    """What pydantic found, as problems; the field is the path inside the JSON."""
+    """Pydantic's errors as problems; the field is the path inside the JSON."""
     problems = []
     for found in error.errors(include_url=False, include_context=False):
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]).lstrip(".")

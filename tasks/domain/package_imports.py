@@ -1,4 +1,4 @@
-"""What a package's code imports that nothing brings: neither the package, nor what is installed beside it."""
+"""Modules that a package's code imports but that neither the package nor its installed requirements provide."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMED = {
     "yaml": ("pyyaml",),
     "zmq": ("pyzmq",),
 }
-"""Modules that are called otherwise than what is installed for them."""
+"""Modules whose name differs from that of the distribution that provides them."""
 _BRING = {
     "catboost": "numpy pandas scipy matplotlib six",
     "gensim": "numpy scipy smart_open",
@@ -59,7 +59,7 @@ _BRING = {
     "ultralytics": "torch torchvision numpy PIL cv2 yaml requests scipy matplotlib pandas",
     "xgboost": "numpy scipy",
 }
-"""Modules that come with what is installed, by the beginning of its name."""
+"""Modules that come with a distribution, by the beginning of its name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SEPARATORS = re.compile(r"[-_.]+")
 _CODE = (".py", ".so", ".pyd")
@@ -67,9 +67,9 @@ _GUARDS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
 def imported(source: bytes) -> set[str]:
-    """The modules that code imports, but for those that it can do without (in ``try``) and its own relative ones.
+    """The modules that code imports, except optional ones (in ``try``) and its own relative ones.
 
-    Raises SyntaxError; ValueError and RecursionError for what is no code at all.
+    Raises SyntaxError; ValueError and RecursionError for text that is no code at all.
     """
     return set(_imports(ast.parse(source)))
 
@@ -98,16 +98,16 @@ def _is_guard(handler: ast.ExceptHandler) -> bool:
 
 
 def modules_of(files: Collection[str]) -> set[str]:
-    """The modules that files and folders of these names are, if they lie where code looks for modules."""
+    """The modules that files and folders of these names would be on the import path."""
     names = {name.rstrip("/") for name in files}
     return {name.partition(".")[0] for name in names if name.endswith(_CODE) or "." not in name}
 
 
 def missing(names: Collection[str], installed: Sequence[str], there: Collection[str]) -> list[str]:
-    """Those of the imported modules that nothing brings, in order.
+    """The imported modules that nothing provides, in order.
 
-    ``installed`` are requirements as pip takes them; ``there`` modules that are there without them: where there is a
-    module below one, all below that have to be.
+    ``installed`` are requirements in pip's form; ``there`` are modules that exist without them. If submodules of a
+    module are among them, every imported submodule of it must be.
     """
     found = (_NAME.match(one.rpartition("/")[2].strip()) for one in installed)
     distributions = {_plain(one[0]) for one in found if one is not None}

@@ -26,7 +26,7 @@ _USER = re.compile(r"(https?://)[^\s/?#]*@", re.IGNORECASE)
 _WEB = re.compile(r"https?://\S*", re.IGNORECASE)
 _QUERY = re.compile(r"[?#]")
 _AFTER_QUERY = "'\"<>()[]{}.,:;"
-"""A path or a query may hold quotes; one at the query's very end is the message's."""
+"""A path or a query may hold these; at the very end of a query they belong to the message around it."""
 _SPECIAL = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
@@ -38,7 +38,7 @@ class Address:
     """Where a file, an object or a folder is.
 
     ``scheme`` is the kind of storage; ``bucket`` is empty for local paths; ``path`` is an absolute path (local), a key
-    without leading slash (s3, obs) or the whole URL (http); ``printed`` is what stands before the path when shown.
+    without leading slash (s3, obs) or the whole URL (http); ``printed`` is the text before the path when shown.
     """
 
     scheme: Scheme
@@ -56,14 +56,14 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The last part of the path; of a share link the last part of its path, percent-decoded."""
+        """The last part of the path; percent-decoded and without the query for a share link."""
         if self.scheme == "http":
             path = urlsplit(self.path).path
             return unquote(path.rpartition("/")[2]).rpartition("/")[2]
         return self.path.rstrip("/").rpartition("/")[2]
 
     def contains(self, other: Address) -> bool:
-        """Whether ``other`` is this folder or lies below it."""
+        """Whether ``other`` is this folder or is below it."""
         if (self.scheme, self.bucket) != (other.scheme, other.bucket):
             return False
         own = self.path.rstrip("/")
@@ -72,12 +72,12 @@ class Address:
 
 
 def parse_address(text: str, base: str | None = None) -> Address:
-    """Read an address; a relative local path is taken below ``base`` (default: the working directory).
+    """Parse an address; a relative local path is resolved against ``base`` (default: the working directory).
 
-    Raises ValueError, saying what would be right, for an unknown scheme, a missing bucket or an empty text.
+    Raises ValueError, with the expected form, for an unknown scheme, a missing bucket or an empty text.
     """
     if text.startswith("/") and "\0" not in text:
-        return Address("local", "", _absolute(text, base), "")  # the usual case, and every item's
+        return Address("local", "", _absolute(text, base), "")  # fast path: usual, and taken for local items
     if not text or not text.strip():
         raise ValueError("an address is needed: a local path, file://, s3:// or obs://")
     if "\0" in text:
@@ -107,17 +107,17 @@ def parse_address(text: str, base: str | None = None) -> Address:
 def _absolute(path: str, base: str | None) -> str:
     if path.startswith("/") and "//" not in path and "/." not in path and path[-1] != "/":
         return path
-    # normpath, not realpath: a link stays the name that the user gave. A trailing slash goes.
+    # normpath, not realpath: a link keeps the name that the user gave. A trailing slash is removed.
     return os.path.normpath(os.path.join(base or os.getcwd(), path))
 
 
 def redact(text: str) -> str:
-    """``text`` without the query and the user part of every web address: those carry signatures and passwords."""
+    """``text`` without the query and user part of every web address: these may hold signatures and passwords."""
     return _WEB.sub(_without_query, _USER.sub(r"\1", text))
 
 
 def redact_source(source: str) -> str:
-    """``source`` as :func:`redact` shows it, if it is a share link as a whole: blanks in it do not end it."""
+    """``source`` as :func:`redact` shows it; if it is a share link as a whole, blanks do not end the link."""
     text = _USER.sub(r"\1", source)
     if _WEB.match(text) and (begin := _QUERY.search(text)) is not None and begin.end() < len(text):
         return f"{text[: begin.end()]}..."
@@ -134,9 +134,9 @@ def _without_query(address: re.Match[str]) -> str:
 
 
 def safe_relative(relative: str) -> str:
-    """``relative`` such that it can only name a file below its folder, on every kind of storage.
+    """``relative``, changed so that it can only name a file below its folder, on every kind of storage.
 
-    Empty parts, ``.`` and ``..`` and control characters become their percent-encoded form.
+    Empty parts, ``.``, ``..`` and control characters are percent-encoded.
     """
     if _SPECIAL.search(relative) is None:
         return relative
@@ -151,10 +151,10 @@ _LIKE_A_RESULT = re.compile(rf"{re.escape(RESULT_SUFFIX)}~*(?=/)")
 def result_name(relative: str, number: int | None = None) -> str:
     """Name of the result file, below the result folder, of the item ``relative`` (``1.jpg`` -> ``1.jpg_result.txt``).
 
-    Different items of one folder always get different names, and no folder that of a result file: a folder of the input
-    that is called like one (``1.jpg_result.txt``) gets a ``~`` more. ``number`` tells items of different folders apart
-    that would get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead outside
-    or has a part longer than 255 bytes, ends in a hash of the original.
+    Different items of one folder always get different names. No folder gets the name of a result file: an input folder
+    that has such a name (``1.jpg_result.txt``) gets an additional ``~``. ``number`` distinguishes items of different
+    folders that would get the same name: ``1.jpg~17_result.txt``. A name that had to be changed, because it could lead
+    outside or has a part longer than 255 bytes, gets a hash of the original before its ending.
     """
     mark = "" if number is None else f"~{number}"
     safe = safe_relative(relative)
@@ -183,7 +183,7 @@ def _cut(part: str, ending: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OutputNames:
-    """The names that one run writes below its output folder."""
+    """The names of all files and folders that one run writes below its output folder."""
 
     task_id: str
     result_folder_layout: str = "infer-result-{task_id}"
@@ -195,7 +195,7 @@ class OutputNames:
 
     @property
     def scratch(self) -> str:
-        """Folder of plan and reports while the run lasts; hidden, removed at the end."""
+        """Folder of plan and reports during the run; hidden, removed at the end."""
         return f".infer-result-{self.task_id}"
 
     @property
@@ -205,15 +205,15 @@ class OutputNames:
 
     @property
     def logs(self) -> str:
-        """Folder of what the model servers have printed."""
+        """Folder of the model servers' output."""
         return f"infer-result-{self.task_id}.logs"
 
     def manifest(self, part: int) -> str:
-        """Name of the output manifest's part 0, 1, 2 ..."""
+        """Name of part 0, 1, 2 ... of the output manifest."""
         return f"infer-result-{self.task_id}{f'_{part}' if part else ''}.manifest"
 
     def is_of_this_run(self, name: str) -> bool:
-        """Whether a name at the top of the output folder is one that this run writes."""
+        """Whether this run writes a file or folder of this name at the top of the output folder."""
         return name == self.result_folder or (self.task_id in name and is_earlier_run(name))
 
 
@@ -229,13 +229,13 @@ def is_earlier_run(name: str) -> bool:
 
 
 def scratch_of(name: str) -> str:
-    """The id of the run whose scratch folder has this name at the top of an output folder; empty if it is none."""
+    """The id of the run whose scratch folder has this name at the top of an output folder; empty for other names."""
     found = _SCRATCH.fullmatch(name.rstrip("/"))
     return found[1] if found else ""
 
 
 def run_of_manifest(address: str) -> str | None:
-    """Id of the run whose output manifest's first part has this address, by its name; None for another file."""
+    """The run id in the name of an output manifest's first part; None for the address of another file."""
     found = _FIRST_PART.fullmatch(address.rpartition("/")[2])
     return None if found is None else found[1]
 

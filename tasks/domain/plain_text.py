@@ -1,4 +1,4 @@
-"""Texts from outside made plain: nothing in them acts on a terminal, a log, a page or the order of what is read."""
+"""Texts from outside made plain: nothing in them acts on a terminal, a log, a page or the reading order."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from typing import Any
 
 _ESCAPES = re.compile(
-    # A control sequence; a string for the terminal (title, link, picture) with its end; any other escape. Their lengths
-    # are bounded, so that a text of beginnings takes no time.
+    # A control sequence; a string for the terminal (title, link, picture) with its end; any other escape. Lengths are
+    # bounded, so that a text of unfinished sequences takes no time.
     r"(?:\x1b\[|\x9b)[0-?]{0,256}[ -/]{0,16}[@-~]"
     r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x80-\x9f\n\r]{0,4096}(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]{0,16}[0-~]"
 )
 _LINE_ENDS = re.compile("\r\n|[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
-# Other controls, turns of the writing direction, signs without a width, tags, and halves of surrogate pairs. Joiners
-# and variation selectors belong to words and pictures of other scripts, and are no part of ASCII texts.
+# Other control characters, changes of the writing direction, characters without width, tags, and halves of surrogate
+# pairs. Joiners and variation selectors belong to words and emoji of other scripts, not to ASCII texts.
 _INVISIBLE = (
     "\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b\u200e\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f"
@@ -25,14 +25,14 @@ _UNSEEN = re.compile(
 )
 _HALF = re.compile("[\ud800-\udfff]")
 _SUSPICIOUS = re.compile("[^\t\n -~\u00a0-\u00ac\u00ae-\u024f\u0370-\u05ff\u3041-\u30ff\u4e00-\u9fff\uac00-\ud7a3]")
-"""A quick look: a text without any of these is plain."""
+"""A quick test: a text without any of these is plain."""
 _NOT_IN_JSON = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 
 
 def plain_lines(text: str) -> list[str]:
-    """The lines of a text as a terminal would show them: no escapes, no controls but tabs, nothing unseen.
+    """The lines of a text as a terminal would show them: no escapes, no controls except tabs, no invisible characters.
 
-    Of a line that overwrites itself (a progress bar) the last state; what a backspace takes away is gone.
+    A line that overwrites itself (a progress bar) is in its last state; backspaces are applied.
     """
     if _SUSPICIOUS.search(text) is None:
         return text.split("\n")
@@ -40,31 +40,30 @@ def plain_lines(text: str) -> list[str]:
 
 
 def plain_line(text: str) -> str:
-    """A text as one line: as :func:`plain_lines`, with a blank for each line end; nothing is overwritten."""
+    """A text as one line: as :func:`plain_lines`, with a blank for each line end and without overwriting."""
     if _SUSPICIOUS.search(text) is None and "\n" not in text:
         return text
     return _plain(_LINE_ENDS.sub(" ", _without_escapes(text)))
 
 
 def plain_block(text: str) -> str:
-    """A message of several lines: each is plain, and all but the first are set in, so that none looks like another
-    message."""
+    """A message of several plain lines, all except the first indented, so that no line looks like another message."""
     first, *others = plain_lines(text)
     return "\n".join([first, *(line if line[:1] in ("", " ", "\t") else f"  {line}" for line in others)])
 
 
 def plain_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON in which what acts on a terminal, or is not UTF-8, stands as its ``\\u`` escape."""
+    """JSON in which characters that act on a terminal, or are not UTF-8, are ``\\u`` escapes."""
     return _NOT_IN_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent))
 
 
 def without_halves(text: str) -> str:
-    """A text that can be encoded: a half of a surrogate pair becomes U+FFFD."""
+    """A text that can be encoded: half a surrogate pair becomes U+FFFD."""
     return _HALF.sub("\ufffd", text)
 
 
 def markdown(text: str) -> str:
-    """A text as one line of Markdown in which no sign has a meaning: no link, picture, tag, table cell or list."""
+    """A text as one line of Markdown without markup: no link, picture, tag, table cell or list."""
     return _AT_START.sub(r"\1\\\2", _MEANT.sub(r"\\\g<0>", plain_line(text)))
 
 
@@ -77,7 +76,7 @@ def code_span(text: str) -> str:
 
 
 _MEANT = re.compile(r"[\\`*_\[\]<>|~#&$!{}@^=]|:(?=//)|(?<=[wW])\.")
-"""Signs of Markdown, and what makes a web or mail address a link of its own."""
+"""Markdown characters, and characters that turn a web or mail address into a link."""
 _AT_START = re.compile(r"^(\s{0,9}\d{0,9})([-+.)])")
 
 
@@ -89,7 +88,7 @@ _C1 = re.compile("[\x80-\x9f]")
 
 
 def _split(text: str) -> list[str]:
-    # A carriage return alone goes back to the line's start: see _last_state.
+    # A lone carriage return goes back to the start of the line: see _last_state.
     return re.split("[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
 
 

@@ -78,12 +78,12 @@ class Cluster(_Part):
 
     @property
     def encrypted(self) -> bool:
-        """Whether the existing scheduler is talked to over TLS."""
+        """Whether the connection to the existing scheduler uses TLS."""
         return self.address is not None and self.address.startswith(("tls://", "wss://"))
 
     @property
     def on_loopback(self) -> bool:
-        """Whether the existing scheduler is reached from this machine only."""
+        """Whether the existing scheduler can be reached from this machine only."""
         host = urlsplit(self.address or "").hostname or ""
         try:
             return ip_address(host).is_loopback
@@ -153,12 +153,12 @@ class Pool(_Part):
 
     @property
     def makes_pods(self) -> bool:
-        """Whether every instance is a pod of its own, be it the only one."""
+        """Whether every instance is a pod of its own, even a single one."""
         return self.cluster.kind == "kubernetes"
 
     @property
     def resource_of_accelerators(self) -> str:
-        """What the cluster calls an accelerator."""
+        """The cluster's resource name of an accelerator."""
         return self.accelerator_resource or "nvidia.com/gpu"
 
     def flavor(self, name: str) -> Flavor | None:
@@ -166,9 +166,9 @@ class Pool(_Part):
         return next((flavor for flavor in self.flavors if flavor.name == name), None)
 
     def flavors_for(self, config: PackageConfig | None) -> list[Flavor]:
-        """The flavors that satisfy a model, in the pool's order; all of them for a model that asks for nothing.
+        """The flavors that satisfy a model, in the pool's order; all of them for a model without requirements.
 
-        A model asks through ``accelerators``, ``min_cpu`` and ``min_memory_gb`` in its config.json, if it has them.
+        A model's requirements are ``accelerators``, ``min_cpu`` and ``min_memory_gb`` in its config.json, if present.
         """
         wants = {} if config is None else (config.model_extra or {})
         return [
@@ -181,7 +181,7 @@ class Pool(_Part):
 
 
 def _looks_secret(variable: str) -> bool:
-    """Whether a variable's value may be a secret; the name of a Prefect block, which keeps one, is none."""
+    """Whether a variable's value may be a secret; the name of a Prefect block that keeps one is not."""
     return bool(SECRET_WORDS.search(variable)) and not variable.endswith("_BLOCK")
 
 

@@ -1,4 +1,4 @@
-"""Prefect's settings as they are given: by variables, and in the files of the current folder that it reads."""
+"""Prefect's settings from variables and from the files of the current folder that it reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.domain.paths import redact
 
 SERVER = "PREFECT_API_URL"
 DOTENV, OWN, PROJECT = ".env", "prefect.toml", "pyproject.toml"
-"""Files of the current folder, in their order: what stands in the first is used."""
+"""Files of the current folder, in order of precedence."""
 _HEADERS: dict[str, tuple[str, ...]] = {OWN: (), PROJECT: ("tool", "prefect")}
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _LEVEL_NAMES = ("PREFECT_LOGGING_LEVEL", "PREFECT_LOGGING_INTERNAL_LEVEL", "PREFECT_INTERNAL_LOGGING_LEVEL")
@@ -30,11 +30,11 @@ TABLES = frozenset(
     server.worker_channel tasks tasks.runner tasks.scheduling telemetry testing worker worker.webserver
     """.split()  # noqa: SIM905 - a line for each, else
 )
-"""Keys of Prefect's files that hold others."""
+"""Keys of Prefect's files that hold tables."""
 
 
 class Given(NamedTuple):
-    """A setting, by the name of its variable, and where it is given."""
+    """A setting, by the name of its variable, and its origin."""
 
     name: str
     value: object
@@ -42,14 +42,14 @@ class Given(NamedTuple):
 
 
 def of_variables(environment: Mapping[str, str | None], file: str = "") -> list[Given]:
-    """The settings that variables give, or a file of variables."""
+    """The settings in variables, or in a file of variables."""
     tail = f" of {file}" if file else ""
     pairs = [(name, value) for name, value in environment.items() if name.upper().startswith("PREFECT_")]
     return [Given(name.upper(), value, f"{name}{tail}") for name, value in pairs if value is not None]
 
 
 def of_toml(file: str, text: str) -> tuple[list[Given], list[Problem]]:
-    """The settings that a file in TOML gives, and what in it is wrong so that Prefect could not even be imported."""
+    """The settings in a TOML file, and the problems in it with which Prefect could not even be imported."""
     try:
         held: object = tomllib.loads(text)
     except ValueError as error:
@@ -85,12 +85,12 @@ def _flat(held: Mapping[str, object], below: list[str]) -> Iterator[tuple[list[s
 
 
 def first_of(given: Sequence[Given], name: str) -> Given | None:
-    """What is used of a setting that may be given in several places, in the order in which they count."""
+    """The value used of a setting that may be given in several places, in order of precedence."""
     return next((one for one in given if one.name == name), None)
 
 
 def wrong_settings(given: Sequence[Given]) -> Iterator[Problem]:
-    """What Prefect takes at first and could not use, or says in other words: addresses, levels of its log, keys."""
+    """Settings that Prefect accepts but cannot use, or reports unclearly: addresses, log levels, keys."""
     address = first_of(given, SERVER)
     if address is not None and address.value != "" and not _is_address(address.value):
         shown = redact(str(address.value))
@@ -118,9 +118,9 @@ def _is_address(address: object) -> bool:
 
 
 def giver_of(field: str, value: object, given: Sequence[Given]) -> Given | None:
-    """What gives the setting that Prefect refuses by its field's name, and with a value unless that is None.
+    """The origin of a setting that Prefect refuses by its field's name, and by its value unless that is None.
 
-    A setting may have several names, of which the field is the end or holds all words; the value tells them apart.
+    A setting may have several names that end in the field's name or hold all its words; the value distinguishes them.
     """
     plain = field.lower().removeprefix("prefect_")
     words = set(plain.split("_"))

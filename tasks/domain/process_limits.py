@@ -1,17 +1,17 @@
-"""Limits of a process that are too tight for a command: named where nothing else explains a failure."""
+"""Limits of a process that are too tight for a command, reported where nothing else explains a failure."""
 
 from __future__ import annotations
 
 from tasks.domain.errors import Problem
 
 FEWEST_FILES = 64
-"""With fewer, a command that asks a server, or starts one, may fail anywhere."""
+"""With fewer file descriptors, a command that calls or starts a server may fail anywhere."""
 LEAST_MEMORY = 1 << 30
 """Bytes of address space; most of it is never used, but reserved by threads and libraries."""
 
 
 def tight_limits(files: int | None, memory: int | None) -> list[Problem]:
-    """What a shell's ``ulimit`` sets too low; None is no limit."""
+    """The limits that a shell's ``ulimit`` sets too low; None means no limit."""
     found = []
     if files is not None and files < FEWEST_FILES:
         found.append(Problem("", None, f"This process may open {files} files only: raise the limit, `ulimit -n 4096`."))

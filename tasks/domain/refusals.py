@@ -1,4 +1,4 @@
-"""Which refused requests say that a server has too much, and which it would refuse under any limit: pure counting."""
+"""Which refusals mean that a server is overloaded, and which occur under any limit: pure counting."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections import deque
 from typing import NamedTuple
 
 FLAKY = 0.02
-"""Such a share of requests may be refused, one by one, without meaning anything."""
+"""This share of requests may be refused, one by one, without meaning overload."""
 CREDIT = 3.0
-"""So many in a row may be, after many answers."""
+"""This many in a row may be refused after many responses."""
 COMPARED = 12
-"""So many refusals are looked at, half of them under the higher limits and half under the lower ones."""
+"""The number of refusals compared, half of them under the higher limits and half under the lower ones."""
 APART = 1.5
-"""The limits of the two halves are to differ by this factor at least."""
+"""The limits of the two halves must differ by at least this factor."""
 ALIKE = 0.5
-"""Refusals do not depend on the limit if the lower half's share is at least so many times that of the higher half."""
+"""Refusals do not depend on the limit if the lower half's share is at least this many times the higher half's."""
 MOST = 0.1
-"""A larger share of refusals always means too much."""
+"""A larger share of refusals always means overload."""
 
 
 class _Refusal(NamedTuple):
@@ -25,10 +25,10 @@ class _Refusal(NamedTuple):
 
 
 class Refusals:
-    """Counts refusals and answers of one server.
+    """Counts refusals and responses of one server.
 
-    A gateway that answers 503 to each fiftieth request whatever its load would take a limit that is lowered with each
-    refusal down to almost nothing: its refusals show by being about as frequent under much lower limits.
+    If every refusal lowered the limit, a gateway that answers 503 to every fiftieth request under any load would bring
+    it down to almost nothing. Such refusals are recognized because they are about as frequent under much lower limits.
     """
 
     __slots__ = ("_credit", "_seen", "_share")
@@ -39,7 +39,7 @@ class Refusals:
         self._share = FLAKY
 
     def too_many(self, limit: int, answers: int) -> bool:
-        """Count a refusal under a limit, after so many answers since the last one; whether it is one too many."""
+        """Count a refusal under a limit, with ``answers`` responses since the last one; whether it means overload."""
         self._seen.append(_Refusal(limit, answers))
         self._credit = min(CREDIT, self._credit + self._share * answers)
         if self._credit < 1:
@@ -48,9 +48,9 @@ class Refusals:
         return False
 
     def take_for_granted(self) -> int:
-        """If refusals do not depend on the limit: no more of them are too many from now on; else nothing changes.
+        """Tolerate refusals at their present share from now on, if they do not depend on the limit.
 
-        The highest of the limits that were compared, or 0. Comparing begins anew.
+        The highest of the limits compared, and a new comparison begins; 0 if nothing changes.
         """
         if len(self._seen) < COMPARED:
             return 0

@@ -1,4 +1,4 @@
-"""Which items of an input a run would refuse, counted by reason before it runs; and which of many are looked at."""
+"""The items of an input that a run would refuse, counted by reason before it runs, and the sample that is examined."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ REASONS = {
     "header": "first line",
     "rows": "rows",
 }
-"""What is wrong with an item, as JSON and as text name it; in the order of the text."""
+"""Problems with an item: the name in JSON and that in text, in the order of the text."""
 FIRST = 16
-"""Of many items the first are looked at in any case: they are what their user knows best."""
+"""The first items of many are always examined: the user knows them best."""
 _SIGNED_AT = "%Y%m%dT%H%M%SZ"
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -42,7 +42,7 @@ class Refusal(NamedTuple):
 class Count(NamedTuple):
     """How many items would be refused for a reason, and one of them with its message.
 
-    ``of`` is how many are known in this respect: all, or those that were ``looked_at``.
+    ``of`` is the number of items checked for this reason: all, or those that were ``looked_at``.
     """
 
     reason: str
@@ -54,17 +54,17 @@ class Count(NamedTuple):
 
     @property
     def share(self) -> str:
-        """How many of how many."""
+        """The count out of the total, as text."""
         return f"{self.items:,} of {self.of:,} item{'' if self.of == 1 else 's'}{' looked at' * self.looked_at}"
 
     @property
     def text(self) -> str:
-        """How many of how many, and why, without a full stop."""
+        """The count out of the total and the reason, as text without a full stop."""
         return f"{self.share}: {self.message.rstrip('.')} ({self.item})"
 
 
 class Counts:
-    """Counts items by why they would be refused."""
+    """Counts items by the reason why they would be refused."""
 
     def __init__(self) -> None:
         self._found: dict[str, tuple[int, str, str]] = {}
@@ -76,11 +76,11 @@ class Counts:
 
     @property
     def items(self) -> int:
-        """All of them."""
+        """The number of all items counted."""
         return sum(count for count, _, _ in self._found.values())
 
     def counts(self, of: int, *, looked_at: bool = False) -> list[Count]:
-        """By reason, of so many items."""
+        """The counts by reason, out of ``of`` items."""
         found = [(reason, *self._found[reason]) for reason in REASONS if reason in self._found]
         return [
             Count(reason, items, of, looked_at, redact(message), redact_source(source))
@@ -89,17 +89,17 @@ class Counts:
 
 
 class Sample:
-    """Some items of very many: all while they are few, else the first ones and others that chance picks."""
+    """A sample of very many items: all while they are few, otherwise the first ones and random others."""
 
     def __init__(self, most: int, first: int = FIRST) -> None:
         self._most = most
         self._first = first
-        self._chance = Random(0)  # the same call looks at the same items
+        self._chance = Random(0)  # a fixed seed: the same call examines the same items
         self._kept: list[Item] = []
         self.seen = 0
 
     def add(self, item: Item) -> None:
-        """See an item."""
+        """Offer an item to the sample."""
         self.seen += 1
         if len(self._kept) < self._most:
             self._kept.append(item)
@@ -108,19 +108,19 @@ class Sample:
 
     @property
     def items(self) -> Sequence[Item]:
-        """Those that were picked, in input order."""
+        """The sampled items, in input order."""
         return sorted(self._kept)
 
 
 def planned_refusal(message: str) -> Refusal:
-    """Why an item is refused that is FAILED as it is planned, by its message."""
+    """The refusal of an item that is already FAILED in the plan, by its message."""
     if message.startswith("Line "):
         return Refusal("line", message)
     return Refusal("folder" if "t is a folder" in message else "address", message)
 
 
 def period_refusal(link: str, now: datetime) -> str:
-    """Why a share link cannot be fetched any more, by what it says of itself; empty if it can, or says nothing."""
+    """The message for an expired share link, by the period in its query; empty if it is valid or has no period."""
     query = parse_qs(urlsplit(link).query)
     until: datetime | None = None
     try:
@@ -138,10 +138,10 @@ def period_refusal(link: str, now: datetime) -> str:
 
 
 def looks_like_names(cells: Sequence[str], names: Iterable[str], others_are_rows: bool) -> bool:
-    """Whether the first line of a table, which is no row, looks like the names of its columns.
+    """Whether the first line of a table, which is not a valid row, looks like the names of its columns.
 
-    Each cell has a letter; and either it has some of ``names``, those of the request's fields, or the lines after it
-    are rows, or nothing, and it has neither the same cell twice nor one that stands for a missing value.
+    Every cell must have a letter. In addition, either one of ``names`` (of the request's fields) is in the line, or the
+    lines after it, if any, are rows, and no cell occurs twice or marks a missing value.
     """
     if not all(_LETTER.search(cell) for cell in cells):
         return False
@@ -152,7 +152,7 @@ def looks_like_names(cells: Sequence[str], names: Iterable[str], others_are_rows
 
 
 _MISSING = {"na", "nan", "null", "none", "nil", "missing", "unknown", "inf"}
-"""What programs write into cells without a value."""
+"""Texts that programs write into cells without a value."""
 
 
 def _plain(name: str) -> str:

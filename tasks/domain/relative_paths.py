@@ -1,4 +1,4 @@
-"""Fields of a specification that hold relative local paths, which mean nothing to whoever stands elsewhere."""
+"""Fields of a specification that hold relative local paths, which are meaningless in another working directory."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ JSON = "application/json"
 class Body:
     """The body of one request and its Content-Type.
 
-    The body is ``parts``, one behind the other: what is large, an item's bytes, is never copied into it.
+    The body is the concatenation of ``parts``: large data, such as an item's bytes, is never copied.
     """
 
     content_type: str
@@ -22,7 +22,7 @@ class Body:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its number of bytes."""
         return sum(map(len, self.parts))
 
     @property
@@ -32,13 +32,13 @@ class Body:
 
 
 NO_BODY = Body("", ())
-"""Of a request that has none."""
+"""For requests without a body."""
 
 
 class FileForm:
     """Builds ``multipart/form-data`` bodies (RFC 7578) with one file part.
 
-    The file name stands there in UTF-8, with quotes and line breaks percent-encoded as browsers do (HTML standard,
+    The file name is in UTF-8, with quotes and line breaks percent-encoded as in browsers (HTML standard,
     "multipart/form-data encoding algorithm").
     """
 
@@ -57,7 +57,7 @@ class FileForm:
         kind = self._types.get(extension)
         if kind is None:
             kind = f'"\r\nContent-Type: {media_type(extension)}\r\n\r\n'.encode()
-            if len(self._types) < 1000:  # names may end in anything
+            if len(self._types) < 1000:  # names may have any extension
                 self._types[extension] = kind
         name = _quoted(file_name).encode("utf-8", "surrogateescape")
         return Body(self.content_type, (b"".join((self._start, name, kind)), data, self._end))

@@ -1,4 +1,4 @@
-"""What came of items: one outcome each, and the tally of many."""
+"""The outcomes of items, and tallies of many outcomes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CAUSES_SHOWN = 10
 CAUSE_SHOWN = 300
 LOOKED_AT = 2_000
 NOT_PROCESSED = "Not processed: "
-"""Begins the message of an item that was never sent, with why after it."""
+"""Beginning of the message of an item that was never sent; the reason follows."""
 STOPPED_BEFORE = "The run was stopped before it was processed."
-"""The same of a run that its user stopped."""
+"""The same for a run that its user stopped."""
 REASON_SHOWN = 500
 NOTES_KEPT = 20
 _BUCKET = math.log(1.05)
@@ -27,7 +27,7 @@ _BUCKET = math.log(1.05)
 
 
 class Outcome(NamedTuple):
-    """What came of one item. ``message`` is empty if it succeeded; ``written`` tells whether it has a result file."""
+    """The outcome of one item. ``message`` is empty if it succeeded; ``written``: it has a result file."""
 
     number: int
     source: str
@@ -64,12 +64,12 @@ class Tally:
         self.latencies: Counter[int] = Counter()
         self.causes: Counter[str] = Counter()
         self.examples: dict[str, tuple[str, str]] = {}
-        """Of each cause one whole message, and whose it is."""
+        """For each cause one complete message, and its item."""
         self.notes: Counter[str] = Counter()
-        """What the run's user should know of how the requests were sent, and how often that was noted."""
+        """Notes for the run's user on how requests were sent, and how often each was made."""
 
     def note(self, text: str) -> None:
-        """Keep something that the run's user should know."""
+        """Keep a note for the run's user."""
         if text in self.notes or len(self.notes) < NOTES_KEPT:
             self.notes[text] += 1
 
@@ -105,7 +105,7 @@ class Tally:
             self.examples = {**other.examples, **self.examples}
             self.notes += other.notes
             for counted, kept in ((self.causes, CAUSES_KEPT), (self.notes, NOTES_KEPT)):
-                if len(counted) > 2 * kept:  # each shard has its own
+                if len(counted) > 2 * kept:  # they differ from shard to shard
                     frequent = counted.most_common(kept)
                     counted.clear()
                     counted.update(dict(frequent))
@@ -114,14 +114,14 @@ class Tally:
         return self
 
     def requests_only(self) -> Tally:
-        """What it counts of requests, and notes, without what it counts of items."""
+        """A copy with the counts of requests and the notes, without those of items."""
         only = Tally()
         only.requests, only.retries, only.latencies = self.requests, self.retries, self.latencies.copy()
         only.notes = self.notes.copy()
         return only
 
     def percentile_ms(self, share: float) -> float | None:
-        """Latency in milliseconds below which ``share`` of the requests were answered, right to 5 %."""
+        """Latency in milliseconds below which ``share`` of the requests were answered, accurate to 5 %."""
         total = sum(self.latencies.values())
         seen = 0
         for bucket in sorted(self.latencies):
@@ -131,7 +131,7 @@ class Tally:
         return None
 
     def top_causes(self) -> list[dict[str, Any]]:
-        """The most frequent causes of failure, with their counts: of each the message of one item, and that item."""
+        """The most frequent causes of failure with their counts, each with the message of one item, and that item."""
         found = []
         for cause, count in self.causes.most_common(CAUSES_SHOWN):
             message, item = self.examples.get(cause, (cause, ""))
@@ -140,7 +140,7 @@ class Tally:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; :meth:`from_json` reads it."""
+        """The tally as plain JSON values; :meth:`from_json` reads it."""
         return {
             **{name: getattr(self, name) for name in _COUNTS},
             "latencies": {str(bucket): count for bucket, count in self.latencies.items()},
@@ -169,18 +169,18 @@ _COUNTS = (
 
 
 def not_processed(reason: str) -> str:
-    """The message of an item that was not sent because of this: of several lines the first and the last."""
+    """The message of an item that was not sent for this reason; only the first and last of several lines are kept."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()] or ["no reason is known"]
     said = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
     return NOT_PROCESSED + (said if len(said) <= REASON_SHOWN else f"{said[:REASON_SHOWN]}...")
 
 
 def cause_of(message: str) -> str:
-    """A failure's message without what differs from item to item: numbers and quoted values."""
+    """A failure's message without the parts that differ from item to item: numbers and quoted values."""
     cause = _DIGITS.sub("N", _QUOTED.sub('"..."', message[:LOOKED_AT]))
     return cause if len(cause) <= CAUSE_SHOWN else f"{cause[:CAUSE_SHOWN]}..."
 
 
 def rows_message(rows: int, failed_rows: int, first: str) -> str:
-    """Message of an item of which rows failed: ``3 of 150 rows failed, first: row 17: ...``."""
+    """Message of an item with failed rows: ``3 of 150 rows failed, first: row 17: ...``."""
     return f"{failed_rows} of {rows} {'row' if rows == 1 else 'rows'} failed, first: {first}"

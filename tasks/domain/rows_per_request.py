@@ -6,28 +6,28 @@ FIRST = 16
 MOST = 1024
 GROWTH = 4
 LARGEST_BYTES = 1 << 20
-"""A request gets no larger: what it says must fit into what servers usually take."""
+"""Requests do not grow beyond this: servers usually accept bodies of this size."""
 LONGEST_SECONDS = 1.0
-"""What takes longer already gets no larger: what is lost with a model server, and done again, stays little."""
+"""Requests that take longer do not grow: little work is lost, and repeated, when a model server dies."""
 ENOUGH = 8
-"""Answers to requests of a size that tell what a row costs in it."""
+"""Responses to requests of one size that are enough to measure the cost of a row."""
 GAIN = 1.05
-"""A row must cost 5 % less in a larger request for it to be worth it."""
+"""A larger request is worth it if a row costs 5 % less in it."""
 PROBE_ANSWERS = 400
-"""Answers at the found size before a larger one is tried again."""
+"""Responses at the found size before a larger one is tried again."""
 
 
 class AutoRows:
-    """Grows the rows of a request as long as a row costs less in a larger one.
+    """Increases the rows of a request as long as a row costs less in a larger one.
 
-    What a row costs is the time that the instance takes for it: the time to the answer, divided by the rows and by the
-    requests that the instance has at once. So it does not matter whether they wait there or are worked on side by side.
+    The cost of a row is the instance's time for it: the response time, divided by the rows and by the requests in
+    flight at the instance. So it does not matter whether requests wait there or are processed in parallel.
     """
 
     def __init__(self) -> None:
         self.size = FIRST
         self.most = MOST
-        """Rows that no request may have more of."""
+        """The most rows that a request may have."""
         self._answered = 0
         self._before = FIRST
         self._best = float("inf")
@@ -41,11 +41,11 @@ class AutoRows:
         self._bytes = 0
 
     def answered(self, rows: int, body_bytes: int, seconds: float, in_flight: int) -> None:
-        """Count the answer to a request of ``rows`` rows, ``in_flight`` of which the instance had at once."""
+        """Count the response to a request of ``rows`` rows, with ``in_flight`` requests at the instance."""
         self._answered = max(self._answered, rows)
         if rows != self.size:  # of an earlier size, or the last rows of a file
             if self._best == float("inf") and rows < self.size and seconds > LONGEST_SECONDS:
-                self.size = self._before = rows  # the model is slow: it starts smaller
+                self.size = self._before = rows  # the model is slow: start smaller
                 self._begin()
             return
         self._answers += 1
@@ -57,7 +57,7 @@ class AutoRows:
 
     def _judge(self, cost: float, seconds: float) -> None:
         if self._settled or cost * GAIN < self._best:
-            if self._settled and self.size == self.most:  # what was too many may not be any more
+            if self._settled and self.size == self.most:  # the old maximum may no longer be too many
                 self.most = min(MOST, 2 * self.most)
             self._best = cost
             self._before = self.size
@@ -67,7 +67,7 @@ class AutoRows:
         self._begin()
 
     def _grow(self, seconds: float) -> None:
-        """A larger size, unless its requests would be too large, or those of this size take long already."""
+        """Increase the size, unless requests would become too large, or those of this size already take long."""
         factor = GROWTH if seconds * GROWTH <= LONGEST_SECONDS else 2
         larger = min(self.most, self.size * factor)
         self._settled = (
@@ -77,9 +77,9 @@ class AutoRows:
             self.size = larger
 
     def too_many(self, rows: int) -> None:
-        """A request of so many rows failed, and each of them alone did not: no request has so many any more.
+        """A request of ``rows`` rows failed, and each of them alone did not: later requests have fewer.
 
-        But for the first time after one of so many was answered: then it may have been a passing fault.
+        The first time after a request of that many rows was answered is ignored: the fault may have been temporary.
         """
         if rows <= self._answered:
             self._answered = rows - 1

@@ -1,4 +1,4 @@
-"""One execution of a batch service, with everything that was decided for it."""
+"""One execution of a batch service, with all decisions made for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.domain.service import BatchService, is_package_address
 
 
 class Run(BaseModel):
-    """A validated run: what tasks hand on. Small, and without secrets."""
+    """A validated run, as tasks pass it on: small, and without secrets."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -40,29 +40,29 @@ class Run(BaseModel):
 
     @property
     def is_distributed(self) -> bool:
-        """Whether its instances are processes or pods of their own: several (distributed computing mode), or pods."""
+        """Whether each instance has its own process or pod: distributed computing mode (several instances), or pods."""
         pods = self.pool is not None and self.pool.makes_pods
         return (self.service.instances > 1 or pods) and self.serving != "running"
 
     @property
     def instances(self) -> int:
-        """How many instances it has: one for each address, if the model servers run already."""
+        """Number of instances: one per address if the model servers already run."""
         return len(self.service.model.split()) if self.serving == "running" else self.service.instances
 
     @property
     def api(self) -> Api:
-        """The API that is asked."""
+        """The API that requests are sent to."""
         return self.config.api(self.request_path)
 
     @property
     def model_name(self) -> str:
-        """What the model is called: its name in the model store, else that of its package's folder."""
+        """The model's name: that in the model store, else that of its package folder."""
         model = self.service.model
         return parse_address(model).name if is_package_address(model) else model
 
     @property
     def names(self) -> OutputNames:
-        """Names of everything that the run writes."""
+        """Names of all files and folders that the run writes."""
         return OutputNames(self.task_id, self.service.result_folder)
 
     @property
@@ -72,25 +72,25 @@ class Run(BaseModel):
 
     @property
     def failed_of(self) -> Address | None:
-        """The output manifest whose FAILED items are tried again, if that is what the run is for."""
+        """The output manifest whose FAILED items are processed again; None for a run over its whole input path."""
         given = self.service.failed_of
         return None if given is None else parse_address(given)
 
 
 STOPPED_BY_HAND = "somebody stopped it"
-"""Why a run was stopped early, if it was not for a reason of its own."""
+"""Why a run ended early, if a user stopped it."""
 
 
 def deadline_passed(minutes: float | None) -> str:
-    """Why a run was stopped early that had so many minutes."""
+    """Why a run with a deadline of ``minutes`` was stopped early."""
     minutes = minutes or 0
     return f"its deadline ({minutes:g} minute{'' if minutes == 1 else 's'}) had passed"
 
 
 def threshold_passed(threshold: float | None, failed: int, items: int) -> str:
-    """Why a run is stopped early of whose items so many have failed; empty while it is not for that.
+    """Why a run is stopped early after ``failed`` of its ``items`` have failed; empty up to the threshold.
 
-    A ``threshold`` below 1 is a share of all items, else a number of them.
+    A ``threshold`` below 1 is a share of all items, otherwise a number of items.
     """
     if threshold is None or failed <= (threshold * items if threshold < 1 else threshold):
         return ""
@@ -98,10 +98,10 @@ def threshold_passed(threshold: float | None, failed: int, items: int) -> str:
 
 
 class ShardRef(BaseModel):
-    """One shard, by reference: its items are in the plan.
+    """One shard, or a part of one, by reference: its items are in the plan.
 
-    Or a part of one: while shards are worked on, instances that have nothing to do take over parts of them. ``number``
-    is that of the planned shard, ``first_item`` and ``items`` are the range of item numbers.
+    While shards are processed, idle instances take over parts of them. ``number`` is that of the planned shard;
+    ``first_item`` and ``items`` are the range of item numbers.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -114,17 +114,17 @@ class ShardRef(BaseModel):
 
     @property
     def behind(self) -> int:
-        """Number of the first item behind it."""
+        """One past its last item."""
         return self.first_item + self.items
 
     @property
     def key(self) -> str:
-        """Names it among all shards and parts of shards of one try of a run; stays when its end is cut off."""
+        """Identifies it among all shards and parts of shards of one try of a run; unchanged by a cut."""
         return f"{self.number:05d}-{self.first_item}"
 
     @property
     def folder(self) -> str:
-        """Folder of everything that is stored of the planned shard, below the scratch folder."""
+        """Folder of all files of the planned shard, below the scratch folder."""
         return f"{SHARDS}/{self.number:05d}"
 
     @property
@@ -133,20 +133,20 @@ class ShardRef(BaseModel):
         return f"{self.folder}/{PLANNED}"
 
     def owner(self, task_id: str) -> str:
-        """What the seals of its part of the plan and of its reports name."""
+        """The owner in the seals of its part of the plan and of its reports."""
         return f"{task_id}/{self.folder}"
 
     def report_name(self, attempt: str) -> str:
-        """Its report in one try of the run, below the scratch folder. Whoever has its name knows that it is done."""
+        """Name of its report in one try of the run, below the scratch folder; passed on only once it is done."""
         return f"{self.folder}/report-{self.first_item}-{attempt}.parquet"
 
     def until(self, behind: int) -> ShardRef:
-        """The part of it before item ``behind``; its bytes are in proportion, since the items are not known here."""
+        """The part before item ``behind``. Its bytes are in proportion, since item sizes are not known here."""
         items = behind - self.first_item
         return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
 
     def from_(self, first: int) -> ShardRef:
-        """The part of it from item ``first`` on; its bytes are in proportion, too."""
+        """The part from item ``first`` on. Its bytes are also in proportion."""
         items = self.behind - first
         size = self.bytes * items // max(1, self.items)
         return self.model_copy(update={"first_item": first, "items": items, "bytes": size})
@@ -158,7 +158,7 @@ PLANNED = "plan.parquet"
 
 
 class ShardDone(BaseModel):
-    """A shard (or a part of one) whose report is written. Times are seconds since 1970, of this execution only."""
+    """A shard (or a part of one) whose report is written. Times are seconds since 1970, of this try only."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -179,7 +179,7 @@ class ShardDone(BaseModel):
 
 
 class RunResult(BaseModel):
-    """What came of a run: addresses and counts."""
+    """The outcome of a run: addresses and counts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -201,23 +201,23 @@ class RunResult(BaseModel):
 
     @property
     def counts(self) -> str:
-        """How many items came to what."""
+        """Item counts by outcome, as text."""
         said = f"{self.successful:,} of {self.items:,} items SUCCESSFUL, {self.failed:,} FAILED"
         return said + (f" ({self.not_processed:,} of them not processed)" if self.not_processed else "")
 
     def after_failure(self, text: str) -> str:
-        """A text after why the run is Failed: on a line of its own if that has several."""
+        """``text`` after the reason why the run is Failed: on its own line if the reason has several."""
         return f"{self.failure}{chr(10) if chr(10) in self.failure else ' '}{text}"
 
     def checked(self) -> RunResult:
-        """Itself. Raises RunFailed if the run as a whole is Failed, although everything is published."""
+        """This result. Raises RunFailed if the run as a whole is Failed, even though everything is published."""
         if self.failure:
             raise RunFailed(self)
         return self
 
 
 class RunFailed(RunError):
-    """The run ended and accounts for every item, but is Failed as a whole. ``result`` says what came of it."""
+    """The run ended and accounts for every item, but is Failed as a whole. ``result`` is its outcome."""
 
     def __init__(self, result: RunResult) -> None:
         self.result = result
@@ -228,15 +228,15 @@ class RunFailed(RunError):
 
 
 class RunStopped(RunError):
-    """Somebody stopped the run before anything was sent, so there is nothing to account for."""
+    """A user stopped the run before anything was sent, so there is nothing to account for."""
 
 
 class DeadlinePassed(RunError):
-    """The run's time was over before anything was sent, so there is nothing to account for."""
+    """The run's deadline passed before anything was sent, so there is nothing to account for."""
 
 
 class Plan(BaseModel):
-    """What a run will read, by reference: the totals and the shards."""
+    """The input of a run, by reference: the totals and the shards."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -252,4 +252,4 @@ class Plan(BaseModel):
 
 
 PLAN_NAME = "plan.json"
-"""Written last, so that its presence tells that the plan is complete; below the scratch folder."""
+"""File below the scratch folder. Written last, so its presence means that the plan is complete."""

@@ -1,4 +1,4 @@
-"""The addresses of model servers that already run, as they stand in a service's ``model``."""
+"""The addresses of model servers that already run, as given in a service's ``model``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from urllib.parse import SplitResult, urlsplit
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = ("http://", "https://")
 _END = re.compile(r"[/?#]")
-"""Of the part of an address that names the host."""
+"""The end of the part of an address that names the host."""
 
 
 def is_running_model(model: str) -> bool:
-    """Whether a service's ``model`` is the address of a server that already runs, or several."""
+    """Whether a service's ``model`` is one or several addresses of servers that already run."""
     return model.strip().lower().startswith(_SCHEMES)
 
 
 def running_addresses(model: str) -> list[str]:
-    """The addresses in a ``model`` that is such. Raises ValueError, which never shows a user name or a password."""
+    """The addresses in such a ``model``. Raises ValueError, which never shows a user name or a password."""
     found = model.split()
     for address in found:
         _check(address)
@@ -45,16 +45,16 @@ def _check(address: str) -> None:
 
 
 def place(address: str) -> tuple[str, str, int, str, str]:
-    """What an address leads to, however it is written."""
+    """The normalized parts of an address, equal for all spellings of it."""
     parts = urlsplit(address)
     port = parts.port or _PORTS.get(parts.scheme, 80)
     return parts.scheme, parts.hostname or "", port, parts.path.rstrip("/"), parts.query
 
 
 def asked(address: str, path: str) -> SplitResult:
-    """What is asked at an address for the ``path`` of an API.
+    """The URL of requests to the API ``path`` of a server at this address.
 
-    A path in the address is kept, and a query; nothing is appended to them for the path ``/``.
+    Path and query of the address are kept; nothing is appended for the path ``/``.
     """
     base, (added, _, query) = urlsplit(address), path.partition("?")
     own = base.path.rstrip("/") + added if added != "/" else base.path or "/"
@@ -62,9 +62,9 @@ def asked(address: str, path: str) -> SplitResult:
 
 
 def health_base(address: str, request_path: str) -> str:
-    """The address below which a server is asked for its health.
+    """The base address for the health check of a server.
 
-    It is the one that its APIs are below; or the top of its host, if the address itself is what is asked, as in
+    It is that of its APIs, or the root of its host if the address is itself that of the API, as in
     ``http://host/v1/models/iris:predict``.
     """
     parts = urlsplit(address)

@@ -1,4 +1,4 @@
-"""When a service starts by itself."""
+"""When a service starts automatically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("month", 1, 12, _MONTHS),
     ("weekday", 0, 7, _WEEKDAYS),
 )
-"""Each with its lowest and highest number and the names that may stand for numbers, from the lowest on."""
+"""Each with its lowest and highest number and the names allowed for numbers, from the lowest on."""
 _PART = re.compile(r"(?:\*|([0-9a-z]+)(?:-([0-9a-z]+))?)(?:/([0-9]{1,4}))?")
 _NTH_WEEKDAY = re.compile(r"([0-9a-z]+)#[1-5]")
 _EXPECTED = "cron should have five fields: minute hour day month weekday, as in 0 2 * * 1-5"
@@ -63,7 +63,7 @@ class Schedule(BaseModel):
 
 
 def _is_part(text: str, lowest: int, highest: int, names: tuple[str, ...]) -> bool:
-    """Whether this is ``*``, a number or name, or a range of them, each with or without a step."""
+    """Whether a text is ``*``, a number or name, or a range of them, each with or without a step."""
 
     def in_bounds(one: str) -> bool:
         return one in names or (one.isdecimal() and lowest <= int(one) <= highest)

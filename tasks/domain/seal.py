@@ -1,10 +1,10 @@
-"""A checksum at the end of every file that a run itself relies on: plan, reports and parts of reports.
+"""A checksum at the end of every file that a run itself relies on: plan, reports and partial reports.
 
-Power loss leaves files empty or cut, disks flip bits, and people copy files to the wrong place. The checksum covers the
-bytes and what the file is of (:func:`seal`'s ``owner``), so that a whole report of another run or shard is found, too.
-It is no protection from people who may write into the output folder: they can compute it. What they may not do is seen
-by comparing the plan with the service, and reports with the plan (:mod:`tasks.engine.stored_plan`, ``reports``); within
-one try digests of both travel with the references to them.
+Power loss leaves files empty or truncated, disks flip bits, and people copy files to the wrong place. The checksum
+covers the bytes and the file's owner (:func:`seal`), so that an intact report of another run or shard is also detected.
+It is no protection against users who may write into the output folder: they can compute it. Forbidden changes are
+detected by comparing the plan with the service, and reports with the plan (:mod:`tasks.engine.stored_plan`,
+``reports``); within one try, digests of both are passed along with the references to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TRAILER = len(_MARK) + 2 * _SIZE
 
 
 def digest(data: bytes, owner: str = "") -> str:
-    """The checksum of some bytes that belong to ``owner``, as 32 hexadecimal digits."""
+    """The checksum of bytes that belong to ``owner``, as 32 hexadecimal digits."""
     keyed = hashlib.blake2b(digest_size=_SIZE, person=b"thresher")
     keyed.update(f"{owner}\0".encode())
     keyed.update(data)
@@ -27,12 +27,12 @@ def digest(data: bytes, owner: str = "") -> str:
 
 
 def seal(data: bytes, owner: str) -> bytes:
-    """The bytes with their checksum appended. ``owner`` says what they are of: a run's id and a shard's folder."""
+    """The bytes with their checksum appended. ``owner`` is a run's id and a shard's folder."""
     return b"".join((data, _MARK, digest(data, owner).encode()))
 
 
 def unseal(data: bytes, owner: str) -> bytes:
-    """The bytes without their checksum. Raises DamagedFile if it does not fit them and their owner."""
+    """The bytes without their checksum. Raises DamagedFile if it does not match them and their owner."""
     if not data:
         raise DamagedFile("is empty")
     payload, mark, found = data[:-_TRAILER], data[-_TRAILER : -2 * _SIZE], data[-2 * _SIZE :]

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from tasks.domain.instance import GivenEnvironment
 
 SECRET_REFERENCE = re.compile(r"\{\{\s*prefect\.blocks\.secret\.([a-z0-9-]+)\s*\}\}")
-"""A block's name has the letters that Prefect allows it."""
+"""A block's name has only characters that Prefect allows."""
 _MEANT = re.compile(r"\{\{[^{}]*?(?<![\w.])prefect\.(?:[^{}]*\}\}|[\w.-]*)", re.IGNORECASE)
-"""Whatever was meant as a reference to something of Prefect's, also if its end is missing."""
+"""Text intended as a reference to a Prefect object, even if its end is missing."""
 
 
 def check_meant(text: str) -> str:
-    """``text`` itself. Raises ValueError for a reference that would reach the model server as it stands there."""
+    """``text`` unchanged. Raises ValueError for a malformed reference, which the model server would get unresolved."""
     wrong = [found[0] for found in _MEANT.finditer(text) if SECRET_REFERENCE.fullmatch(found[0]) is None]
     if not wrong:
         return text
@@ -26,15 +26,15 @@ def check_meant(text: str) -> str:
 
 
 def text_of(value: object) -> str:
-    """A block's value as it stands in an environment: text as it is, anything else as JSON."""
+    """A block's value for an environment: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def resolved(environment: Mapping[str, str], values: Mapping[str, object], hidden: list[str]) -> GivenEnvironment:
     """An environment with each reference replaced by the value of its block.
 
-    Secret are the values of the variables ``hidden``, and those of all blocks: a program that is given
-    ``postgres://user:PASSWORD@host`` may well print the password alone.
+    The values of the variables ``hidden`` are secrets, and those of all blocks also: a program that gets
+    ``postgres://user:PASSWORD@host`` may print the password alone.
     """
     texts = {name: text_of(value) for name, value in values.items()}
     given = {name: SECRET_REFERENCE.sub(lambda match: texts[match[1]], text) for name, text in environment.items()}
@@ -45,7 +45,7 @@ def resolved(environment: Mapping[str, str], values: Mapping[str, object], hidde
 
 
 def _leaves(value: object) -> Iterator[str]:
-    """The texts inside JSON, be it a value or its text."""
+    """The texts inside JSON, given as a value or as its text."""
     if isinstance(value, str):
         try:
             held = json.loads(value)

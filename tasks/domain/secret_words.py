@@ -1,4 +1,4 @@
-"""How a secret is recognized by the name of its variable."""
+"""Words in the name of a variable that holds a secret."""
 
 from __future__ import annotations
 

@@ -1,20 +1,20 @@
-"""What the first answer of a Prefect server's address means, or what comes instead of one: in plain words."""
+"""The first response from a Prefect server's address, or the failure to get one, explained in plain words."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
 PASSING = (408, 429, 502, 503, 504)
-"""Statuses of a server that may answer in a moment: it starts, or it has too much to do."""
+"""Statuses of a server that may answer soon: it is starting or overloaded."""
 
 
 def not_an_api(shown: str) -> str:
-    """What is at this address speaks HTTP, but not as a Prefect server does."""
+    """The message for an address of an HTTP server that is not a Prefect server."""
     return f"{shown} is not the API of a Prefect server: its address ends in /api."
 
 
 def not_answered(shown: str, what: str, more: str = "") -> str:
-    """No Prefect server has answered; ``what`` came instead, ``more`` is a sentence about why."""
+    """The message for a missing response; ``what`` came instead, ``more`` is a sentence with the reason."""
     between = f"{more} " if more else ""
     return (
         f"The Prefect server {shown} cannot be reached{what}. {between}Start one with `thresher up`, or set "
@@ -23,9 +23,9 @@ def not_answered(shown: str, what: str, more: str = "") -> str:
 
 
 def unlike_an_api(shown: str, status: int, location: str = "", through: str = "") -> str:
-    """What an answer to the question for the version means that is neither a version nor a refusal of credentials.
+    """The message for a response to the version request that is neither a version nor a refusal of credentials.
 
-    ``location`` is where a redirect leads, ``through`` names the proxy.
+    ``location`` is the target of a redirect, ``through`` names the proxy.
     """
     if status in (200, 404):
         return not_an_api(shown)

@@ -1,4 +1,4 @@
-"""What a model server prints, with bounds on how much of it is shown and kept."""
+"""Model server output, with bounds on how much of it is shown and kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 
 class LineBudget:
-    """How many lines may be shown: a burst at once, and so many a second in the long run."""
+    """How many lines may be shown: a burst at once, and ``per_second`` on average."""
 
     def __init__(self, per_second: float, burst: int) -> None:
         self._per_second = per_second
@@ -20,7 +20,7 @@ class LineBudget:
         self._held_back = 0
 
     def allow(self, now_seconds: float) -> bool:
-        """Whether one more line may be shown now; else it is counted as held back."""
+        """Whether one more line may be shown now; otherwise it is counted as held back."""
         if self._at is not None:
             self._left = min(self._burst, self._left + (now_seconds - self._at) * self._per_second)
         self._at = now_seconds
@@ -31,13 +31,13 @@ class LineBudget:
         return True
 
     def take_held_back(self) -> int:
-        """How many lines were held back since this was asked last."""
+        """The number of lines held back since the last call."""
         held_back, self._held_back = self._held_back, 0
         return held_back
 
 
 class KeptLines:
-    """What is kept of lines that may have no end: the first ones, up to a number of bytes, and the last ones."""
+    """The lines kept of an endless output: the first ones, up to a number of bytes, and the last ones."""
 
     def __init__(self, most_bytes: int) -> None:
         self._left = most_bytes
@@ -46,7 +46,7 @@ class KeptLines:
         self._dropped = 0
 
     def take(self, lines: Sequence[str]) -> list[str]:
-        """Those of the next lines that are kept now."""
+        """The lines that are kept now of the next ones."""
         kept = []
         for line in lines:
             size = len(line.encode("utf-8", "replace")) + 1
@@ -64,28 +64,28 @@ class KeptLines:
         return kept
 
     def rest(self) -> list[str]:
-        """At the end: how much is missing, and the last lines."""
+        """For the end of the output: a note on how much is missing, and the last lines."""
         missing = [f"({self._dropped} bytes are left out: THRESHER_MAX_LOG_BYTES)"] if self._dropped else []
         return [*missing, *self._last]
 
 
 LAST_BYTES = 256 << 10
-"""Of lines beyond the bound the last ones are kept, too: they tell how it ended."""
+"""Bytes of the last lines beyond the bound, which are also kept: they show how the output ended."""
 
 
 def stream_name(task_id: str, instance: int) -> str:
-    """The log store's stream of one instance of one run."""
+    """The name of the log store's stream for one instance of one run."""
     return f"{task_id}-instance-{instance}"
 
 
 def is_of_run(stream: str, task_id: str) -> bool:
-    """Whether a stream of the log store is that of an instance of this run."""
+    """Whether a stream of the log store is from an instance of this run."""
     return stream.startswith(stream_name(task_id, 0)[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class LogRecord:
-    """One line that a model server has printed. The group is the service, the stream one instance of one run."""
+    """One line of model server output. The group is the service, the stream one instance of one run."""
 
     time: datetime
     group: str
@@ -95,7 +95,7 @@ class LogRecord:
     message: str
 
     def to_json(self) -> bytes:
-        """As one line of JSON."""
+        """The record as one line of JSON."""
         fields = {
             "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds"),
             "group": self.group,
@@ -108,7 +108,7 @@ class LogRecord:
 
     @classmethod
     def from_json(cls, line: bytes) -> LogRecord:
-        """From one line of JSON. Raises ValueError if it is none of ours."""
+        """The record in one line of JSON. Raises ValueError if the line is not from the log store."""
         try:
             fields = json.loads(line)
             return cls(

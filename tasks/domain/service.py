@@ -1,4 +1,4 @@
-"""The service specification: one model, the same for YAML files, the form in the Prefect UI and Python."""
+"""The service specification: one model for YAML files, the form in the Prefect UI and Python."""
 
 from __future__ import annotations
 
@@ -277,7 +277,7 @@ class BatchService(BaseModel):
     @field_validator("model_version", "request_path", "flavor", "mapping", "failed_of", "running_config", mode="before")
     @classmethod
     def _left_empty(cls, value: Any) -> Any:
-        # As forms give it.
+        # Forms submit these for an empty field.
         return None if value in ("", {}) else value
 
     @field_validator("environment", mode="before")
@@ -327,7 +327,7 @@ class BatchService(BaseModel):
     @field_validator("rows_per_request", mode="before")
     @classmethod
     def _rows(cls, value: Any) -> Any:
-        # Before the types are looked at: one message instead of one for each of them.
+        # Before the validation of types: one message instead of one per type of the union.
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
         if text != "auto" and not (_ROWS.fullmatch(text) and 1 <= int(text) <= 10_000):
             raise ValueError("should be 1 to 10000, or auto")
@@ -362,7 +362,7 @@ class BatchService(BaseModel):
     @field_validator("result_folder")
     @classmethod
     def _layout_of_scheduled_runs(cls, value: str, info: ValidationInfo) -> str:
-        # A validator of this field, not of the whole: its problem is told together with those of other fields.
+        # A field validator, not a model validator: its problem is reported together with those of other fields.
         output = info.data.get("output_path")
         scheduled = info.data.get("schedule") is not None
         if value == "infer-result" and scheduled and output is not None and not paths.has_words(output):
@@ -374,7 +374,7 @@ class BatchService(BaseModel):
 
     @property
     def plain_text_secrets(self) -> list[str]:
-        """Names of environment variables whose value looks like a secret in plain text."""
+        """Names of environment variables that appear to hold a secret in plain text."""
         return [
             name
             for name, value in self.environment.items()
@@ -383,7 +383,7 @@ class BatchService(BaseModel):
 
     @property
     def secret_variables(self) -> list[str]:
-        """Names of environment variables whose value is a secret, by reference or by the look of its name."""
+        """Names of environment variables that hold a secret: a secret reference, or a name that suggests one."""
         return [
             name
             for name, value in self.environment.items()

@@ -1,4 +1,4 @@
-"""How items are cut into shards: the group of items that one task run processes."""
+"""Dividing items into shards, each the group of items that one task run processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from tasks.domain.item import Item
 from tasks.domain.run import ShardRef
 
 GROW_EVERY = 200
-"""After so many shards the next ones are twice as large: 100 million items stay about 1,000 shards."""
+"""After this many shards the next ones are twice as large: 100 million items make only about 1,000 shards."""
 
 
 ITEM_WEIGHT = 16 << 10
-"""What an item costs beside its bytes, as bytes: a request, a result file, a line."""
+"""Cost of an item in addition to its bytes, in bytes: a request, a result file, a line."""
 UNKNOWN_WEIGHT = 64 << 10
 
 
 def weight(item: Item) -> int:
-    """How much work an item is thought to be, in bytes, where work is shared out among instances."""
+    """Estimated work for an item, in bytes, used to distribute work among instances."""
     if item.error:
         return 1
     return ITEM_WEIGHT + (item.size if item.size >= 0 else UNKNOWN_WEIGHT)
@@ -25,28 +25,28 @@ def weight(item: Item) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How large the first shards may get; ``unknown_bytes`` is what an item of unknown size counts."""
+    """Maximum size of the first shards; an item of unknown size counts as ``unknown_bytes``."""
 
     items: int = 5_000
     bytes: int = 1 << 30
     unknown_bytes: int = UNKNOWN_WEIGHT
 
     def at(self, shard: int) -> tuple[int, int]:
-        """Items and bytes that shard number ``shard`` may have."""
+        """Most items and bytes of shard number ``shard``."""
         factor = 1 << min(16, shard // GROW_EVERY)
         return self.items * factor, self.bytes * factor
 
     def weight(self, item: Item) -> int:
-        """Bytes that an item counts."""
+        """Bytes that an item counts as."""
         return item.size if item.size >= 0 else self.unknown_bytes
 
 
 class Cutter:
-    """Cuts a stream of items into shards, in order, each item in exactly one; memory is bounded by one shard.
+    """Divides a stream of items into shards, in order, each item in exactly one; memory is bounded by one shard.
 
-    A shard ends before the item that would take it over its bound of items or bytes; an item larger than the bound is a
-    shard of its own. The number of items need not be known: the bounds grow with the number of shards. ``items``,
-    ``bytes``, ``unknown_sizes`` and ``shards`` are the totals so far.
+    A shard ends before the item that would exceed its bound of items or bytes; an item larger than the bound is a shard
+    of its own. The number of items need not be known: the bounds grow with the number of shards. ``items``, ``bytes``,
+    ``unknown_sizes`` and ``shards`` are the totals so far.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -58,7 +58,7 @@ class Cutter:
         self.shards: list[ShardRef] = []
 
     def add(self, item: Item) -> tuple[ShardRef, list[Item]] | None:
-        """Take an item; the shard that is full without it, if one is."""
+        """Add an item; the shard that was completed before it, if any."""
         weight = self._bounds.weight(item)
         full = None
         if self._shard and (len(self._shard) >= self._max_items or self._weight + weight > self._max_bytes):
@@ -73,7 +73,7 @@ class Cutter:
         return full
 
     def end(self) -> tuple[ShardRef, list[Item]] | None:
-        """The shard that is being filled, if it has items."""
+        """End the current shard; the shard, if it has items."""
         if not self._shard:
             return None
         items, weight = self._shard, self._weight

@@ -1,8 +1,8 @@
-"""How the shards of a run are shared out among its instances: by load, not by count. One pure book-keeping.
+"""How the shards of a run are distributed among its instances: by load, not by count. Pure bookkeeping.
 
-Shards wait in one line. An instance is given a shard when it is about to have nothing to do; once none waits, the
-instance that would be busy longest gives up a part of what it has not begun. So an instance that is slow, starts late,
-dies or never starts holds nobody up, whatever the shards are like.
+Shards wait in one queue. An instance is given a shard when it is about to run out of work. Once the queue is empty, the
+instance that would be busy longest hands back a part of the work that it has not begun. So an instance that is slow,
+starts late, dies or never starts does not delay the others, whatever the shards are like.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from dataclasses import dataclass, field, replace
 from tasks.domain.run import ShardDone, ShardRef
 
 SHARDS_AT_ONCE = 2
-"""Shards that an instance works on: while one runs out of items, the other keeps it busy."""
+"""Shards that an instance works on at once: while one runs out of items, the other keeps it busy."""
 HUNGRY_SECONDS = 1.0
-"""An instance with less to begin than that is given more."""
+"""An instance with less work left to begin than this is given more."""
 WORTH_SECONDS = 1.0
-"""What one instance takes over from another must be worth the seconds that handing over may take."""
+"""Work taken over from another instance must be worth the seconds that the handover may take."""
 RATE_SECONDS = 5.0
-"""An instance's rate is that of about the last so many seconds."""
+"""An instance's rate is a mean over about this many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardLoad:
-    """How far an instance is with one shard: items (and their weight) that it has not begun, outcomes so far.
+    """The progress of an instance with one shard: items (and their weight) not begun, and outcomes so far.
 
-    ``behind`` is the number of the first item that is not its business any more; 0 if it does not say.
+    ``behind`` is one past the last item that the instance is to process; 0 if not reported.
     """
 
     left: int
@@ -40,26 +40,26 @@ class ShardLoad:
 
 @dataclass(frozen=True, slots=True)
 class InstanceReport:
-    """What an instance says of itself when it is looked at. ``seconds`` is its own clock, counting up."""
+    """The state of an instance, as it reports it. ``seconds`` is its own monotonic clock."""
 
     seconds: float
     ready: bool
     shards: Mapping[str, ShardLoad] = field(default_factory=dict)
     error: str = ""
-    """Why it was given up; empty while it is not."""
+    """Why it was given up; empty if it was not."""
     cut_off: bool = False
-    """It does not reach the storage for now; then ``error`` says so."""
+    """Whether it cannot reach the storage at present; ``error`` then gives this as the reason."""
     finished: int = 0
     """Weight of all items that it has finished so far."""
     sick: int = 0
     stopped: str = ""
-    """Why it sends no further request; empty while it does."""
+    """Why it sends no further requests; empty while it does."""
     away: str = ""
-    """Why its model server was waited for no longer, if it was given up for that."""
+    """Why the wait for its model server ended, if it was given up for that."""
     outage: str = ""
-    """Why its model server takes no request, while it is waited for."""
+    """Why its model server takes no requests, while the instance waits for it."""
     outage_seconds: float = 0.0
-    """For how long it has taken none."""
+    """How long this outage has lasted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Give:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Let ``instance`` hand back about ``share`` of the weight that it has not begun of shard ``key``."""
+    """Let ``instance`` hand back about ``share`` of the weight of shard ``key`` that it has not begun."""
 
     instance: str
     key: str
@@ -83,7 +83,7 @@ class TakeBack:
 def run_outage(reports: Iterable[InstanceReport]) -> tuple[str, float]:
     """Why no model server of a run takes requests, and for how many seconds none has; "" and 0 while one does.
 
-    Instances that were given up, or are not ready, are none that could.
+    Instances that were given up, or are not ready, do not count.
     """
     left = [one for one in reports if one.ready and not one.error]
     if not left or not all(one.outage for one in left):
@@ -93,7 +93,7 @@ def run_outage(reports: Iterable[InstanceReport]) -> tuple[str, float]:
 
 
 def run_loss(given_up: Mapping[int, str], away: Mapping[int, str]) -> str:
-    """Why a run stops all of whose instances were ``given_up``, by number; of some the model server is ``away``."""
+    """Why a run stops after all instances were ``given_up``; reasons are by instance number, ``away`` has outages."""
     if set(given_up) <= set(away):
         return next(iter(away.values()))
     died = next(reason for number, reason in given_up.items() if number not in away)
@@ -104,18 +104,18 @@ class _Instance:
     def __init__(self) -> None:
         self.ready = False
         self.rate = 0.0
-        """Weight that it finishes in a second, lately; 0 while unknown."""
+        """Weight that it has lately finished per second; 0 while unknown."""
         self.loads: dict[str, ShardLoad] = {}
         self.given: set[str] = set()
         self._before: tuple[float, int] | None = None
         self._busy_seconds = 0.0
 
     def heard(self, report: InstanceReport) -> None:
-        """Take in what it says; the rate is what it has finished since the last time, while it had something to do."""
+        """Take in a report. The rate is the weight finished since the last report, while it had work."""
         if self._before is not None and self.loads and report.seconds > self._before[0]:
             passed = report.seconds - self._before[0]
             self._busy_seconds += passed
-            # At first the mean since the beginning, then of the last seconds.
+            # At first the mean since the beginning, later that of the last RATE_SECONDS.
             fresh = max(passed / self._busy_seconds, 1 - math.exp(-passed / RATE_SECONDS))
             self.rate += fresh * ((report.finished - self._before[1]) / passed - self.rate)
         self._before = (report.seconds, report.finished)
@@ -124,7 +124,7 @@ class _Instance:
         self.given -= set(report.shards)
 
     def forget(self, key: str) -> None:
-        """The shard is not its business any more."""
+        """Drop a shard that it no longer works on."""
         self.given.discard(key)
         self.loads.pop(key, None)
 
@@ -137,7 +137,7 @@ class _Instance:
         return sum(load.weight for load in self.loads.values())
 
     def seconds(self, usual: float) -> float:
-        """How long what it has not begun will last, at its rate, or the usual one while that is unknown."""
+        """How long the work it has not begun will last at its rate, or at the ``usual`` one while that is unknown."""
         rate = self.rate or usual
         if not self.weight:
             return 0.0
@@ -145,9 +145,9 @@ class _Instance:
 
 
 class Sharing:
-    """Who works on what. Told what happens, it says what to do; nothing else.
+    """Which instance works on which shard. It takes in events and decides on moves; the caller carries them out.
 
-    A shard is known by its key from :meth:`moves` giving it until :meth:`ended` or :meth:`failed`.
+    A shard's key is valid from the :meth:`moves` that give the shard until :meth:`ended` or :meth:`failed`.
     """
 
     def __init__(self, shards: Sequence[ShardRef]) -> None:
@@ -155,9 +155,9 @@ class Sharing:
         self._given: dict[str, ShardRef] = {}
         self._instances: dict[str, _Instance] = {}
         self._holders: dict[str, str] = {}
-        """Who was given each shard."""
+        """The instance that was given each shard."""
         self._asked: dict[str, tuple[str, int]] = {}
-        """Shards of which a part was asked back: from whom, and for how many."""
+        """Shards of which a part was asked back: from which instance, and for how many others."""
         self._done: list[ShardDone] = []
         self._done_items = self._done_failed = 0
 
@@ -168,36 +168,36 @@ class Sharing:
 
     @property
     def results(self) -> list[ShardDone]:
-        """What came of the shards, and of parts of them, that are done."""
+        """The results of the shards, and of parts of them, that are done."""
         return self._done
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Items that have their outcome, and those of them that failed, as far as is known."""
+        """The number of items with an outcome, and of those that failed, as far as known."""
         loads = [load for one in self._instances.values() for load in one.loads.values()]
         done = self._done_items + sum(load.done for load in loads)
         return done, self._done_failed + sum(load.failed for load in loads)
 
     def heard(self, instance: str, report: InstanceReport) -> None:
-        """What an instance says of itself. One that is heard of for the first time is taken in."""
+        """Take in an instance's report; the first one adds the instance."""
         one = self._instances.setdefault(instance, _Instance())
         one.heard(report)
         for key in report.shards:
             if self._holders.get(key) != instance:
-                one.forget(key)  # done meanwhile; or another's, since this one was lost for a while
+                one.forget(key)  # already done, or another's, because this one was lost for a while
             elif key not in self._asked and report.shards[key].behind:
                 self._ends_at(key, report.shards[key].behind)
 
     def lost(self, instance: str) -> None:
-        """An instance's process is gone. For each of its shards :meth:`failed` is called, too."""
+        """An instance is lost. The caller also calls :meth:`failed` for each of its shards."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]
 
     def handed_back(self, key: str, pieces: Sequence[ShardRef]) -> None:
-        """The answer to a TakeBack: parts of the shard, which wait from now on; none if it gave up nothing.
+        """The response to a TakeBack: parts of the shard, which are queued; empty if nothing was handed back.
 
-        Or if it was not heard: then the instance's next report tells where its shard ends, or the shard's own end.
+        Also empty if the response was lost: then the instance's next report, or the shard's result, has the cut.
         """
         self._asked.pop(key, None)
         given = self._given.get(key)
@@ -205,14 +205,14 @@ class Sharing:
             holder = self._instances.get(self._holders[key])
             if holder is not None and (load := holder.loads.get(key)) is not None:
                 holder.loads[key] = replace(load, left=0)  # not asked again before its next report
-        if not pieces or given is None or pieces[0].first_item >= given.behind:  # done, or told, meanwhile
+        if not pieces or given is None or pieces[0].first_item >= given.behind:  # already done, or the cut is known
             return
         self._ends_at(key, pieces[-1].behind)
         self._given[key] = given.until(pieces[0].first_item)
         self._waiting.extend(pieces)
 
     def ended(self, key: str, done: ShardDone) -> None:
-        """A shard is done, up to the item that its report says; what it has handed back unheard waits again."""
+        """A shard is done, up to the end in its result. A tail that was handed back unnoticed is queued again."""
         self._ends_at(key, done.shard.behind)
         del self._given[key]
         self._forget(key)
@@ -221,14 +221,14 @@ class Sharing:
         self._done_failed += done.failed
 
     def _ends_at(self, key: str, behind: int) -> None:
-        """A shard ends before item ``behind``; if that is earlier than was known, what follows waits."""
+        """A shard ends before item ``behind``; if that is earlier than known, its tail is queued."""
         given = self._given[key]
         if behind < given.behind:
             self._given[key] = given.until(behind)
             self._waiting.append(given.from_(behind))
 
     def failed(self, key: str) -> None:
-        """An instance could not go on with a shard; it waits for another."""
+        """An instance could not go on with a shard: it returns to the front of the queue."""
         given = self._given.pop(key)
         self._forget(key)
         self._waiting.appendleft(given)
@@ -239,7 +239,7 @@ class Sharing:
             self._instances[holder].forget(key)
 
     def moves(self) -> list[Give | TakeBack]:
-        """What is to be done now; each is said once."""
+        """The moves to carry out now; each is returned once."""
         return [*self._gives(), *self._take_backs()]
 
     def _gives(self) -> list[Give]:
@@ -254,7 +254,7 @@ class Sharing:
         return gives
 
     def _hungry(self, usual: float) -> list[str]:
-        """Instances that are about to have nothing to do, and are not given anything yet; the neediest first."""
+        """Instances that are about to run out of work and have no shard on its way; the neediest first."""
         return [
             name
             for *_, name in sorted(
@@ -294,13 +294,13 @@ class Sharing:
 
     @property
     def _usual_rate(self) -> float:
-        """The mean rate of the instances that have one."""
+        """The mean rate of the instances whose rate is known."""
         known = [one.rate for one in self._instances.values() if one.rate]
         return sum(known) / len(known) if known else 0.0
 
 
 def _share(donor: _Instance, takers: int, usual: float) -> float:
-    """What part of its weight it gives up to so many takers of the usual rate, so that all are busy equally long."""
+    """The share of its weight that ``takers`` of the ``usual`` rate take over, so that all are busy equally long."""
     if not donor.ready:
         return 1.0
     return takers / (takers + (donor.rate / usual if donor.rate and usual else 1.0))

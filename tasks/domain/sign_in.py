@@ -7,26 +7,26 @@ import hashlib
 from collections.abc import Callable
 
 LINK_SECONDS = 12 * 3600.0
-"""A link that was not used is of no use after this time."""
+"""An unused link expires after this time."""
 MAX_LINKS = 16
-"""The oldest make room for newer ones."""
+"""Beyond this, the oldest link is dropped for a new one."""
 
 
 class Links:
-    """Links that were given out and not used; each is a text that nobody guesses."""
+    """Links that were issued and not used yet; each is an unguessable text."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._until: dict[str, float] = {}
 
     def give(self, link: str) -> None:
-        """Let a link that was never given before work, once."""
+        """Issue a new link, valid for one use."""
         while len(self._until) >= MAX_LINKS:
             del self._until[next(iter(self._until))]
         self._until[link] = self._clock() + LINK_SECONDS
 
     def use(self, link: str) -> bool:
-        """Whether the link is good; it is not from then on."""
+        """Use up a link; whether it was valid."""
         return self._clock() < self._until.pop(link, 0.0)
 
 
@@ -42,7 +42,7 @@ fetch('/sign-in', {method: 'POST', headers: {'content-type': 'application/json'}
   })
   .catch(() => { said.textContent = 'The server does not answer.'; });
 """
-"""The link stands behind the address's #, which a browser sends to nobody. The place is Prefect's own."""
+"""The link is in the URL's fragment, which a browser never sends. The key in the local storage is Prefect's own."""
 PAGE = (
     "<!doctype html><html lang=en><meta charset=utf-8><title>Thresher</title>"
     f"<p id=said>Signing in ...<noscript>Signing in needs JavaScript.</noscript></p><script>{_SCRIPT}</script></html>"

@@ -1,4 +1,4 @@
-"""Reading a specification: every problem in one answer, and what is right in spite of them."""
+"""Reading a specification: all problems at once, and the fields that are valid despite them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tasks.domain.service import BatchService
 
 
 def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
-    """Read a specification as far as it can be read.
+    """Read a specification as far as possible.
 
-    Returns the service (None if something is wrong), the fields that are right by themselves, and every problem, so
-    that the fields that are right can still be checked against model and storage.
+    Returns the service (None if there are problems), the fields that are valid by themselves, and every problem, so
+    that valid fields can still be checked against model and storage.
     """
     try:
         service = BatchService.model_validate(fields)
@@ -25,7 +25,7 @@ def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str
         wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
     right = {name: value for name, value in fields.items() if name not in wrong}
     defaults = {
-        name: field.get_default(call_default_factory=True)  # the rest still has its defaults
+        name: field.get_default(call_default_factory=True)  # other fields keep their defaults
         for name, field in BatchService.model_fields.items()
         if not field.is_required() and field.alias is None
     }

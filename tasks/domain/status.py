@@ -1,4 +1,4 @@
-"""What a batch service is doing, in the contract's words, from Prefect's state and what its run says of itself."""
+"""The status of a batch service, in the contract's words, from Prefect's state and the run's own progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Phase = Literal["validating", "planning", "preparing", "inferring", "publishing"
 PHASES: tuple[Phase, ...] = ("validating", "planning", "preparing", "inferring", "publishing", "done")
 
 ACTIVE_STATES = ("SCHEDULED", "PENDING", "RUNNING", "PAUSED", "CANCELLING")
-"""Types of Prefect's states in which a run has not ended."""
+"""Prefect's state types of a run that has not ended."""
 _ENDED: Mapping[str, Status] = {
     "CANCELLING": "Stopping",
     "CANCELLED": "Stopped",
@@ -23,11 +23,11 @@ _ENDED: Mapping[str, Status] = {
 }
 _PREFIX = "thresher."
 PROCESS_LABEL = f"{_PREFIX}process"
-"""Label that says which process does the run (tasks.clients.process_identity)."""
+"""Label that identifies the process of the run (tasks.clients.process_identity)."""
 
 
 class RunReport(BaseModel):
-    """What a run says of itself while it runs; kept as labels of its flow run, which whoever reads the run gets too."""
+    """The progress of a run, kept as labels of its flow run, so that it is read together with the flow run."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -39,15 +39,15 @@ class RunReport(BaseModel):
     outage: str = ""
     """Why no model server takes requests, while none does."""
     outage_since: float = 0.0
-    """Since when, in seconds since 1970; 0: they take requests."""
+    """Start of this, in seconds since 1970; 0 while they take requests."""
     manifest: str = ""
     summary: str = ""
     resumable: bool = False
-    """Whether a run that has published can be resumed, since it was stopped early for what may pass."""
+    """Whether a run that has published can be resumed, because the reason for its early stop may pass."""
 
     @property
     def waits(self) -> str:
-        """That the run waits for its model server, since when and why; empty if it does not."""
+        """A text with start and reason if the run waits for its model server; otherwise empty."""
         if not self.outage_since:
             return ""
         since = datetime.fromtimestamp(self.outage_since, UTC)
@@ -59,9 +59,9 @@ class RunReport(BaseModel):
 
 
 def report_of(labels: Mapping[str, Any]) -> RunReport:
-    """What the labels of a flow run say; the beginning for a run that has said nothing yet, or nothing sensible.
+    """The progress in the labels of a flow run; the initial one if there are no labels yet, or invalid ones.
 
-    Anybody may change labels, and one run's must not hide all the others.
+    Any user may change labels, and those of one run must not hide all other runs.
     """
     said = {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
     try:
@@ -73,8 +73,8 @@ def report_of(labels: Mapping[str, Any]) -> RunReport:
 def status_of(state_type: str | None, report: RunReport) -> Status:
     """The status of a service whose last run is in a state of this type (None: it has never run).
 
-    Deploying lasts until an instance is healthy; an instance that died and is being started again, or was given up,
-    makes a running service Concerning, and so does a model server that runs elsewhere and is away.
+    Deploying lasts until an instance is healthy. A running service is Concerning if an instance that died is being
+    restarted, or was given up, and also if a model server that runs elsewhere is away.
     """
     if state_type is None:
         return "Stopped"

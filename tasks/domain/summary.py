@@ -1,4 +1,4 @@
-"""A run's summary as a page: Markdown, with a chart that needs no server."""
+"""A run's summary as a Markdown page, with an inline chart that needs no server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GOOD, _BAD = "#2e9e5b", "#d64545"
 
 
 def summary_page(run: Run, result: RunResult, first_lines: Sequence[str] = ()) -> str:
-    """The page of a run that is published; ``first_lines`` are those of its output manifest."""
+    """The page of a published run; ``first_lines`` are those of its output manifest."""
     kind = markdown(str(run.config.model_type))
     rows = [
         ("Items", f"{result.items:,}"),
@@ -90,7 +90,7 @@ def _places(run: Run, result: RunResult) -> list[tuple[str, str]]:
 
 
 def _place(name: str, address: str) -> str:
-    """An address that can be followed where the browser is allowed to, and copied."""
+    """An address as a link, where the browser allows it, and as text to copy."""
     url = address if "://" in address else f"file://{address}"
     return f"- [{name}]({quote(url, safe=_SAFE)}): {code_span(address)}"
 

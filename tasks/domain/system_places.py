@@ -1,7 +1,7 @@
-"""Places of a machine that are no user's data: the kernel's files, devices, and the secrets of the flow itself.
+"""Places of a machine that are not user data: the kernel's files, devices, and the secrets of the flow itself.
 
-Input manifests and links are data from outside. What they name is handed to a model and stands in a result file, so
-they never lead to these places.
+Input manifests and links are untrusted input. The files that they name are sent to a model, and its responses are in
+result files, so they must never lead to these places.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ KERNEL_FILE_SYSTEMS = frozenset({
     "proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "bpf", "configfs",
     "pstore", "efivarfs", "mqueue", "binfmt_misc", "fusectl", "selinuxfs", "nsfs", "rpc_pipefs", "nfsd",
 })  # fmt: skip
-"""Types of file systems whose files are made by the kernel, wherever they are mounted."""
+"""Types of file systems whose files the kernel generates, wherever they are mounted."""
 _KEY_FILES = (
     "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "PREFECT_PROFILES_PATH",
@@ -27,7 +27,7 @@ _PREFECT = ("profiles.toml", "prefect.db", "prefect.db-wal", "prefect.db-shm")
 
 
 def system_place(path: str) -> str:
-    """The place that an absolute, plain local path leads into; empty if it leads into none."""
+    """The system place that holds an absolute, normalized local path; empty for other paths."""
     if path.startswith(_WITHIN) or path in _FOLDERS:
         if path == _SHARED_MEMORY or path.startswith(f"{_SHARED_MEMORY}/"):
             return ""
@@ -36,12 +36,12 @@ def system_place(path: str) -> str:
 
 
 def refusal(place: str) -> str:
-    """Why what is in such a place is refused, without the full stop."""
+    """Why a path into such a place is refused, without the full stop."""
     return f"It leads to {place}, which belongs to the system and is neither read nor written"
 
 
 def key_files(environment: Mapping[str, str], home: str) -> list[str]:
-    """The files in which the flow's own keys stand, as far as its environment names them."""
+    """The files with the flow's own keys, from its environment and the usual locations."""
     prefect = environment.get("PREFECT_HOME") or f"{home}/.prefect"
     return [
         *(named for name in _KEY_FILES if (named := environment.get(name))),

@@ -1,6 +1,6 @@
-"""What an error that was not foreseen is called: one line in plain words, and what is to be changed.
+"""Messages for unexpected errors: one line in plain words, and how to fix the cause.
 
-Nothing here looks at the machine: see :mod:`tasks.clients.surroundings`.
+Nothing here examines the machine: see :mod:`tasks.clients.surroundings`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tasks.domain.plain_text import plain_line
 from tasks.domain.prefect_settings import SERVER, Given, first_of, giver_of
 
 LONGEST = 300
-"""Letters of a library's message that are shown."""
+"""Characters of a library's message that are shown."""
 VERBOSE = "--verbose"
 
 _LIMITS = {
@@ -32,7 +32,7 @@ _LIMITS = {
 }
 _NO_TEMPORARY_FOLDER = "There is no folder for temporary files: set TMPDIR to one that can be written to"
 PANICS = frozenset({"PanicException", "RustPanic"})
-"""Names of the classes of a failure of Rust code, which cannot be imported."""
+"""Class names of panics in Rust code; the classes cannot be imported."""
 _FIELD = re.compile(r'for field "(\w+)"')
 _OTHER_HOME = "set PREFECT_HOME to another folder"
 _TEXTS: tuple[tuple[str, str], ...] = (
@@ -52,19 +52,19 @@ _TEXTS: tuple[tuple[str, str], ...] = (
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The first error of a group, and of groups in it; else the error itself."""
+    """The first error of a group, also of nested groups; otherwise the error itself."""
     while isinstance(error, BaseExceptionGroup) and error.exceptions:
         error = error.exceptions[0]
     return error
 
 
 def is_unexpected(error: BaseException) -> bool:
-    """Whether this is an error, not a signal to stop, and none of Thresher's own tree."""
+    """Whether this is an error, not a signal to stop, and is not in Thresher's own tree."""
     return not isinstance(error, ThresherError) and (isinstance(error, Exception) or type(error).__name__ in PANICS)
 
 
 def in_one_line(error: BaseException) -> tuple[str, bool]:
-    """An error as one sentence without its stack, and whether its cause is in the environment of the process."""
+    """An error as one sentence without its stack trace, and whether its cause is in the environment of the process."""
     error = root_of(error)
     said = " ".join(plain_line(redact(masked(str(error)))).split())
     said = f"{said[:LONGEST]}..." if len(said) > LONGEST else said
@@ -93,19 +93,19 @@ def in_one_line(error: BaseException) -> tuple[str, bool]:
 
 
 def cause_of_library(error: BaseException) -> str:
-    """What a library says of a file or a server, in a few words of a sentence: what the system says, else its text."""
+    """A library's error about a file or a server as part of a sentence: the system's message, else its own."""
     said = getattr(error, "strerror", None) or " ".join(plain_line(redact(masked(str(error)))).split())
     return str(said)[:LONGEST].rstrip(".") or type(error).__name__
 
 
 def unusable_folder(variable: str, folder: str, error: OSError) -> CallError:
-    """A folder that a variable names, or its default, cannot be written to: no room, no permission, no folder."""
+    """The error for a folder, set by a variable or by default, that is missing, full or without write permission."""
     why = error.strerror or str(error)
     return CallError([Problem(variable, folder, f"should be a folder that can be written to: {why}")])
 
 
 def settings_problems(error: BaseException, given: Sequence[Given]) -> list[Problem]:
-    """The settings of Prefect that are wrong, by where they are given, if that is what an error says; else none."""
+    """The wrong Prefect settings that an error reports, by their origin; empty for other errors."""
     error = root_of(error)
     if type(error).__name__ == "ValidationError" and str(getattr(error, "title", "")).endswith("Settings"):
         from tasks.domain.package import validation_problems  # pydantic takes a while to import
@@ -125,7 +125,7 @@ def settings_problems(error: BaseException, given: Sequence[Given]) -> list[Prob
 def _setting(field: str, value: object, expected: str, given: Sequence[Given]) -> Problem:
     if giver := giver_of(field, value, given):
         return Problem(giver.where, giver.value, expected)
-    if field == "value":  # of the settings as a whole, such as an address that is none
+    if field == "value":  # of the settings as a whole, such as an invalid address
         for name in (SERVER, "PREFECT_UI_URL"):
             if (one := first_of(given, name)) and one.value:
                 return Problem(one.where, one.value, expected)
@@ -137,10 +137,10 @@ def _setting(field: str, value: object, expected: str, given: Sequence[Given]) -
 def as_ours(
     error: BaseException, wrong: Callable[[], list[Problem]], given: Callable[[], Sequence[Given]]
 ) -> ThresherError:
-    """An unexpected error as one of Thresher's tree: what in the environment is wrong, else the error in one line.
+    """An unexpected error as one of Thresher's tree: the problems of the environment, else the error in one line.
 
-    ``wrong`` looks at the environment; it is asked only where the error itself does not name what is to be changed.
-    ``given`` says where which of Prefect's settings is given.
+    ``wrong`` examines the environment; it is called only if the error itself does not name the fix. ``given`` lists
+    Prefect's settings with their origins.
     """
     if problems := settings_problems(error, given()):
         return CallError(problems)

@@ -1,4 +1,4 @@
-"""The names that are taken already, in 12 to 24 bytes a name, however long it is."""
+"""A set of taken names, in 12 to 24 bytes per name of any length."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _WORD = (1 << 64) - 1
 
 
 class UsedNames:
-    """Tells for each name whether it was taken before.
+    """Whether names were taken before.
 
-    Only hashes of 64 bits are kept, in a table with open addressing: a set of them would take some 70 bytes a name. A
-    name that was taken is never called free. Two names of one hash are one for it, so that the second is called taken:
-    once in ten million runs of a million items. Nobody can provoke it, since Python's hashes differ by process.
+    Only hashes of 64 bits are kept, in a table with open addressing: a set of them would take some 70 bytes per name. A
+    taken name is never reported as free. If two names have the same hash, the second is reported as taken: once in ten
+    million runs of a million items. This cannot be provoked, since Python's hashes differ by process.
     """
 
     def __init__(self) -> None:
-        self._table = array("Q", [0]) * _SLOTS  # 0: nothing is here
+        self._table = array("Q", [0]) * _SLOTS  # 0: an empty slot
         self._names = 0
 
     def __len__(self) -> int:
@@ -27,11 +27,11 @@ class UsedNames:
         return self._table[_slot(self._table, hash(name) & _WORD or 1)] != 0
 
     def take(self, name: str) -> bool:
-        """Take a name; False if it was taken."""
+        """Take a name; False if it was already taken."""
         return self.take_hash(hash(name))
 
     def take_hash(self, number: int) -> bool:
-        """As :meth:`take`, of a name's hash: of any number its last 64 bits, and 0 counts as 1."""
+        """As :meth:`take`, with a name's hash: only the last 64 bits of a number count, and 0 counts as 1."""
         word = number & _WORD or 1
         slot = _slot(self._table, word)
         if self._table[slot]:
@@ -51,7 +51,7 @@ class UsedNames:
 
 
 def _slot(table: array[int], word: int) -> int:
-    """Where a word is in a table, or would have to be."""
+    """The slot of a word in a table, or the one where it belongs."""
     mask = len(table) - 1
     slot = word & mask
     while (held := table[slot]) and held != word:
