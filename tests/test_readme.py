@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in README runs as it stands there, in a copy of the project."""
+"""Every command and every piece of Python in README, and in the page of commands, runs in a copy of the project."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from fakes import processes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXT = README + (ROOT / "deployments" / "README.md").read_text(encoding="utf-8")
+"""In this order a newcomer runs what stands there."""
 LEFT_OUT = (".git", ".venv", "demo-output", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("readme")]
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 
 
 COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
@@ -138,7 +141,7 @@ def test_readme__python_runs(copy: Path, environment: dict[str, str], prefect_se
             assert (successful, failed) == ("1", "0")
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)`", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`make ([a-z-]+)`", README + CONTRIBUTING))))
 def test_readme__make_target_exists(target: str) -> None:
     done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -148,7 +151,9 @@ FOLDERS = ("deployments", "flows", "infra", "tasks", "tests")
 PAGES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("**/README.md"))
 
 
-@pytest.mark.parametrize("page", ["README.md", *(str(path.relative_to(ROOT)) for path in PAGES)])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", *(str(path.relative_to(ROOT)) for path in PAGES)]
+)
 def test_readme__links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
