@@ -11,7 +11,7 @@ from flows.waiting import finished
 from tasks.domain.errors import ModelServerError
 from tasks.domain.run import RunResult, RunStopped
 from tasks.domain.service import BatchService
-from tasks.infer import SHARDS_AT_ONCE, infer
+from tasks.infer import SHARDS_IN_PROCESS, infer
 from tasks.instances import instances
 from tasks.plan import plan
 from tasks.publish import publish
@@ -22,7 +22,7 @@ from tasks.validate import validate
 @callable_flow(
     name="batch_service",
     flow_run_name="{service.name}",
-    task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_AT_ONCE),
+    task_runner=ThreadPoolTaskRunner(max_workers=SHARDS_IN_PROCESS),
     persist_result=False,
 )
 @stoppable

@@ -23,7 +23,7 @@ from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
-from tasks.reporting import Reporter
+from tasks.reporting import RunReporter
 from tasks.run_identity import own_task_id
 from tasks.starting import note_start
 
@@ -49,7 +49,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
         note_start(progress_of(task_id))
         async with get_client() as client:
             stop = partial(_stop_if_told, client, flow_run, task_id)
-            reporter = Reporter(client, flow_run, task_id)
+            reporter = RunReporter(client, flow_run, task_id)
             reporting = asyncio.create_task(reporter.follow(stop))
             try:
                 with _sigterm_asks(stop), in_our_words():

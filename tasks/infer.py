@@ -13,7 +13,7 @@ from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 from tasks.instances import session_of
 
-SHARDS_AT_ONCE = 4
+SHARDS_IN_PROCESS = 4
 """Shards that one process works on at once: while one runs out of items, the others keep the instances busy."""
 
 

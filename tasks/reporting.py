@@ -37,7 +37,7 @@ def artifact_key(service: str, kind: str) -> str:
     return "-".join(part for part in (plain, hashlib.sha256(service.encode()).hexdigest()[:6], kind) if part)
 
 
-class Reporter:
+class RunReporter:
     """Reports the progress of a run to the server. If the server does not answer, the next report catches up."""
 
     def __init__(self, client: PrefectClient, flow_run: UUID, task_id: str) -> None:

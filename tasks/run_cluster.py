@@ -18,7 +18,7 @@ from tasks.clients.pods import PodGroup
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.pool import Cluster
 from tasks.domain.run import Run
-from tasks.domain.sharing import SHARDS_AT_ONCE
+from tasks.domain.sharing import SHARDS_PER_INSTANCE
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.settings import read_settings
@@ -38,7 +38,7 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
             "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # the settings lack an embedded server's address
         }
     folder = read_settings().cache / "dask"
-    threads = SHARDS_AT_ONCE + 1  # one more, for a shard whose report is being written
+    threads = SHARDS_PER_INSTANCE + 1  # one more, for a shard whose report is being written
     if where.kind == "kubernetes":
         pods = Pods(await _pods_of(run, threads, environment), _told())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)

@@ -3,7 +3,7 @@
 Where the machine permits it, the command runs in a control group of its own (see control_groups.py): the kernel itself
 then enforces ``memory.max`` and ``cpu.max`` on all of its processes together.
 
-Everywhere else memory is monitored: :class:`Bounds` adds up the use of all processes and reports an excess, and
+Everywhere else memory is monitored: :class:`ProcessBounds` adds up the use of all processes and reports an excess, and
 RLIMIT_DATA refuses a process that asks for far more at once. (Not RLIMIT_AS: programs reserve address space that they
 never use, CUDA and Go by the hundred GiB.) CPU is then limited only by the thread count variables
 (tasks.domain.instance); pinning processes to cores would put two instances on the same ones.
@@ -83,7 +83,7 @@ def used_bytes(pids: Iterable[int], enough: int) -> int:
     return sum(_fields(f"/proc/{pid}/smaps_rollup", names) or size for pid, size in own.items())
 
 
-class Bounds:
+class ProcessBounds:
     """The limits of one command, and the last line of its log if it has exceeded them."""
 
     def __init__(self, memory_bytes: int | None, cpu: float | None, log: str) -> None:

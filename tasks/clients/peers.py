@@ -9,18 +9,18 @@ import ipaddress
 import sys
 from pathlib import Path
 
-Address = tuple[str, int]
+PeerAddress = tuple[str, int]
 _TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 _CONNECTED, _LISTENING = "01", "0A"
 """Only these states show the owner: a connection that is being closed shows root."""
 
 
-def peer_account(peer: Address, own: Address) -> int | None:
+def peer_account(peer: PeerAddress, own: PeerAddress) -> int | None:
     """The user id of the process connected from ``peer`` to ``own``, both addresses of this machine."""
     return _owner(_hex(peer), _hex(own), _CONNECTED)
 
 
-def listening_account(address: Address) -> int | None:
+def listening_account(address: PeerAddress) -> int | None:
     """The user id of the process that listens on this address of this machine."""
     return _owner(_hex(address), None, _LISTENING)
 
@@ -39,7 +39,7 @@ def _owner(local: str, remote: str | None, state: str) -> int | None:
     return None
 
 
-def _hex(address: Address) -> str:
+def _hex(address: PeerAddress) -> str:
     """An address as in the kernel's tables: in words of the machine's byte order."""
     packed = ipaddress.ip_address(address[0]).packed
     words = [packed[at : at + 4] for at in range(0, len(packed), 4)]

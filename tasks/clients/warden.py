@@ -45,7 +45,7 @@ TYPE_CHECKING = False  # importing typing would take half of the warden's start-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tasks.clients.limits import Bounds
+    from tasks.clients.limits import ProcessBounds
     from tasks.clients.output_drain import Drain
 
 GRACE_SECONDS = 3.0
@@ -84,16 +84,18 @@ def _given_environment() -> bytes:
     return _read(*struct.unpack("=Q", _read(8)))
 
 
-def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> Bounds | None:
+def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> ProcessBounds | None:
     """The command's limits; None if it has no limits."""
     if memory_bytes is None and cpu is None:
         return None
-    from tasks.clients.limits import Bounds
+    from tasks.clients.limits import ProcessBounds
 
-    return Bounds(memory_bytes, cpu, log)
+    return ProcessBounds(memory_bytes, cpu, log)
 
 
-def _start(output: int, command: list[str], bounds: Bounds | None, environment: bytes, own: bool, its_mark: int) -> int:
+def _start(
+    output: int, command: list[str], bounds: ProcessBounds | None, environment: bytes, own: bool, its_mark: int
+) -> int:
     """Start the command as the leader of its own session, limited from the start; its process id."""
     held, release = os.pipe()
     private = os.pipe() if own else None
@@ -198,7 +200,7 @@ def _reap(child: int) -> int | None:
             status = os.waitstatus_to_exitcode(raw)
 
 
-def _end_all(child: int, bounds: Bounds | None, drain: Drain | None, number: int = signal.SIGTERM) -> int | None:
+def _end_all(child: int, bounds: ProcessBounds | None, drain: Drain | None, number: int = signal.SIGTERM) -> int | None:
     """End everything below the warden; the status of ``child`` if it was still running."""
     status = None
     deadline = time.monotonic() + GRACE_SECONDS
@@ -262,7 +264,7 @@ def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
     return drain, drain.write_end
 
 
-def _exceeded(bounds: Bounds, drain: Drain | None) -> bool:
+def _exceeded(bounds: ProcessBounds, drain: Drain | None) -> bool:
     """Whether everything below the warden together uses too much memory; checked only when due."""
     if bounds.seconds_to_next_look() != 0:
         return False

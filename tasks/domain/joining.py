@@ -37,7 +37,7 @@ SHARE = 0.027
 PROOFS = 4
 """Requests of the first size that are checked row by row if all responses are equal: these cannot show an order."""
 
-Server = tuple[int, int]
+ServerId = tuple[int, int]
 """A process of a model server: the number of its instance, and how often that had been started before."""
 
 
@@ -53,10 +53,10 @@ class Unproved:
     """Responses for one file's rows that came in joined requests and are not covered by its own checks."""
 
     def __init__(self) -> None:
-        self.last: dict[Server, int] = {}
+        self.last: dict[ServerId, int] = {}
         """The moment of the last such response of each server."""
 
-    def add(self, server: Server, moment: int) -> None:
+    def add(self, server: ServerId, moment: int) -> None:
         """Count a response."""
         self.last[server] = moment
 
@@ -72,7 +72,7 @@ class Joining:
         self._trying: set[int] = set()
         self._proofs = 0
         self._clock = 0
-        self._covered: dict[Server, int] = {}
+        self._covered: dict[ServerId, int] = {}
         self._requests = 0
         self._sent_alone = 0
         self._since = 0
@@ -137,7 +137,7 @@ class Joining:
         """The request was not answered, or could not be checked: its size is still unproved."""
         self._trying.discard(order.rows)
 
-    def matched(self, order: Order, server: Server, different: int) -> bool:
+    def matched(self, order: Order, server: ServerId, different: int) -> bool:
         """Every row sent alone got its joined response, ``different`` distinct ones; whether that proves anything."""
         if order.rows in self._trying:
             self._trying.discard(order.rows)

@@ -24,7 +24,7 @@ def weight(item: Item) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ShardBounds:
     """Maximum size of the first shards; an item of unknown size counts as ``unknown_bytes``."""
 
     items: int = 5_000
@@ -49,7 +49,7 @@ class Cutter:
     ``unknown_sizes`` and ``shards`` are the totals so far.
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: ShardBounds) -> None:
         self._bounds = bounds
         self._max_items, self._max_bytes = bounds.at(0)
         self._shard: list[Item] = []

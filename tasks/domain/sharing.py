@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tasks.domain.run import ShardDone, ShardRef
 
-SHARDS_AT_ONCE = 2
+SHARDS_PER_INSTANCE = 2
 """Shards that an instance works on at once: while one runs out of items, the other keeps it busy."""
 HUNGRY_SECONDS = 1.0
 """An instance with less work left to begin than this is given more."""
@@ -260,7 +260,10 @@ class Sharing:
             for *_, name in sorted(
                 (one.busy, one.seconds(usual), name)
                 for name, one in self._instances.items()
-                if one.ready and not one.given and one.busy < SHARDS_AT_ONCE and one.seconds(usual) < HUNGRY_SECONDS
+                if one.ready
+                and not one.given
+                and one.busy < SHARDS_PER_INSTANCE
+                and one.seconds(usual) < HUNGRY_SECONDS
             )
         ]
 

@@ -21,7 +21,7 @@ from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, foreign, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
-from tasks.domain.shard import Bounds, Cutter
+from tasks.domain.shard import Cutter, ShardBounds
 from tasks.domain.system_places import refusal, system_place
 from tasks.domain.used_names import UsedNames
 from tasks.engine.earlier import LINES_AT_ONCE, EarlierManifest
@@ -324,7 +324,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
     now = await fingerprint_of(run, storage, with_manifest=False)
     started = time.monotonic()
     named_by = run.service.failed_of or run.service.input_path
-    cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
+    cutter = Cutter(ShardBounds(settings.shard_items, settings.shard_bytes))
     shards: list[ShardRef] = []
 
     async def store(shard: ShardRef, items: Sequence[Item]) -> None:

@@ -16,7 +16,7 @@ from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
 from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
-from tasks.domain.joining import Order, Server, Unproved
+from tasks.domain.joining import Order, ServerId, Unproved
 from tasks.domain.mapping import Mapping
 from tasks.domain.paths import redact_source
 from tasks.domain.request import row_body
@@ -265,7 +265,7 @@ class _Rows:
             joining.not_answered(order)
             self._joined.change()
 
-    async def _check(self, order: Order, ready: Ready, parts: list[bytes], server: Server) -> None:
+    async def _check(self, order: Order, ready: Ready, parts: list[bytes], server: ServerId) -> None:
         """Add the lines of joined rows; those also sent alone get the lines of their single answers."""
         joining, evidence = self._joined.joining, self._joined.evidence
         moment = joining.answered(order)
@@ -298,7 +298,7 @@ class _Rows:
         else:
             self._doubt(ready, parts, server, moment)
 
-    def _doubt(self, ready: Ready, parts: list[bytes], server: Server, moment: int) -> None:
+    def _doubt(self, ready: Ready, parts: list[bytes], server: ServerId, moment: int) -> None:
         """Note that a joined answer has to be covered by a later check."""
         self._unproved.add(server, moment)
         self._sample = (ready, parts)
@@ -342,7 +342,7 @@ class _Rows:
         )
         self._joined.change()
 
-    async def _parts(self, ready: Ready) -> tuple[list[bytes], Server] | None:
+    async def _parts(self, ready: Ready) -> tuple[list[bytes], ServerId] | None:
         """The answers to rows in one request, and the server that gave them.
 
         None if the request failed or its answer does not have one element per row.

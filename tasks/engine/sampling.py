@@ -20,7 +20,7 @@ from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_re
 from tasks.domain.request import Body
 from tasks.domain.result import NOTES_KEPT
 from tasks.domain.run import Run
-from tasks.domain.shard import Bounds, Cutter
+from tasks.domain.shard import Cutter, ShardBounds
 from tasks.engine.fingerprinting import is_manifest
 from tasks.engine.items import refusal, size_error
 from tasks.engine.looking import FIRST_SECONDS, LOOK_SECONDS, TABLES_BYTES, Look, look_at_items
@@ -135,7 +135,7 @@ class _Listed:
         self._table = run.rule is not None
         self._limit = settings.max_item_bytes
         self._named = is_manifest(parse_address(run.service.input_path)) or run.failed_of is not None
-        self._cutter = Cutter(Bounds(settings.shard_items, settings.shard_bytes))
+        self._cutter = Cutter(ShardBounds(settings.shard_items, settings.shard_bytes))
         self._now = datetime.now(UTC)
         self._few = Sample(TABLES_READ if self._table else ITEMS_LOOKED_AT)
         self._some = Sample(ITEMS_LOOKED_AT)

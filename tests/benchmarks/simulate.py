@@ -32,7 +32,7 @@ from tasks.clients.tables import plan_bytes, read_plan, report_bytes  # noqa: E4
 from tasks.domain.item import Item  # noqa: E402
 from tasks.domain.paths import result_name  # noqa: E402
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef  # noqa: E402
-from tasks.domain.shard import ITEM_WEIGHT, Bounds  # noqa: E402
+from tasks.domain.shard import ITEM_WEIGHT, ShardBounds  # noqa: E402
 from tasks.domain.sharing import Give, Sharing  # noqa: E402
 from tasks.engine.planning import make_plan  # noqa: E402
 from tasks.engine.publishing import publish_run  # noqa: E402
@@ -76,7 +76,7 @@ def arithmetic(run: Run, items: int, output: Nowhere) -> Plan:
     shards: list[ShardRef] = []
     first = 0
     while first < items:
-        count = min(Bounds().at(len(shards))[0], items - first)
+        count = min(ShardBounds().at(len(shards))[0], items - first)
         shards.append(ShardRef(number=len(shards), first_item=first, items=count, bytes=count * ITEM_BYTES))
         first += count
     largest = max(shards, key=lambda one: one.items)

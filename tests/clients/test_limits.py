@@ -15,7 +15,7 @@ from clients.support import pids, wait_for
 from fakes.processes import start, stop
 
 from tasks.clients.control_groups import Group
-from tasks.clients.limits import LOOK_SECONDS, Bounds, amount, tree, used_bytes
+from tasks.clients.limits import LOOK_SECONDS, ProcessBounds, amount, tree, used_bytes
 
 MIB = 1024**2
 FAMILY = """
@@ -98,7 +98,7 @@ def test_used_bytes__of_a_process_that_has_ended_is_nothing() -> None:
 def test_bounds__say_once_that_the_memory_was_exceeded_on_a_line_of_its_own(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("half a line")
-    bounds = Bounds(MIB, None, str(log))
+    bounds = ProcessBounds(MIB, None, str(log))
     assert bounds.exceeded([os.getpid()])
     bounds.ended(-signal.SIGKILL)
     first, second = log.read_text().splitlines()
@@ -108,14 +108,17 @@ def test_bounds__say_once_that_the_memory_was_exceeded_on_a_line_of_its_own(tmp_
 
 def test_bounds__look_more_often_the_closer_the_limit_is(tmp_path: Path) -> None:
     shortest, longest = LOOK_SECONDS
-    near, far = Bounds(50 * 2**30, None, ""), Bounds(used_bytes([os.getpid()], enough=2**40) + 64 * MIB, None, "")
+    near, far = (
+        ProcessBounds(50 * 2**30, None, ""),
+        ProcessBounds(used_bytes([os.getpid()], enough=2**40) + 64 * MIB, None, ""),
+    )
     assert near.seconds_to_next_look() == far.seconds_to_next_look() == 0
     assert not near.exceeded([os.getpid()]) and not far.exceeded([os.getpid()])
     assert (far.seconds_to_next_look() or 0) <= shortest < (near.seconds_to_next_look() or 0) <= longest
 
 
 def test_bounds__without_memory_never_look(tmp_path: Path) -> None:
-    bounds = Bounds(None, 1.0, str(tmp_path / "log"))
+    bounds = ProcessBounds(None, 1.0, str(tmp_path / "log"))
     assert bounds.seconds_to_next_look() is None
     assert not bounds.exceeded([os.getpid()])
     bounds.ended(1)
@@ -135,7 +138,7 @@ def test_bounds__without_memory_never_look(tmp_path: Path) -> None:
 def test_bounds__explain_an_end_for_want_of_memory_only(tmp_path: Path, printed: str, told: bool) -> None:
     log = tmp_path / "log"
     log.write_text(f"{printed}\n")
-    Bounds(64 * 2**30, None, str(log)).ended(1)
+    ProcessBounds(64 * 2**30, None, str(log)).ended(1)
     line = "thresher: the model server asked for more memory than its flavor allows (64 GiB)\n"
     assert log.read_text() == f"{printed}\n{line if told else ''}"
 
@@ -143,14 +146,14 @@ def test_bounds__explain_an_end_for_want_of_memory_only(tmp_path: Path, printed:
 def test_bounds__do_not_explain_an_end_in_order(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("MemoryError\n")
-    Bounds(64 * 2**30, None, str(log)).ended(0)
+    ProcessBounds(64 * 2**30, None, str(log)).ended(0)
     assert log.read_text() == "MemoryError\n"
 
 
 @pytest.mark.parametrize(("kills", "told"), [(0, False), (2, True)])
 def test_bounds__tell_of_what_the_kernel_has_ended(tmp_path: Path, kills: int, told: bool) -> None:
     (tmp_path / "memory.events").write_text(f"low 0\nhigh 0\nmax 812\noom {kills}\noom_kill {kills}\n")
-    bounds = Bounds(2 * 2**30, 1.0, str(tmp_path / "log"))
+    bounds = ProcessBounds(2 * 2**30, 1.0, str(tmp_path / "log"))
     bounds.group = Group(str(tmp_path))
     assert bounds.seconds_to_next_look() is None
     bounds.ended(-signal.SIGKILL)
@@ -161,7 +164,7 @@ def test_bounds__tell_of_what_the_kernel_has_ended(tmp_path: Path, kills: int, t
 def test_bounds__keep_a_lower_limit_that_the_administrator_has_set(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
         resource.prlimit(process.pid, resource.RLIMIT_DATA, (512 * MIB, 512 * MIB))
-        bounds = Bounds(MIB * 600, None, str(tmp_path / "log"))
+        bounds = ProcessBounds(MIB * 600, None, str(tmp_path / "log"))
         bounds.apply(process.pid)
         assert resource.prlimit(process.pid, resource.RLIMIT_DATA) == (512 * MIB, 512 * MIB)
         process.kill()

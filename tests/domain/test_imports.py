@@ -65,3 +65,24 @@ def test_imports__of_this_project_run_one_way(room: str) -> None:
         above = tuple(f"{one}." for one in ABOVE[room])
         upwards = {name for name in imported_by(module) if f"{name}.".startswith(above)}
         assert not upwards, f"{module.relative_to(ROOT)} imports {upwards}"
+
+
+PRODUCT = [path for room in ("deployments", "flows", "tasks") for path in sorted((ROOT / room).glob("**/*.py"))]
+
+
+def test_classes__have_each_a_name_of_its_own() -> None:
+    places: dict[str, list[str]] = {}
+    for path in PRODUCT:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_rooms__name_each_of_their_modules_in_their_readme() -> None:
+    missing = []
+    for path in PRODUCT:
+        plate = path.parent / "README.md"
+        if path.stem != "__init__" and plate.exists() and f"`{path.stem}" not in plate.read_text():
+            missing.append(str(path.relative_to(ROOT)))
+    assert missing == []
