@@ -136,4 +136,4 @@ def test_limit__is_found_by_one_of_several_processes_though_its_storage_is_slow(
 
         limit = run_on_loop(work())
         assert server.stats()["max_in_flight"] >= 16
-    assert 14 <= limit <= 40
+    assert 14 <= limit <= 64  # one moment's; late timers of a busy machine look like a queue at the server
