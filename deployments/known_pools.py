@@ -23,8 +23,6 @@ from tasks.settings import Settings
 
 def names_server() -> bool:
     """Whether Prefect's settings name a server: in the environment, a file of the current folder, or the profiles."""
-    if "PREFECT_API_URL" in os.environ:
-        return bool(os.environ["PREFECT_API_URL"])
     if address := first_of(given_settings(os.environ)[0], SERVER):
         return bool(address.value)
     home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()

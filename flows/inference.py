@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner
@@ -16,7 +15,7 @@ from tasks.distributed import share_out
 from tasks.domain.run import Plan, Run, ShardDone
 from tasks.infer import infer
 from tasks.plan import digest_of, stored_plan
-from tasks.run_cluster import cluster_of
+from tasks.run_cluster import cluster_of, server_address
 
 
 @flow(name="inference", flow_run_name="inference", persist_result=False)
@@ -25,8 +24,7 @@ async def inference(run: Run, plan: str) -> list[ShardDone]:
 
     ``plan`` is the digest of the run's plan.
     """
-    async with get_client() as client:
-        server = {PREFECT_API_URL: str(client.api_url).rstrip("/")}
+    server = {PREFECT_API_URL: await server_address()}
     # Tasks inherit these settings: without the address, an instance of a run on an embedded server would start
     # another server, which answers any client.
     with sigterm_of_the_run(), temporary_settings(server):

@@ -27,16 +27,21 @@ IDLE_SECONDS = 600.0
 """Pods without work for this long, in addition to the time for a start, have lost their run."""
 
 
+async def server_address() -> str:
+    """The address of the Prefect server in use; the settings lack that of an embedded one."""
+    async with get_client() as client:
+        return str(client.api_url).rstrip("/")
+
+
 @asynccontextmanager
 async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
     """The cluster of a run's pool, for the duration of the block; its workers become instances on request."""
     where = run.pool.cluster if run.pool is not None else Cluster()
     loop = engine_loop()
-    async with get_client() as client:
-        environment = {
-            **get_settings_context().settings.to_environment_variables(exclude_unset=True),
-            "PREFECT_API_URL": str(client.api_url).rstrip("/"),  # the settings lack an embedded server's address
-        }
+    environment = {
+        **get_settings_context().settings.to_environment_variables(exclude_unset=True),
+        "PREFECT_API_URL": await server_address(),
+    }
     folder = read_settings().cache / "dask"
     threads = SHARDS_PER_INSTANCE + 1  # one more, for a shard whose report is being written
     if where.kind == "kubernetes":

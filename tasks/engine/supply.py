@@ -44,22 +44,16 @@ class Supply:
         """Begin the next item, or after that many ``probes``, if any, one from elsewhere; None if no item is left."""
         if not self.left:
             return None
+        place = self._next
         if probes:
-            place = self._next + elsewhere(probes, self._end - self._next)
+            place += elsewhere(probes, self._end - place)
             while place in self._early:
                 place = place + 1 if place + 1 < self._end else self._next
-            self._early.add(place)
-            item = self._items[place]
-        else:
-            while self._next in self._early:
-                self._early.remove(self._next)
-                self._next += 1
-            item = self._items[self._next]
-            self._next += 1
+        self._early.add(place)
         while self._next in self._early:
             self._early.remove(self._next)
             self._next += 1
-        return item
+        return self._items[place]
 
     def hand_back(self, share: float, pieces: int) -> list[ShardRef]:
         """Hand back the last items that are not begun yet, about ``share`` (0-1) of their weight, in ``pieces``.

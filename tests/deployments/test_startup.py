@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
+
+from tasks.domain.prefect_settings import TABLES
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
@@ -52,3 +57,19 @@ def test_help__of_all_commands_imports_no_reader_of_markdown() -> None:
 def test_help__of_a_command_joins_the_lines_of_a_paragraph_and_shows_words_of_code() -> None:
     text, _ = imported("retry-failed", "--help")
     assert "The earlier run's id; thresher show NAME --runs shows it." in text
+
+
+def _tables(model: type[BaseModel], above: tuple[str, ...] = ()) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield ".".join((*above, name))
+                yield from _tables(kind, (*above, name))
+                break
+
+
+def test_tables__of_prefects_files_are_those_of_its_settings() -> None:
+    """They are listed in the domain, since a wrong file is to be named before Prefect is imported."""
+    from prefect.settings.models.root import Settings
+
+    assert set(_tables(Settings)) == TABLES
