@@ -107,7 +107,8 @@ def _sigterm_asks(stop: Callable[[], Awaitable[bool]]) -> Iterator[None]:
     async def ask() -> None:
         stopped = False
         with suppress(Exception):  # if the server does not answer, the run is not stopped
-            stopped = await asyncio.wait_for(stop(), ASK_SECONDS)
+            async with asyncio.timeout(ASK_SECONDS):
+                stopped = await stop()
         if stopped:
             return
         if not callable(before):

@@ -113,7 +113,8 @@ class _Coordinator:
             # Many instances wake it often, and the cost of each round grows with their number.
             await asyncio.sleep(min(LOOK_SECONDS, len(self._attending) * PAUSE_SECONDS))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), LOOK_SECONDS)
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._wake.wait()
         self._show()
         return self._sharing.results
 

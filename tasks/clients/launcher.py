@@ -121,7 +121,8 @@ class Server:
                     f"{self.tail()}"
                 )
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.command_ended(), period)
+                async with asyncio.timeout(period):
+                    await self.command_ended()
             period = min(period * 1.3, health.period_seconds)
         return False
 

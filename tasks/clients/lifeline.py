@@ -146,7 +146,8 @@ class GuardedProcess:
                     lifeline.write(b".")
             lifeline.close()
         try:
-            await asyncio.wait_for(asyncio.shield(self._ended), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.shield(self._ended)
         except TimeoutError:
             self._process.kill()
             await asyncio.shield(self._ended)

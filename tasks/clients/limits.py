@@ -92,7 +92,8 @@ class ProcessBounds:
         self._log = log
         self._log_start = 0
         self._next_look = time.monotonic()
-        self._said = False
+        self._excess = 0
+        """Bytes in use when that was more than allowed; 0 until then."""
         self.group: Group | None = None
 
     def apply(self, pid: int) -> None:
@@ -119,7 +120,7 @@ class ProcessBounds:
         return max(0.0, self._next_look - time.monotonic())
 
     def exceeded(self, pids: Iterable[int]) -> bool:
-        """Whether these processes use more memory than allowed; if so, a line is added to the log."""
+        """Whether these processes use more memory than allowed; if so, :meth:`ended` adds a line to the log."""
         if self._memory_bytes is None:
             return False
         used = used_bytes(pids, self._memory_bytes)
@@ -128,17 +129,18 @@ class ProcessBounds:
         self._next_look = time.monotonic() + min(longest, max(shortest, left))
         if used <= self._memory_bytes:
             return False
-        self._say(
-            "the model server used more memory than its flavor allows "
-            f"({amount(used)} of {amount(self._memory_bytes)}) and was ended"
-        )
+        self._excess = used
         return True
 
     def ended(self, status: int) -> None:
-        """The command has ended by itself: if its limits were the reason, add a line to the log."""
-        if self._memory_bytes is None or self._said:
+        """The command has ended, and all its output is in the log: if its limits were the reason, add a line."""
+        if self._memory_bytes is None:
             return
         allowed = amount(self._memory_bytes)
+        if self._excess:
+            used = f"{amount(self._excess)} of {allowed}"
+            self._say(f"the model server used more memory than its flavor allows ({used}) and was ended")
+            return
         if self.group:
             if self.group.ran_out_of_memory():
                 self._say(f"the model server used more memory than its flavor allows ({allowed}) and was ended")
@@ -164,7 +166,6 @@ class ProcessBounds:
             return b""
 
     def _say(self, text: str) -> None:
-        self._said = True
         start = "" if self._tail()[-1:] in (b"", b"\n") else "\n"
         try:
             with open(self._log, "a") as file:

@@ -159,7 +159,8 @@ class LogStream:
     async def _flush_now_and_then(self) -> None:
         while not self._closing:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), FLUSH_SECONDS)
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._full.wait()
             self._full.clear()
             await self._flush()
         await self._flush()

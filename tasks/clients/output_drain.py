@@ -80,13 +80,12 @@ class Drain:
         self._rest_until = now + len(data) / DRAINED_PER_SECOND
         return True
 
-    def flush(self, *, tail: bool = True) -> None:
-        """Move the output so far into the file and, with ``tail``, also the tail of what was held back."""
+    def flush(self) -> None:
+        """Move the output so far into the file, with the tail of what was held back."""
         for _ in range(2 * PIPE_BYTES // READ_BYTES):
             if not self.take():
                 break
-        if tail:
-            self._write_tail()
+        self._write_tail()
 
     def _keep(self, data: bytes) -> None:
         if not data:

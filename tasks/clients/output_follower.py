@@ -63,7 +63,8 @@ class OutputFollower:
             if last:
                 break
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._closing.wait()
         if self._rest:
             await self._hand_on(self._rest)
             self._rest = b""

@@ -54,7 +54,8 @@ class Sidecar:
                 self._over.set()
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), period)
+                async with asyncio.timeout(period):
+                    await self._over.wait()
             period = min(period * 1.3, _LOOK_SECONDS)
 
     async def _refused(self) -> bool:

@@ -264,14 +264,12 @@ def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
     return drain, drain.write_end
 
 
-def _exceeded(bounds: ProcessBounds, drain: Drain | None) -> bool:
+def _exceeded(bounds: ProcessBounds) -> bool:
     """Whether everything below the warden together uses too much memory; checked only when due."""
     if bounds.seconds_to_next_look() != 0:
         return False
     from tasks.clients.limits import tree
 
-    if drain:
-        drain.flush(tail=False)  # the message about the limit comes last in the log
     return bounds.exceeded(tree(os.getpid()) or below(os.getpid()))
 
 
@@ -323,7 +321,7 @@ def guard(
             orphaned = orphaned and not said
             if not said:
                 break
-        if status is None and bounds and _exceeded(bounds, drain):
+        if status is None and bounds and _exceeded(bounds):
             status = _end_all(child, bounds, drain, signal.SIGKILL)
     if status is not None:
         if drain:

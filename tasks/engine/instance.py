@@ -89,7 +89,8 @@ class Instance:
         if server is None:
             return False
         with suppress(TimeoutError):
-            await asyncio.wait_for(server.command_ended(), DEATH_SEEN_SECONDS)
+            async with asyncio.timeout(DEATH_SEEN_SECONDS):
+                await server.command_ended()
         return self.generation != generation or not server.running
 
 

@@ -75,7 +75,8 @@ class JoinedRows:
                 await self.changed()
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.changed(), IDLE_SECONDS)
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await self.changed()
                 continue
             async with self._last_check:  # one check for all waiting files
                 if not self._sending and not joining.covers(unproved) and not joining.refused and not await check():

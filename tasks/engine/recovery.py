@@ -74,7 +74,8 @@ class Recovery:
                     if outage.down:
                         self._moved.clear()
                         with suppress(TimeoutError):
-                            await asyncio.wait_for(self._moved.wait(), outage.pause(looks, time.monotonic()))
+                            async with asyncio.timeout(outage.pause(looks, time.monotonic())):
+                                await self._moved.wait()
                         looks += 1
         finally:
             self.looked.set()

@@ -331,7 +331,8 @@ class Session:
     async def _pause(self, seconds: float) -> None:
         """Wait before a retry; return at once when the run is stopped."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     @property
     def not_processed(self) -> str:

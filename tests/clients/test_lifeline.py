@@ -233,6 +233,26 @@ def test_command_ended__can_be_given_up_and_asked_again(tmp_path: Path) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_stop__of_a_process_that_has_ended_can_be_cancelled_at_any_moment(tmp_path: Path, turns: int) -> None:
+    async def work() -> bool:
+        process = await start(tmp_path, "exit3")
+        await process.ended()
+
+        async def keep() -> None:
+            await process.stop()
+            await asyncio.Event().wait()
+
+        keeper = asyncio.create_task(keep())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        keeper.cancel()
+        await asyncio.wait([keeper], timeout=DEADLINE_SECONDS)
+        return keeper.cancelled()
+
+    assert run(work())
+
+
 def test_warden__leaves_no_log_behind_when_its_owner_is_killed(
     tmp_path: Path, owner: list[subprocess.Popen[bytes]]
 ) -> None:
