@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from cyclopts import App, CycloptsError
 
 from deployments.commands import models, pools, running, services, stack
-from deployments.door import (
+from deployments.terminal.door import (
     REFUSED,
     guarded,
     quiet_libraries,
@@ -16,10 +16,10 @@ from deployments.door import (
     usable_streams,
     usable_temporary_folder,
 )
-from deployments.own_output import own_standard_error
-from deployments.stopping import stop_on_signals
-from tasks.clients.process_privacy import hide_memory
-from tasks.clients.startup import end_without_searching
+from deployments.terminal.own_output import own_standard_error
+from deployments.terminal.stopping import stop_on_signals
+from tasks.clients.processes.process_privacy import hide_memory
+from tasks.clients.surroundings.startup import end_without_searching
 
 
 def _version() -> str:

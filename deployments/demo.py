@@ -11,14 +11,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.run_command import run_service
-from deployments.specification import read_specification
-from deployments.stopping import stop_on_signals
+from deployments.one_run.run import run_service
+from deployments.services.specification import read_specification
+from deployments.terminal.stopping import stop_on_signals
 from tasks.domain.errors import ThresherError
 from tasks.domain.run import RunResult
-from tasks.settings import ROOT
+from tasks.domain.settings import ROOT
 
-SERVICES = Path(__file__).parent / "services"
+EXAMPLES = Path(__file__).parent / "examples"
 MODELS = ROOT / "infra" / "models"
 _SHOWN = 3
 _WIDTH = 160
@@ -32,7 +32,7 @@ def main() -> None:
     output = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "demo-output"
     results: dict[str, RunResult] = {}
     for name in ("iris", "digits"):
-        spec = SERVICES / f"{name}.yaml"
+        spec = EXAMPLES / f"{name}.yaml"
         console.print(f"\n[bold]thresher run {spec.relative_to(ROOT)}[/bold]")
         try:
             results[name] = run_service(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
@@ -48,9 +48,9 @@ def main() -> None:
         console.print(f"  {name:7} {sum(answers)} of {len(answers)} right: {sum(answers) / len(answers):.4f}")
     console.print(
         "\n[bold]Where to go on[/bold]\n"
-        f"  the specification     {(SERVICES / 'digits.yaml').relative_to(ROOT)}\n"
-        "  check without running .venv/bin/thresher validate deployments/services/iris.yaml\n"
-        "  run one               .venv/bin/thresher run deployments/services/digits.yaml\n"
+        f"  the specification     {(EXAMPLES / 'digits.yaml').relative_to(ROOT)}\n"
+        "  check without running .venv/bin/thresher validate deployments/examples/iris.yaml\n"
+        "  run one               .venv/bin/thresher run deployments/examples/digits.yaml\n"
         "  your own model        infra/models/README.md\n"
         "  everything else       README.md"
     )

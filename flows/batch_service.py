@@ -8,14 +8,14 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.calling import callable_flow
 from flows.stopping import stoppable
 from flows.waiting import finished
+from tasks.distribution.unstarted import not_started
+from tasks.distribution.worker_side import instances
 from tasks.domain.errors import ModelServerError
 from tasks.domain.run import RunResult, RunStopped
 from tasks.domain.service import BatchService
 from tasks.infer import SHARDS_IN_PROCESS, infer
-from tasks.instances import instances
 from tasks.plan import plan
 from tasks.publish import publish
-from tasks.unstarted import not_started
 from tasks.validate import validate
 
 

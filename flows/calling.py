@@ -11,9 +11,9 @@ from prefect import Flow, State
 from prefect.futures import PrefectFuture
 from pydantic_core import to_jsonable_python
 
-from tasks.console import in_our_words
 from tasks.domain.errors import ThresherError
-from tasks.embedded_server import close_server, start_server
+from tasks.prefect_side.embedded_server import close_server, start_server
+from tasks.prefect_side.run_logs import in_our_words
 
 P = ParamSpec("P")
 

@@ -11,11 +11,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.stopping import sigterm_of_the_run
-from tasks.distributed import share_out
+from tasks.distribution.coordinator import share_out
+from tasks.distribution.run_cluster import cluster_of, server_address
 from tasks.domain.run import Plan, Run, ShardDone
 from tasks.infer import infer
 from tasks.plan import digest_of, stored_plan
-from tasks.run_cluster import cluster_of, server_address
 
 
 @flow(name="inference", flow_run_name="inference", persist_result=False)

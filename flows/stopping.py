@@ -18,14 +18,14 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.states import Cancelled
 
-from tasks.console import in_our_words
 from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
-from tasks.reporting import RunReporter
-from tasks.run_identity import own_task_id
-from tasks.starting import note_start
+from tasks.prefect_side.reporting import RunReporter
+from tasks.prefect_side.run_identity import own_task_id
+from tasks.prefect_side.run_logs import in_our_words
+from tasks.prefect_side.starting import note_start
 
 P = ParamSpec("P")
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.blocks import storage_credentials
-from tasks.clients.output_folder import open_output
+from tasks.clients.storage.output_folder import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import StorageError
 from tasks.domain.run import Plan, Run
 from tasks.domain.seal import digest
+from tasks.domain.settings import Settings, read_settings
 from tasks.engine import stored_plan as _plans
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
-from tasks.settings import Settings, read_settings
+from tasks.prefect_side.blocks import storage_credentials
 
 
 @task(name="plan", task_run_name="plan", cache_policy=NO_CACHE, persist_result=False)

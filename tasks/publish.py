@@ -8,18 +8,18 @@ from prefect import get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.blocks import storage_credentials
-from tasks.clients.output_folder import open_output
+from tasks.clients.storage.output_folder import open_output
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.run import Plan, Run, RunResult, ShardDone
+from tasks.domain.settings import Settings, read_settings
 from tasks.domain.summary import LINES_SHOWN, summary_page
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.publishing import first_lines, publish_run
-from tasks.reporting import artifact_key
-from tasks.settings import Settings, read_settings
+from tasks.prefect_side.blocks import storage_credentials
+from tasks.prefect_side.reporting import artifact_key
 
 
 @task(name="publish", task_run_name="publish", cache_policy=NO_CACHE, persist_result=False)

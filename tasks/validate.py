@@ -10,21 +10,21 @@ from prefect import get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 
-from tasks.as_deployed import not_as_deployed, own_flow_run
-from tasks.blocks import resolved_environment, storage_credentials
 from tasks.clients import clock
 from tasks.clients.pool_files import read_pools
 from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.service import BatchService
+from tasks.domain.settings import Settings, read_settings
 from tasks.engine.checking import check
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
-from tasks.run_identity import own_task_id
-from tasks.server_pools import server_pools
-from tasks.settings import Settings, read_settings
+from tasks.prefect_side.as_deployed import not_as_deployed, own_flow_run
+from tasks.prefect_side.blocks import resolved_environment, storage_credentials
+from tasks.prefect_side.run_identity import own_task_id
+from tasks.prefect_side.server_pools import server_pools
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)

@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")

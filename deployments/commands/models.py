@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from deployments.commands.output import AsJson, print_json, print_rows, print_text, say
+from deployments.terminal.output import AsJson, print_json, print_rows, print_text, say
 
 app = App(name="models", help_format="markdown", help="The model store: register versions of models, and list them.")
 
@@ -28,7 +28,7 @@ def register(
     package
         The model package, a folder with config.json.
     """
-    from deployments.models_command import register as register_model
+    from deployments.services.model_versions import register as register_model
 
     made = register_model(package, name or package.resolve().name, model_version)
     if made.reason:
@@ -49,7 +49,7 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
     name
         Only this model.
     """
-    from deployments.models_command import versions
+    from deployments.services.model_versions import versions
 
     found = versions(name)
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from deployments.commands.output import AsJson, print_json, print_rows, print_text, quietly
+from deployments.terminal.output import AsJson, print_json, print_rows, print_text, quietly
 
 app = App(
     name="pools",
@@ -27,7 +27,7 @@ def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
     folder
         The folder of pool files (*.yaml); default: THRESHER_POOLS, else the project's infra/pools.
     """
-    from deployments.pools import apply_pools
+    from deployments.set_up.pools import apply_pools
 
     return _print(apply_pools(folder), as_json)
 
@@ -36,7 +36,7 @@ def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
 @quietly
 def list_pools(*, as_json: AsJson = False) -> int:
     """List the resource pools of the Prefect server: kind, access, status, limit of runs, flavors, contact."""
-    from deployments import pools
+    from deployments.set_up import pools
 
     return _print(pools.list_pools(), as_json)
 
@@ -51,7 +51,7 @@ def show(name: str, /, *, as_json: AsJson = False) -> int:
     name
         The pool's name.
     """
-    from deployments.pools import show_pool
+    from deployments.set_up.pools import show_pool
 
     pool = show_pool(name)
     if as_json:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
-from tasks.clients.startup import importing
+from deployments.terminal.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
+from tasks.clients.surroundings.startup import importing
 from tasks.domain.errors import SpecificationError
 
 
@@ -38,8 +38,8 @@ def run(
         The service specification, a YAML file.
     """
     with importing():
-        from deployments.run_command import exit_code, run_service, talk_of
-        from deployments.specification import absolute, read_specification
+        from deployments.one_run.run import exit_code, run_service, talk_of
+        from deployments.services.specification import absolute, read_specification
 
     console = talk()
     command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
@@ -70,9 +70,9 @@ def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = Fals
         The service specification, a YAML file.
     """
     with importing():
-        from deployments.preview import preview_text
-        from deployments.specification import read_specification
-        from deployments.validate_command import validate_service
+        from deployments.one_run.validation import validate_service
+        from deployments.one_run.validation_text import preview_text
+        from deployments.services.specification import read_specification
 
     found, problems = validate_service(read_specification(spec, overrides))
     for warning in found["warnings"]:

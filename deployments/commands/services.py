@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from deployments.commands.output import AsJson, Merge, Overrides, print_json, print_rows, print_text, quietly, say
+from deployments.terminal.output import AsJson, Merge, Overrides, print_json, print_rows, print_text, quietly, say
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.plain_text import plain_block, plain_json
 
 if TYPE_CHECKING:
-    from deployments.service import Execution, Service
+    from deployments.services.service import Execution, Service
 
 Wait = Annotated[bool, Parameter(negative=(), help="Return when the run has ended; the exit code tells how.")]
 
@@ -27,8 +27,8 @@ def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_j
     """
     import asyncio
 
-    from deployments.lifecycle import create
-    from deployments.specification import read_specification
+    from deployments.services.lifecycle import create
+    from deployments.services.specification import read_specification
 
     made = asyncio.run(create(read_specification(spec, overrides)))
     say(f"Created {made.name}: {made.page}")
@@ -37,7 +37,7 @@ def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_j
 
 def list_services(*, as_json: AsJson = False) -> int:
     """List the services: name, status, pool, model, id, description."""
-    from deployments.overview import list_services as listed
+    from deployments.services.overview import list_services as listed
 
     found = listed()
     if as_json:
@@ -63,7 +63,7 @@ def show(
     name
         The service's name.
     """
-    from deployments import overview
+    from deployments.services import overview
 
     if runs:
         found = overview.runs(name)
@@ -89,7 +89,7 @@ def start(
     name
         The service's name.
     """
-    from deployments import lifecycle, overview
+    from deployments.services import lifecycle, overview
 
     if resume is None:
         begun = lifecycle.start(name, overrides)
@@ -119,8 +119,8 @@ def retry_failed(
     run
         The earlier run's id; `thresher show NAME --runs` shows it.
     """
-    from deployments import lifecycle, overview
-    from deployments.specification import absolute
+    from deployments.services import lifecycle, overview
+    from deployments.services.specification import absolute
 
     folder = absolute({} if output is None else {"output_path": output}, Path.cwd())
     begun = lifecycle.retry_failed(run, overrides, merge=merge, **folder)
@@ -142,7 +142,7 @@ def stop(
     name
         The service's name.
     """
-    from deployments import lifecycle
+    from deployments.services import lifecycle
 
     _print(lifecycle.stop(name, wait=wait), as_json)
     return 0
@@ -162,7 +162,7 @@ def edit(
     name
         The service's name.
     """
-    from deployments import lifecycle
+    from deployments.services import lifecycle
 
     _print(lifecycle.edit(name, description=description), as_json)
     return 0
@@ -185,7 +185,7 @@ def schedule(
     name
         The service's name.
     """
-    from deployments import lifecycle
+    from deployments.services import lifecycle
 
     if off + (cron is not None) + (interval_minutes is not None) != 1:
         expected = "give one of --cron, --interval-minutes and --off"
@@ -205,7 +205,7 @@ def delete(
     name
         The service's name.
     """
-    from deployments import lifecycle
+    from deployments.services import lifecycle
 
     for task_id in lifecycle.delete(name, force=force):
         say(f"Run {task_id} did not end in time: nobody answers for it. It was given up, perhaps without a manifest.")
@@ -231,7 +231,7 @@ def logs(
     """
     import asyncio
 
-    from deployments import service_logs
+    from deployments.services import service_logs
 
     if store and follow:
         expected = "cannot be had with --store; without it the log is followed as the Logs tab shows it"
@@ -256,9 +256,9 @@ def register(app: App) -> None:
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:
     import asyncio
 
-    from deployments.lifecycle import wait_for
-    from deployments.overview import show as read
-    from deployments.pools import show_pool
+    from deployments.services.lifecycle import wait_for
+    from deployments.services.overview import show as read
+    from deployments.set_up.pools import show_pool
 
     if begun is not None and not show_pool(service.resource_pool).workers:
         say(f"No worker of {service.resource_pool} is running; the run waits for one.")

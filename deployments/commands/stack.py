@@ -16,6 +16,6 @@ def up(
     output manifest. Called again while it runs, on whatever port, it applies the pool files again and prints the
     address. A second stack needs a folder of its own: set THRESHER_STACK, for its commands too.
     """
-    from deployments.stack import run_stack
+    from deployments.local_stack.stack import run_stack
 
     return run_stack(port)

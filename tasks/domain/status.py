@@ -23,7 +23,7 @@ _ENDED: Mapping[str, Status] = {
 }
 _PREFIX = "thresher."
 PROCESS_LABEL = f"{_PREFIX}process"
-"""Label that identifies the process of the run (tasks.clients.process_identity)."""
+"""Label that identifies the process of the run (tasks.clients.processes.process_identity)."""
 
 
 class RunReport(BaseModel):

@@ -1,6 +1,6 @@
 """Messages for unexpected errors: one line in plain words, and how to fix the cause.
 
-Nothing here examines the machine: see :mod:`tasks.clients.surroundings`.
+Nothing here examines the machine: see :mod:`tasks.clients.surroundings.surroundings`.
 """
 
 from __future__ import annotations

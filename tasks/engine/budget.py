@@ -9,8 +9,8 @@ from collections.abc import Callable
 class Held:
     """Bytes taken from a budget, until :meth:`give_back`.
 
-    It is also the room for answers while they arrive (:class:`tasks.clients.http_reply.Room`); with ``single`` for only
-    one answer, after which nothing more is sent.
+    It is also the room for answers while they arrive (:class:`tasks.clients.model_http.http_reply.Room`); with
+    ``single`` for only one answer, after which nothing more is sent.
     """
 
     def __init__(self, budget: Budget, amount: int, *, single: bool = False) -> None:

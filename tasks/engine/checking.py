@@ -14,13 +14,13 @@ from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.model_store import ModelStore, ModelVersion
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.package_code import code_warnings
-from tasks.clients.packages import MAX_CONFIG_BYTES, files_of, read_config
+from tasks.clients.packages.model_store import ModelStore, ModelVersion
+from tasks.clients.packages.package_code import code_warnings
+from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain import paths
 from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
@@ -34,10 +34,10 @@ from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.running_address import is_running_model
 from tasks.domain.service import BatchService, is_package_address
+from tasks.domain.settings import Settings
 from tasks.domain.specification import parse_service
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.planning import first_file
-from tasks.settings import Settings
 
 ANSWER_SECONDS = 10.0
 """Longest time for which an unresponsive storage is retried: a user waits to learn that its address is wrong."""

@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import AccountError
 from tasks.domain.manifest import LONGEST_OUTPUT_LINE, OutputLine, read_output_line
 from tasks.domain.paths import Address, OutputNames, run_of_manifest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint, fingerprint, listed, together
 from tasks.domain.manifest import MANIFEST_SUFFIX

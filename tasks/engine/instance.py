@@ -6,11 +6,11 @@ import asyncio
 import time
 from contextlib import suppress
 
-from tasks.clients.devices import DeviceLease
-from tasks.clients.launcher import Server
-from tasks.clients.model_server import ModelClient
-from tasks.clients.running_server import RunningServer
-from tasks.clients.sidecar import Sidecar
+from tasks.clients.instances.launcher import Server
+from tasks.clients.instances.running_server import RunningServer
+from tasks.clients.instances.sidecar import Sidecar
+from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.processes.devices import DeviceLease
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError, ThresherError
 from tasks.domain.instance import Deaths

@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.clients.devices import DeviceLease, device_kind
-from tasks.clients.launcher import Server
-from tasks.clients.model_server import ModelClient
-from tasks.clients.running_server import RunningServer, first_there
-from tasks.clients.sidecar import BACK_SECONDS, Sidecar
+from tasks.clients.instances.launcher import Server
+from tasks.clients.instances.running_server import RunningServer, first_there
+from tasks.clients.instances.sidecar import BACK_SECONDS, Sidecar
+from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.processes.devices import DeviceLease, device_kind
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, device_variables

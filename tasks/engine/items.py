@@ -6,8 +6,8 @@ import asyncio
 import logging
 import time
 
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
 from tasks.domain.header import TableMapping

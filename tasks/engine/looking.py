@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.refused_items import FIRST, Refusal
 from tasks.domain.request import Body, FileForm
 from tasks.domain.run import Run
+from tasks.domain.settings import Settings
 from tasks.engine.items import size_error
 from tasks.engine.table_sampling import look_at_table
-from tasks.settings import Settings
 
 TABLES_BYTES = 64 << 20
 """Total size, in bytes, up to which tables are read."""

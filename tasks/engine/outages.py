@@ -7,8 +7,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from tasks.clients.health import ask_health
-from tasks.clients.model_server import RequestFailed
+from tasks.clients.model_http.health import ask_health
+from tasks.clients.model_http.model_server import RequestFailed
 from tasks.domain.outage import NOT_ALLOWED, Outage, Tries, is_refusal, minutes_text
 from tasks.domain.package import Health
 from tasks.domain.paths import redact

@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.local_files import refuse_system
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.local_files import refuse_system
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint
@@ -21,6 +21,7 @@ from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, foreign, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
+from tasks.domain.settings import Settings
 from tasks.domain.shard import Cutter, ShardBounds
 from tasks.domain.system_places import refusal, system_place
 from tasks.domain.used_names import UsedNames
@@ -29,7 +30,6 @@ from tasks.engine.fingerprinting import fingerprint_of, is_manifest
 from tasks.engine.progress import progress_of
 from tasks.engine.published import published_result
 from tasks.engine.stored_plan import check_plan, sealed_part, sealed_plan, stored_plan
-from tasks.settings import Settings
 
 GIVE_UP_SECONDS = 10.0
 _PLACEHOLDER = "_$folder$"

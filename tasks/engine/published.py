@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.run import PLAN_NAME, Run, RunResult
 

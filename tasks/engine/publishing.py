@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import orjson
 
 from tasks.clients import clock
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import read_numbers, read_report
 from tasks.domain.errors import AccountError, DamagedFile, StorageError
 from tasks.domain.ledger import Ledger
@@ -24,10 +24,10 @@ from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
 from tasks.domain.seal import digest
+from tasks.domain.settings import Settings
 from tasks.engine.earlier import EarlierManifest
 from tasks.engine.progress import progress_of
 from tasks.engine.verifying import lost_results, without
-from tasks.settings import Settings
 
 T = TypeVar("T")
 

@@ -25,8 +25,8 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.http_reply import Stretch
+from tasks.clients.model_http.http_reply import Stretch
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item

@@ -22,11 +22,11 @@ from tasks.domain.paths import redact_source
 from tasks.domain.request import row_body
 from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.service import BatchService
+from tasks.domain.settings import Settings
 from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
-from tasks.settings import Settings
 
 SINGLES_AT_ONCE = 16
 """Most rows of one request that are sent alone concurrently."""

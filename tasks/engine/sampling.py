@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import NamedTuple
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import DownloadError, Problem, SpecificationError
 from tasks.domain.item import Item
 from tasks.domain.paths import parse_address, redact_source
@@ -20,12 +20,12 @@ from tasks.domain.refused_items import Count, Counts, Refusal, Sample, period_re
 from tasks.domain.request import Body
 from tasks.domain.result import NOTES_KEPT
 from tasks.domain.run import Run
+from tasks.domain.settings import Settings
 from tasks.domain.shard import Cutter, ShardBounds
 from tasks.engine.fingerprinting import is_manifest
 from tasks.engine.items import refusal, size_error
 from tasks.engine.looking import FIRST_SECONDS, LOOK_SECONDS, TABLES_BYTES, Look, look_at_items
 from tasks.engine.planning import Planner
-from tasks.settings import Settings
 
 ITEMS_LOOKED_AT = 64
 """Number of items that are looked at if there are more."""

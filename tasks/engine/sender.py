@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from tasks.clients.model_server import RequestFailed
+from tasks.clients.model_http.model_server import RequestFailed
 from tasks.domain.answer import status_error
 from tasks.domain.errors import AnswerError, ModelServerError
 from tasks.domain.instance import MAX_DEATHS_PER_REQUEST

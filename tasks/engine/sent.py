@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tasks.clients.http_reply import Room, Stretch
+from tasks.clients.model_http.http_reply import Room, Stretch
 from tasks.domain.result import Tally
 
 NONE: tuple[Stretch, ...] = ()

@@ -9,17 +9,17 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.log_export import LogExporter
-from tasks.clients.log_store import LogStore, LogStream
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.output_follower import OutputFollower
-from tasks.clients.storage import Storage
+from tasks.clients.logs.log_export import LogExporter
+from tasks.clients.logs.log_store import LogStore, LogStream
+from tasks.clients.processes.output_follower import OutputFollower
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.server_log import KeptLines, LineBudget, LogRecord, stream_name
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 BURST_LINES = 200
 """Lines that may go to the Logs tab at once; model servers print many at their start."""

@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tasks.clients import launcher
-from tasks.clients.connections import Reuse
-from tasks.clients.devices import DeviceLease, devices, lease
-from tasks.clients.model_server import ModelClient
-from tasks.clients.packages import local_copy
-from tasks.clients.running_server import RunningServer
-from tasks.clients.scratch_folders import scratch_folder
+from tasks.clients.instances import launcher
+from tasks.clients.instances.running_server import RunningServer
+from tasks.clients.model_http.connections import Reuse
+from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.packages.packages import local_copy
+from tasks.clients.processes.devices import DeviceLease, devices, lease
+from tasks.clients.processes.scratch_folders import scratch_folder
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.masking import Masker
 from tasks.domain.run import Run
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 
 class ModelServers:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import clock
-from tasks.clients.connections import Reuse
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.output_folder import ROOM_BYTES, OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.model_http.connections import Reuse
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.output_folder import ROOM_BYTES, OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.header import TableMapping
@@ -23,6 +23,7 @@ from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
 from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
 from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
+from tasks.domain.settings import Settings
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.joined_rows import JoinedRows
@@ -30,7 +31,6 @@ from tasks.engine.progress import progress_of
 from tasks.engine.sender import Sender
 from tasks.engine.server_output import ServerOutputs, Show
 from tasks.engine.servers import ModelServers
-from tasks.settings import Settings
 
 if TYPE_CHECKING:
     from tasks.engine.shard import ShardWork

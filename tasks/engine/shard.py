@@ -6,11 +6,12 @@ import asyncio
 import math
 from contextlib import suppress
 
-from tasks.clients.failures import ObjectError
+from tasks.clients import clock
+from tasks.clients.storage.failures import ObjectError
 from tasks.domain.errors import DamagedFile, ModelServerError, StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import ShardRef
+from tasks.domain.run import ShardDone, ShardRef
 from tasks.domain.shard import weight
 from tasks.engine.collector import rare_collections
 from tasks.engine.items import process
@@ -30,6 +31,28 @@ MOST_PROBES = 64
 MOST_AT_ONCE = 288
 MOST_STORING = 0.95
 """Upper bound of the share of time spent on storage, as used for the number of items begun for an instance."""
+
+
+async def work_on(session: Session, shard: ShardRef) -> ShardDone:
+    """Process one shard in a session. Raises ModelServerError, StorageError."""
+    started_at = clock.now()
+    done, report, digest, tally = await session.during(infer_shard(session, shard))
+    return ShardDone(
+        shard=done,
+        report=report,
+        digest=digest,
+        successful=tally.successful,
+        failed=tally.failed,
+        instance=session.number or 0,
+        started_at=started_at,
+        ended_at=clock.now(),
+        preparing_since=session.preparing_since,
+        ready_at=session.ready_at,
+        deaths=session.group.deaths,
+        stopped=session.stopped,
+        resumable=session.resumable,
+        not_started=session.not_started,
+    )
 
 
 async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, str, Tally]:

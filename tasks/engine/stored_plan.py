@@ -14,8 +14,8 @@ from contextlib import aclosing
 
 from pydantic import ValidationError
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import plan_bytes, read_plan
 from tasks.domain.errors import DamagedFile, StorageError
 from tasks.domain.item import Item

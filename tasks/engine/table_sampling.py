@@ -14,8 +14,8 @@ from tasks.domain.refused_items import looks_like_names
 from tasks.domain.request import Body, row_body
 from tasks.domain.rows_per_request import AutoRows
 from tasks.domain.run import Run
+from tasks.domain.settings import Settings
 from tasks.engine.rows import read_rows, rows_of_a_request
-from tasks.settings import Settings
 
 ROWS_LOOKED_AT = 1_000
 """Number of rows of each table; more if one request has more."""

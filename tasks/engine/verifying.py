@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.errors import UploadError
 from tasks.domain.ledger import Ledger
 from tasks.domain.result import Outcome, Tally

@@ -32,12 +32,12 @@ from tasks.clients.tables import plan_bytes, read_plan, report_bytes  # noqa: E4
 from tasks.domain.item import Item  # noqa: E402
 from tasks.domain.paths import result_name  # noqa: E402
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef  # noqa: E402
+from tasks.domain.settings import Settings  # noqa: E402
 from tasks.domain.shard import ITEM_WEIGHT, ShardBounds  # noqa: E402
 from tasks.domain.sharing import Give, Sharing  # noqa: E402
 from tasks.engine.planning import make_plan  # noqa: E402
 from tasks.engine.publishing import publish_run  # noqa: E402
 from tasks.engine.supply import Supply  # noqa: E402
-from tasks.settings import Settings  # noqa: E402
 
 Figures = dict[str, Any]
 LOOK_SECONDS = 0.25

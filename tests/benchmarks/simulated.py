@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import report_bytes
 from tasks.domain.paths import parse_address, result_name
 from tasks.domain.result import Outcome, Tally

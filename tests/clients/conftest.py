@@ -11,7 +11,7 @@ import pytest
 from clients.places import KINDS, Place, make_place
 from fakes.s3_server import S3Server
 
-from tasks.clients import lifeline
+from tasks.clients.processes import lifeline
 
 _numbers = itertools.count()
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 from clients.support import run
 from fakes.s3_server import REGION, S3Server
 
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address, parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 T = TypeVar("T")
 KINDS = ("local", "s3", "obs")

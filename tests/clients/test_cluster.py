@@ -21,10 +21,10 @@ from distributed.security import Security
 from fakes import processes
 from fakes.certificates import pem_files
 
-from tasks.clients.cluster import DaskCluster, start_cluster
-from tasks.clients.dask_security import CERTIFICATE, KEY, made_identity, security_of
-from tasks.clients.ports import _holds, _listening
-from tasks.clients.warden import below
+from tasks.clients.cluster.cluster import DaskCluster, start_cluster
+from tasks.clients.cluster.dask_security import CERTIFICATE, KEY, made_identity, security_of
+from tasks.clients.processes.ports import _holds, _listening
+from tasks.clients.processes.warden import below
 from tasks.domain.errors import ModelServerError
 from tasks.domain.pool import Cluster
 
@@ -121,7 +121,15 @@ def test_worker__does_its_work_and_shows_its_key_to_nobody(tmp_path: Path) -> No
 def test_scheduler__of_pods_answers_the_kubelet_and_the_operator_and_nothing_else(tmp_path: Path) -> None:
     port, http = free_port(), free_port()
     command = [
-        *(sys.executable, "-m", "tasks.clients.dask_process", "dask_scheduler", "--protocol", "tls", "--no-dashboard"),
+        *(
+            sys.executable,
+            "-m",
+            "tasks.clients.cluster.dask_process",
+            "dask_scheduler",
+            "--protocol",
+            "tls",
+            "--no-dashboard",
+        ),
         *("--host", "127.0.0.1", "--port", str(port), "--dashboard-address", f"127.0.0.1:{http}"),
     ]
     refused_without = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -158,7 +166,7 @@ def test_identity__is_of_this_run_only_and_not_shown() -> None:
 
 def test_scheduler__that_exists_is_talked_to_with_the_pools_certificates(tmp_path: Path) -> None:
     async def work() -> None:
-        from tasks.clients.dask_process import ClosedScheduler
+        from tasks.clients.cluster.dask_process import ClosedScheduler
 
         identity = made_identity()
         scheduler = await ClosedScheduler(

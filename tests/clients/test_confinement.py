@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
 
-from tasks.clients import confinement
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.processes import confinement
+from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.domain.instance import handed_on
 
 confined_here = pytest.mark.skipif(
     subprocess.run(
-        [sys.executable, "-c", "import sys; from tasks.clients.confinement import confine; sys.exit(not confine())"],
+        [sys.executable, "-c", "from tasks.clients.processes.confinement import confine; raise SystemExit(not confine())"],
         cwd=ROOT, check=False,
     ).returncode != 0,
     reason="this kernel has no Landlock",
@@ -93,7 +93,7 @@ def signals_are_closed() -> bool:
 
 OLD_KERNEL = """
 import ctypes, os, sys
-from tasks.clients import confinement
+from tasks.clients.processes import confinement
 libc = ctypes.CDLL(None)
 for capability in confinement.LOOKING:
     libc.prctl(confinement.PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -224,7 +224,7 @@ def test_warden__killed_leaves_no_process_in_a_session_of_its_own(tmp_path: Path
 OWNER = """
 import asyncio, os, sys
 from pathlib import Path
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.processes.lifeline import GuardedProcess
 
 async def main():
     scratch = Path(sys.argv[1])
@@ -259,7 +259,7 @@ def test_scratch__is_removed_in_either_order_of_deaths(tmp_path: Path, order: st
 
 def test_mark__is_no_limit() -> None:
     code = (
-        "import resource, sys; from tasks.clients.confinement import has_mark, mark; import os; mark(12345);"
+        "import resource, sys; from tasks.clients.processes.confinement import has_mark, mark; import os; mark(12345);"
         "import fcntl, tempfile; files = [tempfile.TemporaryFile() for _ in range(50)];"
         "[fcntl.lockf(one, fcntl.LOCK_EX) for one in files]; sys.exit(not has_mark(os.getpid(), 12345))"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients.control_groups import MAIN, Group, make_group, make_room, own_group, sweep
+from tasks.clients.processes.control_groups import MAIN, Group, make_group, make_room, own_group, sweep
 
 MOUNTS = (
     "24 1 0:22 / /proc rw,nosuid - proc proc rw\n"

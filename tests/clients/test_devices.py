@@ -13,13 +13,13 @@ import pytest
 from clients.support import ROOT, run, variables
 from fakes.processes import DEADLINE_SECONDS, die_with_parent
 
-from tasks.clients.devices import device_kind, devices, lease
+from tasks.clients.processes.devices import device_kind, devices, lease
 from tasks.domain.errors import ModelServerError
 
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from tasks.clients.devices import lease
+from tasks.clients.processes.devices import lease
 
 async def main():
     held = await lease(int(sys.argv[2]), sys.argv[3:], Path(sys.argv[1]))
@@ -31,7 +31,7 @@ asyncio.run(main())
 CONTENDER = """
 import asyncio, os, sys
 from pathlib import Path
-from tasks.clients import devices
+from tasks.clients.processes import devices
 
 devices.RETRY_SECONDS = 0.002
 

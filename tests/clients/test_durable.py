@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from clients.support import run
 
-from tasks.clients import durable
-from tasks.clients.durable import FileSystemSync, sync_file_system, sync_folder
+from tasks.clients.storage import durable
+from tasks.clients.storage.durable import FileSystemSync, sync_file_system, sync_folder
 
 
 def test_sync__of_a_real_folder_works_and_of_none_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT, processes_with, run, wait_for
 
-from tasks.clients.environments import environment, key_of
+from tasks.clients.packages.environments import environment, key_of
 from tasks.domain.errors import ModelServerError
 
 
@@ -160,7 +160,7 @@ def test_environment__fails_clearly_when_uv_itself_cannot_run(tmp_path: Path, mo
 MAKER = """
 import asyncio, sys, uv
 from pathlib import Path
-from tasks.clients.environments import environment
+from tasks.clients.packages.environments import environment
 
 uv.find_uv_bin = lambda: sys.argv[1]
 print(asyncio.run(environment([["--no-index", sys.argv[2]]], Path("."), Path(sys.argv[3]))))

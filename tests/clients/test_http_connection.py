@@ -13,9 +13,9 @@ import pytest
 from clients.support import run
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.health import ask_health
-from tasks.clients.http_connection import MAX_HEADER_BYTES
-from tasks.clients.model_server import Answer, ModelClient, RequestFailed
+from tasks.clients.model_http.health import ask_health
+from tasks.clients.model_http.http_connection import MAX_HEADER_BYTES
+from tasks.clients.model_http.model_server import Answer, ModelClient, RequestFailed
 from tasks.domain.request import Body
 
 Talk = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
@@ -241,7 +241,7 @@ def test_answer__of_which_a_part_came_before_it_was_asked_for_is_not_the_next_on
 
 
 def test_connection__that_has_waited_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.clients.connections.IDLE_SECONDS", -1.0)
+    monkeypatch.setattr("tasks.clients.model_http.connections.IDLE_SECONDS", -1.0)
     found, server = ask(saying(OK + b"Content-Length: 2\r\n\r\nhi"), times=3)
     assert found == [Answer(200, b"hi")] * 3
     assert server.connections == 3

@@ -15,7 +15,7 @@ import requests
 from clients.support import FAKE_MODEL_SERVER, alive, processes_with, run
 from fakes.processes import DEADLINE_SECONDS, poll
 
-from tasks.clients.launcher import Server, prepare
+from tasks.clients.instances.launcher import Server, prepare
 from tasks.domain.config_file import parse_config
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch

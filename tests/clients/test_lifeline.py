@@ -15,7 +15,7 @@ import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.lifeline import GuardedProcess, children
+from tasks.clients.processes.lifeline import GuardedProcess, children
 
 TREE = """
 import os, signal, sys, time
@@ -60,7 +60,7 @@ for kind in sys.argv[1:]:
 OWNER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tasks.clients.lifeline import GuardedProcess, children
+from tasks.clients.processes.lifeline import GuardedProcess, children
 
 async def main():
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"owner was interrupted\\n"))
@@ -395,7 +395,7 @@ def test_children__passes_over_those_that_have_ended() -> None:
 
 ADOPTER = """
 import subprocess, sys, time
-from tasks.clients.lifeline import adopt, children
+from tasks.clients.processes.lifeline import adopt, children
 
 assert children() == []
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))

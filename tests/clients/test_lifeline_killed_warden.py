@@ -15,9 +15,9 @@ import pytest
 from clients.support import FAKE_MODEL_SERVER, alive, run
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients import launcher
-from tasks.clients.launcher import Server
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.instances import launcher
+from tasks.clients.instances.launcher import Server
+from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health, PackageConfig
 

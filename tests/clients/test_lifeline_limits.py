@@ -13,9 +13,9 @@ import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients import lifeline
-from tasks.clients.control_groups import Group, own_group
-from tasks.clients.lifeline import GuardedProcess
+from tasks.clients.processes import lifeline
+from tasks.clients.processes.control_groups import Group, own_group
+from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.domain.instance import Limits, instance_environment
 
 MIB = 1024**2
@@ -34,8 +34,8 @@ time.sleep(600)
 IN_A_GROUP = f"""
 import sys
 sys.path.append({str(ROOT)!r})
-from tasks.clients import limits, warden
-from tasks.clients.control_groups import Group, own_group
+from tasks.clients.processes import limits, warden
+from tasks.clients.processes.control_groups import Group, own_group
 
 limits.make_group = lambda memory_bytes, cpu: Group.below(own_group())
 sys.exit(warden.main(sys.argv[1:]))

@@ -14,8 +14,8 @@ import pytest
 from clients.support import pids, wait_for
 from fakes.processes import start, stop
 
-from tasks.clients.control_groups import Group
-from tasks.clients.limits import LOOK_SECONDS, ProcessBounds, amount, tree, used_bytes
+from tasks.clients.processes.control_groups import Group
+from tasks.clients.processes.limits import LOOK_SECONDS, ProcessBounds, amount, tree, used_bytes
 
 MIB = 1024**2
 FAMILY = """

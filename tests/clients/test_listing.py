@@ -17,12 +17,12 @@ from fakes.s3_server import S3Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.listing import PAGES_AHEAD, PARTS_AT_ONCE, Listing, Page, StartAfterIgnored
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.listing import PAGES_AHEAD, PARTS_AT_ONCE, Listing, Page, StartAfterIgnored
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 
 @pytest.fixture(autouse=True)

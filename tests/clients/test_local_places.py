@@ -9,13 +9,13 @@ import pytest
 from clients.places import Place
 from clients.support import run
 
-from tasks.clients import local_places
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage import local_places
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.paths import parse_address
+from tasks.domain.settings import Settings
 from tasks.engine.planning import Planner, first_file
-from tasks.settings import Settings
 
 SYSTEM = "belongs to the system"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clients import local_files
-from tasks.clients.local_files import PACK_NAMES, PART_NAMES
+from tasks.clients.storage import local_files
+from tasks.clients.storage.local_files import PACK_NAMES, PART_NAMES
 
 _names = st.lists(st.binary(min_size=1, max_size=4).filter(lambda name: b"\0" not in name), unique=True)
 

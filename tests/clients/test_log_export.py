@@ -9,7 +9,7 @@ import pytest
 from fakes.otlp_receiver import OtlpReceiver
 from fakes.processes import closed_port, poll
 
-from tasks.clients.log_export import LogExporter
+from tasks.clients.logs.log_export import LogExporter
 from tasks.domain.server_log import LogRecord, stream_name
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 250000, UTC)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from clients.places import Place
 
-from tasks.clients import log_store
-from tasks.clients.failures import ObjectError
-from tasks.clients.log_store import KEPT_DAYS, LogStore, LogStream, Stream
-from tasks.clients.storage import Storage
+from tasks.clients.logs import log_store
+from tasks.clients.logs.log_store import KEPT_DAYS, LogStore, LogStream, Stream
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
 from tasks.domain.server_log import LogRecord, stream_name
 
 NOON = datetime(2026, 1, 10, 12, 0, 0, tzinfo=UTC)

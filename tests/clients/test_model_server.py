@@ -11,7 +11,7 @@ from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, closed_port
 
-from tasks.clients.model_server import Answer, ModelClient, RequestFailed
+from tasks.clients.model_http.model_server import Answer, ModelClient, RequestFailed
 from tasks.domain.request import Body, FileForm
 
 

@@ -12,7 +12,7 @@ import pytest
 from clients.places import Place
 from fakes.processes import closed_port
 
-from tasks.clients.model_store import VERSION_FILE, ModelStore, State
+from tasks.clients.packages.model_store import VERSION_FILE, ModelStore, State
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import SpecificationError, StorageError
 

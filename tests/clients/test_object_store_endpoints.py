@@ -15,14 +15,14 @@ from fakes.certificates import pem_files
 from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port
 
-from tasks.clients.dask_security import made_identity
-from tasks.clients.endpoints import credentials_of
-from tasks.clients.failures import ObjectError
-from tasks.clients.object_store import Bucket
-from tasks.clients.storage import Storage
+from tasks.clients.cluster.dask_security import made_identity
+from tasks.clients.storage.endpoints import credentials_of
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.object_store import Bucket
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 KEYS = {"access_key_id": "a" * 20, "secret_access_key": "b" * 40}
 

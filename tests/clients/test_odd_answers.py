@@ -12,9 +12,9 @@ from clients.support import run
 from clients.test_http_connection import BODY, BROKEN, OK, ask, kind, saying, saying_and_closing, serving
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.connections import Reuse
-from tasks.clients.http_connection import MAX_HEADER_BYTES
-from tasks.clients.model_server import Answer, ModelClient, RequestFailed
+from tasks.clients.model_http.connections import Reuse
+from tasks.clients.model_http.http_connection import MAX_HEADER_BYTES
+from tasks.clients.model_http.model_server import Answer, ModelClient, RequestFailed
 from tasks.domain.request import Body
 
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients import output_drain
-from tasks.clients.output_drain import READ_BYTES, TAIL_BYTES, Drain
+from tasks.clients.processes import output_drain
+from tasks.clients.processes.output_drain import READ_BYTES, TAIL_BYTES, Drain
 
 BURST = 1 << 20
 

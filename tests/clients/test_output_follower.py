@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clients import output_follower
-from tasks.clients.output_follower import LINE_BYTES, OutputFollower
+from tasks.clients.processes import output_follower
+from tasks.clients.processes.output_follower import LINE_BYTES, OutputFollower
 from tasks.domain.masking import Masker
 
 SECRET = "hunter2-hunter2"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients import package_files as module
-from tasks.clients.package_files import (
+from tasks.clients.packages import package_files as module
+from tasks.clients.packages.package_files import (
     changed_file,
     copy_to_folder,
     file_seals,

@@ -14,8 +14,8 @@ from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port
 from fakes.s3_server import S3Server
 
-from tasks.clients.packages import files_of, filesystem, local_copy, read_config
-from tasks.clients.storage import Storage
+from tasks.clients.packages.packages import files_of, filesystem, local_copy, read_config
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials, from_environment
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.paths import parse_address

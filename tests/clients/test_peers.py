@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.clients.peers import listening_account, peer_account
+from tasks.clients.processes.peers import listening_account, peer_account
 
 OTHER = 65534
 CONNECT = "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2])));"

@@ -15,9 +15,9 @@ from dask_kubernetes.operator.validation import validate_cluster_name
 from fakes import kubernetes
 from fakes.pod_security import open_parts
 
-from tasks.clients.dask_security import CERTIFICATE, KEY, made_identity
-from tasks.clients.pod_security import DISK_LIMIT, DISK_REQUEST, PART_LABEL
-from tasks.clients.pods import (
+from tasks.clients.cluster.dask_security import CERTIFICATE, KEY, made_identity
+from tasks.clients.cluster.pod_security import DISK_LIMIT, DISK_REQUEST, PART_LABEL
+from tasks.clients.cluster.pods import (
     SCHEDULER_MEMORY_MIB,
     WORKER_CPU,
     WORKER_MEMORY_MIB,
@@ -94,7 +94,7 @@ def test_cluster__is_what_dask_kubernetes_would_make_but_for_what_is_ours() -> N
     assert made["spec"]["idleTimeout"] == 1800
     # The operator names each worker; the programs are Dask's own, with the run's certificate.
     arguments = made["spec"]["worker"]["spec"]["containers"][0]["args"]
-    own = ["python", "-m", "tasks.clients.dask_process"]
+    own = ["python", "-m", "tasks.clients.cluster.dask_process"]
     assert arguments[:4] == [*own, "dask_worker"] and "$(DASK_WORKER_NAME)" in arguments
     assert made["spec"]["scheduler"]["spec"]["containers"][0]["args"][:4] == [*own, "dask_scheduler"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
@@ -11,12 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients.support import FAKE_MODEL_SERVER, run
+from clients.support import FAKE_MODEL_SERVER, run, wait_for
 from fakes.processes import DEADLINE_SECONDS, die_with_parent
 
-from tasks.clients import launcher
-from tasks.clients.launcher import Server
-from tasks.clients.ports import HOST, belongs_to_another, free_port
+from tasks.clients.instances import launcher
+from tasks.clients.instances.launcher import Server
+from tasks.clients.processes.lifeline import GuardedProcess
+from tasks.clients.processes.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
@@ -84,6 +86,22 @@ def test_port__on_which_an_older_process_listens_belongs_to_another() -> None:
 def test_port__on_which_a_younger_process_listens_may_be_on_behalf_of_an_older_one(later: int) -> None:
     with started(LISTENER, "0") as (_, port):
         assert not belongs_to_another(port, later)
+
+
+def test_port__of_a_younger_model_server_belongs_to_another(later: int, tmp_path: Path) -> None:
+    async def work() -> None:
+        command = [sys.executable, "-u", "-c", HEALTHY]
+        environment = {"PATH": os.environ["PATH"]}
+        log = tmp_path / "log"
+        server = await GuardedProcess.start(command, folder=tmp_path, environment=environment, log=log)
+        try:
+            port = int(await asyncio.to_thread(wait_for, lambda: log.exists() and log.read_text().strip()))
+            assert belongs_to_another(port, later)
+            assert not belongs_to_another(port, server.pid)
+        finally:
+            await server.stop()
+
+    run(work())
 
 
 def test_port__on_which_anybody_listens_belongs_to_another_once_the_process_has_ended() -> None:

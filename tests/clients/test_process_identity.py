@@ -8,9 +8,9 @@ import time
 
 from fakes.processes import die_with_parent
 
-from tasks.clients.process_identity import is_there, own_process
+from tasks.clients.processes.process_identity import is_there, own_process
 
-CHILD = "from tasks.clients.process_identity import own_process\nprint(own_process(), flush=True)\ninput()"
+CHILD = "from tasks.clients.processes.process_identity import own_process\nprint(own_process(), flush=True)\ninput()"
 
 
 def test_process__is_there_until_it_has_ended_and_no_longer() -> None:
@@ -37,7 +37,7 @@ def test_process__of_another_beginning_or_place_is_another() -> None:
 def test_process__tells_when_it_began() -> None:
     before = time.time()
     begun = subprocess.run(
-        [sys.executable, "-c", "from tasks.clients.process_identity import own_start\nprint(own_start())"],
+        [sys.executable, "-c", "from tasks.clients.processes.process_identity import own_start\nprint(own_start())"],
         text=True, capture_output=True, check=True, preexec_fn=die_with_parent,
     )  # fmt: skip
     assert before - 0.1 <= float(begun.stdout) <= time.time()  # the kernel counts in hundredths of a second

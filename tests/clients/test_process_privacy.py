@@ -15,7 +15,7 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-
 
 HOLDER = """
 import os, sys, time
-from tasks.clients.process_privacy import hide_memory
+from tasks.clients.processes.process_privacy import hide_memory
 if sys.argv[1] == "hidden":
     hide_memory()
 if len(sys.argv) > 2 and os.fork():

@@ -7,7 +7,7 @@ import os
 import httpx
 import pytest
 
-from tasks.clients.proxies import is_loopback, proxy_for, spare_loopback
+from tasks.clients.surroundings.proxies import is_loopback, proxy_for, spare_loopback
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,12 @@ import pytest
 from clients.support import run
 from fakes.odd_s3_server import OddS3Server
 
-from tasks.clients import local_files, object_store
-from tasks.clients.failures import ObjectError
-from tasks.clients.storage import Storage
+from tasks.clients.storage import local_files, object_store
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 ERROR = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>InternalError</Code><Message>Sorry</Message></Error>'
 KEYS = ["in/o.bin", "in//o.bin"]

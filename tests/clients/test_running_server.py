@@ -9,8 +9,8 @@ from clients.support import run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, closed_port, meanwhile, poll
 
-from tasks.clients.http_reply import NO_SUCH_HOST, NO_TLS
-from tasks.clients.running_server import RunningServer, first_there, is_final
+from tasks.clients.instances.running_server import RunningServer, first_there, is_final
+from tasks.clients.model_http.http_reply import NO_SUCH_HOST, NO_TLS
 from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.package import Health
 

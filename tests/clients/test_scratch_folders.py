@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT
 
-from tasks.clients import process_identity
-from tasks.clients.scratch_folders import remove_left_folders, scratch_folder
+from tasks.clients.processes import process_identity
+from tasks.clients.processes.scratch_folders import remove_left_folders, scratch_folder
 
 MAKER = """
 import sys
-from tasks.clients.scratch_folders import scratch_folder
+from tasks.clients.processes.scratch_folders import scratch_folder
 made = scratch_folder()
 (made / "instance.log").write_text("raw output")
 print(made, flush=True)

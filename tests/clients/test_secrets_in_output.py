@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from clients.support import run
 
-from tasks.clients.launcher import Server
+from tasks.clients.instances.launcher import Server
 from tasks.domain.instance import Launch
 
 LINES = "\n".join(f"{number}abcdefghijklmnopqrstuvwxyz" for number in range(9))

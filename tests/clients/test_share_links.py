@@ -15,9 +15,9 @@ from clients.support import run
 from fakes.processes import DEADLINE_SECONDS, closed_port
 from fakes.share_server import ShareServer
 
-from tasks.clients import share_links
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.share_links import MAX_REDIRECTS, ShareLinks, is_public
+from tasks.clients.storage import share_links
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.share_links import MAX_REDIRECTS, ShareLinks, is_public
 from tasks.domain.retry import FINAL
 
 Runner = Callable[[Any], Any]

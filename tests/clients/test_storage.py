@@ -20,13 +20,13 @@ from fakes.s3_server import S3Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.clients import local_files
-from tasks.clients.failures import ObjectError, TooLarge
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage import local_files
+from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -745,11 +745,11 @@ def test_check_writable__finds_a_full_disk_and_leaves_nothing_behind(tmp_path: P
 
 LIMITED = """
 import asyncio, os, resource, sys
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 async def main():
     output = OutputFolder(Storage(Settings()), parse_address(sys.argv[1]), ".scratch")
@@ -785,11 +785,11 @@ def test_file_size_limit__is_told_and_leaves_nothing_half_written(tmp_path: Path
 UNPRIVILEGED = """
 import asyncio, os, sys
 import concurrent.futures.thread, encodings.idna  # what is imported late cannot be read then
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.paths import parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 async def main():
     storage = Storage(Settings())

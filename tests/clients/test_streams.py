@@ -13,11 +13,11 @@ from fakes.odd_s3_server import OddS3Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address, parse_address
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 
 class Pieces(Storage):

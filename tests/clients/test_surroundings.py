@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from fakes.certificates import pem_files
 
-from tasks.clients import surroundings
-from tasks.clients.dask_security import made_identity
-from tasks.clients.surroundings import explained, wrong_surroundings
+from tasks.clients.cluster.dask_security import made_identity
+from tasks.clients.surroundings import surroundings
+from tasks.clients.surroundings.surroundings import explained, wrong_surroundings
 from tasks.domain.errors import CallError
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT, run
 
-from tasks.clients import local_files, temporary_names
-from tasks.clients.temporary_names import open_new, renew, unique_name
+from tasks.clients.storage import local_files, temporary_names
+from tasks.clients.storage.temporary_names import open_new, renew, unique_name
 
 NAMES = """
 import os
 os.getpid = lambda: 1
-from tasks.clients.temporary_names import unique_name
+from tasks.clients.storage.temporary_names import unique_name
 print(*(unique_name() for _ in range(50)))
 """
 KEEPS_ITS_PROCESS_ID = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deployments.specification import read_specification
+from deployments.services.specification import read_specification
 from tasks.clients.pool_files import read_pools
 from tasks.clients.yaml_fields import load
 from tasks.domain.errors import SpecificationError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deployments.cli import _call
-from deployments.door import guarded
+from deployments.terminal.door import guarded
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

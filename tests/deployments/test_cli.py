@@ -200,7 +200,7 @@ def stuck(
     try:
         poll(hangs, "the request that hangs", seconds=120)
         commands = " | ".join(processes_of(tmp).values())
-        for part in ("warden.py", "--adopt", "model_server.py", "sleep 3600", "tasks.prefect_app"):
+        for part in ("warden.py", "--adopt", "model_server.py", "sleep 3600", "tasks.prefect_side.prefect_app"):
             assert part in commands
         assert list(tmp.glob("thresher-*"))
         yield process, tmp
@@ -255,7 +255,7 @@ def test_run__that_is_stopped_while_prefect_starts_leaves_nothing(
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=die_with_parent,
     )  # fmt: skip
     try:
-        both = {"--adopt", "tasks.prefect_app"}
+        both = {"--adopt", "tasks.prefect_side.prefect_app"}
         poll(lambda: both <= set(" ".join(processes_of(tmp).values()).split()), "the guarded server")
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         if number != signal.SIGKILL:

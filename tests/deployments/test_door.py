@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fakes.processes import free_port
 
-from deployments.door import guarded, take_verbose
+from deployments.terminal.door import guarded, take_verbose
 from tasks.domain.errors import CallError, Problem, RunError, SpecificationError
 
 COMMAND = str(Path(sys.executable).with_name("thresher"))
@@ -199,7 +199,7 @@ def test_command__that_is_interrupted_while_it_is_imported_says_nothing(tmp_path
 
 @pytest.mark.parametrize("port", [0, -1, 99_999])
 def test_up__is_refused_on_a_port_that_is_none(port: int) -> None:
-    from deployments.stack import run_stack
+    from deployments.local_stack.stack import run_stack
 
     with pytest.raises(CallError, match=f"--port = '{port}': should be 1 to 65535"):
         run_stack(port)

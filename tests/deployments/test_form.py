@@ -8,14 +8,14 @@ from uuid import UUID
 import jsonschema
 import pytest
 
-from deployments.deploy_service import deploy_service
-from deployments.form import form
-from deployments.service import parameters_of
+from deployments.services.service import parameters_of
+from deployments.set_up.deploy_service import deploy_service
+from deployments.templates.form import form
 from flows.batch_service import batch_service
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Pool
 from tasks.domain.service import BatchService
-from tasks.settings import read_settings
+from tasks.domain.settings import read_settings
 
 PATHS = {"model": "/model", "input_path": "/in", "output_path": "/out"}
 

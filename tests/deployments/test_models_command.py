@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes.processes import die_with_parent
 
-from deployments.specification import read_specification
+from deployments.services.specification import read_specification
 from tasks.domain.errors import SpecificationError
 from tasks.domain.specification import require
 

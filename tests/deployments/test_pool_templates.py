@@ -23,7 +23,7 @@ from prefect.workers.process import ProcessJobConfiguration
 from prefect_docker.worker import DockerWorkerJobConfiguration
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
-from deployments.pool_templates import (
+from deployments.templates.pool_templates import (
     APART_CPU,
     APART_MEMORY_MIB,
     FLOW_ENVIRONMENT,
@@ -33,10 +33,10 @@ from deployments.pool_templates import (
     console_job_template,
     job_variables,
 )
-from tasks.clients.pod_security import CLUSTER_LABEL, DISK_LIMIT, DISK_REQUEST, PART_LABEL
+from tasks.clients.cluster.pod_security import CLUSTER_LABEL, DISK_LIMIT, DISK_REQUEST, PART_LABEL
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Flavor, Pool
-from tasks.server_pools import pool_of
+from tasks.prefect_side.server_pools import pool_of
 
 FOLDER = Path(__file__).parents[2] / "infra" / "pools"
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]  # references to blocks are looked up

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.service import Service
+from deployments.services.service import Service
 
 
 def test_service__is_shown_without_the_password_in_its_address_and_without_its_headers() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from deployments.service_logs import stored
-from tasks.clients.log_store import KEPT_DAYS
+from deployments.services.service_logs import stored
+from tasks.clients.logs.log_store import KEPT_DAYS
 from tasks.domain.errors import SpecificationError
 from tasks.domain.server_log import LogRecord, stream_name
-from tasks.settings import read_settings
+from tasks.domain.settings import read_settings
 
 RUN = "0123abcd-0123-0123-0123-0123456789ab"
 OTHER = "0123abcd-0123-0123-0123-0123456789ff"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.specification import read_specification
+from deployments.services.specification import read_specification
 from tasks.domain.errors import SpecificationError
 from tasks.domain.specification import require
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from fakes import processes
 from prefect.server.database.configurations import AioSqliteConfiguration
 
-from deployments.sqlite_cursors import sqlite_url
+from deployments.local_stack.sqlite_cursors import sqlite_url
 
 
 @pytest.mark.slow

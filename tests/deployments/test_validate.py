@@ -13,7 +13,7 @@ import pytest
 from fakes.processes import free_port
 
 from deployments.commands import running
-from deployments.validate_command import check_service, validate_service
+from deployments.one_run.validation import check_service, validate_service
 from tasks.domain.errors import SpecificationError
 
 POOL = "name: {name}\nflavors:\n  - {{name: only, cpu: 1, memory_gb: 1}}\n"
@@ -125,7 +125,7 @@ def test_validate__names_modules_that_nothing_brings(
 BEFORE_PREFECT = """
 import json, sys
 from rich.console import Console
-from deployments.run_command import run_service
+from deployments.one_run.run import run_service
 from tasks.domain.errors import SpecificationError
 said = []
 for fields in json.loads(sys.argv[1]):
@@ -180,7 +180,7 @@ def test_pools__of_the_server_may_be_named_as_deploy_takes_them(
     fields: Fields, tmp_path: Path, write_files: Any, files_of_pools: Path, prefect_server: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from deployments.pools import apply_pools
+    from deployments.set_up.pools import apply_pools
 
     write_files(tmp_path / "in", {"1.jpg": "x"})
     monkeypatch.setenv("PREFECT_API_URL", prefect_server)

@@ -10,9 +10,9 @@ from typing import Any
 
 from clients.support import run as run_on_loop
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import plan_bytes, read_report
 from tasks.domain.credentials import Credentials
 from tasks.domain.instance import GivenEnvironment
@@ -24,9 +24,9 @@ from tasks.domain.pool import Flavor
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.service import BatchService
+from tasks.domain.settings import Settings
 from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
-from tasks.settings import Settings
 
 FILE = {"type": "object", "properties": {"images": {"type": "file"}}}
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}, "n": {"type": "number"}}}

@@ -14,8 +14,8 @@ import requests
 from clients.support import FAKE_MODEL_SERVER, alive
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.model_server import ModelClient
-from tasks.clients.running_server import RunningServer
+from tasks.clients.instances.running_server import RunningServer
+from tasks.clients.model_http.model_server import ModelClient
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
 from tasks.domain.request import Body

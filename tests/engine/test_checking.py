@@ -13,8 +13,8 @@ from clients.support import run
 from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.running_address import is_running_model
+from tasks.domain.settings import Settings
 from tasks.engine.checking import check
-from tasks.settings import Settings
 
 
 def warnings_of(folder: Path, cluster: dict[str, str], **fields: Any) -> tuple[str, ...]:

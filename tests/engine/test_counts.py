@@ -17,7 +17,7 @@ from fakes.model_server import FakeModelServer
 from fakes.s3_server import S3Server
 from pydantic import SecretStr
 
-from tasks.clients.model_server import ModelClient
+from tasks.clients.model_http.model_server import ModelClient
 from tasks.domain.concurrency import START
 from tasks.domain.credentials import Credentials
 from tasks.domain.request import FileForm

@@ -10,8 +10,8 @@ import pytest
 from engine.tries import Tries, add, outcome, outcomes, ref, run, seen
 from fakes.reports import owner_of
 
-from tasks.clients import durable
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import durable
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import plan_bytes, report_bytes
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally

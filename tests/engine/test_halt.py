@@ -18,17 +18,17 @@ from engine.runs import ROWS, Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped, deadline_passed
+from tasks.domain.settings import Settings
 from tasks.engine.ending import unless_stopped
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
 from tasks.engine.session import Session
 from tasks.engine.sessions import Sessions
 from tasks.engine.shard import infer_shard
-from tasks.settings import Settings
 
 STOPPED = "The run was stopped before it was processed."
 DONE = 20

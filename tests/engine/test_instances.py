@@ -15,7 +15,7 @@ from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, free_port
 
-from tasks.clients.model_server import ModelClient
+from tasks.clients.model_http.model_server import ModelClient
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.instance import Launch
 from tasks.engine.instances import InstanceGroup

@@ -12,8 +12,8 @@ from engine.runs import ROWS, Shard, items_of, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients import local_files
-from tasks.clients.output_folder import OutputFolder
+from tasks.clients.storage import local_files
+from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.errors import StorageError
 from tasks.domain.result import Tally
 from tasks.engine import items, session

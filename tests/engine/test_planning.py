@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from fakes.odd_s3_server import OddS3Server
 
-from tasks.clients.storage import Storage
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.item import Item
 from tasks.domain.paths import parse_address
+from tasks.domain.settings import Settings
 from tasks.engine.planning import Planner
-from tasks.settings import Settings
 
 
 def items_of(source: Path) -> list[Item]:

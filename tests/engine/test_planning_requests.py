@@ -12,16 +12,16 @@ import pytest
 from engine.runs import make_run, output_of
 from fakes.odd_s3_server import OddS3Server
 
-from tasks.clients.storage import Storage
+from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import read_plan
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import SpecificationError
 from tasks.domain.fingerprint import described
 from tasks.domain.paths import Address
 from tasks.domain.run import Plan, Run
+from tasks.domain.settings import Settings
 from tasks.engine.fingerprinting import fingerprint_of
 from tasks.engine.planning import make_plan
-from tasks.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -15,18 +15,18 @@ from clients.support import run
 from engine.runs import make_run, output_of
 
 from tasks.clients import clock
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import report_bytes
 from tasks.domain import seal
 from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunFailed, RunResult, ShardDone, ShardRef
+from tasks.domain.settings import Settings
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.publishing import publish_run
 from tasks.engine.stored_plan import sealed_plan
-from tasks.settings import Settings
 
 
 def outcome(number: int, message: str = "", source: str = "") -> Outcome:

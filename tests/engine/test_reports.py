@@ -13,14 +13,14 @@ from engine.runs import items_of, local_items, make_run, no_environment
 from engine.tries import FOLDER, Tries, add, outcome, outcomes, ref, run, seen
 from fakes.model_server import FakeModelServer
 
-from tasks.clients.failures import ObjectError
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.tables import plan_bytes
 from tasks.domain.item import Item
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef
+from tasks.domain.settings import Settings
 from tasks.engine.publishing import publish_run
 from tasks.engine.session import Session
 from tasks.engine.shard import ShardWork, infer_shard
-from tasks.settings import Settings
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import pytest
 from clients.places import Place
 from engine.runs import make_run, output_of
 
-from tasks.clients.storage import Storage
+from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import read_plan
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunResult
 from tasks.domain.seal import seal
+from tasks.domain.settings import Settings
 from tasks.engine.planning import make_plan
 from tasks.engine.stored_plan import sealed_part, sealed_plan
-from tasks.settings import Settings
 
 
 @pytest.fixture

@@ -15,15 +15,15 @@ from engine.runs import FILE, ROWS, TEXT, make_run
 from fakes.s3_server import S3Server
 from fakes.share_server import ShareServer
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address
 from tasks.domain.refused_items import FIRST
+from tasks.domain.settings import Settings
 from tasks.engine import looking, sampling
 from tasks.engine.looking import LINKS_READ
 from tasks.engine.sampling import ITEMS_LOOKED_AT, Preview, look_at_input
-from tasks.settings import Settings
 
 Files = Mapping[str, str | bytes]
 

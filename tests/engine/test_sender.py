@@ -74,7 +74,7 @@ def test_send__comes_back_when_it_was_told_to(tmp_path: Path) -> None:
 
 def test_send__does_not_wait_for_hours(tmp_path: Path) -> None:
     answer, seen, _, pauses = outcome(tmp_path, b"FAIL:429:4000:1")
-    assert str(answer).startswith("The model answered HTTP 429")
+    assert answer == 'The model answered HTTP 429: {"error": "slow down"}'
     assert (seen, pauses) == (1, [])
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from engine.runs import make_run
 
-from tasks.clients.log_store import KEPT_DAYS
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.logs.log_store import KEPT_DAYS
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.masking import Masker
 from tasks.domain.paths import parse_address
+from tasks.domain.settings import Settings
 from tasks.engine.server_output import PART_BYTES, FullText, ServerOutputs
-from tasks.settings import Settings
 
 
 def kept(tmp_path: Path, lines: list[str], times: int = 1) -> dict[str, str]:

@@ -18,14 +18,14 @@ from fakes.model_server import FakeModelServer
 from fakes.processes import meanwhile, poll
 from fakes.s3_server import S3Server
 
-from tasks.clients.storage import Storage
-from tasks.console import plain_errors
+from tasks.clients.storage.storage import Storage
 from tasks.domain.concurrency import START
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.paths import Address
 from tasks.domain.secret_reference import resolved
 from tasks.engine.budget import Budget
 from tasks.engine.shard import infer_shard
+from tasks.prefect_side.run_logs import plain_errors
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ from engine.runs import Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
 from fakes.processes import FakeDidNotStart, alive, free_port, poll
 
-from tasks.clients.sidecar import Sidecar
+from tasks.clients.instances.sidecar import Sidecar
 from tasks.domain.errors import ModelServerError
 from tasks.domain.package import Health
 from tasks.engine.shard import infer_shard

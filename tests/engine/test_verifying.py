@@ -14,12 +14,12 @@ from clients.support import run
 from engine.runs import make_run, output_of
 from engine.test_publishing import Published, outcome
 
-from tasks.clients.failures import ObjectError
-from tasks.clients.output_folder import OutputFolder
-from tasks.clients.storage import Storage
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.output_folder import OutputFolder
+from tasks.clients.storage.storage import Storage
 from tasks.domain.run import RunResult
+from tasks.domain.settings import Settings
 from tasks.engine.publishing import publish_run
-from tasks.settings import Settings
 
 LOST = "Upload of the result file failed. It was written with 3 bytes, but "
 Change = Callable[[Path], None]

@@ -15,10 +15,10 @@ from tasks.clients.tables import report_bytes
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardRef
+from tasks.domain.settings import Settings
 from tasks.engine.reports import Reporter
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
-from tasks.settings import Settings
 
 T = TypeVar("T")
 FOLDER = "shards/00002"

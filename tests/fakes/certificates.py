@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tasks.clients.dask_security import Identity
+from tasks.clients.cluster.dask_security import Identity
 
 
 def pem_files(folder: Path, identity: Identity) -> dict[str, str]:

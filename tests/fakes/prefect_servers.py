@@ -91,7 +91,7 @@ def migrated(database: Path) -> str:
 
     The tables are created once in a session: all of Prefect's migrations take a server four seconds.
     """
-    from deployments.sqlite_cursors import sqlite_url
+    from deployments.local_stack.sqlite_cursors import sqlite_url
 
     database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if SHARED in os.environ and not database.exists():

@@ -25,7 +25,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, _nothing_left_behind: None)
     """A Prefect server for these tests only, with the pools of the project."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments.pools import apply_pools
+    from deployments.set_up.pools import apply_pools
 
     with prefect_servers.sqlite_server(tmp_path_factory.mktemp("faults-server")) as one:
         with temporary_settings(updates={PREFECT_API_URL: one.api}):
@@ -51,7 +51,7 @@ def deployed(server: PrefectServer, scenario: Scenario, worker: WorkerProcess, b
     """Deploys the scenario's service; returns its first run, which the worker starts."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments import lifecycle
+    from deployments.services import lifecycle
 
     def deploy() -> FlowRun:
         with temporary_settings(updates={PREFECT_API_URL: server.api}):

@@ -15,11 +15,11 @@ from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port, die_with_parent, meanwhile
 from fakes.share_server import ShareServer
 
-from deployments.validate_command import check_service
+from deployments.one_run.validation import check_service
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import RunFailed
+from tasks.domain.settings import read_settings
 from tasks.domain.specification import require
-from tasks.settings import read_settings
 
 pytestmark = pytest.mark.prefect
 

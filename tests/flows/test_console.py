@@ -6,8 +6,8 @@ import logging
 
 import pytest
 
-from tasks.console import in_our_words, plain_errors
 from tasks.domain.errors import RunError
+from tasks.prefect_side.run_logs import in_our_words, plain_errors
 
 
 def logged(error: Exception) -> logging.LogRecord:

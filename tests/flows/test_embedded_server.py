@@ -70,7 +70,7 @@ def test_embedded_server__wants_a_password_that_only_its_own_process_knows(
             assert requests.post(api + path, **right, headers={"Origin": "null"}).status_code == 403
             assert requests.post(api + path, **right, headers={"Host": "evil.example"}).status_code == 421
         running = processes_of(own)
-        assert any("tasks.prefect_app" in command for command in running.values())
+        assert any("tasks.prefect_side.prefect_app" in command for command in running.values())
         for pid, command in running.items():
             assert word not in command
             assert word.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -85,7 +85,7 @@ def test_embedded_server__wants_a_password_that_only_its_own_process_knows(
 def test_embedded_server__without_a_place_for_its_database_does_not_start(tmp_path: Path, home: str) -> None:
     from prefect.settings import PREFECT_HOME, temporary_settings
 
-    from tasks.embedded_server import _check_home
+    from tasks.prefect_side.embedded_server import _check_home
 
     (tmp_path / "home").write_text("no folder")
     place = tmp_path / home
@@ -101,7 +101,7 @@ def test_prefect__still_starts_its_embedded_server_the_way_that_is_replaced() ->
     """Two methods of Prefect's are overridden: were they renamed, a server without a password would start."""
     from prefect.server.api.server import SubprocessASGIServer
 
-    from tasks.embedded_server import _closed_server
+    from tasks.prefect_side.embedded_server import _closed_server
 
     made = _closed_server()
     for method in ("find_available_port", "_run_uvicorn_command"):

@@ -168,7 +168,7 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
     run_service: Any, cluster: Any, image: str, items: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = cluster(operator=False)
-    monkeypatch.setattr("tasks.clients.pod_cluster.OPERATOR_SECONDS", 1.0)
+    monkeypatch.setattr("tasks.clients.cluster.pod_cluster.OPERATOR_SECONDS", 1.0)
     ran = run_service(model=image, input_path=items(3), request_path="/", resource_pool="pods")
     assert ran.state == "Failed"
     assert isinstance(ran.error, RunFailed)
@@ -180,7 +180,7 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
 def test_run__says_what_keeps_its_pods_from_running_and_stopped_then_leaves_nothing(
     run_service: Any, cluster: Any, image: str, items: Any, poll: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.clients.pod_cluster.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("tasks.clients.cluster.pod_cluster.LOOK_SECONDS", 0.2)
     there = cluster(without_images=True)
 
     def stop() -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tasks.reporting import artifact_key
+from tasks.prefect_side.reporting import artifact_key
 
 
 def test_artifact_key__is_the_name_where_that_is_allowed_and_is_shared_by_no_other() -> None:

@@ -109,7 +109,7 @@ def test_resume__is_refused_as_long_as_a_file_or_a_field_has_changed(unpublished
 def test_resume__is_refused_when_there_is_a_newer_version_of_the_model(
     run_service: Any, package: Any, tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deployments.models_command import register
+    from deployments.services.model_versions import register
 
     monkeypatch.setenv("THRESHER_MODEL_STORE", str(tmp_path / "store"))
     home = package()
@@ -187,7 +187,7 @@ def test_run__that_was_stopped_and_tried_again_is_stopped(
 def test_run__that_died_between_its_manifest_and_its_end_ends_as_published(
     run_service: Any, running: dict[str, str], tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.clients.output_folder import OutputFolder
+    from tasks.clients.storage.output_folder import OutputFolder
 
     async def die(folder: OutputFolder) -> None:
         raise RuntimeError("the machine goes down")
@@ -211,7 +211,7 @@ def test_retry__by_prefect_in_the_same_process_repeats_nothing_that_was_finished
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from flows.batch_service import batch_service
-    from tasks.clients.output_folder import OutputFolder
+    from tasks.clients.storage.output_folder import OutputFolder
 
     source = write_files(tmp_path / "in", {f"{number}.jpg": f"retried {number}" for number in range(5)})
     service = BatchService(name="tested", input_path=str(source), output_path=str(tmp_path / "out"), **running)
@@ -308,8 +308,8 @@ def why_not(run: str, spec: Path, *overrides: str) -> str:
     """Why `thresher run` does not go on with a run, as it learns from this worker's server before it begins."""
     from prefect.client.orchestration import get_client
 
-    from deployments.run_command import _resumed
-    from deployments.specification import read_specification
+    from deployments.one_run.run import _resumed
+    from deployments.services.specification import read_specification
 
     fields = read_specification(spec, [*overrides])
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tasks import starting
 from tasks.engine.progress import Progress
+from tasks.prefect_side import starting
 
 
 def test_start__is_counted_from_the_command_for_its_first_run_only(monkeypatch: pytest.MonkeyPatch) -> None:

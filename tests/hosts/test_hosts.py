@@ -27,7 +27,7 @@ from fakes.model_behaviour import item_key
 from fakes.prefect_servers import PrefectServer, sqlite_server
 from fakes.s3_server import S3Server
 
-from tasks.clients.dask_security import made_identity
+from tasks.clients.cluster.dask_security import made_identity
 
 _WHY_NOT = hosts.why_not()
 pytestmark = [

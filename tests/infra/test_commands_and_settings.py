@@ -21,9 +21,9 @@ from prefect.settings.models.root import Settings as PrefectSettings
 from pydantic_settings import BaseSettings
 
 from deployments.cli import app as thresher_app
-from deployments.console import CONSOLE_POOL
+from deployments.set_up.form_deployment import CONSOLE_POOL
 from tasks.domain.pool import Pool
-from tasks.settings import Settings
+from tasks.domain.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"

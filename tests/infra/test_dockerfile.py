@@ -41,7 +41,7 @@ def test_image__copies_only_what_exists_and_is_let_in() -> None:
 
 
 def test_image__holds_the_source_tree_as_the_settings_expect_it() -> None:
-    """tasks/settings.py: ROOT is the folder that holds flows/, tasks/ and infra/."""
+    """tasks/domain/settings.py: ROOT is the folder that holds flows/, tasks/ and infra/."""
     copied = {rest.split()[0]: rest.split()[-1] for word, rest in instructions(DOCKERFILE) if word == "COPY"}
     for folder in ("flows", "tasks", "deployments", "infra"):
         assert copied[folder] == f"./{folder}"

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from deployments.console import CONSOLE_POOL
+from deployments.set_up.form_deployment import CONSOLE_POOL
 from tasks.domain.credentials import Credentials
 from tasks.domain.pool import Pool
 

@@ -68,7 +68,7 @@ class Stack:
 
     def deploy_only(self, fields: Mapping[str, Any]) -> Any:
         """A service whose first run is gone before a worker could begin it."""
-        from deployments.lifecycle import deploy
+        from deployments.services.lifecycle import deploy
 
         with self.paused():
             made = deploy(fields)
@@ -99,13 +99,13 @@ class Stack:
 
     def status(self, name: str) -> str:
         """A service's status."""
-        from deployments.overview import show
+        from deployments.services.overview import show
 
         return str(show(name).status)
 
     def until(self, name: str, *wanted: str, stay: tuple[str, ...] = ()) -> Any:
         """The service, once its status is one of `wanted`; with `stay` each status before must be one of these."""
-        from deployments.overview import show
+        from deployments.services.overview import show
 
         seen: list[str] = []
 
@@ -150,7 +150,7 @@ class Stack:
 
     def told(self, name: str) -> str:
         """What is known of a service's last run, for the message of a test that fails."""
-        from deployments.overview import show
+        from deployments.services.overview import show
 
         service = show(name)
         log = self.log(service.last_run.id)[-3000:] if service.last_run else ""
@@ -184,7 +184,7 @@ class Stack:
 def _stack(kind: str, folder: Path, cache: Path) -> Iterator[Stack]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from deployments.pools import apply_pools
+    from deployments.set_up.pools import apply_pools
 
     pools = folder / "pools"
     pools.mkdir(parents=True)
@@ -251,7 +251,7 @@ def command_here(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Calls a command in this process: its exit code and what it has printed."""
     from deployments.cli import app
-    from deployments.door import guarded
+    from deployments.terminal.door import guarded
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")  # which commands set and leave

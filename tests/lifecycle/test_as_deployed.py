@@ -11,7 +11,7 @@ import pytest
 import requests
 import yaml
 
-from deployments import lifecycle, overview
+from deployments.services import lifecycle, overview
 from tasks.domain.errors import ServerError, SpecificationError
 
 POOLS = Path(__file__).parents[2] / "infra" / "pools"
@@ -93,7 +93,7 @@ def test_wait__for_a_run_that_was_deleted_is_one_line(sqlite_stack):
 def test_pools_apply__services_get_what_their_flavor_says_now_and_may_use_new_ones(
     sqlite_stack, fields, name, tmp_path
 ):
-    from deployments.pools import apply_pools
+    from deployments.set_up.pools import apply_pools
 
     folder = tmp_path / "pools"
     folder.mkdir()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from fakes import processes
 
-from deployments import overview
+from deployments.services import overview
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 

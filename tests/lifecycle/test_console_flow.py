@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fakes import processes
 
-from deployments import overview
-from deployments.console import CONSOLE_POOL
-from deployments.deploy_service import deploy_service
-from deployments.pools import apply_pools, list_pools
+from deployments.services import overview
+from deployments.set_up.deploy_service import deploy_service
+from deployments.set_up.form_deployment import CONSOLE_POOL
+from deployments.set_up.pools import apply_pools, list_pools
 from tasks.domain.errors import SpecificationError
 
 ROOT = Path(__file__).parents[2]

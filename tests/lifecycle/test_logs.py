@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fakes import processes
 
-from deployments import lifecycle
+from deployments.services import lifecycle
 
 LINES = 2000
 

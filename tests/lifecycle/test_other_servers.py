@@ -17,8 +17,8 @@ from fakes import processes
 from fakes.prefect_servers import PrefectServer, sqlite_server
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from deployments import lifecycle, overview
-from deployments.form import form
+from deployments.services import lifecycle, overview
+from deployments.templates.form import form
 from flows.batch_service import batch_service
 from tasks.clients.pool_files import read_pools
 from tasks.domain.errors import SpecificationError

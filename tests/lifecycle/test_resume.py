@@ -12,7 +12,7 @@ from fakes.model_behaviour import item_key
 from fakes.reports import report_at
 from lifecycle.support import vanished
 
-from deployments import lifecycle, overview
+from deployments.services import lifecycle, overview
 from tasks.domain.errors import SpecificationError
 
 
@@ -108,6 +108,6 @@ def test_resume__a_run_on_another_machine_is_active_until_it_was_not_heard_of_fo
     monkeypatch.setenv("THRESHER_ZOMBIE_SECONDS", "3600")
     with pytest.raises(SpecificationError, match=r"is active: it was heard of \d+ s ago.*not heard of for 3600 s"):
         lifecycle.resume(name, run)
-    monkeypatch.setattr("deployments.resuming.silence_seconds", lambda: 0)
+    monkeypatch.setattr("deployments.services.resuming.silence_seconds", lambda: 0)
     assert lifecycle.resume(name, run).id == run
     assert sqlite_stack.execute(run)["state"]["type"] == "COMPLETED", sqlite_stack.told(name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments import lifecycle, overview
+from deployments.services import lifecycle, overview
 from tasks.domain.errors import SpecificationError
 from tasks.domain.status import RunReport
 

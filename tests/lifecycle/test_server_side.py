@@ -14,10 +14,10 @@ import pytest
 from fakes import processes
 from lifecycle.support import vanished
 
-from deployments import lifecycle, overview
 from deployments.commands.services import delete
-from deployments.pools import apply_pools
-from deployments.zombies import end_orphans
+from deployments.services import lifecycle, overview
+from deployments.set_up.pools import apply_pools
+from deployments.set_up.zombies import end_orphans
 from tasks.domain.errors import ServerError, SpecificationError
 
 VALUE = "opensesame-4711-opensesame"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fakes import processes
 
-from deployments import lifecycle, overview
+from deployments.services import lifecycle, overview
 from tasks.domain.errors import SpecificationError
 
 

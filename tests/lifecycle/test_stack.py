@@ -15,7 +15,7 @@ import yaml
 from fakes import processes
 from fakes.local_stack import LocalStack, local_stack
 
-from deployments import lifecycle, overview
+from deployments.services import lifecycle, overview
 
 ONE_AT_A_TIME = """
 name: one-at-a-time
@@ -50,8 +50,8 @@ def up(tmp_path: Path, processes_of: Callable[[Path], Mapping[int, str]]) -> Cal
 
 
 def test_up__a_port_that_is_taken_is_refused_in_one_line(tmp_path, monkeypatch, capsys):
-    from deployments.door import guarded
-    from deployments.stack import run_stack
+    from deployments.local_stack.stack import run_stack
+    from deployments.terminal.door import guarded
 
     monkeypatch.setenv("THRESHER_STACK", str(tmp_path / "stack"))
     with socket.create_server(("127.0.0.1", 0)) as taken:

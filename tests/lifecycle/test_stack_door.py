@@ -20,8 +20,8 @@ import yaml
 from fakes import local_stack, processes
 from fakes.local_stack import POOLS, LocalStack
 
-from deployments.stack_access import made_password, password_for
-from tasks.clients.peers import listening_account
+from tasks.clients.processes.peers import listening_account
+from tasks.prefect_side.stack_access import made_password, password_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.prefect, pytest.mark.xdist_group("stack")]
 
@@ -80,7 +80,7 @@ def test_password__is_a_file_of_its_account_alone(stack: LocalStack) -> None:
 
 def test_password__is_on_no_command_line(stack: LocalStack, processes_of: Callable[[Path], Mapping[int, str]]) -> None:
     lines = processes_of(Path(os.environ["TMPDIR"])).values()
-    assert any("tasks.prefect_app" in line for line in lines)
+    assert any("tasks.prefect_side.prefect_app" in line for line in lines)
     assert not [line for line in lines if stack.password[1] in line]
 
 

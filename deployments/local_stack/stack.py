@@ -1,0 +1,205 @@
+"""``thresher up``: until stopped, a Prefect server with its pools and console, and a worker for each local one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import requests
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from rich.console import Console
+
+from deployments.local_stack.stack_lock import answers, claimed, said
+from deployments.local_stack.stack_processes import guarded, of_a_worker, of_the_server, tail
+from deployments.local_stack.stack_runs import stopped_runs
+from deployments.set_up.form_deployment import CONSOLE_POOL
+from deployments.set_up.pools import PoolState, apply_pools, online_workers
+from deployments.set_up.zombies import end_orphans
+from deployments.terminal.output import print_text, talk
+from deployments.terminal.talk import say_on
+from tasks.clients.processes.lifeline import GuardedProcess
+from tasks.clients.surroundings.proxies import spare_loopback
+from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, authorization
+from tasks.domain.errors import CallError, Problem, ServerError
+from tasks.domain.settings import read_settings
+from tasks.engine.loop import LoopThread
+from tasks.prefect_side.stack_access import is_own, made_password, password_file
+
+HOST = "127.0.0.1"
+PORT = 4200
+START_SECONDS = 180.0
+STOP_SECONDS = 90.0
+"""Far more than runs, workers and server need to stop."""
+WORKER = "local "
+"""Prefix of the names of this stack's workers."""
+AGAIN_SECONDS = 3.0
+"""Pause before a worker that ended by itself is restarted."""
+_POLL_SECONDS = 0.2
+
+
+def run_stack(port: int | None = None) -> int:
+    """Run the stack until Ctrl-C or SIGTERM; exit code 0. Returns at once if it already runs. Raises ThresherError."""
+    console = talk()
+    if port is not None and not 1 <= port <= 65_535:
+        raise CallError([Problem("--port", port, "should be 1 to 65535")])
+    spare_loopback()
+    with claimed(read_settings().stack, START_SECONDS, console) as running:
+        if running:
+            return _again(running, port, console)
+        port = PORT if port is None else port
+        url = _api(port)
+        _check_free(port)
+        try:
+            LoopThread("thresher-stack").run_blocking(_run(url, port, console), STOP_SECONDS)
+        except KeyboardInterrupt:
+            say_on(console, "Stopped: no process is left.")
+    return 0
+
+
+def _again(url: str, port: int | None, console: Console) -> int:
+    """Apply the pool files again to the stack that already runs; exit code 0."""
+    password = made_password(read_settings().stack)
+    with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
+        asyncio.run(_applied())
+    if port is not None and url != _api(port):
+        say_on(console, f"Runs already at {_ui(url)}; --port is not used.")
+    say_on(console, "Runs already; the pool files were applied again.")
+    _print_address(url, password, console)
+    return 0
+
+
+async def _run(url: str, port: int, console: Console) -> None:
+    folder = read_settings().stack
+    password = made_password(folder)
+    # Prefect's settings are local to a context, and this is another thread.
+    with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
+        say_on(console, "Starting the Prefect server ...")
+        command = ("tasks.prefect_side.prefect_app", str(port))
+        async with guarded("server", command, folder, of_the_server(folder, url, password)) as server:
+            await _until(lambda: answers(url) and is_own(url), server, folder / "server.log", "The Prefect server")
+            pools = await _applied()
+            await end_orphans(WORKER)  # left by a stack that was killed
+            try:
+                await _serve(pools, server, folder, url, password, console)
+            finally:
+                with suppress(ServerError):
+                    await asyncio.shield(end_orphans(WORKER))
+
+
+async def _serve(
+    pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, password: str, console: Console
+) -> None:
+    """Keep the workers running until the server ends or this is cancelled."""
+    limits = {pool.name: pool.max_runs for pool in pools if _is_local(pool)} | {CONSOLE_POOL: None}
+    environment = of_a_worker(folder, url, password)
+    keepers = [asyncio.create_task(_keep_worker(name, folder, environment, console)) for name in limits]
+    try:
+        await _until_ready(list(limits), server, folder)
+        with said(url):
+            _greet(pools, console)
+            await asyncio.to_thread(_print_address, url, password, console)
+            await server.ended()
+        raise ServerError(f"The Prefect server has ended by itself.{tail(folder / 'server.log')}")
+    finally:
+        async with stopped_runs(WORKER, limits, console):
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+
+async def _applied() -> list[PoolState]:
+    applied: list[PoolState] = await apply_pools()
+    return applied
+
+
+def _is_local(pool: PoolState) -> bool:
+    return pool.kind == "process"
+
+
+def _api(port: int) -> str:
+    return f"http://{HOST}:{port}/api"
+
+
+def _ui(url: str) -> str:
+    return url.removesuffix("/api")
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((HOST, port))
+        except OSError as error:
+            raise ServerError(
+                f"Port {port} of {HOST} cannot be used ({error}): another program listens there. Take another one with "
+                "--port."
+            ) from None
+
+
+async def _until(ready: Callable[[], bool], process: GuardedProcess, log: Path, what: str) -> None:
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    while not await asyncio.to_thread(ready):
+        late = asyncio.get_running_loop().time() > deadline
+        if late or not process.running:
+            how = f"has not started within {START_SECONDS:g} s" if late else "has ended while it was starting"
+            raise ServerError(f"{what} {how}.{tail(log)}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _until_ready(served: list[str], server: GuardedProcess, folder: Path) -> None:
+    """Wait until each of these work pools has a worker."""
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    for name in served:
+        while not await online_workers(name):
+            if not server.running or asyncio.get_running_loop().time() > deadline:
+                log = folder / f"worker-{name}.log"
+                raise ServerError(f"The worker of {name} has not started.{tail(log)}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str], console: Console) -> None:
+    """Run the worker of a work pool, and restart it whenever it ends by itself."""
+    command = ("prefect", "worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
+    while True:
+        async with guarded(f"worker-{name}", command, folder, environment) as worker:
+            status = await worker.ended()
+        say_on(console, f"The worker of {name} has ended (status {status}) and is started again.")
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+def _greet(pools: list[PoolState], console: Console) -> None:
+    others = [pool.name for pool in pools if not _is_local(pool)]
+    say_on(console, f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.")
+    if others:
+        say_on(console, f"Pools whose workers run elsewhere: {', '.join(others)}.")
+    say_on(
+        console,
+        "Deploy a service: in the user interface under Deployments, deploy-service; or\n"
+        "  thresher deploy deployments/examples/digits.yaml\n"
+        "Ctrl-C stops everything.",
+    )
+
+
+def _print_address(url: str, password: str, console: Console) -> None:
+    """Print the address of the user interface and a single-use link that signs a browser in. Raises ServerError."""
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            made = session.post(
+                f"{_ui(url)}{SIGN_IN_LINKS}", headers={"Authorization": authorization(password)}, timeout=60
+            )
+        made.raise_for_status()
+        link = str(made.json()["link"])
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"The stack at {_ui(url)} makes no link to sign in ({type(error).__name__}).") from None
+    console.print(
+        f"Open this in a browser, once: {_ui(url)}{SIGN_IN}#{link}\n"
+        f"It signs you in. Later, or in another browser, the password is what stands in {password_file()}.",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    print_text(f"{_ui(url)}\n")

@@ -1,0 +1,228 @@
+"""``thresher run``: one run of a service, now, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import warnings
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from deployments.one_run.unfinished import unfinished_runs
+from deployments.one_run.validation import check_service
+from deployments.terminal.live import LiveProgress
+from deployments.terminal.stopping import ignore_signals
+from deployments.terminal.talk import say_on
+from tasks.clients.processes.process_identity import own_start
+from tasks.clients.surroundings.prefect_files import check_prefect_settings
+from tasks.clients.surroundings.startup import importing
+from tasks.clients.surroundings.surroundings import blamed, check_limits
+from tasks.domain.errors import Problem, RunError, SpecificationError
+from tasks.domain.paths import redact
+from tasks.domain.plain_text import plain_line
+from tasks.domain.run import RunFailed, RunResult
+from tasks.domain.service import BatchService
+from tasks.domain.settings import read_settings
+from tasks.domain.specification import require
+from tasks.engine import progress
+from tasks.engine.loop import LoopThread, engine_loop
+from tasks.engine.sessions import sessions
+from tasks.prefect_side.embedded_server import start_server
+from tasks.prefect_side.prefect_import import import_prefect
+from tasks.prefect_side.stack_access import password_for, refused
+from tasks.prefect_side.storage_keys import keys_in_blocks
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+
+def run_service(
+    fields: dict[str, Any], talk: Console, *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
+) -> RunResult:
+    """Run a service once, or resume its run with the id ``resume``, and return the result.
+
+    Uses the configured Prefect server, or else the embedded one. ``command`` is the call without ``--resume``, for the
+    message that shows how to resume. Raises ThresherError. After Ctrl-C or SIGTERM raises KeyboardInterrupt, once
+    everything is stopped.
+    """
+    check_limits()
+    check_prefect_settings()
+    _prefect_environment(verbose)  # before anything imports Prefect
+    service = _checked(fields, resumed=resume is not None)
+    if command and resume is None:
+        _tell_unfinished(service, talk, command)
+    with LiveProgress(talk):
+        try:
+            for name in ("prefect", "EventsWorker"):
+                logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
+            import_prefect()
+            with importing():
+                start_server()
+            # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
+            result = LoopThread("thresher-flow").run_blocking(_run(service, fields, resume))
+        except KeyboardInterrupt:
+            _stop_everything()
+            raise KeyboardInterrupt(
+                "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
+                f"done so far, if anything, stays below {redact(service.output_path)}.{_how_to_resume(command)}"
+            ) from None
+    hint = _how_to_resume(command) if result.resumable else ""
+    progress.forget(result.task_id)
+    return result.model_copy(update={"failure": f"{result.failure}{hint}"}) if hint else result
+
+
+def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
+    """The service of these fields, checked before Prefect is started. Raises SpecificationError with every problem.
+
+    For a resumed run, or with storage keys in Prefect blocks, only the fields are checked: only the run itself knows
+    its earlier results, and only Prefect the keys.
+    """
+    if not resumed and not keys_in_blocks(read_settings()):
+        return check_service(fields).service
+    try:
+        return require(fields)
+    except SpecificationError:
+        check_service(fields)  # like the run itself, also checks the valid fields against model and storage
+        raise
+
+
+def _stop_everything() -> None:
+    ignore_signals()
+    engine_loop().run_blocking(sessions.close_all())
+
+
+def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
+    for task_id in unfinished_runs(service):
+        said = (
+            f"warning: {redact(service.output_path)} holds what run {task_id} has done, which is not all. Unless it "
+            f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
+            f"service, `thresher start NAME --resume {task_id}`."
+        )
+        say_on(talk, said)
+
+
+def _how_to_resume(command: Sequence[str]) -> str:
+    runs = list(progress.runs())
+    if not runs or not command:
+        return ""
+    return f" It was run {runs[-1]}: `{shlex.join([*command, '--resume', runs[-1]])}` goes on with it."
+
+
+async def _resumed(
+    client: PrefectClient, run: str, fields: dict[str, Any], service: BatchService
+) -> tuple[FlowRun | None, BatchService]:
+    """The run to resume and its service; the run is None if only the output folder knows it, not the server.
+
+    Raises SpecificationError if it cannot be resumed.
+    """
+    from deployments.services.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
+    from flows.batch_service import batch_service
+
+    where = f"on this Prefect server ({redact(str(client.api_url))}; its data: PREFECT_HOME)"
+    try:
+        flow_run = await read_run(client, run, where)
+    except SpecificationError:
+        if run in await asyncio.to_thread(unfinished_runs, service, run):
+            return None, service  # its scratch folder has everything needed
+        raise
+    if (await client.read_flow(flow_run.flow_id)).name != batch_service.name:
+        raise SpecificationError([Problem(FIELD, run, "is a flow run, but not one of a batch service")])
+    before = (flow_run.parameters or {}).get("service") or {}
+    if flow_run.deployment_id is not None:
+        expected = f"is a run of a service: `thresher start {before.get('name')} --resume {run}` goes on with it"
+        raise SpecificationError([Problem(FIELD, run, expected)])
+    await check_resumable(client, flow_run)
+    if "name" not in fields:  # the default would be a new name
+        service = require({**fields, "name": before.get("name")})
+    now = service.model_dump(mode="json", by_alias=True)
+    if problems := where_it_was(before, now):
+        raise SpecificationError(problems)
+    return await begin_again(client, flow_run, "Resumed by thresher run --resume.", now), service
+
+
+async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
+    # Importing Prefect takes a second: only commands that need it pay for it.
+    with importing():
+        import httpx
+        from prefect.context import AsyncClientContext, SyncClientContext
+        from prefect.exceptions import CancelledRun, ObjectNotFound, PrefectHTTPStatusError
+        from prefect.flow_engine import run_flow_async
+        from prefect.settings import PREFECT_API_URL
+
+        from flows.batch_service import batch_service
+        from tasks.prefect_side.run_identity import taking_up
+        from tasks.prefect_side.starting import begin_command
+
+    if PREFECT_API_URL.value():
+        from tasks.prefect_side.server import prefect_server
+
+        async with prefect_server():
+            pass  # fails at once if it does not answer; Prefect would retry silently for minutes
+    try:
+        async with AsyncExitStack() as stack:
+            # One client of each kind for the whole run: each costs 30 ms, and connections of its own.
+            try:
+                stack.enter_context(SyncClientContext.get_or_create())
+                client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
+            except RuntimeError as error:
+                where = redact(PREFECT_API_URL.value() or "(embedded)")
+                said = plain_line(redact(str(error)))
+                raise RunError(f"The Prefect server {where} cannot be reached: {said}.{blamed(where)}") from None
+            begin_command(own_start())
+            if resume is None:
+                result: Any = await batch_service(service)
+            else:
+                flow_run, service = await _resumed(client, resume, fields, service)
+                if flow_run is None:
+                    with taking_up(resume):
+                        result = await batch_service(service)
+                else:
+                    result = await run_flow_async(batch_service, flow_run, {"service": service})
+            assert isinstance(result, RunResult)
+            return result
+    except RunFailed as failed:
+        return failed.result
+    except ObjectNotFound:
+        if (published := next((one.result for one in progress.runs().values() if one.result), None)) is not None:
+            return published  # the server has lost its database since then; the published output is valid
+        begun = "".join(f" `--resume {run}` resumes it from its output folder." for run in list(progress.runs())[-1:])
+        raise RunError(f"The Prefect server does not know this run any more: its database was lost.{begun}") from None
+    except CancelledRun as stopped:
+        raise RunError(str(stopped)) from None
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        where = redact(PREFECT_API_URL.value() or "(embedded)")
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
+            raise RunError(refused(where, error.response.status_code)) from None
+        raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None
+
+
+def _prefect_environment(verbose: bool) -> None:
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools; resuming looks for it
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
+    if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
+        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
+
+
+def exit_code(result: RunResult) -> int:
+    """0 if every item succeeded, else 1."""
+    return 0 if not result.failure and not result.failed else 1
+
+
+def talk_of(result: RunResult, talk: Console) -> None:
+    """Print the outcome of a run on standard error."""
+    for warning in result.warnings:
+        say_on(talk, f"warning: {warning}")
+    say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
+    for cause in result.top_causes:
+        which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
+        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

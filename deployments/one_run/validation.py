@@ -1,0 +1,124 @@
+"""``thresher validate``: everything except inference."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from deployments.templates.known_pools import pools_to_deploy_in, pools_to_run_in
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import Problem
+from tasks.domain.item import Item
+from tasks.domain.paths import redact_source
+from tasks.domain.pool import Pool
+from tasks.domain.request import Body
+from tasks.domain.run import Run
+from tasks.domain.settings import Settings, read_settings
+from tasks.engine.checking import check
+from tasks.engine.loop import engine_loop
+from tasks.engine.sampling import Preview, look_at_input, refuse_hopeless
+from tasks.prefect_side.storage_keys import storage_keys
+
+PATIENCE_SECONDS = 2.0
+"""The longest that transient storage errors are retried when items are examined."""
+
+
+def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    """A preview of a run as plain JSON values, and the problems if no item could be sent. Creates nothing.
+
+    Raises SpecificationError with every problem if the specification is refused.
+    """
+    return engine_loop().run_blocking(_validate(fields))
+
+
+def check_service(fields: dict[str, Any]) -> Run:
+    """The run, checked in a fraction of a second without reading its items. Creates nothing.
+
+    Raises SpecificationError with every problem.
+    """
+
+    async def work() -> Run:
+        settings = read_settings()
+        run = await _check(fields, settings, await pools_to_run_in(fields, settings))
+        if run.failed_of is None:
+            storage = _hasty_storage(settings, await storage_keys(settings))
+            try:
+                await refuse_hopeless(run, settings, storage)
+            except ObjectError:
+                pass  # the run itself reports it, after retrying the storage
+            finally:
+                await storage.close()
+        return run
+
+    return engine_loop().run_blocking(work())
+
+
+async def _check(fields: dict[str, Any], settings: Settings, pools: Mapping[str, Pool] | None) -> Run:
+    return await check(
+        fields,
+        task_id=str(uuid.uuid4()),
+        scheduled_time=datetime.now(UTC),
+        settings=settings,
+        credentials=await storage_keys(settings),
+        pools=pools,
+    )
+
+
+async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+    settings = read_settings()
+    pools, warnings = await pools_to_deploy_in(fields, settings)
+    run = await _check(fields, settings, pools)
+    storage = _hasty_storage(settings, await storage_keys(settings))
+    try:
+        preview = await look_at_input(run, settings, storage)
+    finally:
+        await storage.close()
+    preview.warnings += warnings
+    return _as_json(run, preview), preview.problems
+
+
+def _hasty_storage(settings: Settings, keys: dict[str, Credentials]) -> Storage:
+    patience = min(PATIENCE_SECONDS, settings.storage_retry_seconds)
+    return Storage(settings.model_copy(update={"storage_retry_seconds": patience}), keys)
+
+
+def _as_json(run: Run, preview: Preview) -> dict[str, Any]:
+    example = preview.example
+    return {
+        "name": run.service.name,
+        "model": {"version": run.model_version, "type": run.config.model_type, "serving": run.serving},
+        "flavor": run.flavor.name,
+        "instances": run.instances,
+        "plan": {
+            "items": preview.items, "bytes": preview.bytes, "items_of_unknown_size": preview.unknown_sizes,
+            "rows": preview.rows, "refused_already": preview.failed_lines, "shards": preview.shards,
+        },
+        "refused": [count._asdict() for count in preview.refused],
+        "looked_at": preview.looked_at,
+        "mapping": run.rule,
+        "request": None if example is None else _request(run, *example),
+        "no_request": preview.no_example,
+        "output_manifest": str(run.output_address.child(run.names.manifest(0))).replace(run.task_id, "{task_id}"),
+        "warnings": [*run.warnings, *preview.warnings],
+        "problems": [str(problem) for problem in preview.problems],
+    }  # fmt: skip
+
+
+def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
+    try:
+        shown = body.data.decode()
+    except UnicodeDecodeError:
+        head, _, rest = body.data.partition(b"\r\n\r\n")
+        content, _, tail = rest.rpartition(b"\r\n--")
+        shown = f"{head.decode()}\r\n\r\n<{len(content)} bytes>\r\n--{tail.decode()}"
+    return {
+        "item": redact_source(item.source),
+        "method": run.api.method,
+        "path": run.api.url,
+        "content_type": body.content_type,
+        "body": shown,
+    }

@@ -1,0 +1,104 @@
+"""``thresher models``: registering model versions and listing them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
+from tasks.clients.instances import launcher
+from tasks.clients.instances.launcher import Server
+from tasks.clients.packages.model_store import ModelStore, ModelVersion
+from tasks.clients.packages.packages import files_of, local_copy, read_config
+from tasks.clients.processes.scratch_folders import scratch_folder
+from tasks.clients.storage.storage import Storage
+from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
+from tasks.domain.instance import Launch
+from tasks.domain.masking import Masker
+from tasks.domain.package import Health, serving_of
+from tasks.domain.paths import parse_address
+from tasks.domain.settings import read_settings
+from tasks.domain.unexpected import in_one_line, unusable_folder
+from tasks.engine.loop import engine_loop
+from tasks.prefect_side.storage_keys import storage_keys
+
+SOURCE = "my-models"
+START_SECONDS = 20 * 60.0
+_LEAST_ROOM = 1 << 20
+"""Bytes that must fit into the cache; an environment takes far more."""
+
+
+def register(package: Path, model: str, version: str) -> ModelVersion:
+    """Put a package into the store: check its config.json, copy it, start it once and check its health.
+
+    The version becomes Normal, or on failure Abnormal with the reason. Raises SpecificationError, StorageError.
+    """
+    return engine_loop().run_blocking(_register(package, model, version))
+
+
+async def _register(package: Path, model: str, version: str) -> ModelVersion:
+    if not package.is_dir():
+        raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
+    settings = read_settings()
+    credentials = await storage_keys(settings)
+    store = ModelStore(settings.model_store, credentials)
+    storage = Storage(settings, credentials)
+    try:
+        _check_cache(settings.cache)
+        config, holder = await read_config(storage, parse_address(str(package)))
+        serving = serving_of(config, await files_of(storage, holder), str(holder))
+        made = store.create(SOURCE, model, version, package)
+        try:
+            _, stored = await read_config(storage, parse_address(made.folder))
+            folder = await local_copy(str(stored), settings.cache, credentials)
+            launch = await launcher.prepare(serving, config, folder, model, {}, settings.cache)
+            await _start_once(launch, config.health)
+        except RunError as error:
+            keys = [secret for one in credentials.values() for secret in one.secrets]
+            return store.set_state(made, "Abnormal", Masker(keys).block(str(error)))
+        except Exception as error:
+            store.set_state(made, "Abnormal", in_one_line(error)[0])
+            raise
+        except BaseException:
+            store.set_state(made, "Abnormal", "registering was interrupted")
+            raise
+        return store.set_state(made, "Normal", "")
+    finally:
+        await storage.close()
+
+
+def _check_cache(cache: Path) -> None:
+    """Raises CallError if the cache is not writable. Called before anything is put into the store."""
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            file.write(bytes(_LEAST_ROOM))
+    except OSError as error:
+        raise unusable_folder("THRESHER_CACHE", str(cache), error) from None
+
+
+async def _start_once(launch: Launch, health: Health) -> None:
+    scratch = scratch_folder()
+    try:
+        server = await Server.start(launch, scratch / "instance.log")
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await server.ready(health)
+        except TimeoutError:
+            said = f"The model server was not healthy in time ({server.health_said}).{server.tail()}"
+            raise ModelServerError(said) from None
+        finally:
+            await server.stop()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def versions(model: str | None) -> list[ModelVersion]:
+    """Every version of one model, or of all, newest first."""
+    settings = read_settings()
+    store = ModelStore(settings.model_store, engine_loop().run_blocking(storage_keys(settings)))
+    if model is not None and model not in store.models(SOURCE):
+        there = ", ".join(store.models(SOURCE)) or "none yet"
+        raise SpecificationError([Problem("NAME", model, f"there is no such model; there are: {there}")])
+    return [one for name in ([model] if model else store.models(SOURCE)) for one in store.versions(SOURCE, name)]

@@ -1,0 +1,148 @@
+"""A batch service as a Prefect deployment: conversion to Prefect's objects and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from pydantic import BaseModel, ConfigDict
+
+from tasks.domain.paths import redact
+from tasks.domain.schedule import Schedule
+from tasks.domain.service import BatchService
+from tasks.domain.status import Status, report_of, status_of
+from tasks.prefect_side.server import ui_url
+
+FLOW = "batch_service"
+ENTRYPOINT = "flows.batch_service.batch_service"
+"""As a module, not as a path: a path would put flows/ first on the import path."""
+TAG = "thresher"
+
+
+class Execution(BaseModel):
+    """One run of a service, as shown to the user."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    status: Status
+    message: str = ""
+    created: str | None = None
+    started: str | None = None
+    ended: str | None = None
+    items: int = 0
+    done: int = 0
+    failed: int = 0
+    manifest: str = ""
+    summary: str = ""
+    page: str = ""
+    service: str = ""
+
+    @classmethod
+    def of(cls, flow_run: Mapping[str, Any]) -> Execution:
+        """The run, from its flow run as the API returns it."""
+        state = flow_run.get("state") or {}
+        report = report_of(flow_run.get("labels") or {})
+        return cls(
+            id=flow_run["id"],
+            status=status_of(flow_run.get("state_type"), report),
+            message=state.get("message") or "",
+            created=flow_run.get("created"),
+            started=flow_run.get("start_time"),
+            ended=flow_run.get("end_time"),
+            items=report.items,
+            done=report.done,
+            failed=report.failed,
+            manifest=report.manifest,
+            summary=report.summary,
+            page=ui_url(f"runs/flow-run/{flow_run['id']}"),
+            service=str(specification_of(flow_run).get("name", "")),
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every item succeeded, else 1."""
+        return 0 if self.status == "Completed" and not self.failed else 1
+
+
+class Service(BaseModel):
+    """A batch service, as shown to the user."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    name: str
+    status: Status
+    id: str
+    input_path: str
+    output_path: str
+    description: str
+    model: str
+    model_version: str | None
+    resource_pool: str
+    flavor: str | None
+    instances: int
+    schedule: str
+    page: str
+    last_run: Execution | None
+
+    @classmethod
+    def of(cls, deployment: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> Service:
+        """The service with its last run, from its deployment and flow run as the API returns them."""
+        fields = specification_of(deployment)
+        last = None if flow_run is None else Execution.of(flow_run)
+        return cls(
+            name=deployment["name"],
+            status=last.status if last else status_of(None, report_of({})),
+            id=deployment["id"],
+            input_path=str(fields.get("input_path", "")),
+            output_path=str(fields.get("output_path", "")),
+            description=deployment.get("description") or "",
+            model=redact(str(fields.get("model", ""))),
+            model_version=fields.get("model_version"),
+            resource_pool=deployment.get("work_pool_name") or "",
+            flavor=fields.get("flavor"),
+            instances=int(fields.get("instances") or 1),
+            schedule=_schedule_text(deployment.get("schedules") or ()),
+            page=ui_url(f"deployments/deployment/{deployment['id']}"),
+            last_run=last,
+        )
+
+
+def specification_of(held: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the specification in a deployment or flow run."""
+    return dict((held.get("parameters") or {}).get("service") or {})
+
+
+def parameters_of(service: BatchService) -> dict[str, Any]:
+    """The flow's parameters: the whole specification, without nulls, as the next run's form shows it (see ``form``)."""
+    return {"service": service.model_dump(mode="json", by_alias=True, exclude_none=True)}
+
+
+def queue_of(priority: int) -> str:
+    """The work queue of a pool in which runs of this priority wait."""
+    return f"priority-{priority}"
+
+
+def schedules_of(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
+    """A service's schedule in Prefect's form."""
+    if schedule is None:
+        return []
+    when: CronSchedule | IntervalSchedule
+    if schedule.cron is not None:
+        when = CronSchedule(cron=" ".join(schedule.cron.split()), timezone=schedule.timezone)
+    else:
+        assert schedule.interval_minutes is not None
+        when = IntervalSchedule(interval=timedelta(minutes=schedule.interval_minutes), timezone=schedule.timezone)
+    return [DeploymentScheduleCreate(schedule=when, active=True)]
+
+
+def _schedule_text(schedules: Any) -> str:
+    texts = []
+    for one in schedules:
+        when = one.get("schedule") or {}
+        text = when.get("cron") or when.get("rrule") or f"every {float(when.get('interval') or 0) / 60:g} min"
+        texts.append(text if one.get("active", True) else f"{text} (paused)")
+    return ", ".join(texts)

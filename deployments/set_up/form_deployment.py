@@ -1,0 +1,47 @@
+"""The console on a Prefect server: the form that deploys a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from prefect.client.orchestration import PrefectClient
+
+from deployments.set_up.deploy_service import deploy_service
+from deployments.templates.form import form
+from deployments.templates.pool_templates import console_job_template
+from deployments.templates.work_pools import put_work_pool
+from tasks.domain.pool import Pool
+
+PREFECT_FILE = Path(__file__).parents[1] / "prefect.yaml"
+CONSOLE_POOL = "console"
+"""The work pool that runs the form. It is separate, so that the form never waits for runs of services."""
+
+
+async def register_console(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
+    """Register the console's flow as ``prefect.yaml`` describes it, with these pools to choose from.
+
+    Also create its work pool. Raises SpecificationError if a work pool of that name is of another kind.
+    """
+    (described,) = yaml.safe_load(PREFECT_FILE.read_bytes())["deployments"]
+    await put_work_pool(
+        client,
+        CONSOLE_POOL,
+        kind="process",
+        description="Where the form that deploys services runs; no resource pool",
+        base_job_template=console_job_template(),
+        concurrency_limit=None,
+    )
+    await client.create_deployment(
+        flow_id=await client.create_flow(deploy_service),
+        name=described["name"],
+        description=described["description"],
+        entrypoint=described["entrypoint"],
+        pull_steps=[],
+        work_pool_name=CONSOLE_POOL,
+        work_queue_name=described["work_pool"]["work_queue_name"],
+        parameter_openapi_schema=form(deploy_service, pools),
+        enforce_parameter_schema=described["enforce_parameter_schema"],
+        tags=described["tags"],
+    )

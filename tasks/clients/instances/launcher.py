@@ -1,0 +1,175 @@
+"""The life of one instance: prepare it, start it, wait for its health, read its log, stop it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from tasks.clients.model_http.health import ask_health
+from tasks.clients.packages.environments import SERVING, environment
+from tasks.clients.processes.lifeline import GuardedProcess
+from tasks.clients.processes.ports import HOST, belongs_to_another, free_port
+from tasks.domain.errors import ModelServerError
+from tasks.domain.instance import Launch, Limits, instance_environment, server_environment
+from tasks.domain.masking import Masker
+from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
+from tasks.domain.paths import redact
+
+_TAIL_BYTES = 4000
+_TAIL_LINES = 20
+_BEFORE_BYTES = 64 << 10
+PORT_TRIES = 5
+_FIRST_PERIOD_SECONDS = 0.05
+
+
+async def prepare(
+    serving: Serving,
+    config: PackageConfig,
+    folder: Path,
+    name: str,
+    given: Mapping[str, str],
+    cache: Path,
+    limits: Limits | None = None,
+) -> Launch:
+    """Make the package's isolated environment and return the launch of an instance of the model ``name``.
+
+    ``given`` is the service's own environment, ``limits`` are those of its flavor. Raises ModelServerError if the
+    environment cannot be made.
+    """
+    own = server_environment(os.environ, {})
+    if serving == "boot-file":
+        if (folder / REQUIREMENTS).is_file():
+            made = await environment([["-r", REQUIREMENTS]], folder, cache)
+            own |= _activated(made, own)
+        return Launch(("sh", BOOT_FILE), folder, instance_environment(own, given, limits), limits=limits)
+    steps = [["-r", str(SERVING / "requirements.txt")], *config.requirements]
+    if (folder / REQUIREMENTS).is_file():
+        steps.append(["-r", REQUIREMENTS])
+    made = await environment(steps, folder, cache)
+    own |= _activated(made, own) | {"MODEL_NAME": name}
+    command = (str(made / "bin" / "python"), str(SERVING / "server.py"))
+    return Launch(command, folder, instance_environment(own, given, limits), limits=limits)
+
+
+def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:
+    return {"VIRTUAL_ENV": str(made), "PATH": f"{made / 'bin'}{os.pathsep}{own.get('PATH', os.defpath)}"}
+
+
+class Server:
+    """One running model server process."""
+
+    def __init__(self, process: GuardedProcess, port: int, launch: Launch, log: Path) -> None:
+        self._process = process
+        self._launch = launch
+        self._masker = Masker(launch.secrets)
+        self._log = log
+        self._port = port
+        self.health_said = "not asked yet"
+
+    @classmethod
+    async def start(cls, launch: Launch, log: Path) -> Server:
+        """Start the process on a free port; its output is appended to ``log``."""
+        port = free_port()
+        return cls(await _started(launch, port, log), port, launch, log)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self._port}"
+
+    async def ready(self, health: Health) -> None:
+        """Wait until the server is healthy. Raises ModelServerError, with its last output, if it ends first.
+
+        If it ends because another process has taken its port, it is restarted on another one.
+
+        It is asked at once, then at intervals that grow to the package's period, so a fast start is noticed early. A
+        failure threshold set by the package bounds the time (period x threshold after the initial delay); otherwise
+        only the caller does.
+        """
+        for tries_left in reversed(range(PORT_TRIES)):
+            if await self._healthy(health):
+                return
+            if not tries_left or not await self._port_is_taken():
+                break
+            await self._process.ended()
+            self._port = free_port()
+            self._process = await _started(self._launch, self._port, self._log)
+        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+
+    async def _healthy(self, health: Health) -> bool:
+        """Wait until the server is healthy; False if it ends first."""
+        loop = asyncio.get_running_loop()
+        bound = None
+        if "failure_threshold" in health.model_fields_set:
+            bound = health.initial_delay_seconds + health.period_seconds * health.failure_threshold
+        start = loop.time()
+        period = _FIRST_PERIOD_SECONDS
+        while self.running:
+            said = await ask_health(self.url, health.url, health.timeout_seconds)
+            if not said:
+                if not await self._port_is_taken():
+                    return True
+                said = f"another process listens on port {self._port}"
+            self.health_said = said
+            if bound is not None and loop.time() - start > bound:
+                raise ModelServerError(
+                    f"The model server did not become healthy within {bound:g} s (initial_delay_seconds + "
+                    f"period_seconds x failure_threshold of its config.json; GET {health.url}: {self.health_said})."
+                    f"{self.tail()}"
+                )
+            with suppress(TimeoutError):
+                async with asyncio.timeout(period):
+                    await self.command_ended()
+            period = min(period * 1.3, health.period_seconds)
+        return False
+
+    async def _port_is_taken(self) -> bool:
+        return await asyncio.to_thread(belongs_to_another, self._port, self._process.pid)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process runs."""
+        return self._process.running
+
+    async def command_ended(self) -> None:
+        """Wait until the process has ended."""
+        await self._process.command_ended()
+
+    async def ended(self) -> int:
+        """Wait until the process and everything it started have ended; its exit status."""
+        return await self._process.ended()
+
+    async def stop(self) -> None:
+        """End the process and everything it started."""
+        await self._process.stop()
+
+    def tail(self) -> str:
+        """The server's last output, or that it printed nothing, as the end of a message."""
+        try:
+            with open(os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+                # A secret is masked only if all of it is read, so read from before the part that is shown.
+                file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES - _BEFORE_BYTES))
+                output = file.read(_TAIL_BYTES + _BEFORE_BYTES)
+        except OSError:
+            output = b""
+        text = self._masker.block(output.decode("utf-8", "replace"))
+        lines = [line for line in text[-_TAIL_BYTES:].strip().splitlines() if line.strip()][-_TAIL_LINES:]
+        if not lines:
+            return " It printed nothing."
+        said = "\n".join(f"    {redact(line)}" for line in lines)
+        return f" It printed last:\n{said}"
+
+
+async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
+    environment = {**launch.environment, "PORT": str(port)}
+    return await GuardedProcess.start(
+        launch.command,
+        folder=launch.folder,
+        environment=environment,
+        log=log,
+        limits=launch.limits,
+        log_bytes_per_second=launch.log_bytes_per_second,
+    )

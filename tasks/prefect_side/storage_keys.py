@@ -1,0 +1,53 @@
+"""Storage credentials for commands that do not run a flow."""
+
+from __future__ import annotations
+
+import os
+
+from tasks.domain.credentials import Credentials
+from tasks.domain.errors import CallError, Problem, ServerError
+from tasks.domain.settings import Settings
+from tasks.domain.unexpected import in_one_line
+from tasks.prefect_side.prefect_import import import_prefect
+
+
+def keys_in_blocks(settings: Settings) -> bool:
+    """Whether the administrator keeps keys in Prefect blocks."""
+    return settings.s3_credentials_block is not None or settings.obs_credentials_block is not None
+
+
+async def storage_keys(settings: Settings) -> dict[str, Credentials]:
+    """Credentials from the administrator's Prefect blocks, if any are named; the others come from the environment."""
+    if not keys_in_blocks(settings):
+        return {}
+    for name, value in (
+        ("PREFECT_LOGGING_LEVEL", "ERROR"),
+        ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
+        ("DO_NOT_TRACK", "1"),
+    ):
+        os.environ.setdefault(name, value)
+    import_prefect()
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    from tasks.prefect_side.blocks import storage_credentials  # imports Prefect, which takes a second
+    from tasks.prefect_side.server import prefect_server
+
+    try:
+        if not PREFECT_API_URL.value():
+            return await storage_credentials(settings)
+        async with prefect_server():
+            return await storage_credentials(settings)
+    except (ServerError, RuntimeError, httpx.HTTPError) as error:
+        why = str(error) if isinstance(error, ServerError) else _of_embedded(error)
+        raise CallError([Problem(*_first_block(settings), f"the block cannot be read. {why}")]) from None
+
+
+def _of_embedded(error: Exception) -> str:
+    return f"Prefect's embedded server does not answer: {in_one_line(error)[0]} PREFECT_API_URL names another server."
+
+
+def _first_block(settings: Settings) -> tuple[str, str | None]:
+    if settings.s3_credentials_block is not None:
+        return "THRESHER_S3_CREDENTIALS_BLOCK", settings.s3_credentials_block
+    return "THRESHER_OBS_CREDENTIALS_BLOCK", settings.obs_credentials_block
