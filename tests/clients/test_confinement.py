@@ -19,9 +19,10 @@ from tasks.clients.processes import confinement
 from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.domain.instance import handed_on
 
+CONFINE = "from tasks.clients.processes.confinement import confine; raise SystemExit(not confine())"
 confined_here = pytest.mark.skipif(
     subprocess.run(
-        [sys.executable, "-c", "from tasks.clients.processes.confinement import confine; raise SystemExit(not confine())"],
+        [sys.executable, "-c", CONFINE],
         cwd=ROOT, check=False,
     ).returncode != 0,
     reason="this kernel has no Landlock",
