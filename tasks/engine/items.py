@@ -99,7 +99,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
         raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:
         if failed.unreachable:
-            session.does_not_reach(address)
+            session.reach.does_not_reach(address)
         raise DownloadError(f"{failed.cause}{unseen_signs(item.source) if failed.missing else ''}") from None
     if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
@@ -123,10 +123,12 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                 continue
             rounds -= 1
             if session.output.is_gone():
-                session.stop(Stop(reason="output gone", cause=f"the output folder {session.output.root} is gone"))
+                session.ending.stop(
+                    Stop(reason="output gone", cause=f"the output folder {session.output.root} is gone")
+                )
             elif error.unreachable:
-                session.does_not_reach(session.output.root.child(name))
-            elif await session.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
+                session.reach.does_not_reach(session.output.root.child(name))
+            elif await session.reach.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
                 pauses = iter(FULL_PAUSES_SECONDS)
                 continue
             raise UploadError(error.cause) from None
@@ -159,7 +161,7 @@ async def _file(session: Session, item: Item, address: Address, name: str, held:
     answered = time.monotonic()
     await _write(session, item, answer)
     written = time.monotonic()
-    session.note_storage(read - began + written - answered, written - began)
+    session.shards.note_storage(read - began + written - answered, written - began)
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 

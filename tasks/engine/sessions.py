@@ -42,7 +42,7 @@ class Sessions:
                 async with self._opened:
                     self._opened.notify_all()
                 if (stop := progress_of(task_id).stopped) is not None:
-                    session.halt(stop)
+                    session.ending.halt(stop)
             return self._held[task_id]
 
     async def opened(self, task_id: str) -> Session:
@@ -65,7 +65,7 @@ class Sessions:
         """Stop a run by hand; its shards end soon and report the remaining items as stopped."""
         progress_of(task_id).stopped = BY_HAND
         if (session := self._held.get(task_id)) is not None:
-            session.halt(BY_HAND)
+            session.ending.halt(BY_HAND)
 
     async def close(self, task_id: str) -> None:
         """Close the session of a run, if there is one, and let no other be opened.

@@ -112,9 +112,7 @@ class Shard:
 
     def session(self) -> Session:
         """A session on the engine's loop."""
-        session = Session(self.run, self.settings, self.credentials, no_environment, number=self.number)
-        session.planned_items = len(self.items)
-        return session
+        return Session(self.run, self.settings, self.credentials, no_environment, len(self.items), number=self.number)
 
     async def store_plan(self, session: Session) -> None:
         """Store the plan, as planning does."""
@@ -144,7 +142,7 @@ class Shard:
             _, self.report_name, self.digest, returned = await infer_shard(session, self.ref)
             await self.read_report(session)
             assert returned.to_json() == self.tally.to_json()
-            self.stopped = session.stopped
+            self.stopped = session.ending.stopped
         finally:
             await session.close()
         assert [outcome.number for outcome in self.outcomes] == [item.number for item in self.items]

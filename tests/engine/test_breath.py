@@ -82,7 +82,7 @@ def test_loop__stays_free_whatever_a_table_holds(
             await shard.store_plan(session)
             inferring = asyncio.create_task(infer_shard(session, shard.ref))
             await asyncio.wait([inferring], timeout=STOPPED_AFTER)
-            session.halt(BY_HAND)
+            session.ending.halt(BY_HAND)
             since = time.monotonic()
             await inferring
             late = time.monotonic() - since

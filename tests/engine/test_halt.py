@@ -47,8 +47,8 @@ def halted_when(shard: Shard, ready: Callable[[Session], bool]) -> Session:
             while not ready(session):
                 assert not inferring.done()
                 await asyncio.sleep(0.01)
-            session.halt(BY_HAND)
-            session.halt(BY_HAND)
+            session.ending.halt(BY_HAND)
+            session.ending.halt(BY_HAND)
             await asyncio.wait_for(inferring, DEADLINE_SECONDS)
             await shard.read_report(session)
         finally:
@@ -65,7 +65,7 @@ def test_halt__keeps_what_was_done_and_drops_what_is_under_way(tmp_path: Path, f
     contents = {f"{number:03}": b"x" if number < DONE else b"%s %d" % (never, number) for number in range(300)}
     shard = Shard(make_run(fake.url, str(tmp_path / "out")), local_items(tmp_path / "in", contents))
     session = halted_when(shard, lambda session: session.progress.report.done == DONE)
-    assert session.stopped and session.not_processed == STOPPED
+    assert session.ending.stopped and session.ending.not_processed == STOPPED
     assert [outcome.message for outcome in shard.outcomes] == [""] * DONE + [STOPPED] * (300 - DONE)
     assert (shard.tally.successful, shard.tally.failed) == (DONE, 300 - DONE)
     results = Path(shard.run.output, shard.run.names.result_folder)
@@ -116,7 +116,7 @@ def test_halt__of_a_run_by_its_id_before_or_after_its_session_is_open(
         await infer_shard(session, shard.ref)
         await shard.read_report(session)
         await sessions.close(task_id)
-        assert session.progress.stopped == session.halted == BY_HAND
+        assert session.progress.stopped == session.ending.halted == BY_HAND
 
     run(work())
     assert set(shard.messages.values()) == {STOPPED}

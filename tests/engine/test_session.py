@@ -195,8 +195,8 @@ def test_stop__keeps_its_first_reason_and_ends_the_sending(tmp_path: Path, fake:
         session = shard.session()
         try:
             await shard.store_plan(session)
-            session.stop(Stop(reason="outage", cause="of the first reason"))
-            session.stop(Stop(reason="threshold", cause="of another one"))
+            session.ending.stop(Stop(reason="outage", cause="of the first reason"))
+            session.ending.stop(Stop(reason="threshold", cause="of another one"))
             await infer_shard(session, shard.ref)
             await shard.read_report(session)
         finally:

@@ -84,7 +84,7 @@ def test_session__of_a_resumed_run_that_does_not_start_keeps_what_was_done(
         # Accounted for as it is now, the rest only was not processed; nothing is started for that.
         shard.run = shard.run.model_copy(update={"attempt": "0123abcd"})
         last = shard.session()
-        last.start_nothing(Stop(reason="not started", cause="It ended.\nIt printed last:\n    no such file"))
+        last.ending.stop(Stop(reason="not started", cause="It ended.\nIt printed last:\n    no such file"))
         _, _, _, tally = await infer_shard(last, shard.ref)
         assert (tally.successful, tally.failed, tally.not_processed) == (3, 1, 1)
         assert list(tally.causes) == ["Not processed: It ended. no such file"]
