@@ -54,15 +54,11 @@ class Ending:
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
 
-    def count_failure(self) -> None:
-        """Count a failed item; stops the run if the service's error threshold is exceeded."""
-        self.failed_items += 1
+    def count_failure(self, by: int = 1) -> None:
+        """Count a failed item, or -1 if it is sent again; stops the run if the error threshold is exceeded."""
+        self.failed_items += by
         if stop := threshold_passed(self._service.error_threshold, self.failed_items, self._planned_items):
             self.stop(stop)
-
-    def take_failure_back(self) -> None:
-        """Count an item that had failed, and is sent again, no longer."""
-        self.failed_items -= 1
 
     def stop(self, stop: Stop) -> None:
         """Send no further request; the remaining items are FAILED, for the reason of the first stop."""

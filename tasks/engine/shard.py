@@ -217,8 +217,7 @@ class ShardWork:
             return self.supply.take(self._session.group.outages.probes)
         item, outcome = self.reporter.doubted.pop()
         self._session.shards.finish(-weight(item))
-        if outcome.message:
-            self._session.ending.take_failure_back()
+        self._session.ending.count_failure(-bool(outcome.message))
         self._again.add(item.number)
         return item
 
