@@ -49,7 +49,7 @@ class Ending:
         if self._alarm is not None:
             self._alarm.cancel()
 
-    def watch(self, worker: asyncio.Task[None]) -> None:
+    def cancels(self, worker: asyncio.Task[None]) -> None:
         """Cancel a task that processes items, once, when the run is halted; it goes on with the remaining items."""
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)

@@ -35,7 +35,7 @@ class Listener(Protocol):
     def absent(self, cause: str) -> None:
         """No running server is reachable yet, at the start."""
 
-    def lasts(self, group: InstanceGroup, cause: str) -> None:
+    def cannot_go_on(self, group: InstanceGroup, cause: str) -> None:
         """The run cannot go on: no server has answered for the longest outage, or one answers that it may not."""
 
 
@@ -68,7 +68,7 @@ class InstanceGroup:
             servers.health,
             may_be_denied=servers.run_already,
             on_change=self._look_again,
-            on_end=lambda cause: listener.lasts(self, cause),
+            on_end=lambda cause: listener.cannot_go_on(self, cause),
         )
         self._waiting = Turns()
         self._keepers: list[asyncio.Task[None]] = []

@@ -60,9 +60,9 @@ class OutageWatch:
 
     def never_there(self, group: InstanceGroup, error: ModelServerError) -> None:
         """End the wait for servers that run already: none was reachable for the longest outage allowed."""
-        self.lasts(group, f"no model server was there for {self._minutes}: {str(error).removesuffix('.')}")
+        self.cannot_go_on(group, f"no model server was there for {self._minutes}: {str(error).removesuffix('.')}")
 
-    def lasts(self, group: InstanceGroup, cause: str) -> None:
+    def cannot_go_on(self, group: InstanceGroup, cause: str) -> None:
         """Stop the run, since no model server accepts requests; only give up here if other processes have instances."""
         if self._shared:
             self.away = cause

@@ -185,7 +185,7 @@ class ShardWork:
         worker = asyncio.current_task()
         assert worker is not None
         session = self._session
-        session.ending.watch(worker)
+        session.ending.cancels(worker)
         dropped = False
         # Only where no other process can have written a result for the same item, and deleting costs no request.
         alone = session.number is None and session.output.root.scheme == "local"

@@ -80,7 +80,7 @@ class Heard:
     def absent(self, cause: str) -> None:
         pass
 
-    def lasts(self, group: InstanceGroup, cause: str) -> None:
+    def cannot_go_on(self, group: InstanceGroup, cause: str) -> None:
         self._on_outage(cause)
 
 

@@ -23,8 +23,8 @@ from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped
 from tasks.domain.settings import Settings
-from tasks.domain.stop import BY_HAND, deadline_passed
-from tasks.engine.ending import unless_stopped
+from tasks.domain.stop import BY_HAND, Stop, deadline_passed, threshold_passed
+from tasks.engine.ending import Ending, unless_stopped
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
 from tasks.engine.session import Session
@@ -121,6 +121,23 @@ def test_halt__of_a_run_by_its_id_before_or_after_its_session_is_open(
     run(work())
     assert set(shard.messages.values()) == {STOPPED}
     assert "/" not in fake.stats()["requests"]
+
+
+def test_halt__by_hand_after_another_stop_is_what_items_are_told_and_the_run_keeps_its_first_reason() -> None:
+    stops: list[Stop | None] = []
+    service = make_run("http://127.0.0.1:9", "/out", error_threshold=1).service
+    ending = Ending(service, 10, lambda: stops.append(ending.stopped))
+    ending.count_failure()
+    ending.count_failure(-1)
+    ending.count_failure()
+    assert (ending.stopped, ending.not_processed, stops) == (None, "", [])
+    ending.count_failure()
+    first = threshold_passed(1, 2, 10)
+    assert first is not None and ending.stopped == first and ending.not_processed == first.item_message
+    ending.halt(BY_HAND)
+    ending.halt(deadline_passed(1))
+    assert (ending.stopped, ending.halted, ending.not_processed) == (first, BY_HAND, STOPPED)
+    assert stops == [first, first]
 
 
 def ending_in(seconds: float, run_: Run) -> Run:
