@@ -27,6 +27,4 @@ async def infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
 
 
 async def _infer(run: Run, items: int, shard: ShardRef) -> ShardDone:
-    session = await session_of(run)
-    session.planned_items = items
-    return await work_on(session, shard)
+    return await work_on(await session_of(run, items), shard)

@@ -21,8 +21,9 @@ from tasks.clients import clock
 from tasks.distribution import worker_side as instances
 from tasks.distribution.run_cluster import Opened, opened_cluster
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
-from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef, threshold_passed
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone, ShardRef
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack, run_loss, run_outage
+from tasks.domain.stop import Stop, threshold_passed
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 
@@ -73,7 +74,7 @@ class _Coordinator:
         self._numbers: dict[str, int] = {}
         self._reports: dict[str, InstanceReport] = {}
         self._was_ready: set[int] = set()
-        self._told: dict[str, set[str]] = {}
+        self._told: dict[str, set[Stop]] = {}
         self._given_up: dict[int, str] = {}
         self._away: dict[int, str] = {}
         """Instances given up because their model servers were away for too long, with the reasons."""
@@ -84,10 +85,7 @@ class _Coordinator:
         self._futures: dict[str, tuple[str, Any]] = {}
         """By the key of a shard in progress: its instance, and the future of its result."""
         self._failure: BaseException | None = None
-        self._stopped: str | None = None
-        """Why the run is stopped early: empty if by hand, None if it is not stopped."""
-        self._may_pass = False
-        """Whether it is stopped for a temporary reason, so that it can be resumed."""
+        self._stopped: Stop | None = None
         self._stopped_at = 0.0
         self._had_workers = False
         self._wake = asyncio.Event()
@@ -210,33 +208,29 @@ class _Coordinator:
             self._away.pop(number, None)
             self._was_ready.add(number)
             self._progress.enter("inferring")
-        if report.stopped and self._stopped is None:
-            self._stopped = report.stopped
+        self._stopped = self._stopped or report.stopped
         if self._stopped is not None:
-            await self._tell_to_stop(worker)
+            await self._tell_to_stop(worker, self._stopped)
             report = _with_hands(report)
         self._reports[worker] = report
         self._sharing.heard(worker, report)
         self._wake.set()
 
-    async def _tell_to_stop(self, worker: str) -> None:
-        reason = self._stopped or ""
-        if reason not in self._told.setdefault(worker, set()):
-            question = self._cluster.ask(worker, instances.stop_early, self._run.task_id, reason, self._may_pass)
-            await self._ask(question)
-            self._told[worker].add(reason)
+    async def _tell_to_stop(self, worker: str, stop: Stop) -> None:
+        if stop not in self._told.setdefault(worker, set()):
+            await self._ask(self._cluster.ask(worker, instances.stop_early, self._run.task_id, stop))
+            self._told[worker].add(stop)
 
     def _look_at_stops(self) -> None:
         """Decide whether to stop the run: by hand, by its error threshold, or because no instance is left."""
-        if self._progress.stop_requested:
-            self._stopped = ""
+        self._stopped = self._progress.stopped or self._stopped
         if self._stopped is not None:
             return
         _, failed = self._sharing.counts
-        if reason := threshold_passed(self._run.service.error_threshold, failed, self._planned.items):
-            self._stopped = reason
+        if stop := threshold_passed(self._run.service.error_threshold, failed, self._planned.items):
+            self._stopped = stop
         elif self._was_ready and len(self._given_up) == self._run.service.instances:
-            self._stopped, self._may_pass = run_loss(self._given_up, self._away), bool(self._away)
+            self._stopped = run_loss(self._given_up, self._away)
         elif self._cut_off and len({*self._given_up, *self._cut_off}) == self._run.service.instances:
             since = max(self._cut_off.values())
             if asyncio.get_running_loop().time() - since > OUTAGE_SECONDS:

@@ -10,6 +10,7 @@ from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone
 from tasks.domain.settings import read_settings
+from tasks.domain.stop import BY_HAND, Stop
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import Session
@@ -34,15 +35,14 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
 
     async def work() -> list[ShardDone]:
         # In a try of its own: it reads the instances' partial reports as a resumed run does.
-        own = run.model_copy(update={"attempt": uuid.uuid4().hex[:8]})
-        session = Session(own, settings, credentials, _no_environment)
-        session.planned_items = planned.items
-        if (held := sessions.held(run.task_id)) is not None:
-            session.preparing_since = held.preparing_since
+        own = run.model_copy(update={"attempt": uuid.uuid4().hex[:8], "deadline_at": None})
+        session = Session(own, settings, credentials, _no_environment, planned.items)
+        held = sessions.held(run.task_id)
         progress = progress_of(run.task_id)
         begun = progress.done > 0
         progress.done = progress.failed = 0  # each shard recounts the outcomes that it finds
-        session.halt() if stopped else session.start_nothing(str(error), may_pass=begun)
+        stop = BY_HAND if stopped else Stop(reason="not started", cause=str(error), resumable=begun)
+        session.start_nothing(stop, held.preparing_since if held is not None else 0.0)
         try:
             return [await work_on(session, shard) for shard in planned.shards]
         finally:

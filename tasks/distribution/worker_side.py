@@ -21,7 +21,8 @@ from tasks.clients.processes.process_privacy import hide_memory
 from tasks.clients.processes.scratch_folders import remove_left_folders
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.settings import read_settings
-from tasks.domain.sharing import InstanceReport, ShardLoad
+from tasks.domain.sharing import InstanceReport
+from tasks.domain.stop import Stop
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
 from tasks.engine.session import Session
@@ -32,17 +33,18 @@ from tasks.prefect_side.run_identity import own_task_id
 from tasks.prefect_side.run_logs import outlive_reader, plain_errors
 
 
-async def session_of(run: Run) -> Session:
+async def session_of(run: Run, planned_items: int) -> Session:
     """The session of a run in this process, made on first use; in distributed mode, once :func:`begin` has made it."""
     if run.is_distributed:
         return await sessions.opened(run.task_id)
-    return await sessions.open(run.task_id, partial(_new_session, run, None))
+    return await sessions.open(run.task_id, partial(_new_session, run, planned_items, None))
 
 
-async def _new_session(run: Run, number: int | None) -> Session:
+async def _new_session(run: Run, planned_items: int, number: int | None) -> Session:
     settings = read_settings()
     credentials = await storage_credentials(settings)
-    return Session(run, settings, credentials, partial(resolved_environment, run.service), _shown(run), number)
+    environment = partial(resolved_environment, run.service)
+    return Session(run, settings, credentials, environment, planned_items, _shown(run), number)
 
 
 def _shown(run: Run) -> Callable[[str], None]:
@@ -127,8 +129,7 @@ async def _begin(run: Run, number: int, planned_items: int, dask_worker: Any) ->
         watching.add_done_callback(_watching.discard)
     _looked_at[run.task_id] = time.monotonic()
     await sessions.begin(run.task_id)
-    session = await sessions.open(run.task_id, partial(_new_session, run, number))
-    session.planned_items = planned_items
+    session = await sessions.open(run.task_id, partial(_new_session, run, planned_items, number))
     session.start_soon()
     return True
 
@@ -159,25 +160,18 @@ async def _look(task_id: str) -> InstanceReport | None:
     if session is None:
         return None
     _looked_at[task_id] = time.monotonic()
-    shards = {
-        key: ShardLoad(
-            left=work.supply.left, weight=work.supply.weight, done=work.reporter.done, failed=work.reporter.failed,
-            behind=work.reporter.shard.behind,
-        )
-        for key, work in session.shards.items()
-    }  # fmt: skip
     outage = session.group.outages.current
-    error = session.start_error or session.group.loss or session.cut_off
+    error = session.start_error or session.group.loss or session.reach.cut_off
     return InstanceReport(
         seconds=time.monotonic(),
         ready=session.group.ready and not error,
-        shards=shards,
+        shards=session.shards.loads,
         error=error,
-        cut_off=bool(session.cut_off),
-        finished=session.finished,
+        cut_off=bool(session.reach.cut_off),
+        finished=session.shards.finished,
         sick=session.group.sick,
-        stopped=session.stopped,
-        away=session.away,
+        stopped=session.ending.stopped,
+        away=session.watch.away,
         outage=outage.cause if outage is not None else "",
         outage_seconds=outage.lasts(time.monotonic()) if outage is not None else 0.0,
     )
@@ -190,23 +184,19 @@ async def hand_back(task_id: str, key: str, share: float, pieces: int) -> Sequen
 
 async def _hand_back(task_id: str, key: str, share: float, pieces: int) -> Sequence[ShardRef]:
     session = sessions.held(task_id)
-    work = session.shards.get(key) if session is not None else None
-    return await work.hand_back(share, pieces) if work is not None else []
+    return await session.shards.hand_back(key, share, pieces) if session is not None else []
 
 
-async def stop_early(task_id: str, reason: str, may_pass: bool = False) -> None:
-    """Send no further request of a run, for this reason (empty: stopped by hand); ``may_pass``: the reason is
-    temporary.
-    """
-    await engine_loop().run(_stop_early(task_id, reason, may_pass))
+async def stop_early(task_id: str, stop: Stop) -> None:
+    """Send no further request of a run, for this reason."""
+    await engine_loop().run(_stop_early(task_id, stop))
 
 
-async def _stop_early(task_id: str, reason: str, may_pass: bool) -> None:
-    if not reason:
+async def _stop_early(task_id: str, stop: Stop) -> None:
+    if stop.by_hand:
         await sessions.halt(task_id)
     elif (session := sessions.held(task_id)) is not None:
-        session.resumable = session.resumable or may_pass
-        session.stop(reason)
+        session.ending.stop(stop)
 
 
 async def end(task_id: str) -> None:

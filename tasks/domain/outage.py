@@ -68,7 +68,7 @@ class Tries:
     ``pending_break``: a pending one is a connection that broke before or at the start of an outage, or a time-out.
     """
 
-    __slots__ = ("breaks", "counted", "late", "made", "outage", "pending", "pending_break", "spell")
+    __slots__ = ("breaks", "counted", "deaths", "late", "made", "outage", "pending", "pending_break", "spell")
 
     def __init__(self) -> None:
         self.made = 0
@@ -76,6 +76,8 @@ class Tries:
         self.counted = 0
         self.breaks = 0
         """How often its connection broke, or it timed out, in a real outage."""
+        self.deaths = 0
+        """How often its model server died of it, or of another request."""
         self.late = False
         """Whether the last attempt timed out."""
         self.pending = 0

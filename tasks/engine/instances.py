@@ -4,94 +4,71 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tasks.clients.instances.launcher import Server
 from tasks.clients.instances.running_server import RunningServer, first_there
 from tasks.clients.instances.sidecar import BACK_SECONDS, Sidecar
-from tasks.clients.model_http.model_server import ModelClient
-from tasks.clients.processes.devices import DeviceLease, device_kind
+from tasks.clients.processes.devices import device_kind
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
-from tasks.domain.instance import Launch, device_variables
-from tasks.domain.masking import Masker
+from tasks.domain.instance import device_variables
 from tasks.domain.outage import Outage
-from tasks.domain.package import Health
 from tasks.domain.paths import redact
 from tasks.engine.instance import Instance, as_server_error
 from tasks.engine.outages import Outages
+from tasks.engine.servers import ModelServers
 from tasks.engine.turns import Turns
 
 START_TRIES = 3
 
-Prepare = Callable[[], Awaitable[Launch]]
-Lease = Callable[[], Awaitable[DeviceLease]]
-Connect = Callable[[str], ModelClient]
+
+class Listener(Protocol):
+    """Learns what happens to the instances of a group."""
+
+    def changed(self, group: InstanceGroup) -> None:
+        """An instance has died, was given up, went down, or is healthy again."""
+
+    def absent(self, cause: str) -> None:
+        """No running server is reachable yet, at the start."""
+
+    def cannot_go_on(self, group: InstanceGroup, cause: str) -> None:
+        """The run cannot go on: no server has answered for the longest outage, or one answers that it may not."""
 
 
 class InstanceGroup:
     """All instances of one process; balances requests among them.
 
-    Instances are numbered from ``first``. ``running`` returns the servers, one per instance, if they run already and
-    need no start. ``sidecar_port`` is the port of a model server next to this process that is started and restarted
-    elsewhere. ``lease`` reserves accelerators for an instance until the group is closed. ``masker`` masks secrets in
-    the reasons for which instances are given up.
-
-    ``on_health`` gets the number of sick instances whenever one dies, is given up, goes down, or is healthy again.
-    ``on_log`` gets the log file of an instance before each of its starts. ``on_outage`` gets the reason why the run
-    cannot go on, once no model server has answered a request for ``outage_seconds`` (0: each refusal counts against its
-    request), or one answers that the run is not allowed. ``on_absence`` gets the cause while no running server is
-    reachable at the start.
+    The instances have ``numbers``, one for each of the ``servers`` that run already. ``outage_seconds`` is how long an
+    outage may last (0: each refusal counts against its request).
     """
 
     def __init__(
         self,
-        count: int,
+        numbers: Sequence[int],
+        servers: ModelServers,
+        listener: Listener,
         *,
-        prepare: Prepare,
-        connect: Connect,
-        health: Health,
         timeout_seconds: float,
-        folder: Callable[[], Path],
         max_concurrency: int | None,
-        running: Callable[[], Awaitable[Sequence[RunningServer]]] | None = None,
-        sidecar_port: int | None = None,
-        on_health: Callable[[int], None] = lambda sick: None,
-        lease: Lease | None = None,
-        on_log: Callable[[int, Path], None] = lambda number, log: None,
-        first: int = 0,
-        masker: Callable[[], Masker] = Masker,
-        outage_seconds: float = 0.0,
-        on_outage: Callable[[str], None] = lambda reason: None,
-        on_absence: Callable[[str], None] = lambda cause: None,
+        outage_seconds: float,
     ) -> None:
-        def instance(number: int) -> Instance:
-            return Instance(number, AdaptiveLimit(max_concurrency), Outage(outage_seconds))
-
-        self.instances = [instance(number) for number in range(first, first + count)]
-        self._prepare = prepare
-        self._connect = connect
-        self._health = health
+        self.instances = [
+            Instance(number, AdaptiveLimit(max_concurrency), Outage(outage_seconds)) for number in numbers
+        ]
+        self._servers = servers
+        self._listener = listener
         self._timeout_seconds = timeout_seconds
-        self._folder = folder
-        self._running = running
-        self._sidecar_port = sidecar_port
-        self._on_health = on_health
         self._outage_seconds = outage_seconds
-        self._on_absence = on_absence
-        self._lease = lease
-        self._on_log = on_log
-        self._masker = masker
         self.outages = Outages(
             self.instances,
-            health,
-            may_be_denied=running is not None,
+            servers.health,
+            may_be_denied=servers.run_already,
             on_change=self._look_again,
-            on_end=on_outage,
+            on_end=lambda cause: listener.cannot_go_on(self, cause),
         )
         self._waiting = Turns()
         self._keepers: list[asyncio.Task[None]] = []
@@ -147,8 +124,8 @@ class InstanceGroup:
         Raises ModelServerError if no instance can be started; ServerAway if running servers stay away for the longest
         outage allowed.
         """
-        if self._running is not None:
-            await self._meet(await self._running())
+        if self._servers.run_already:
+            await self._meet(await self._servers.running())
             return
         for instance in self.instances:
             self._keep_by(instance, self._keep(instance))
@@ -159,9 +136,9 @@ class InstanceGroup:
     async def _meet(self, servers: Sequence[RunningServer]) -> None:
         """Take in the reachable servers, at least one; the others join once they are reachable."""
         try:
-            there = await first_there(servers, self._outage_seconds, self._on_absence)
+            there = await first_there(servers, self._outage_seconds, self._listener.absent)
         except ModelServerError as error:
-            raise type(error)(self._masker().block(str(error))) from None
+            raise type(error)(self._servers.masker.block(str(error))) from None
         for instance, server in zip(self.instances, servers, strict=True):
             instance.running = server
             if server in there:
@@ -169,7 +146,7 @@ class InstanceGroup:
             else:
                 self.notes.append(f"the model server {redact(server.address)} was not there at the start")
                 self._keep_by(instance, self._join(instance, server))
-        self._on_health(self.sick)
+        self._listener.changed(self)
 
     async def _join(self, instance: Instance, server: RunningServer) -> None:
         await server.there()
@@ -205,14 +182,14 @@ class InstanceGroup:
                 await asyncio.sleep(failures)
                 continue
             failures = 0
-            if self._sidecar_port is not None:
+            if self._servers.sidecar_port is not None:
                 seconds = max(seconds, BACK_SECONDS)
             server = instance.server
             assert server is not None
             await server.command_ended()
             instance.generation += 1
             instance.ready.clear()
-            self._on_health(self.sick)
+            self._listener.changed(self)
             given_up = instance.deaths.died()
             status = await server.ended()
             await self._stop(instance)
@@ -230,30 +207,28 @@ class InstanceGroup:
             self._give_up(instance, as_server_error(error))
 
     async def _start(self, instance: Instance) -> None:
-        if self._sidecar_port is not None:
-            instance.server = Sidecar(self._sidecar_port)
-            await instance.server.ready(self._health)
+        servers = self._servers
+        if servers.sidecar_port is not None:
+            instance.server = Sidecar(servers.sidecar_port)
+            await instance.server.ready(servers.health)
             self._take_in(instance, instance.server.url)
             return
-        launch = await self._prepare()
-        if self._lease is not None:
-            if instance.devices is None:
-                instance.devices = await self._lease()
-            visible = device_variables(instance.devices.devices, device_kind())
-            launch = replace(launch, environment={**launch.environment, **visible})
-        log = self._folder() / f"instance-{instance.number}.log"
-        self._on_log(instance.number, log)
-        instance.server = await Server.start(launch, log)
-        await instance.server.ready(self._health)
+        launch = await servers.prepare()
+        if instance.devices is None:
+            instance.devices = await servers.devices()
+        visible = device_variables(instance.devices.devices, device_kind())
+        launch = replace(launch, environment={**launch.environment, **visible})
+        instance.server = await Server.start(launch, servers.log_of(instance.number))
+        await instance.server.ready(servers.health)
         self._take_in(instance, instance.server.url)
 
     def _take_in(self, instance: Instance, url: str) -> None:
-        instance.client = self._connect(url)
+        instance.client = self._servers.connect(url)
         instance.url = url
         instance.outage.restarted(time.monotonic())
         instance.ready.set()
         self.outages.watch()
-        self._on_health(self.sick)
+        self._listener.changed(self)
         self._first_ready.set()
         self._wake()
 
@@ -272,9 +247,9 @@ class InstanceGroup:
                 self._give_up(instance, error)
 
     def _give_up(self, instance: Instance, error: ModelServerError) -> None:
-        error = ModelServerError(self._masker().block(str(error)))
+        error = ModelServerError(self._servers.masker.block(str(error)))
         instance.given_up = error
-        self._on_health(self.sick)
+        self._listener.changed(self)
         instance.ready.set()  # a request that waits for this instance alone must see the error
         self._wake()
         if all(other.given_up for other in self.instances):
@@ -351,14 +326,14 @@ class InstanceGroup:
         self._wake()
 
     def _look_again(self) -> None:
-        self._on_health(self.sick)
+        self._listener.changed(self)
         self._wake()
 
     def _raise_if_stopped(self) -> None:
         if self._stopped:
             raise _stopped()
 
-    def wake_all(self) -> None:
+    def end_waiting(self) -> None:
         """Fail every request that waits for an instance, and every later one: the run is stopped."""
         self._stopped = True
         self._waiting.end(_stopped())

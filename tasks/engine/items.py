@@ -14,6 +14,7 @@ from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.result import Outcome, rows_message
+from tasks.domain.stop import Stop
 from tasks.engine.answer_lines import Answers
 from tasks.engine.budget import Held
 from tasks.engine.rows import answer_rows
@@ -98,7 +99,7 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
         raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:
         if failed.unreachable:
-            session.does_not_reach(address)
+            session.reach.does_not_reach(address)
         raise DownloadError(f"{failed.cause}{unseen_signs(item.source) if failed.missing else ''}") from None
     if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
@@ -122,10 +123,12 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                 continue
             rounds -= 1
             if session.output.is_gone():
-                session.stop(f"the output folder {session.output.root} is gone")
+                session.ending.stop(
+                    Stop(reason="output gone", cause=f"the output folder {session.output.root} is gone")
+                )
             elif error.unreachable:
-                session.does_not_reach(session.output.root.child(name))
-            elif await session.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
+                session.reach.does_not_reach(session.output.root.child(name))
+            elif await session.reach.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
                 pauses = iter(FULL_PAUSES_SECONDS)
                 continue
             raise UploadError(error.cause) from None
@@ -158,7 +161,7 @@ async def _file(session: Session, item: Item, address: Address, name: str, held:
     answered = time.monotonic()
     await _write(session, item, answer)
     written = time.monotonic()
-    session.note_storage(read - began + written - answered, written - began)
+    session.shards.note_storage(read - began + written - answered, written - began)
     return Outcome(item.number, item.source, item.result_name, "", True, bytes_read=size, bytes_written=len(answer))
 
 

@@ -227,7 +227,7 @@ class Reporter:
         if self._flushing is not None:  # wait for it: a partial report must not be written after the deletion
             with suppress(ObjectError):
                 await self._flushing
-        if not self._session.reuse.allowed:
+        if not self._session.servers.reuse.allowed:
             self.sent.note(NOTE)
         for note in self._session.group.notes:
             self.sent.note(note)

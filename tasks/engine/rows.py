@@ -78,7 +78,7 @@ async def answer_rows(session: Session, table: TableMapping, item: Item, data: b
     for note in notes:
         sent.tally.note(f"CSV header: {note}")
     for tries in range(1, JOINED_TRIES + 2):
-        work = _Rows(session, mapping, item, rows, sent, joins=tries <= JOINED_TRIES and not session.stopped)
+        work = _Rows(session, mapping, item, rows, sent, joins=tries <= JOINED_TRIES and not session.ending.stopped)
         await work.all()
         if await work.covered():
             break
@@ -115,12 +115,12 @@ class _Rows:
     async def all(self) -> None:
         """Send the rows; returns when each has its line, or all have to be sent again."""
         self._joined.began()
-        self._session.when_probing.add(self._fill_more)
+        self._session.watch.when_probing.add(self._fill_more)
         try:
             async with asyncio.TaskGroup() as self._group:
                 self._fill()
         finally:
-            self._session.when_probing.discard(self._fill_more)
+            self._session.watch.when_probing.discard(self._fill_more)
             self._joined.ended()
 
     async def covered(self) -> bool:
@@ -284,7 +284,7 @@ class _Rows:
         # Urgent: the sooner a request size is known to work, the sooner all rows are sent in that size.
         singles = await self._each([ready[at] for at in alone], urgent=True)
         for at, single in zip(alone, singles, strict=True):
-            if single is None and self._session.stopped:
+            if single is None and self._session.ending.stopped:
                 self._doubt(ready, parts, server, moment)
                 return
             if single is None or not alike(single, parts[at]):

@@ -22,6 +22,8 @@ from tasks.engine.instances import InstanceGroup
 from tasks.engine.sent import Sent
 
 OVERLOAD = (429, 503)
+UNANSWERED = ("refused", "connection")
+"""Failures after which the server may be found dead."""
 MOST_KEPT_BYTES = 16 << 20
 """Largest request that is kept, to be sent again as a check when the model server is down."""
 SMALL_BYTES = 64 << 10
@@ -38,6 +40,17 @@ class Answered(NamedTuple):
     seconds: float
     in_flight: int
     server: tuple[int, int]
+
+
+class _Again(NamedTuple):
+    """What comes before the next attempt of a request: a pause, unless all requests wait anyway.
+
+    A ``suspect`` is then sent alone to the same instance; if that ``died``, no other gets the place that becomes free.
+    """
+
+    suspect: bool
+    died: bool = False
+    pause_seconds: float | None = None
 
 
 class Sender:
@@ -63,104 +76,124 @@ class Sender:
 
         Raises AnswerError, which is final: retries, if any were possible, are exhausted.
         """
-        group = self._group
-        tally = sent.tally
-        deaths = 0
-        tries = Tries()
+        group, tries = self._group, Tries()
         suspected: Instance | None = None
         while True:
+            alone, suspected = suspected, None
+            instance = await self._place(alone, urgent=urgent, again=tries.made > 0)
+            if instance is None:
+                continue
             try:
-                instance = await (
-                    group.acquire(urgent=urgent, again=tries.made > 0)
-                    if suspected is None
-                    else group.acquire_alone(suspected)
-                )
-            except BaseException as error:
-                if suspected is not None:
-                    group.clear_suspect(suspected)
-                if not isinstance(error, ModelServerError):
-                    raise
-                if message := self._stopped():
-                    raise AnswerError(message) from None
-                if suspected is not None and not group.lost:  # another instance may take it
-                    suspected = None
-                    continue
-                raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
-            was_suspected, suspected = suspected, None
-            try:
-                if message := self._stopped():
-                    raise AnswerError(message)
-                generation = instance.generation
-                client = instance.client
-                if client is None:  # the instance died after it was chosen
-                    if was_suspected is not None:
-                        suspected = was_suspected
-                        group.suspect(suspected)
-                    continue
-                started = time.monotonic()
-                doubtful = instance.outage.since is not None and not instance.outage.down  # it may be gone already
-                try:
-                    answer = await client.predict(body, sent.room)
-                except RequestFailed as failed:
-                    # Its traceback holds this frame, and so the body: a cycle that only the garbage collector frees.
-                    failure = failed.with_traceback(None)
-                    failure.__context__ = None
-                else:
-                    ended = time.monotonic()
-                    tally.request(ended - started)
-                    sent.answered(answer.stretch)
-                    instance.limit.answered(started, ended, instance.in_flight)
-                    instance.deaths.answered()
-                    instance.outage.answered(ended, ended - started)
-                    kept = instance.answered
-                    if body.size <= MOST_KEPT_BYTES if kept is None else body.size < kept.size > SMALL_BYTES:
-                        instance.answered = body
-                    return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
-                tally.requests += 1
-                tries.made += 1
-                unanswered = failure.failure.kind in ("refused", "connection")
-                if unanswered and instance.server is not None and await instance.died_since(generation):
-                    deaths += 1
-                    if deaths >= MAX_DEATHS_PER_REQUEST:
-                        raise AnswerError(f"model server died {deaths} times on this item")
-                    tally.retries += 1
-                    suspected = instance
+                outcome = await self._attempt(body, sent, tries, instance, alone=alone is not None)
+                if isinstance(outcome, _Again) and outcome.died:
                     group.suspect(instance)
-                    continue
-                if failure.failure.kind == "timeout" or failure.failure.status in OVERLOAD:
-                    instance.limit.overloaded(started, time.monotonic())
-                if is_refusal(failure.failure):
-                    counted = await group.outages.refused(instance, tries, failure, started)
-                else:
-                    counted = await group.outages.failed(instance, tries, failure)
-                if failure.answer is not None:
-                    instance.deaths.answered()
-                    sent.answered(failure.answer.stretch)
             finally:
-                group.release(instance, alone=was_suspected is not None)
-                if was_suspected is not None:
-                    group.clear_suspect(was_suspected)
-            if failure.failure.kind == "unusable":
-                raise AnswerError(failure.cause)
-            waits = instance.outage.holds  # all requests wait, for as long as the server asked
-            refusal = replace(failure.failure, retry_after_seconds=None) if waits else failure.failure
-            decision = decide(refusal, counted, pending=tries.pending, jitter=random.random())
-            if (decision.again or refusal.status in NOT_ALLOWED) and (message := self._stopped()):
-                raise AnswerError(message)
-            if not decision.again:
-                if failure.answer is not None:
-                    raise status_error(
-                        failure.answer.status, failure.answer.data, tries.made, self._masker(), failure.answer.location
-                    )
-                raise AnswerError(f"The model did not answer: {failure.cause} (tried {tries.made} times).")
-            if tries.breaks and (
-                unanswered or failure.failure.kind == "timeout"
-            ):  # this request may be the one that kills the server
-                broke = was_suspected is not None and not doubtful and failure.failure.kind != "refused"
-                if broke and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
-                    raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")
+                group.release(instance, alone=alone is not None)
+                if alone is not None:
+                    group.clear_suspect(alone)
+            if isinstance(outcome, Answered):
+                return outcome
+            if outcome.suspect:
                 suspected = instance
-                group.suspect(instance)
-            tally.retries += 1
-            if not waits:
-                await self._pause(decision.delay_seconds)
+                if not outcome.died:
+                    group.suspect(instance)
+            if outcome.pause_seconds is not None:
+                await self._pause(outcome.pause_seconds)
+
+    async def _place(self, suspected: Instance | None, *, urgent: bool, again: bool) -> Instance | None:
+        """A place for a request, for a suspect at its own instance; None if that takes it no more, but another one may.
+
+        Raises AnswerError if the run is stopped, or no instance is left.
+        """
+        group = self._group
+        try:
+            if suspected is not None:
+                return await group.acquire_alone(suspected)
+            return await group.acquire(urgent=urgent, again=again)
+        except BaseException as error:
+            if suspected is not None:
+                group.clear_suspect(suspected)
+            if not isinstance(error, ModelServerError):
+                raise
+            self._raise_if_stopped()
+            if suspected is not None and not group.lost:
+                return None
+            raise AnswerError(f"No instance is left: {error}".split("\n", 1)[0]) from None
+
+    def _raise_if_stopped(self) -> None:
+        if message := self._stopped():
+            raise AnswerError(message) from None
+
+    async def _attempt(
+        self, body: Body, sent: Sent, tries: Tries, instance: Instance, *, alone: bool
+    ) -> Answered | _Again:
+        """Send a request once, a suspect ``alone``. Raises AnswerError if it is not sent again after a failure."""
+        self._raise_if_stopped()
+        generation = instance.generation
+        client = instance.client
+        if client is None:  # the instance died after it was chosen
+            return _Again(suspect=alone, died=alone)
+        started = time.monotonic()
+        doubtful = instance.outage.since is not None and not instance.outage.down  # it may be gone already
+        try:
+            answer = await client.predict(body, sent.room)
+        except RequestFailed as failed:
+            # Its traceback holds this frame, and so the body: a cycle that only the garbage collector frees.
+            error = failed.with_traceback(None)
+            error.__context__ = None
+        else:
+            ended = time.monotonic()
+            sent.tally.request(ended - started)
+            sent.answered(answer.stretch)
+            instance.limit.answered(started, ended, instance.in_flight)
+            instance.deaths.answered()
+            instance.outage.answered(ended, ended - started)
+            kept = instance.answered
+            if body.size <= MOST_KEPT_BYTES if kept is None else body.size < kept.size > SMALL_BYTES:
+                instance.answered = body
+            return Answered(answer.data, ended - started, instance.in_flight, (instance.number, generation))
+        sent.tally.requests += 1
+        tries.made += 1
+        failure = error.failure
+        if failure.kind in UNANSWERED and instance.server is not None and await instance.died_since(generation):
+            tries.deaths += 1
+            if tries.deaths >= MAX_DEATHS_PER_REQUEST:
+                raise AnswerError(f"model server died {tries.deaths} times on this item")
+            sent.tally.retries += 1
+            return _Again(suspect=True, died=True)
+        if failure.kind == "timeout" or failure.status in OVERLOAD:
+            instance.limit.overloaded(started, time.monotonic())
+        if is_refusal(failure):
+            counted = await self._group.outages.refused(instance, tries, error, started)
+        else:
+            counted = await self._group.outages.failed(instance, tries, error)
+        if error.answer is not None:
+            instance.deaths.answered()
+            sent.answered(error.answer.stretch)
+        again = self._decide(error, counted, tries, instance, to_blame=alone and not doubtful)
+        sent.tally.retries += 1
+        return again
+
+    def _decide(
+        self, error: RequestFailed, counted: int, tries: Tries, instance: Instance, *, to_blame: bool
+    ) -> _Again:
+        """How a request is sent again of whose attempts so many are ``counted``. Raises AnswerError if it is not.
+
+        ``to_blame``: it was alone at a server that was there, so if the connection broke, that may be its fault.
+        """
+        if error.failure.kind == "unusable":
+            raise AnswerError(error.cause)
+        waits = instance.outage.holds  # all requests wait, for as long as the server asked
+        failure = replace(error.failure, retry_after_seconds=None) if waits else error.failure
+        decision = decide(failure, counted, pending=tries.pending, jitter=random.random())
+        if decision.again or failure.status in NOT_ALLOWED:
+            self._raise_if_stopped()
+        if not decision.again:
+            if (answer := error.answer) is not None:
+                raise status_error(answer.status, answer.data, tries.made, self._masker(), answer.location)
+            raise AnswerError(f"The model did not answer: {error.cause} (tried {tries.made} times).")
+        # This request may be the one that kills the server.
+        suspect = bool(tries.breaks) and failure.kind in (*UNANSWERED, "timeout")
+        if suspect and to_blame and failure.kind != "refused" and tries.breaks >= MAX_DEATHS_PER_REQUEST - 1:
+            raise AnswerError(f"The model server went away {tries.breaks + 1} times on this item.")
+        return _Again(suspect, pause_seconds=None if waits else decision.delay_seconds)

@@ -83,7 +83,7 @@ class ServerOutputs:
         self._settings = settings
         self._output = output
         self._show = show
-        self._instances: dict[int, ServerOutput] = {}
+        self._instances: dict[int, tuple[OutputFollower, ServerOutput]] = {}
         self._store: LogStore | None = None
         self._exporter: LogExporter | None = None
         self._pruning: asyncio.Task[None] | None = None
@@ -98,30 +98,26 @@ class ServerOutputs:
             return
         if self._store is not None and self._pruning is None:
             self._pruning = asyncio.create_task(self._prune(self._store))
-        run, settings = self._run, self._settings
-        stream = stream_name(run.task_id, instance)
-        self._instances[instance] = ServerOutput(
-            run,
-            instance,
-            path,
-            masker,
-            budget=LineBudget(settings.log_lines_per_second, BURST_LINES),
-            show=self._show,
-            full=FullText(self._output, run.names.logs, instance),
-            kept=KeptLines(settings.max_log_bytes),
-            stream=LogStream(self._store, run.service.name, stream) if self._store else None,
-            exporter=self._exporter,
-        )
+        run = self._run
+        stream = LogStream(self._store, run.service.name, stream_name(run.task_id, instance)) if self._store else None
+        full = FullText(self._output, run.names.logs, instance)
+        output = ServerOutput(run, self._settings, instance, self._show, full, stream, self._exporter)
+        self._instances[instance] = (OutputFollower(path, masker, output.take), output)
 
     async def close(self) -> None:
         """Forward the remaining output of all instances; remove old records from the log store."""
-        await asyncio.gather(*(output.close() for output in self._instances.values()), return_exceptions=True)
+        await asyncio.gather(*(self._close(*one) for one in self._instances.values()), return_exceptions=True)
         if self._exporter is not None:
             await asyncio.to_thread(self._exporter.close)
         if self._store is not None:
             if self._pruning is not None:
                 await self._pruning
             await self._prune(self._store)
+
+    @staticmethod
+    async def _close(follower: OutputFollower, output: ServerOutput) -> None:
+        await follower.close()
+        await output.close()
 
     @staticmethod
     async def _prune(store: LogStore) -> None:
@@ -135,28 +131,24 @@ class ServerOutput:
     def __init__(
         self,
         run: Run,
+        settings: Settings,
         instance: int,
-        path: Path,
-        masker: Masker,
-        *,
-        budget: LineBudget,
         show: Show,
         full: FullText,
-        kept: KeptLines,
         stream: LogStream | None,
         exporter: LogExporter | None,
     ) -> None:
         self._run = run
         self._instance = instance
-        self._budget = budget
+        self._budget = LineBudget(settings.log_lines_per_second, BURST_LINES)
         self._show = show
         self._full = full
-        self._kept = kept
+        self._kept = KeptLines(settings.max_log_bytes)
         self._stream = stream
         self._exporter = exporter
-        self._follower = OutputFollower(path, masker, self._take)
 
-    async def _take(self, lines: Sequence[str]) -> None:
+    async def take(self, lines: Sequence[str]) -> None:
+        """Forward new lines."""
         now = asyncio.get_running_loop().time()
         for line in lines:
             if line and self._budget.allow(now):
@@ -191,8 +183,7 @@ class ServerOutput:
             self._show(f"instance-{self._instance}: ({held_back:,} lines are not shown here; all are in {where})")
 
     async def close(self) -> None:
-        """Forward the remaining output; returns when all of it is stored. Call it once the server has ended."""
-        await self._follower.close()
+        """Forward what was kept back; returns when all of it is stored. No more lines may come."""
         self._say_held_back()
         await self._keep(self._kept.rest())
         await self._full.close()

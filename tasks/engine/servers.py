@@ -20,6 +20,7 @@ from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
+from tasks.engine.server_output import ServerOutputs
 
 
 class ModelServers:
@@ -31,12 +32,14 @@ class ModelServers:
         settings: Settings,
         credentials: Mapping[str, Credentials],
         environment: Callable[[], Awaitable[GivenEnvironment]],
+        outputs: ServerOutputs,
     ) -> None:
         self._run = run
         self._settings = settings
         self._credentials = dict(credentials)
         self._keys = [secret for one in credentials.values() for secret in one.secrets]
         self._environment = environment
+        self._outputs = outputs
         self._headers: Mapping[str, str] = {}
         self._launch: Launch | None = None
         self._preparing = asyncio.Lock()
@@ -45,6 +48,11 @@ class ModelServers:
         """Masks the secrets of the run, the model's and the storage's, in texts from outside."""
         self.reuse = Reuse()
         """Whether a connection carries more than one request."""
+        self.health = run.config.health
+        self.run_already = run.serving == "running"
+        """Whether the servers are started and restarted elsewhere, at known addresses."""
+        self.sidecar_port = settings.sidecar_port if run.serving == "sidecar" else None
+        """Port of a server next to this process that is started and restarted elsewhere."""
 
     async def given(self) -> GivenEnvironment:
         """The service's values for its model servers; their secrets are masked from now on."""
@@ -85,16 +93,18 @@ class ModelServers:
             return self._launch
 
     async def devices(self) -> DeviceLease:
-        """The accelerators of one instance. Raises ThresherError."""
+        """Accelerators for one instance, reserved until they are closed. Raises ThresherError."""
         there = devices(self._settings.devices)
         flavor = self._run.flavor
         return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)
 
-    def log_folder(self) -> Path:
-        """The local folder where model server output is kept until it is published."""
+    def log_of(self, instance: int) -> Path:
+        """The local file for the next output of an instance, which is followed, until it is published."""
         if self._folder is None:  # as late as possible: a process killed earlier leaves no folder
             self._folder = scratch_folder()
-        return self._folder
+        log = self._folder / f"instance-{instance}.log"
+        self._outputs.follow(instance, log, self.masker)
+        return log
 
     def connect(self, url: str) -> ModelClient:
         """A client for the server at an address."""

@@ -13,6 +13,7 @@ from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import ShardDone, ShardRef
 from tasks.domain.shard import weight
+from tasks.domain.sharing import ShardLoad
 from tasks.engine.collector import rare_collections
 from tasks.engine.items import process
 from tasks.engine.reports import Reporter
@@ -49,9 +50,7 @@ async def work_on(session: Session, shard: ShardRef) -> ShardDone:
         preparing_since=session.preparing_since,
         ready_at=session.ready_at,
         deaths=session.group.deaths,
-        stopped=session.stopped,
-        resumable=session.resumable,
-        not_started=session.not_started,
+        stopped=session.ending.stopped,
     )
 
 
@@ -73,7 +72,7 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         reporter = Reporter(session, shard)
         await reporter.resume(items)
         for _ in range(reporter.failed):
-            session.count_failure()
+            session.ending.count_failure()
         if (found := reporter.whole()) is not None:
             return reporter.shard, found[0], reporter.digest, found[1]
         behind = reporter.shard.behind
@@ -86,7 +85,7 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         return reporter.shard, reporter.report_name, reporter.digest, tally
     except ObjectError as error:
         if error.unreachable:
-            session.does_not_reach(session.output.scratch.child(shard.plan_name))
+            session.reach.does_not_reach(session.output.scratch.child(shard.plan_name))
         if session.lost:
             raise _loss(session) from None
         raise StorageError(
@@ -104,7 +103,7 @@ async def _planned(session: Session, shard: ShardRef) -> list[Item]:
 
 
 def _loss(session: Session) -> ModelServerError:
-    return ModelServerError(f"Instance {session.number} is lost: {session.cut_off or session.group.loss}")
+    return ModelServerError(f"Instance {session.number} is lost: {session.reach.cut_off or session.group.loss}")
 
 
 class ShardWork:
@@ -123,32 +122,37 @@ class ShardWork:
 
     async def run(self) -> None:
         """Process the items; returns when each has its outcome or is handed back."""
-        writing = asyncio.create_task(self.reporter.write_parts())
-        self._session.shards[self.supply.shard.key] = self
-        self._session.joined.when_waiting.add(self._fill_more)
-        self._session.when_probing.add(self._fill_more)
+        session, writing = self._session, asyncio.create_task(self.reporter.write_parts())
+        session.joined.when_waiting.add(self._fill_more)
+        session.watch.when_probing.add(self._fill_more)
         try:
-            while self._left and not self._lost:
-                async with asyncio.TaskGroup() as self._group:
-                    self._fill()
-                async with self._handing_back:  # items are left if a hand-back could not be stored
-                    pass
-                await self.reporter.settle()
+            with session.shards.has(self.supply.shard.key, self):
+                while self._left and not self._lost:
+                    async with asyncio.TaskGroup() as self._group:
+                        self._fill()
+                    async with self._handing_back:  # items are left if a hand-back could not be stored
+                        pass
+                    await self.reporter.settle()
         finally:
-            del self._session.shards[self.supply.shard.key]
-            self._session.joined.when_waiting.discard(self._fill_more)
-            self._session.when_probing.discard(self._fill_more)
+            session.joined.when_waiting.discard(self._fill_more)
+            session.watch.when_probing.discard(self._fill_more)
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
         if self._lost:
             with suppress(ObjectError):  # other processes repeat what is not reported
                 await self.reporter.flush()
-            if self._session.unwritable:
+            if session.reach.unwritable:
                 raise StorageError(
-                    f"No result can be written to {self._session.output.root} any more: {self._session.unwritable} "
+                    f"No result can be written to {session.output.root} any more: {session.reach.unwritable} "
                     "What was done is kept; a resumed run does the rest."
                 )
-            raise _loss(self._session)
+            raise _loss(session)
+
+    @property
+    def load(self) -> ShardLoad:
+        """The items that are not begun yet, and the outcomes so far."""
+        reporter, supply = self.reporter, self.supply
+        return ShardLoad(supply.left, supply.weight, reporter.done, reporter.failed, reporter.shard.behind)
 
     @property
     def _left(self) -> int:
@@ -163,7 +167,7 @@ class ShardWork:
         if session.number is not None:
             # Items that are begun cannot be handed back: begin only as many as the instance takes soon, and those that
             # are read or written while it works.
-            at_instance = 1 - min(MOST_STORING, session.storage_share)
+            at_instance = 1 - min(MOST_STORING, session.shards.storage_share)
             most = min(most, max(2, math.ceil(2 * session.group.limit / at_instance / max(1, len(session.shards)))))
         return most + min(MOST_WAITING, session.joined.waiting) + min(MOST_PROBES, session.group.outages.probes)
 
@@ -181,8 +185,7 @@ class ShardWork:
         worker = asyncio.current_task()
         assert worker is not None
         session = self._session
-        session.workers.add(worker)
-        worker.add_done_callback(session.workers.discard)
+        session.ending.cancels(worker)
         dropped = False
         # Only where no other process can have written a result for the same item, and deleting costs no request.
         alone = session.number is None and session.output.root.scheme == "local"
@@ -192,18 +195,18 @@ class ShardWork:
                 try:
                     outcome = await self._outcome(item, sent)
                 except asyncio.CancelledError:
-                    if dropped or not session.halted:
+                    if dropped or not session.ending.halted:
                         raise
                     dropped = True  # the first cancellation halts the run, a second one closes the session
                     worker.uncancel()
                     outcome = self._not_processed(item)
-                if outcome.message and (session.lost or session.unwritable):
+                if outcome.message and (session.lost or session.reach.unwritable):
                     self._lost = True  # other processes may succeed, or this run when it is resumed
                     return
                 if alone and not outcome.written:
                     await self._delete_result(item)  # of an earlier try that was killed before it reported the item
                 self.reporter.add(item, outcome, sent)
-                session.finished += weight(item)
+                session.shards.finish(weight(item))
                 self._fill()
         finally:
             self._working -= 1
@@ -213,8 +216,8 @@ class ShardWork:
         if not self.reporter.doubted:
             return self.supply.take(self._session.group.outages.probes)
         item, outcome = self.reporter.doubted.pop()
-        self._session.finished -= weight(item)
-        self._session.failed_items -= bool(outcome.message)
+        self._session.shards.finish(-weight(item))
+        self._session.ending.count_failure(-bool(outcome.message))
         self._again.add(item.number)
         return item
 
@@ -222,12 +225,12 @@ class ShardWork:
         session = self._session
         if item.number in self._again:  # its result may be another item's answer, and the item may FAIL this time
             await self._delete_result(item)
-        if session.stopped and not item.error:
+        if session.ending.stopped and not item.error:
             return self._not_processed(item)
         outcome = await process(session, item, sent)
         if outcome.message and not session.lost:
-            session.count_failure()
-        if outcome.message and session.stopped and not item.error:
+            session.ending.count_failure()
+        if outcome.message and session.ending.stopped and not item.error:
             # It may have failed only because of the stop, so the run's next try, if there is one, sends it again.
             outcome = outcome._replace(final=False)
         return outcome
@@ -246,7 +249,7 @@ class ShardWork:
             await output.delete_files([f"{self._session.result_folder}/{item.result_name}"])
 
     def _not_processed(self, item: Item) -> Outcome:
-        message = self._session.not_processed
+        message = self._session.ending.not_processed
         return Outcome(item.number, item.source, item.result_name, message, False, final=False)
 
     async def hand_back(self, share: float, pieces: int) -> list[ShardRef]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,8 @@ def room_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).parent.parts)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    """The rooms of all modules of this project that a file imports, also inside its functions."""
+def imported(path: Path) -> set[Path]:
+    """All modules of this project that a file imports, also inside its functions and for its annotations only."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -74,7 +75,7 @@ def imported_rooms(path: Path) -> set[str]:
             names |= {one.name for one in node.names}
     parts = [name.split(".") for name in names if name.split(".")[0] in ("tasks", "flows", "deployments")]
     modules = [ROOT.joinpath(*one[:end]).with_suffix(".py") for one in parts for end in range(1, len(one) + 1)]
-    return {room_of(module) for module in modules if module.exists()}
+    return {module for module in modules if module.exists()}
 
 
 def test_imports__of_this_project_run_one_way() -> None:
@@ -85,10 +86,15 @@ def test_imports__of_this_project_run_one_way() -> None:
         if path.stem == "__init__":
             assert path.read_text() == ""
             continue
-        if found := {other for other in imported_rooms(path) if other != room and floor[other] >= floor[room]}:
+        if found := {other for other in map(room_of, imported(path)) if other != room and floor[other] >= floor[room]}:
             upwards[str(path.relative_to(ROOT))] = found
     assert upwards == {}
     assert {room_of(path) for path in PRODUCT} == set(floor)
+
+
+def test_imports__of_modules_make_no_circle() -> None:
+    # A CycleError names the circle.
+    TopologicalSorter({path: imported(path) - {path} for path in PRODUCT}).prepare()
 
 
 def test_tasks__at_the_top_are_the_four_boxes_of_the_graph() -> None:

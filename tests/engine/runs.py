@@ -25,6 +25,7 @@ from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
+from tasks.domain.stop import Stop
 from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 
@@ -105,15 +106,13 @@ class Shard:
         self.credentials: dict[str, Credentials] = {}
         self.outcomes: list[Outcome] = []
         self.tally = Tally()
-        self.stopped = ""
+        self.stopped: Stop | None = None
         self.report_name = self.ref.report_name(run.attempt)
         self.digest = ""
 
     def session(self) -> Session:
         """A session on the engine's loop."""
-        session = Session(self.run, self.settings, self.credentials, no_environment, number=self.number)
-        session.planned_items = len(self.items)
-        return session
+        return Session(self.run, self.settings, self.credentials, no_environment, len(self.items), number=self.number)
 
     async def store_plan(self, session: Session) -> None:
         """Store the plan, as planning does."""
@@ -143,7 +142,7 @@ class Shard:
             _, self.report_name, self.digest, returned = await infer_shard(session, self.ref)
             await self.read_report(session)
             assert returned.to_json() == self.tally.to_json()
-            self.stopped = session.stopped
+            self.stopped = session.ending.stopped
         finally:
             await session.close()
         assert [outcome.number for outcome in self.outcomes] == [item.number for item in self.items]

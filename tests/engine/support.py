@@ -16,13 +16,16 @@ from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.processes.devices import DeviceLease
 from tasks.domain.instance import Launch
+from tasks.domain.masking import Masker
 from tasks.domain.package import Health
 from tasks.domain.request import Body
 from tasks.domain.result import Tally
 from tasks.engine.instances import Instance, InstanceGroup
 from tasks.engine.sender import Sender
 from tasks.engine.sent import Sent
+from tasks.engine.servers import ModelServers
 
 HEALTH = Health(period_seconds=0.5)
 
@@ -31,6 +34,54 @@ def fake_launch(folder: Path, *options: str) -> Launch:
     """How the fake model server is started."""
     environment = {"PATH": os.environ["PATH"], "MARK": str(folder)}
     return Launch((sys.executable, str(FAKE_MODEL_SERVER), *options), folder, environment)
+
+
+class GivenServers(ModelServers):
+    """Model servers as a test gives them: started by ``launch``, or running at the addresses of ``running_url``."""
+
+    def __init__(
+        self, folder: Path, launch: Callable[[], Awaitable[Launch]], running_url: str | None = None,
+        request_seconds: float = DEADLINE_SECONDS,
+    ) -> None:  # fmt: skip
+        self.health, self.sidecar_port, self.masker = HEALTH, None, Masker()
+        self.run_already = running_url is not None
+        self._addresses = (running_url or "").split()
+        self._folder, self._own_launch, self._request_seconds = folder, launch, request_seconds
+
+    async def prepare(self) -> Launch:
+        return await self._own_launch()
+
+    async def running(self) -> list[RunningServer]:
+        return [RunningServer(address, HEALTH) for address in self._addresses]
+
+    async def devices(self) -> DeviceLease:
+        return DeviceLease((), ())
+
+    def log_of(self, instance: int) -> Path:
+        return self._folder / f"instance-{instance}.log"
+
+    def connect(self, url: str) -> ModelClient:
+        return ModelClient(url, "POST", "/echo", self._request_seconds)
+
+
+class Heard:
+    """What a test wants to hear of a group's instances."""
+
+    def __init__(
+        self,
+        on_health: Callable[[int], None] = lambda sick: None,
+        on_outage: Callable[[str], None] = lambda cause: None,
+    ) -> None:
+        self._on_health, self._on_outage = on_health, on_outage
+
+    def changed(self, group: InstanceGroup) -> None:
+        self._on_health(group.sick)
+
+    def absent(self, cause: str) -> None:
+        pass
+
+    def cannot_go_on(self, group: InstanceGroup, cause: str) -> None:
+        self._on_outage(cause)
 
 
 @asynccontextmanager
@@ -45,11 +96,10 @@ async def group_of(
     async def usual() -> Launch:
         return fake_launch(folder, *options)
 
+    servers = GivenServers(folder, prepare or usual, running_url, request_seconds)
     group = InstanceGroup(
-        count, prepare=prepare or usual, connect=lambda url: ModelClient(url, "POST", "/echo", request_seconds),
-        health=HEALTH, timeout_seconds=timeout_seconds, folder=lambda: folder, max_concurrency=max_concurrency,
-        on_health=on_health, running=None if running_url is None else running(*running_url.split()),
-        outage_seconds=outage_seconds, on_outage=on_outage,
+        range(count), servers, Heard(on_health, on_outage), timeout_seconds=timeout_seconds,
+        max_concurrency=max_concurrency, outage_seconds=outage_seconds,
     )  # fmt: skip
     try:
         if start:
@@ -57,15 +107,6 @@ async def group_of(
         yield group
     finally:
         await group.close()
-
-
-def running(*addresses: str) -> Callable[[], Awaitable[list[RunningServer]]]:
-    """Servers that run already, as a group is told of them."""
-
-    async def servers() -> list[RunningServer]:
-        return [RunningServer(address, HEALTH) for address in addresses]
-
-    return servers
 
 
 async def send_all(

@@ -53,9 +53,7 @@ async def way(port: int, endpoint: str) -> AsyncIterator[None]:
 
 def session_of(shard: Shard, number: int | None) -> Session:
     """Instance ``number`` of several, or all of a run's."""
-    session = Session(shard.run, shard.settings, shard.credentials, no_environment, number=number)
-    session.planned_items = len(shard.items)
-    return session
+    return Session(shard.run, shard.settings, shard.credentials, no_environment, len(shard.items), number=number)
 
 
 @pytest.fixture
@@ -86,12 +84,12 @@ def test_storage__that_is_not_reached_costs_no_item_where_others_may_go_on(
             with pytest.raises(StorageError if number is None else ModelServerError, match="reach") as raised:
                 await inferring
             if number is None:
-                assert session.failed_items == HELD and not session.lost
+                assert session.ending.failed_items == HELD and not session.lost
                 return
             assert str(raised.value) == "Instance 0 is lost: it does not reach s3://data."
-            assert session.lost and not session.failed_items and not session.stopped
+            assert session.lost and not session.ending.failed_items and not session.ending.stopped
             async with way(port, s3.endpoint):
-                while session.cut_off:
+                while session.reach.cut_off:
                     await asyncio.sleep(0.05)
                 assert not session.lost
                 _, shard.report_name, _, tally = await infer_shard(session, shard.ref)

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 from clients.support import alive, processes_with, run
-from engine.support import HEALTH, all_ready, fake_launch, group_of, model_pid, running, send_all, stats
+from engine.support import GivenServers, Heard, all_ready, fake_launch, group_of, model_pid, send_all, stats
 from fakes.model_behaviour import item_key
 from fakes.model_server import FakeModelServer
 from fakes.processes import DEADLINE_SECONDS, free_port
 
-from tasks.clients.model_http.model_server import ModelClient
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.instance import Launch
 from tasks.engine.instances import InstanceGroup
@@ -283,18 +282,14 @@ def test_running_server__is_asked_and_never_started_or_ended(tmp_path: Path) -> 
         assert model.stats()["max_in_flight"] <= 2
 
 
-def client(url: str) -> ModelClient:
-    return ModelClient(url, "POST", "/echo", DEADLINE_SECONDS)
-
-
 def running_group(folder: Path, *addresses: str, on_health: Callable[[int], None] = lambda sick: None) -> InstanceGroup:
     async def never() -> Launch:
         raise AssertionError("there is nothing to prepare")
 
+    servers = GivenServers(folder, never, " ".join(addresses))
     return InstanceGroup(
-        len(addresses), prepare=never, connect=client, health=HEALTH, timeout_seconds=5, folder=lambda: folder,
-        max_concurrency=2, running=running(*addresses), on_health=on_health,
-    )  # fmt: skip
+        range(len(addresses)), servers, Heard(on_health), timeout_seconds=5, max_concurrency=2, outage_seconds=0
+    )
 
 
 def test_running_servers__share_by_load_each_with_a_limit_of_its_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tasks.clients.storage import local_files
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.errors import StorageError
 from tasks.domain.result import Tally
-from tasks.engine import items, session
+from tasks.engine import items, reach
 from tasks.engine.budget import Budget
 from tasks.engine.items import process
 from tasks.engine.sent import Sent
@@ -119,7 +119,7 @@ class Disk:
 
         monkeypatch.setattr(local_files, "_write", tried)
         monkeypatch.setattr(items, "FULL_PAUSES_SECONDS", (0.001, 0.002))
-        monkeypatch.setattr(session, "ROOM_PAUSES_SECONDS", (0.001, 0.001, 0.001, 0.001))
+        monkeypatch.setattr(reach, "ROOM_PAUSES_SECONDS", (0.001, 0.001, 0.001, 0.001))
 
 
 @pytest.mark.parametrize("full_for", range(1, 8))

@@ -155,7 +155,7 @@ def test_outage__that_lasts_ends_the_run_and_whoever_waits(tmp_path: Path) -> No
         async def work() -> None:
             def end(reason: str) -> None:
                 reasons.append(reason)
-                group.wake_all()
+                group.end_waiting()
 
             async with group_of(tmp_path, running_url=model.url, outage_seconds=3, on_outage=end) as group:
                 await asyncio.to_thread(model.stop)
@@ -178,7 +178,7 @@ def test_outage__of_all_that_were_there_ends_the_run_though_another_address_neve
             def end(reason: str) -> None:
                 assert reason.startswith(f"the model server {model.url} has answered no request for")
                 ended.set()
-                group.wake_all()
+                group.end_waiting()
 
             async with group_of(
                 tmp_path, count=2, running_url=f"{model.url} {other.url}", outage_seconds=3, on_outage=end
@@ -244,7 +244,7 @@ def test_server__that_allows_nothing_ends_the_run_at_once(tmp_path: Path, status
         async def work() -> None:
             def end(reason: str) -> None:
                 reasons.append(reason)
-                group.wake_all()
+                group.end_waiting()
 
             async with group_of(
                 tmp_path, max_concurrency=1, running_url=model.url, outage_seconds=600, on_outage=end
@@ -265,7 +265,7 @@ def test_server__that_allows_nothing_any_more_ends_the_run_and_costs_no_item(tmp
         async def work() -> None:
             def end(reason: str) -> None:
                 reasons.append(reason)
-                group.wake_all()
+                group.end_waiting()
 
             async with group_of(
                 tmp_path, max_concurrency=4, running_url=model.url, outage_seconds=600, on_outage=end

@@ -210,8 +210,7 @@ async def _share(run_: Run, items: Sequence[Item], whole: ShardRef, *, fails: bo
     waiting = [whole]
     settings = Settings()
     while waiting:
-        session = Session(run_, settings, {}, no_environment, number=0)
-        session.planned_items = len(items)
+        session = Session(run_, settings, {}, no_environment, len(items), number=0)
         try:
             await session.output.make()
             await session.output.write(
@@ -219,20 +218,19 @@ async def _share(run_: Run, items: Sequence[Item], whole: ShardRef, *, fails: bo
             )
             mine = waiting.pop(0)
             inferring = asyncio.create_task(infer_shard(session, mine))
-            while mine.items > 20 and mine.key not in session.shards and not inferring.done():
+            while mine.items > 20 and mine.key not in session.shards.loads and not inferring.done():
                 await asyncio.sleep(0.001)
-            if work := session.shards.get(mine.key):
-                before = (work.supply.shard, work.reporter.shard)
+            if before := session.shards.loads.get(mine.key):
                 if fails:
                     # What is in the way of the marker makes every write to this folder fail.
                     folder = Path(session.output.scratch.path, whole.folder)
                     hidden = folder.rename(folder.with_name("hidden"))
                     folder.write_bytes(b"")
-                    assert await work.hand_back(0.5, 2) == []
-                    assert (work.supply.shard, work.reporter.shard) == before
+                    assert await session.shards.hand_back(mine.key, 0.5, 2) == []
+                    assert session.shards.loads[mine.key].behind == before.behind
                     folder.unlink()
                     hidden.rename(folder)
-                waiting += await work.hand_back(0.5, 2)
+                waiting += await session.shards.hand_back(mine.key, 0.5, 2)
             shard, report, digest, tally = await inferring
             done.append(
                 ShardDone(
