@@ -188,11 +188,16 @@ class Sharing:
             elif key not in self._asked and report.shards[key].behind:
                 self._ends_at(key, report.shards[key].behind)
 
-    def lost(self, instance: str) -> None:
-        """An instance is lost. The caller also calls :meth:`failed` for each of its shards."""
+    def holder(self, key: str) -> str:
+        """The instance that was given a shard; empty if none has it at present."""
+        return self._holders.get(key, "")
+
+    def lost(self, instance: str) -> list[str]:
+        """An instance is lost. Returns its shards, for each of which the caller also calls :meth:`failed`."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]
+        return [key for key, holder in self._holders.items() if holder == instance]
 
     def handed_back(self, key: str, pieces: Sequence[ShardRef]) -> None:
         """The response to a TakeBack: parts of the shard, which are queued; empty if nothing was handed back.
