@@ -70,14 +70,14 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
 
 
 def _ended(result: RunResult) -> RunResult | State[RunResult]:
-    if result.stopped or progress_of(result.task_id).stop_requested:
+    if result.stopped or progress_of(result.task_id).stopped:
         return Cancelled(message=f"Stopped: {result.counts}. Output manifest: {result.manifest}")
     return result.checked()
 
 
 async def _stop_if_told(client: PrefectClient, flow_run_id: UUID, task_id: str) -> bool:
     """Whether the run is to be stopped, by its state Cancelling; it is halted in that case."""
-    if progress_of(task_id).stop_requested:
+    if progress_of(task_id).stopped:
         return True
     flow_run = await client.read_flow_run(flow_run_id)  # by id: a signal may arrive in the nested flow
     if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:

@@ -84,8 +84,8 @@ class _Cluster:
             async with asyncio.timeout_at(until):
                 await self._wake.wait()
         self._wake.clear()
-        if self._progress.stop_requested:
-            self.decisions.stop()
+        if (stop := self._progress.stopped) is not None:
+            self.decisions.stop(stop)
         return self._loop.time()
 
     def do(self, order: Order) -> None:
@@ -156,8 +156,8 @@ class _Cluster:
                 return await ask(instance, worker_side.begin, self._run, number, self._items)
             case Look(instance):
                 return await ask(instance, worker_side.look, task_id)
-            case StopEarly(instance, reason, may_pass):
-                return await ask(instance, worker_side.stop_early, task_id, reason, may_pass)
+            case StopEarly(instance, stop):
+                return await ask(instance, worker_side.stop_early, task_id, stop)
             case TakeBack(instance, key, share, pieces):
                 return await ask(instance, worker_side.hand_back, task_id, key, share, pieces)
 

@@ -10,6 +10,7 @@ from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.run import Plan, Run, RunStopped, ShardDone
 from tasks.domain.settings import read_settings
+from tasks.domain.stop import BY_HAND, Stop
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.engine.session import Session
@@ -42,7 +43,10 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
         progress = progress_of(run.task_id)
         begun = progress.done > 0
         progress.done = progress.failed = 0  # each shard recounts the outcomes that it finds
-        session.halt() if stopped else session.start_nothing(str(error), may_pass=begun)
+        if stopped:
+            session.halt(BY_HAND)
+        else:
+            session.start_nothing(Stop(reason="not started", cause=str(error), resumable=begun))
         try:
             return [await work_on(session, shard) for shard in planned.shards]
         finally:

@@ -22,6 +22,7 @@ from tasks.clients.processes.scratch_folders import remove_left_folders
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.settings import read_settings
 from tasks.domain.sharing import InstanceReport, ShardLoad
+from tasks.domain.stop import Stop
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget
 from tasks.engine.session import Session
@@ -194,19 +195,16 @@ async def _hand_back(task_id: str, key: str, share: float, pieces: int) -> Seque
     return await work.hand_back(share, pieces) if work is not None else []
 
 
-async def stop_early(task_id: str, reason: str, may_pass: bool = False) -> None:
-    """Send no further request of a run, for this reason (empty: stopped by hand); ``may_pass``: the reason is
-    temporary.
-    """
-    await engine_loop().run(_stop_early(task_id, reason, may_pass))
+async def stop_early(task_id: str, stop: Stop) -> None:
+    """Send no further request of a run, for this reason."""
+    await engine_loop().run(_stop_early(task_id, stop))
 
 
-async def _stop_early(task_id: str, reason: str, may_pass: bool) -> None:
-    if not reason:
+async def _stop_early(task_id: str, stop: Stop) -> None:
+    if stop.by_hand:
         await sessions.halt(task_id)
     elif (session := sessions.held(task_id)) is not None:
-        session.resumable = session.resumable or may_pass
-        session.stop(reason)
+        session.stop(stop)
 
 
 async def end(task_id: str) -> None:

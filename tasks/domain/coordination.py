@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
-from tasks.domain.run import Plan, Run, RunStopped, ShardDone, threshold_passed
+from tasks.domain.run import Plan, Run, RunStopped, ShardDone
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack, run_loss, run_outage
+from tasks.domain.stop import Stop, threshold_passed
 
 LOOK_SECONDS = 0.25
 """Interval between two looks at an instance, if there are few; many are looked at less often."""
@@ -52,11 +53,10 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class StopEarly:
-    """Tell an instance to send no further request, for this reason (empty: by hand), which may pass or not."""
+    """Tell an instance to send no further request."""
 
     instance: str
-    reason: str
-    may_pass: bool
+    stop: Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +127,7 @@ class _Member:
     """When it is asked something again, unless an answer is still awaited."""
     awaited: bool = False
     begun: bool = False
-    told: str | None = None
-    """The reason to stop that it was told last."""
+    told: Stop | None = None
     report: InstanceReport | None = None
 
 
@@ -153,10 +152,7 @@ class Coordination:
         """When shards return to the queue whose tasks Prefect could not run."""
         self._orders: list[Order] = []
         self._failure: BaseException | None = None
-        self._stopped: str | None = None
-        """Why the run is stopped early: empty if by hand, None if it is not stopped."""
-        self._may_pass = False
-        """Whether it is stopped for a temporary reason, so that it can be resumed."""
+        self._stopped: Stop | None = None
         self._stopped_at: float | None = None
         self._had_workers = False
         self._too_late_at = now + run.service.timeout_minutes * 60
@@ -188,9 +184,9 @@ class Coordination:
 
     # -- what happens -----------------------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """A user stops the run."""
-        self._stopped = ""
+    def stop(self, stop: Stop) -> None:
+        """The run is to stop early, whatever else it has stopped for."""
+        self._stopped = stop
 
     def answered(self, question: Question, answer: Any, now: float) -> None:
         """Take in the answer to a question; see there what it is."""
@@ -206,7 +202,7 @@ class Coordination:
             one.awaited = False
             one.due_at = now
             if isinstance(question, StopEarly):
-                one.told = question.reason
+                one.told = question.stop
             elif isinstance(question, Look) and answer is not None:
                 self._reported(question.instance, one, answer, now)
             else:  # an instance ends by itself after a long time without a look
@@ -283,8 +279,7 @@ class Coordination:
             self._given_up.pop(number, None)
             self._away.pop(number, None)
             self._was_ready.add(number)
-        if report.stopped and self._stopped is None:
-            self._stopped = report.stopped
+        self._stopped = self._stopped or report.stopped
 
     @property
     def _interval(self) -> float:
@@ -311,10 +306,10 @@ class Coordination:
         if self._stopped is not None:
             return
         _, failed = self._sharing.counts
-        if reason := threshold_passed(self._service.error_threshold, failed, self._items):
-            self._stopped = reason
+        if stop := threshold_passed(self._service.error_threshold, failed, self._items):
+            self._stopped = stop
         elif self._was_ready and len(self._given_up) == self._service.instances:
-            self._stopped, self._may_pass = run_loss(self._given_up, self._away), bool(self._away)
+            self._stopped = run_loss(self._given_up, self._away)
 
     def _failed(self, now: float) -> BaseException | None:
         """The error that the run fails with, if it does."""
@@ -357,7 +352,7 @@ class Coordination:
             if not one.begun:
                 asked.append(Begin(name, one.number))
             elif self._stopped is not None and one.told != self._stopped:
-                asked.append(StopEarly(name, self._stopped, self._may_pass))
+                asked.append(StopEarly(name, self._stopped))
             else:
                 asked.append(Look(name))
         return asked

@@ -12,6 +12,7 @@ from tasks.domain.package import Api, PackageConfig, Serving
 from tasks.domain.paths import Address, OutputNames, parse_address
 from tasks.domain.pool import Flavor, Pool
 from tasks.domain.service import BatchService, is_package_address
+from tasks.domain.stop import Stop
 
 
 class Run(BaseModel):
@@ -75,26 +76,6 @@ class Run(BaseModel):
         """The output manifest whose FAILED items are processed again; None for a run over its whole input path."""
         given = self.service.failed_of
         return None if given is None else parse_address(given)
-
-
-STOPPED_BY_HAND = "somebody stopped it"
-"""Why a run ended early, if a user stopped it."""
-
-
-def deadline_passed(minutes: float | None) -> str:
-    """Why a run with a deadline of ``minutes`` was stopped early."""
-    minutes = minutes or 0
-    return f"its deadline ({minutes:g} minute{'' if minutes == 1 else 's'}) had passed"
-
-
-def threshold_passed(threshold: float | None, failed: int, items: int) -> str:
-    """Why a run is stopped early after ``failed`` of its ``items`` have failed; empty up to the threshold.
-
-    A ``threshold`` below 1 is a share of all items, otherwise a number of items.
-    """
-    if threshold is None or failed <= (threshold * items if threshold < 1 else threshold):
-        return ""
-    return f"{failed} items had failed (error_threshold {threshold:g})"
 
 
 class ShardRef(BaseModel):
@@ -173,9 +154,7 @@ class ShardDone(BaseModel):
     preparing_since: float = Field(default=0, description="0 if no instance was needed")
     ready_at: float = 0
     deaths: int = Field(default=0, description="times that a model server of this process had died so far")
-    stopped: str = Field(default="", description="why the run was stopped early")
-    resumable: bool = Field(default=False, description="it was stopped for what may pass, such as an outage")
-    not_started: str = Field(default="", description="why no instance of the run could be started")
+    stopped: Stop | None = Field(default=None, description="the run's early end, as far as this process knows it")
 
 
 class RunResult(BaseModel):

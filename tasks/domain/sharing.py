@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tasks.domain.run import ShardDone, ShardRef
+from tasks.domain.stop import Stop
 
 SHARDS_PER_INSTANCE = 2
 """Shards that an instance works on at once: while one runs out of items, the other keeps it busy."""
@@ -52,8 +53,8 @@ class InstanceReport:
     finished: int = 0
     """Weight of all items that it has finished so far."""
     sick: int = 0
-    stopped: str = ""
-    """Why it sends no further requests; empty while it does."""
+    stopped: Stop | None = None
+    """Why it sends no further requests; None while it does."""
     away: str = ""
     """Why the wait for its model server ended, if it was given up for that."""
     outage: str = ""
@@ -92,12 +93,13 @@ def run_outage(reports: Iterable[InstanceReport]) -> tuple[str, float]:
     return latest.outage, latest.outage_seconds
 
 
-def run_loss(given_up: Mapping[int, str], away: Mapping[int, str]) -> str:
-    """Why a run stops after all instances were ``given_up``; reasons are by instance number, ``away`` has outages."""
+def run_loss(given_up: Mapping[int, str], away: Mapping[int, str]) -> Stop:
+    """The stop of a run after all instances were ``given_up``; reasons are by instance number, ``away`` has outages."""
     if set(given_up) <= set(away):
-        return next(iter(away.values()))
+        return Stop(reason="outage", cause=next(iter(away.values())), resumable=True)
     died = next(reason for number, reason in given_up.items() if number not in away)
-    return f"no instance is left: {died}".split("\n", 1)[0]
+    cause = f"no instance is left: {died}".split("\n", 1)[0]
+    return Stop(reason="no instance", cause=cause, resumable=bool(away))
 
 
 class _Instance:

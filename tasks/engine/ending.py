@@ -7,7 +7,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from tasks.clients import clock
-from tasks.domain.run import DeadlinePassed, RunStopped, deadline_passed
+from tasks.domain.run import DeadlinePassed, RunStopped
+from tasks.domain.stop import deadline_passed
 from tasks.engine.progress import progress_of
 
 T = TypeVar("T")
@@ -30,11 +31,11 @@ async def unless_stopped(
             await asyncio.wait([doing], timeout=max(0.0, left))
             if doing.done():
                 return doing.result()
-            if progress_of(task_id).stop_requested:
+            if progress_of(task_id).stopped:
                 raise RunStopped(f"The run was stopped while {while_}; nothing was sent.")
             if deadline_at is not None and clock.now() >= deadline_at:
-                reason = deadline_passed(minutes)
-                raise DeadlinePassed(f"The run was stopped early, while {while_}, because {reason}; nothing was sent.")
+                cause = deadline_passed(minutes).cause
+                raise DeadlinePassed(f"The run was stopped early, while {while_}, because {cause}; nothing was sent.")
     finally:
         if not doing.done():
             doing.cancel()

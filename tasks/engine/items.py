@@ -14,6 +14,7 @@ from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.result import Outcome, rows_message
+from tasks.domain.stop import Stop
 from tasks.engine.answer_lines import Answers
 from tasks.engine.budget import Held
 from tasks.engine.rows import answer_rows
@@ -122,7 +123,7 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                 continue
             rounds -= 1
             if session.output.is_gone():
-                session.stop(f"the output folder {session.output.root} is gone")
+                session.stop(Stop(reason="output gone", cause=f"the output folder {session.output.root} is gone"))
             elif error.unreachable:
                 session.does_not_reach(session.output.root.child(name))
             elif await session.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:

@@ -342,7 +342,7 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
             raise _unwritable(output, error) from None
         async with aclosing(planner.items()) as items:
             async for item in items:
-                if progress.stop_requested:
+                if progress.stopped:
                     await _give_up(output)
                     raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
                 if (full := cutter.add(item)) is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tasks.domain.run import RunResult
 from tasks.domain.status import PHASES, Phase, RunReport
+from tasks.domain.stop import Stop
 
 
 @dataclass(slots=True)
@@ -24,8 +25,8 @@ class Progress:
     """Why no model server accepts requests; empty while one does."""
     outage_since: float | None = None
     """Start of the outage, in seconds since 1970."""
-    stop_requested: bool = False
-    """Whether the run has to stop: no further request is sent, and every item is accounted for as it is."""
+    stopped: Stop | None = None
+    """Set if the run has to stop: no further request is sent, and every item is accounted for as it is."""
     manifest: str = ""
     summary: str = ""
     resumable: bool = False

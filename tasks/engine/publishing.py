@@ -22,7 +22,7 @@ from tasks.domain.ledger import Ledger
 from tasks.domain.manifest import failed_line, successful_line
 from tasks.domain.paths import Address, redact
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import STOPPED_BY_HAND, Plan, Run, RunResult, ShardDone
+from tasks.domain.run import Plan, Run, RunResult, ShardDone
 from tasks.domain.seal import digest
 from tasks.domain.settings import Settings
 from tasks.engine.earlier import EarlierManifest
@@ -241,12 +241,10 @@ def _result(
     run: Run, plan: Plan, done: Sequence[ShardDone], output: OutputFolder, tally: Tally, parts: int, started: float
 ) -> RunResult:
     manifests = tuple(str(output.root.child(run.names.manifest(part))) for part in range(parts))
-    stopped = next((shard.stopped for shard in done if shard.stopped), "")
-    by_hand = stopped == STOPPED_BY_HAND
-    failure = next((shard.not_started for shard in done if shard.not_started), "")
-    if not failure and stopped and not by_hand:
-        failure = f"The run was stopped early because {stopped}."
-    resumable = any(shard.resumable for shard in done)
+    stops = [shard.stopped for shard in done if shard.stopped is not None]
+    by_hand = bool(stops) and stops[0].by_hand
+    failure = stops[0].failure if stops else ""
+    resumable = any(stop.resumable for stop in stops)
     if resumable:
         failure += " What was done is kept: resumed, the run does the rest."
     if not failure and not by_hand and not tally.successful:

@@ -21,9 +21,9 @@ from tasks.domain.masking import Masker
 from tasks.domain.outage import minutes_text
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.request import FileForm
-from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
-from tasks.domain.run import PLANNED, SHARDS, STOPPED_BY_HAND, Run, deadline_passed, threshold_passed
+from tasks.domain.run import PLANNED, SHARDS, Run
 from tasks.domain.settings import Settings
+from tasks.domain.stop import Stop, deadline_passed, threshold_passed
 from tasks.engine.budget import Budget
 from tasks.engine.instances import InstanceGroup
 from tasks.engine.joined_rows import JoinedRows
@@ -79,12 +79,8 @@ class Session:
         self.joined = JoinedRows(run.api.response)
         self.planned_items = 0
         self.failed_items = 0
-        self.stopped = ""
-        """Why no further item is sent; empty unless the run is stopped."""
-        self.resumable = False
-        """Whether the run was stopped for a transient cause, so that it can be resumed after it has published."""
-        self.not_started = ""
-        """Why no instance of the run could be started; empty unless that is known."""
+        self.stopped: Stop | None = None
+        """Why no further item is sent; None unless the run is stopped."""
         self.away = ""
         """Why this process no longer waits for its model server; empty while it does."""
         self.cut_off = ""
@@ -92,9 +88,8 @@ class Session:
         self.unwritable = ""
         """Why results can no longer be written. Items without an outcome get none, so that a resumed run does them."""
         self._looking_at_output = asyncio.Lock()
-        self.halted = False
-        """Whether requests in flight are also dropped: the run was stopped by hand, or its deadline has passed."""
-        self._by_hand = False
+        self.halted: Stop | None = None
+        """Why requests in flight are also dropped: by hand or the deadline, which may come after another stop."""
         self._alarm: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._halted = asyncio.Event()
@@ -149,11 +144,11 @@ class Session:
         """Whether a connection carries more than one request."""
         return self.servers.reuse
 
-    def _set_alarm(self, seconds: float, reason: str) -> None:
+    def _set_alarm(self, seconds: float, stop: Stop) -> None:
         if seconds <= 0:  # at once: a timer would fire after the first items
-            self.halt(reason)
+            self.halt(stop)
         else:
-            self._alarm = asyncio.get_running_loop().call_later(seconds, self.halt, reason)
+            self._alarm = asyncio.get_running_loop().call_later(seconds, self.halt, stop)
 
     async def start(self) -> None:
         """Prepare and start the instances, once for all shards; returns early if the run is halted.
@@ -264,27 +259,25 @@ class Session:
     def count_failure(self) -> None:
         """Count a failed item; stops the run if the service's error threshold is exceeded."""
         self.failed_items += 1
-        if reason := threshold_passed(self.run.service.error_threshold, self.failed_items, self.planned_items):
-            self.stop(reason)
+        if stop := threshold_passed(self.run.service.error_threshold, self.failed_items, self.planned_items):
+            self.stop(stop)
 
-    def stop(self, reason: str) -> None:
-        """Send no further request; the remaining items are FAILED, and the run is Failed, for this reason."""
-        self.stopped = self.stopped or reason
+    def stop(self, stop: Stop) -> None:
+        """Send no further request; the remaining items are FAILED, for the reason of the first stop."""
+        self.stopped = self.stopped or stop
         self._stopping.set()
         self.group.wake_all()
 
-    def start_nothing(self, reason: str, *, may_pass: bool = False) -> None:
-        """Stop because no instance of the run could be started or can go on; ``may_pass``: the cause is transient."""
-        self.not_started = self.not_started or reason
-        self.resumable = may_pass
-        self.stop(reason)
+    def start_nothing(self, stop: Stop) -> None:
+        """Stop because no instance of the run could be started or can go on, even if the deadline has passed."""
+        self.stopped = stop
+        self.stop(stop)
 
-    def halt(self, reason: str = STOPPED_BY_HAND) -> None:
-        """Stop, by hand unless a reason is given, and drop what is in flight, which is FAILED like the rest."""
-        if not self.halted:
-            self.halted = True
-            self._by_hand = reason == STOPPED_BY_HAND
-            self.stop(reason)
+    def halt(self, stop: Stop) -> None:
+        """Stop, and drop what is in flight, which is FAILED like the rest."""
+        if self.halted is None:
+            self.halted = stop
+            self.stop(stop)
             self._halted.set()
             for worker in self.workers:
                 worker.cancel()
@@ -321,8 +314,7 @@ class Session:
     def _end_for_outage(self, reason: str) -> None:
         """Stop the run, since no model server accepts requests; only give up here if other processes have instances."""
         if self.number is None:
-            self.resumable = True
-            self.stop(reason)
+            self.stop(Stop(reason="outage", cause=reason, resumable=True))
             self._note_health(self.group.sick)
         else:
             self.away = reason
@@ -337,11 +329,8 @@ class Session:
     @property
     def not_processed(self) -> str:
         """Message of an item that is no longer sent; empty unless the run is stopped."""
-        if self._by_hand:
-            return STOPPED_BEFORE
-        if self.not_started:
-            return not_processed(self.not_started)
-        return f"{NOT_PROCESSED}the run was stopped early because {self.stopped}." if self.stopped else ""
+        stop = self.halted if self.halted and self.halted.by_hand else self.stopped
+        return stop.item_message if stop else ""
 
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.
@@ -363,7 +352,8 @@ class Session:
         await asyncio.gather(*under_way, return_exceptions=True)
         await self.group.close()
         await self._outputs.close()
-        if self.preparing_since and not self.ready_at and self.number is None and not self.resumable:
+        resumable = self.stopped is not None and self.stopped.resumable
+        if self.preparing_since and not self.ready_at and self.number is None and not resumable:
             await forget_unused_plan(self.output)
         await self.storage.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tasks.domain.stop import BY_HAND
 from tasks.engine.progress import progress_of
 from tasks.engine.session import Session
 
@@ -40,8 +41,8 @@ class Sessions:
                 self._held[task_id] = session
                 async with self._opened:
                     self._opened.notify_all()
-                if progress_of(task_id).stop_requested:
-                    session.halt()
+                if (stop := progress_of(task_id).stopped) is not None:
+                    session.halt(stop)
             return self._held[task_id]
 
     async def opened(self, task_id: str) -> Session:
@@ -62,9 +63,9 @@ class Sessions:
 
     async def halt(self, task_id: str) -> None:
         """Stop a run by hand; its shards end soon and report the remaining items as stopped."""
-        progress_of(task_id).stop_requested = True
+        progress_of(task_id).stopped = BY_HAND
         if (session := self._held.get(task_id)) is not None:
-            session.halt()
+            session.halt(BY_HAND)
 
     async def close(self, task_id: str) -> None:
         """Close the session of a run, if there is one, and let no other be opened.

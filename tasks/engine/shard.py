@@ -50,8 +50,6 @@ async def work_on(session: Session, shard: ShardRef) -> ShardDone:
         ready_at=session.ready_at,
         deaths=session.group.deaths,
         stopped=session.stopped,
-        resumable=session.resumable,
-        not_started=session.not_started,
     )
 
 

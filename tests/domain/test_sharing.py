@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.domain.run import ShardDone, ShardRef
 from tasks.domain.sharing import Give, InstanceReport, ShardLoad, Sharing, TakeBack, run_loss, run_outage
+from tasks.domain.stop import Stop
 
 MIB = 1 << 20
 
@@ -276,5 +277,8 @@ def test_run__waits_for_its_model_servers_while_none_that_is_left_takes_requests
 
 
 def test_run__stops_for_its_outage_if_no_instance_has_died() -> None:
-    assert run_loss({0: "x is away", 1: "y is away"}, {0: "x is away", 1: "y is away"}) == "x is away"
-    assert run_loss({0: "x is away", 1: "died\nlog"}, {0: "x is away"}) == "no instance is left: died"
+    away = {0: "x is away", 1: "y is away"}
+    assert run_loss(away, away) == Stop(reason="outage", cause="x is away", resumable=True)
+    died = run_loss({0: "x is away", 1: "died\nlog"}, {0: "x is away"})
+    assert died == Stop(reason="no instance", cause="no instance is left: died", resumable=True)
+    assert not run_loss({0: "died"}, {}).resumable

@@ -25,6 +25,7 @@ from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import Run, ShardRef
 from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
+from tasks.domain.stop import Stop
 from tasks.engine.session import Session
 from tasks.engine.shard import infer_shard
 
@@ -105,7 +106,7 @@ class Shard:
         self.credentials: dict[str, Credentials] = {}
         self.outcomes: list[Outcome] = []
         self.tally = Tally()
-        self.stopped = ""
+        self.stopped: Stop | None = None
         self.report_name = self.ref.report_name(run.attempt)
         self.digest = ""
 

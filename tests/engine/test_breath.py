@@ -11,6 +11,7 @@ from clients.support import run as run_on_loop
 from engine.runs import TEXT, Shard, local_items, make_run
 from fakes.model_server import FakeModelServer
 
+from tasks.domain.stop import BY_HAND
 from tasks.engine.shard import infer_shard
 
 MIB = 1 << 20
@@ -81,7 +82,7 @@ def test_loop__stays_free_whatever_a_table_holds(
             await shard.store_plan(session)
             inferring = asyncio.create_task(infer_shard(session, shard.ref))
             await asyncio.wait([inferring], timeout=STOPPED_AFTER)
-            session.halt()
+            session.halt(BY_HAND)
             since = time.monotonic()
             await inferring
             late = time.monotonic() - since

@@ -21,8 +21,9 @@ from fakes.processes import DEADLINE_SECONDS
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
-from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped, deadline_passed
+from tasks.domain.run import DeadlinePassed, Plan, Run, RunStopped
 from tasks.domain.settings import Settings
+from tasks.domain.stop import BY_HAND, deadline_passed
 from tasks.engine.ending import unless_stopped
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import progress_of
@@ -46,8 +47,8 @@ def halted_when(shard: Shard, ready: Callable[[Session], bool]) -> Session:
             while not ready(session):
                 assert not inferring.done()
                 await asyncio.sleep(0.01)
-            session.halt()
-            session.halt()
+            session.halt(BY_HAND)
+            session.halt(BY_HAND)
             await asyncio.wait_for(inferring, DEADLINE_SECONDS)
             await shard.read_report(session)
         finally:
@@ -115,7 +116,7 @@ def test_halt__of_a_run_by_its_id_before_or_after_its_session_is_open(
         await infer_shard(session, shard.ref)
         await shard.read_report(session)
         await sessions.close(task_id)
-        assert session.progress.stop_requested and session.halted
+        assert session.progress.stopped == session.halted == BY_HAND
 
     run(work())
     assert set(shard.messages.values()) == {STOPPED}
@@ -132,7 +133,7 @@ def test_deadline__drops_what_hangs_and_accounts_for_every_item(tmp_path: Path, 
     contents = {f"{number:02}": b"x" if number < DONE else b"FAIL:hang %d" % number for number in range(60)}
     run_ = ending_in(2, make_run(fake.url, str(tmp_path / "out")))
     shard = Shard(run_, local_items(tmp_path / "in", contents)).infer()
-    assert shard.stopped == "its deadline (0.1 minutes) had passed"
+    assert shard.stopped == deadline_passed(0.1)
     # How many were done in time depends on the machine.
     assert set(list(shard.messages.values())[:DONE]) <= {"", TOO_LATE}
     assert set(list(shard.messages.values())[DONE:]) == {TOO_LATE}
@@ -148,7 +149,7 @@ def test_deadline__that_has_passed_already_lets_nothing_be_sent(tmp_path: Path, 
 def test_deadline__that_is_not_reached_changes_nothing(tmp_path: Path, fake: FakeModelServer) -> None:
     run_ = ending_in(3600, make_run(fake.url, str(tmp_path / "out")))
     shard = Shard(run_, local_items(tmp_path / "in", {"1": b"x", "2": b"x"})).infer()
-    assert (shard.stopped, set(shard.messages.values())) == ("", {""})
+    assert (shard.stopped, set(shard.messages.values())) == (None, {""})
 
 
 def test_deadline__while_the_instances_start_leaves_no_process(tmp_path: Path) -> None:
@@ -160,11 +161,6 @@ def test_deadline__while_the_instances_start_leaves_no_process(tmp_path: Path) -
     shard = Shard(run_, local_items(tmp_path / "in", {"1": b"x", "2": b"x"})).infer()
     assert set(shard.messages.values()) == {TOO_LATE}
     assert not processes_with(mark)
-
-
-def test_deadline__of_one_minute_is_said_so() -> None:
-    assert deadline_passed(1) == "its deadline (1 minute) had passed"
-    assert deadline_passed(90) == "its deadline (90 minutes) had passed"
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
@@ -192,7 +188,7 @@ def test_planning__of_a_storage_that_does_not_answer_ends_with_the_run_and_leave
                 await storage.close()
 
         def halt() -> None:
-            progress_of(run_.task_id).stop_requested = by_hand
+            progress_of(run_.task_id).stopped = BY_HAND if by_hand else None
 
         with pytest.raises(RunStopped if by_hand else DeadlinePassed) as ended:
             run(work())

@@ -24,6 +24,7 @@ from tasks.domain.errors import AccountError, StorageError
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunFailed, RunResult, ShardDone, ShardRef
 from tasks.domain.settings import Settings
+from tasks.domain.stop import threshold_passed
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.publishing import publish_run
 from tasks.engine.stored_plan import sealed_plan
@@ -219,10 +220,10 @@ def test_run__that_was_stopped_early_is_failed(tmp_path: Path) -> None:
     async def work() -> RunResult:
         output = output_of(published.run, Storage(Settings()))
         await published.write(output)
-        done = published.done(stopped="3 items had failed")
+        done = published.done(stopped=threshold_passed(2, 3, 4))
         return await publish_run(published.run, published.plan, done, Settings(), output)
 
-    assert run(work()).failure == "The run was stopped early because 3 items had failed."
+    assert run(work()).failure == "The run was stopped early because 3 items had failed (error_threshold 2)."
 
 
 def test_summary__counts(tmp_path: Path) -> None:

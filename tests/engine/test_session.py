@@ -23,6 +23,7 @@ from tasks.domain.concurrency import START
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.paths import Address
 from tasks.domain.secret_reference import resolved
+from tasks.domain.stop import Stop
 from tasks.engine.budget import Budget
 from tasks.engine.shard import infer_shard
 from tasks.prefect_side.run_logs import plain_errors
@@ -194,8 +195,8 @@ def test_stop__keeps_its_first_reason_and_ends_the_sending(tmp_path: Path, fake:
         session = shard.session()
         try:
             await shard.store_plan(session)
-            session.stop("of the first reason")
-            session.stop("of another one")
+            session.stop(Stop(reason="outage", cause="of the first reason"))
+            session.stop(Stop(reason="threshold", cause="of another one"))
             await infer_shard(session, shard.ref)
             await shard.read_report(session)
         finally:

@@ -12,6 +12,7 @@ from engine.runs import Shard, local_items, make_run, partial_reports
 from fakes.model_server import FakeModelServer
 
 from tasks.domain.errors import ModelServerError
+from tasks.domain.stop import Stop
 from tasks.engine.session import Session
 from tasks.engine.sessions import Sessions
 from tasks.engine.shard import infer_shard
@@ -83,10 +84,10 @@ def test_session__of_a_resumed_run_that_does_not_start_keeps_what_was_done(
         # Accounted for as it is now, the rest only was not processed; nothing is started for that.
         shard.run = shard.run.model_copy(update={"attempt": "0123abcd"})
         last = shard.session()
-        last.start_nothing("The model server ended.\nIt printed last:\n    no such file")
+        last.start_nothing(Stop(reason="not started", cause="It ended.\nIt printed last:\n    no such file"))
         _, _, _, tally = await infer_shard(last, shard.ref)
         assert (tally.successful, tally.failed, tally.not_processed) == (3, 1, 1)
-        assert list(tally.causes) == ["Not processed: The model server ended. no such file"]
+        assert list(tally.causes) == ["Not processed: It ended. no such file"]
         assert last.preparing_since == 0
         await last.close()
 
