@@ -69,7 +69,7 @@ class _Cluster:
         self._cluster, self._logger = opened
         self._submit = submit
         self._loop = asyncio.get_running_loop()
-        self.decisions = Coordination(run, planned, self._cluster.address, self._loop.time())
+        self.decisions = Coordination(run.service, run.output, planned, self._cluster.address, self._loop.time())
         self._progress = progress_of(run.task_id)
         self._progress.enter("preparing")
         self._errands: set[asyncio.Task[None]] = set()

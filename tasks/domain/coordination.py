@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tasks.domain.errors import ModelServerError, StorageError, ThresherError
-from tasks.domain.run import Plan, Run, RunStopped, ShardDone
+from tasks.domain.run import Plan, RunStopped, ShardDone
+from tasks.domain.service import BatchService
 from tasks.domain.sharing import Give, InstanceReport, Sharing, TakeBack, run_loss, run_outage
 from tasks.domain.stop import Stop, threshold_passed
 
@@ -132,13 +133,16 @@ class _Member:
 
 
 class Coordination:
-    """What happens to the instances and shards of a run, and what to do about it. Every moment is passed in."""
+    """What happens to the instances and shards of a run, and what to do about it. Every moment is passed in.
 
-    def __init__(self, run: Run, planned: Plan, address: str, now: float) -> None:
-        self._service = run.service
-        self._output = run.output
+    ``output`` and ``cluster`` are addresses, for messages.
+    """
+
+    def __init__(self, service: BatchService, output: str, planned: Plan, cluster: str, now: float) -> None:
+        self._service = service
+        self._output = output
         self._items = planned.items
-        self._address = address
+        self._cluster = cluster
         self._sharing = Sharing(planned.shards)
         self._members: dict[str, _Member] = {}
         self._was_ready: set[int] = set()
@@ -155,7 +159,7 @@ class Coordination:
         self._stopped: Stop | None = None
         self._stopped_at: float | None = None
         self._had_workers = False
-        self._too_late_at = now + run.service.timeout_minutes * 60
+        self._too_late_at = now + service.timeout_minutes * 60
         self._list_at: float | None = now
         """When the workers are listed again; None while the list is awaited."""
         self._said = ""
@@ -325,7 +329,7 @@ class Coordination:
             return ModelServerError(next(iter(self._given_up.values())))
         if not self._was_ready and now > self._too_late_at and not self._members:
             return ModelServerError(
-                f"No worker of the Dask cluster {self._address} was there within {self._service.timeout_minutes:g} "
+                f"No worker of the Dask cluster {self._cluster} was there within {self._service.timeout_minutes:g} "
                 f"minutes. {self._said}".rstrip()
             )
         all_gone = self._cut_off and len({*self._given_up, *self._cut_off}) == instances
