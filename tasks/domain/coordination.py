@@ -297,19 +297,19 @@ class Coordination:
         for key in [key for key, at in self._later.items() if at <= now]:
             del self._later[key]
             self._sharing.failed(key)
+        done, failed = self._sharing.counts
         if not self.finished:
-            self._look_at_stops()
+            self._look_at_stops(failed)
             if (error := self._failed(now)) is not None:
                 return [*orders, Fail(error)]
             orders += self._questions(now)
             orders += self._sharing.moves()
-        return [*orders, self._standing()]
+        return [*orders, self._standing(done, failed)]
 
-    def _look_at_stops(self) -> None:
+    def _look_at_stops(self, failed: int) -> None:
         """Decide whether to stop the run: by its error threshold, or because no instance is left."""
         if self._stopped is not None:
             return
-        _, failed = self._sharing.counts
         if stop := threshold_passed(self._service.error_threshold, failed, self._items):
             self._stopped = stop
         elif self._was_ready and len(self._given_up) == self._service.instances:
@@ -361,12 +361,12 @@ class Coordination:
                 asked.append(Look(name))
         return asked
 
-    def _standing(self) -> Show:
+    def _standing(self, done: int, failed: int) -> Show:
         reports = {one.number: one.report for one in self._members.values() if one.report is not None}
-        sick = sum(report.sick for report in reports.values() if not report.error)
+        sick = sum([report.sick for report in reports.values() if not report.error])
         sick += len({*self._given_up, *self._cut_off, *(self._was_ready - reports.keys())})
         outage = run_outage(reports.values()) if self._stopped is None else ("", 0.0)
-        return Show(*self._sharing.counts, min(sick, self._service.instances), *outage, bool(self._was_ready))
+        return Show(done, failed, min(sick, self._service.instances), *outage, bool(self._was_ready))
 
 
 def _with_hands(report: InstanceReport) -> InstanceReport:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tasks.domain.coordination import (
+    LOOK_SECONDS,
     Begin,
     Coordination,
     Drop,
@@ -131,6 +132,7 @@ class Play:
         self.now = 0.0
         self.handed_over = 0
         self.asked = 0
+        self.noted_at = 0.0
         self.wasted_seconds = 0.0
         """Of instances that had nothing to do while another could have handed over something worth it."""
 
@@ -150,7 +152,6 @@ class Play:
     async def wait(self, pause: float, until: float) -> float:
         """Count the time on to the next answer or to ``until``, and tell the decisions what happened by then."""
         assert self.now < 100_000, "it does not end"
-        before = self.now
         self.now = max(self.now + pause, min([until, *(one.heard_at for one in self.questions if not one.answered)]))
         for key in self.dropped:
             if self.holders.pop(key, None) is not None:
@@ -165,7 +166,9 @@ class Play:
             for key in [key for key, supply in one.work.items() if self._is_done(one, key, supply)]:
                 self._end(one, key)
         self._hear()
-        self._note_waste(self.now - before)
+        if self.now >= self.noted_at + LOOK_SECONDS:
+            self._note_waste(self.now - self.noted_at)
+            self.noted_at = self.now
         return self.now
 
     def do(self, order: Order) -> None:
@@ -196,6 +199,8 @@ class Play:
 
     def _advance(self, one: Played, until: float) -> None:
         """Let an instance work until this moment."""
+        if until < one.free_at and not one.arriving:
+            return
         for when, ref in list(one.arriving):
             if when <= until:
                 one.arriving.remove((when, ref))
