@@ -25,7 +25,7 @@ from tasks.domain.coordination import (
     Coordination,
     Drop,
     ListWorkers,
-    Look,
+    LookAt,
     Order,
     Question,
     Show,
@@ -100,7 +100,7 @@ class _Cluster:
                 self._logger.warning("%s", text)
             case Show():
                 self._show(order)
-            case ListWorkers() | Begin() | Look() | StopEarly() | TakeBack():
+            case ListWorkers() | Begin() | LookAt() | StopEarly() | TakeBack():
                 self._on_errand(self._ask(order))
 
     def _on_errand(self, work: Coroutine[Any, Any, None]) -> None:
@@ -154,7 +154,7 @@ class _Cluster:
                 return await self._cluster.workers(), self._cluster.said
             case Begin(instance, number):
                 return await ask(instance, worker_side.begin, self._run, number, self._items)
-            case Look(instance):
+            case LookAt(instance):
                 return await ask(instance, worker_side.look, task_id)
             case StopEarly(instance, stop):
                 return await ask(instance, worker_side.stop_early, task_id, stop)

@@ -46,7 +46,7 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class LookAt:
     """Ask how an instance is. Answer: its report; None if the worker has no instance of the run any more."""
 
     instance: str
@@ -93,7 +93,7 @@ class Fail:
     error: BaseException
 
 
-Question = ListWorkers | Begin | Look | StopEarly | TakeBack
+Question = ListWorkers | Begin | LookAt | StopEarly | TakeBack
 """Orders that are answered: see :meth:`Coordination.answered`."""
 Order = Question | Give | Drop | Warn | Show | Fail
 
@@ -207,7 +207,7 @@ class Coordination:
             one.due_at = now
             if isinstance(question, StopEarly):
                 one.told = question.stop
-            elif isinstance(question, Look) and answer is not None:
+            elif isinstance(question, LookAt) and answer is not None:
                 self._reported(question.instance, one, answer, now)
             else:  # an instance ends by itself after a long time without a look
                 one.begun, one.told = bool(answer), None
@@ -358,7 +358,7 @@ class Coordination:
             elif self._stopped is not None and one.told != self._stopped:
                 asked.append(StopEarly(name, self._stopped))
             else:
-                asked.append(Look(name))
+                asked.append(LookAt(name))
         return asked
 
     def _standing(self, done: int, failed: int) -> Show:

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import report_bytes
-from tasks.domain.coordination import Coordination, Drop, ListWorkers, Look, Order, Question, Show, Warn
+from tasks.domain.coordination import Coordination, Drop, ListWorkers, LookAt, Order, Question, Show, Warn
 from tasks.domain.paths import parse_address, result_name
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef
@@ -267,7 +267,7 @@ class PlayedFleet:
         if isinstance(question, TakeBack):
             self.taken_back += 1
             return one.hand_back(question.key, question.share, question.pieces), []
-        if isinstance(question, Look):
+        if isinstance(question, LookAt):
             self.looks += 1
             ended = one.advance(self.now)
             return one.report(), ended

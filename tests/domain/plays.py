@@ -13,7 +13,7 @@ from tasks.domain.coordination import (
     Coordination,
     Drop,
     ListWorkers,
-    Look,
+    LookAt,
     Order,
     Question,
     Show,
@@ -184,10 +184,10 @@ class Play:
                 self.shown = order
             case ListWorkers():
                 self.questions.append(_Asked(order, self.now, self.now))
-            case Begin() | Look() | StopEarly() | TakeBack():
+            case Begin() | LookAt() | StopEarly() | TakeBack():
                 self._ask(order)
 
-    def _ask(self, question: Begin | Look | StopEarly | TakeBack) -> None:
+    def _ask(self, question: Begin | LookAt | StopEarly | TakeBack) -> None:
         one = self.instances[question.instance]
         heard_at = done_at = one.stalled_until(self.now)
         if isinstance(question, TakeBack):
@@ -270,7 +270,7 @@ class Play:
             self.decisions.unanswered(question, TimeoutError(), self.now)
         else:
             report = self._report(self.instances[question.instance])
-            answers = {Begin: True, Look: report, StopEarly: None, TakeBack: asked.pieces}
+            answers = {Begin: True, LookAt: report, StopEarly: None, TakeBack: asked.pieces}
             self.decisions.answered(question, answers[type(question)], self.now)
 
     def _note_waste(self, seconds: float) -> None:

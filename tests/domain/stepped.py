@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks.domain.coordination import Begin, Coordination, Fail, ListWorkers, Look, Order, Show
+from tasks.domain.coordination import Begin, Coordination, Fail, ListWorkers, LookAt, Order, Show
 from tasks.domain.run import Plan, ShardRef
 from tasks.domain.service import BatchService
 from tasks.domain.sharing import Give, InstanceReport, ShardLoad
@@ -43,7 +43,7 @@ class Stepped:
 
     def reports(self, name: str, **fields: Any) -> None:
         fields = {"seconds": self.now, "ready": not fields.get("error"), **fields}
-        self.decisions.answered(Look(name), InstanceReport(**fields), self.now)
+        self.decisions.answered(LookAt(name), InstanceReport(**fields), self.now)
 
     def fails(self, seconds: float = 0.0) -> BaseException | None:
         return next((order.error for order in self.decide(seconds) if isinstance(order, Fail)), None)

@@ -19,7 +19,7 @@ from tasks.domain.coordination import (
     Drop,
     Fail,
     ListWorkers,
-    Look,
+    LookAt,
     Order,
     Show,
     StopEarly,
@@ -55,14 +55,14 @@ def test_worker__that_is_busy_with_another_run_is_asked_again_later() -> None:
 def test_instance__is_looked_at_again_a_while_after_it_has_answered() -> None:
     run = Stepped()
     run.joins("a")
-    assert run.decide() == [Look("a")]
+    assert run.decide() == [LookAt("a")]
     assert run.decide(60.0) == []  # the answer is still awaited
     run.reports("a", ready=False)
     assert run.decide(LOOK_SECONDS / 2) == []
     assert run.decisions.due_at == run.now + LOOK_SECONDS / 2
-    assert run.decide(LOOK_SECONDS / 2) == [Look("a")]
-    run.decisions.unanswered(Look("a"), TimeoutError(), run.now)
-    assert run.decide(LOOK_SECONDS) == [Look("a")]
+    assert run.decide(LOOK_SECONDS / 2) == [LookAt("a")]
+    run.decisions.unanswered(LookAt("a"), TimeoutError(), run.now)
+    assert run.decide(LOOK_SECONDS) == [LookAt("a")]
 
 
 def test_instances__that_are_many_are_looked_at_less_often() -> None:
@@ -84,8 +84,8 @@ def test_instance__that_has_ended_by_itself_is_begun_and_stopped_again() -> None
     run.decisions.stop(BY_HAND)
     assert run.decide() == [StopEarly("a", BY_HAND)]
     run.decisions.answered(StopEarly("a", BY_HAND), None, run.now)
-    assert run.decide() == [Look("a")]
-    run.decisions.answered(Look("a"), None, run.now)
+    assert run.decide() == [LookAt("a")]
+    run.decisions.answered(LookAt("a"), None, run.now)
     assert run.decide(LOOK_SECONDS) == [Begin("a", 0)]
     run.decisions.answered(Begin("a", 0), True, run.now)
     assert run.decide() == [StopEarly("a", BY_HAND)]
@@ -137,7 +137,7 @@ def test_instance__that_is_given_up_is_named_once_with_its_reason_until_it_is_re
 def test_instance__whose_answer_is_an_unforeseen_error_is_given_up() -> None:
     run = Stepped(1)
     run.joins("a")
-    run.decisions.unanswered(Look("a"), ValueError("no such secret"), run.now)
+    run.decisions.unanswered(LookAt("a"), ValueError("no such secret"), run.now)
     error = run.fails()
     assert isinstance(error, ModelServerError) and str(error) == "no such secret"
 
@@ -255,7 +255,7 @@ def test_error_threshold__stops_every_instance_before_anything_else_is_heard_fro
     assert run.decide() == [StopEarly("b", stop)]
     assert run.decide(LOOK_SECONDS) == [StopEarly("a", stop)]
     run.decisions.answered(StopEarly("b", stop), None, run.now)
-    assert run.decide() == [Look("b")]
+    assert run.decide() == [LookAt("b")]
     # Its model server is not ready, but to account for items it needs none.
     run.lists("b")
     run.decisions.interrupted(WHOLE.key, None, run.now)
