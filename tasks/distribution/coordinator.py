@@ -31,7 +31,6 @@ from tasks.domain.coordination import (
     Show,
     StopEarly,
     Warn,
-    coordinate,
 )
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef
 from tasks.domain.sharing import Give, TakeBack
@@ -52,7 +51,7 @@ async def share_out(run: Run, planned: Plan, submit: Submit) -> list[ShardDone]:
     """
     fleet = _Cluster(run, planned, opened_cluster(run.task_id), submit)
     try:
-        return await coordinate(fleet.decisions, fleet)
+        return await fleet.decisions.direct(fleet)
     finally:
         await fleet.close()
 

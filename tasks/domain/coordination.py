@@ -1,11 +1,12 @@
 """All decisions for a run on several instances: it takes in what happened, and when, and answers with orders.
 
-:func:`coordinate` is the loop around them. A :class:`Fleet` carries the orders out: on a cluster, or with instances
-that are played and a time that is only counted.
+:meth:`Coordination.direct` is the loop around them. A :class:`Fleet` carries the orders out: on a cluster, or with
+instances that are played and a time that is only counted.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -108,25 +109,13 @@ class Fleet(Protocol):
         """Wait for so many seconds, and then until something happens or that moment comes; the time after it."""
 
 
-async def coordinate(decisions: Coordination, fleet: Fleet) -> list[ShardDone]:
-    """Have every shard of a run processed; returns when all are done. Raises the error that the run fails with."""
-    while not decisions.finished:
-        now = await fleet.wait(decisions.pause, decisions.due_at)
-        for order in decisions.decide(now):
-            if isinstance(order, Fail):
-                raise order.error
-            fleet.do(order)
-    return decisions.results
-
-
 @dataclass(slots=True)
 class _Member:
     """An instance, from when its worker is known until it is lost."""
 
     number: int
     due_at: float
-    """When it is asked something again, unless an answer is still awaited."""
-    awaited: bool = False
+    """When it is asked something again; never while an answer is awaited."""
     begun: bool = False
     told: Stop | None = None
     report: InstanceReport | None = None
@@ -160,20 +149,20 @@ class Coordination:
         self._stopped_at: float | None = None
         self._had_workers = False
         self._too_late_at = now + service.timeout_minutes * 60
-        self._list_at: float | None = now
-        """When the workers are listed again; None while the list is awaited."""
+        self._list_at = now
+        """When the workers are listed again; never while the list is awaited."""
         self._said = ""
-        self.due_at = now
+        self._due_at = now
         """When to decide again, if nothing happens before."""
 
-    @property
-    def finished(self) -> bool:
-        """Whether every shard is done."""
-        return self._sharing.finished
-
-    @property
-    def results(self) -> list[ShardDone]:
-        """The results of the shards, and of parts of them, that are done."""
+    async def direct(self, fleet: Fleet) -> list[ShardDone]:
+        """Have every shard processed; returns when all are done. Raises the error that the run fails with."""
+        while not self._sharing.finished:
+            now = await fleet.wait(self._pause, self._due_at)
+            for order in self.decide(now):
+                if isinstance(order, Fail):
+                    raise order.error
+                fleet.do(order)
         return self._sharing.results
 
     @property
@@ -182,7 +171,7 @@ class Coordination:
         return list(self._members)
 
     @property
-    def pause(self) -> float:
+    def _pause(self) -> float:
         """The shortest time between two rounds: many instances report often, and each round costs more."""
         return min(LOOK_SECONDS, len(self._members) * PAUSE_SECONDS)
 
@@ -203,7 +192,6 @@ class Coordination:
             if self._sharing.holder(question.key) == question.instance:
                 self._sharing.handed_back(question.key, answer)
         elif (one := self._members.get(question.instance)) is not None:
-            one.awaited = False
             one.due_at = now
             if isinstance(question, StopEarly):
                 one.told = question.stop
@@ -220,7 +208,6 @@ class Coordination:
         elif isinstance(question, TakeBack):
             self.answered(question, [], now)  # the shard's result shows what was handed back
         elif (one := self._members.get(question.instance)) is not None:
-            one.awaited = False
             one.due_at = now + self._interval
             if not isinstance(error, OSError):  # else gone or cut off: it is listed no longer, or answers again
                 self._given_up[one.number] = str(error)
@@ -298,7 +285,7 @@ class Coordination:
             del self._later[key]
             self._sharing.failed(key)
         done, failed = self._sharing.counts
-        if not self.finished:
+        if not self._sharing.finished:
             self._look_at_stops(failed)
             if (error := self._failed(now)) is not None:
                 return [*orders, Fail(error)]
@@ -342,17 +329,15 @@ class Coordination:
 
     def _questions(self, now: float) -> list[Order]:
         asked: list[Order] = []
-        if self._list_at is not None and self._list_at <= now:
-            self._list_at = None
+        if self._list_at <= now:
+            self._list_at = math.inf
             asked.append(ListWorkers())
-        self.due_at = min(now + LOOK_SECONDS, self._list_at or now + LOOK_SECONDS)
+        self._due_at = min(now + LOOK_SECONDS, self._list_at)
         for name, one in self._members.items():
-            if one.awaited:
-                continue
             if one.due_at > now:
-                self.due_at = min(self.due_at, one.due_at)
+                self._due_at = min(self._due_at, one.due_at)
                 continue
-            one.awaited = True
+            one.due_at = math.inf
             if not one.begun:
                 asked.append(Begin(name, one.number))
             elif self._stopped is not None and one.told != self._stopped:

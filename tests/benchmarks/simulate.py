@@ -29,7 +29,6 @@ from benchmarks.simulated import Listing, Nowhere, PlayedFleet, PlayedInstance, 
 from engine.runs import make_run  # noqa: E402
 
 from tasks.clients.tables import plan_bytes, read_plan, report_bytes  # noqa: E402
-from tasks.domain.coordination import coordinate  # noqa: E402
 from tasks.domain.item import Item  # noqa: E402
 from tasks.domain.paths import result_name  # noqa: E402
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef  # noqa: E402
@@ -111,7 +110,7 @@ def share_out(run: Run, planned: Plan, count: int, figures: Figures) -> list[Sha
     figures["ideal_seconds"] = _ideal(planned.items, list(instances.values()))
     fleet = PlayedFleet(run.service, planned, instances)
     with measured(figures, "sharing"):
-        results = asyncio.run(coordinate(fleet.decisions, fleet))
+        results = asyncio.run(fleet.decisions.direct(fleet))
     done = sorted(results, key=lambda one: one.shard.first_item)
     if [one.shard.first_item for one in done] != [0, *(one.shard.behind for one in done)][:-1]:
         raise RuntimeError("the parts of the shards do not fit together")

@@ -18,7 +18,6 @@ from tasks.domain.coordination import (
     Question,
     Show,
     StopEarly,
-    coordinate,
 )
 from tasks.domain.errors import ModelServerError
 from tasks.domain.item import Item
@@ -138,7 +137,7 @@ class Play:
 
     def run(self) -> float:
         """The moment at which all is done; every item is done exactly once."""
-        results = asyncio.run(coordinate(self.decisions, self))
+        results = asyncio.run(self.decisions.direct(self))
         assert sorted(self.outcomes) == list(range(len(self.items)))
         assert set(self.outcomes.values()) <= {1}
         covered = sorted((done.shard.first_item, done.shard.behind) for done in results)

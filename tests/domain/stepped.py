@@ -16,9 +16,8 @@ class Stepped:
     """A run of one shard, and what its decisions hear; orders are kept by their kind."""
 
     def __init__(self, instances: int = 2, **fields: Any) -> None:
-        service = BatchService(
-            name="stepped", model="model", input_path="/in", output_path="/out", instances=instances, **fields
-        )
+        service = BatchService(name="stepped", model="model", input_path="/in", output_path="/out", **fields)
+        service = service.model_copy(update={"instances": instances})  # also more than a service may have
         plan = Plan(items=100, bytes=0, unknown_sizes=0, shards=(WHOLE,))
         self.decisions = Coordination(service, "/out", plan, "tls://cluster", 0.0)
         self.now = 0.0

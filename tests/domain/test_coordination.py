@@ -24,7 +24,6 @@ from tasks.domain.coordination import (
     Show,
     StopEarly,
     Warn,
-    coordinate,
 )
 from tasks.domain.errors import ModelServerError, StorageError
 from tasks.domain.run import RunStopped, ShardDone, ShardRef
@@ -59,15 +58,14 @@ def test_instance__is_looked_at_again_a_while_after_it_has_answered() -> None:
     assert run.decide(60.0) == []  # the answer is still awaited
     run.reports("a", ready=False)
     assert run.decide(LOOK_SECONDS / 2) == []
-    assert run.decisions.due_at == run.now + LOOK_SECONDS / 2
+    assert run.decisions._due_at == run.now + LOOK_SECONDS / 2
     assert run.decide(LOOK_SECONDS / 2) == [LookAt("a")]
     run.decisions.unanswered(LookAt("a"), TimeoutError(), run.now)
     assert run.decide(LOOK_SECONDS) == [LookAt("a")]
 
 
 def test_instances__that_are_many_are_looked_at_less_often() -> None:
-    run = Stepped(128)
-    run.decisions._service = run.decisions._service.model_copy(update={"instances": 4 * LOOKS_AT_ONCE})
+    run = Stepped(4 * LOOKS_AT_ONCE)
     names = [f"i{number:03d}" for number in range(4 * LOOKS_AT_ONCE)]
     run.joins(*names)
     assert len(run.decide()) == len(names)
@@ -75,7 +73,7 @@ def test_instances__that_are_many_are_looked_at_less_often() -> None:
         run.reports(name, ready=False)
     assert run.decide(3 * LOOK_SECONDS) == []
     assert len(run.decide(LOOK_SECONDS)) == len(names)
-    assert run.decisions.pause == 512 * 0.00025
+    assert run.decisions._pause == 512 * 0.00025
 
 
 def test_instance__that_has_ended_by_itself_is_begun_and_stopped_again() -> None:
@@ -120,7 +118,8 @@ def test_answer__of_an_instance_that_was_lost_changes_nothing_in_the_shard_of_an
     assert Give("b", WHOLE) in run.decide()
     run.decisions.answered(back, [WHOLE.from_(50)], run.now)
     run.decisions.ended(WHOLE.key, done(WHOLE))
-    assert run.decisions.finished
+    assert run.decide() == []
+    assert run.shown is not None and run.shown.done == 100
 
 
 def test_instance__that_is_given_up_is_named_once_with_its_reason_until_it_is_ready_again() -> None:
@@ -346,7 +345,7 @@ def test_loop__carries_out_all_that_was_ordered_up_to_the_end() -> None:
         run.decisions.ended(WHOLE.key, done(WHOLE))
 
     fleet = Written(run, end)
-    assert asyncio.run(coordinate(run.decisions, fleet)) == [done(WHOLE)]
+    assert asyncio.run(run.decisions.direct(fleet)) == [done(WHOLE)]
     assert fleet.did == [Warn("instance-1 given up: it died"), Show(100, 0, 1, "", 0.0, inferring=True)]
 
 
@@ -355,5 +354,5 @@ def test_loop__raises_the_error_of_the_run_after_the_warnings() -> None:
     run.joins("a")
     fleet = Written(run, lambda: run.reports("a", error="it died"))
     with pytest.raises(ModelServerError, match="it died"):
-        asyncio.run(coordinate(run.decisions, fleet))
+        asyncio.run(run.decisions.direct(fleet))
     assert fleet.did == [Warn("instance-0 given up: it died")]
