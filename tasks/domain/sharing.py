@@ -108,6 +108,8 @@ class _Instance:
         self.rate = 0.0
         """Weight that it has lately finished per second; 0 while unknown."""
         self.loads: dict[str, ShardLoad] = {}
+        self.weight = 0
+        """Of all items that it has not begun."""
         self.given: set[str] = set()
         self._before: tuple[float, int] | None = None
         self._busy_seconds = 0.0
@@ -123,20 +125,18 @@ class _Instance:
         self._before = (report.seconds, report.finished)
         self.ready = report.ready
         self.loads = dict(report.shards)
+        self.weight = sum([load.weight for load in self.loads.values()])
         self.given -= set(report.shards)
 
     def forget(self, key: str) -> None:
         """Drop a shard that it no longer works on."""
         self.given.discard(key)
-        self.loads.pop(key, None)
+        if (load := self.loads.pop(key, None)) is not None:
+            self.weight -= load.weight
 
     @property
     def busy(self) -> int:
         return len(self.given) + len(self.loads)
-
-    @property
-    def weight(self) -> int:
-        return sum(load.weight for load in self.loads.values())
 
     def seconds(self, usual: float) -> float:
         """How long the work it has not begun will last at its rate, or at the ``usual`` one while that is unknown."""
@@ -190,11 +190,16 @@ class Sharing:
             elif key not in self._asked and report.shards[key].behind:
                 self._ends_at(key, report.shards[key].behind)
 
-    def lost(self, instance: str) -> None:
-        """An instance is lost. The caller also calls :meth:`failed` for each of its shards."""
+    def holder(self, key: str) -> str:
+        """The instance that was given a shard; empty if none has it at present."""
+        return self._holders.get(key, "")
+
+    def lost(self, instance: str) -> list[str]:
+        """An instance is lost. Returns its shards, for each of which the caller also calls :meth:`failed`."""
         self._instances.pop(instance, None)
         for key in [key for key, asked in self._asked.items() if asked[0] == instance]:
             del self._asked[key]
+        return [key for key, holder in self._holders.items() if holder == instance]
 
     def handed_back(self, key: str, pieces: Sequence[ShardRef]) -> None:
         """The response to a TakeBack: parts of the shard, which are queued; empty if nothing was handed back.
@@ -242,18 +247,17 @@ class Sharing:
 
     def moves(self) -> list[Give | TakeBack]:
         """The moves to carry out now; each is returned once."""
-        return [*self._gives(), *self._take_backs()]
+        usual = self._usual_rate
+        hungry = self._hungry(usual)
+        gives = [self._give(name) for name in hungry[: len(self._waiting)]]
+        return [*gives, *(self._take_backs(usual, len(hungry) - len(gives)) if not self._waiting else ())]
 
-    def _gives(self) -> list[Give]:
-        gives: list[Give] = []
-        if self._waiting:
-            for name in self._hungry(self._usual_rate)[: len(self._waiting)]:
-                shard = self._waiting.popleft()
-                self._given[shard.key] = shard
-                self._holders[shard.key] = name
-                self._instances[name].given.add(shard.key)
-                gives.append(Give(name, shard))
-        return gives
+    def _give(self, name: str) -> Give:
+        shard = self._waiting.popleft()
+        self._given[shard.key] = shard
+        self._holders[shard.key] = name
+        self._instances[name].given.add(shard.key)
+        return Give(name, shard)
 
     def _hungry(self, usual: float) -> list[str]:
         """Instances that are about to run out of work and have no shard on its way; the neediest first."""
@@ -269,11 +273,8 @@ class Sharing:
             )
         ]
 
-    def _take_backs(self) -> list[TakeBack]:
-        if self._waiting:
-            return []
-        usual = self._usual_rate
-        takers_left = len(self._hungry(usual)) - sum(takers for _, takers in self._asked.values())
+    def _take_backs(self, usual: float, hungry: int) -> list[TakeBack]:
+        takers_left = hungry - sum(takers for _, takers in self._asked.values())
         if takers_left <= 0:
             return []
         givers = {name for name, _ in self._asked.values()}

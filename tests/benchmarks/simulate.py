@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 import cloudpickle  # noqa: E402
-from benchmarks.simulated import Listing, Nowhere, PlayedInstance, name_of  # noqa: E402
+from benchmarks.simulated import Listing, Nowhere, PlayedFleet, PlayedInstance, name_of  # noqa: E402
 from engine.runs import make_run  # noqa: E402
 
 from tasks.clients.tables import plan_bytes, read_plan, report_bytes  # noqa: E402
@@ -34,15 +34,11 @@ from tasks.domain.paths import result_name  # noqa: E402
 from tasks.domain.run import Plan, Run, ShardDone, ShardRef  # noqa: E402
 from tasks.domain.settings import Settings  # noqa: E402
 from tasks.domain.shard import ITEM_WEIGHT, ShardBounds  # noqa: E402
-from tasks.domain.sharing import Give, Sharing  # noqa: E402
 from tasks.engine.planning import make_plan  # noqa: E402
 from tasks.engine.publishing import publish_run  # noqa: E402
 from tasks.engine.supply import Supply  # noqa: E402
 
 Figures = dict[str, Any]
-LOOK_SECONDS = 0.25
-LOOKS_AT_ONCE = 128
-HANDING_OVER_SECONDS = 1.0
 ITEM_BYTES = 40_960
 ITEM_SECONDS = 0.05
 
@@ -106,55 +102,24 @@ def largest(output: Nowhere, shards: tuple[ShardRef, ...], figures: Figures) -> 
         report_bytes(*outcomes)
 
 
-def share_out(planned: Plan, count: int, figures: Figures) -> list[ShardDone]:
-    """The real decisions on who works on what, at the pace at which so many instances are looked at."""
+def share_out(run: Run, planned: Plan, count: int, figures: Figures) -> list[ShardDone]:
+    """The real decisions on which instance works on what, and how often each is looked at."""
     chance = random.Random(count)
     weight = ITEM_WEIGHT + ITEM_BYTES
     instances = {f"tcp://10.0.0.{number}:8000": _instance(chance, weight) for number in range(count)}
-    sharing = Sharing(planned.shards)
     figures["ideal_seconds"] = _ideal(planned.items, list(instances.values()))
-    turn = max(1, round(count * LOOK_SECONDS / (LOOK_SECONDS * max(1.0, count / LOOKS_AT_ONCE))))
-    names = list(instances)
-    now, decided, longest, rounds, gives, backs, looks = 0.0, 0.0, 0.0, 0, 0, 0, 0
+    fleet = PlayedFleet(run.service, planned, instances)
     with measured(figures, "sharing"):
-        while not sharing.finished:
-            heard = []
-            for name in [names[(rounds * turn + at) % len(names)] for at in range(turn)]:
-                one = instances[name]
-                if now >= one.lost_at:
-                    sharing.lost(name)
-                    for ref in [*(part.ref for part in one.parts.values()), *(ref for _, ref in one.arriving)]:
-                        sharing.failed(ref.key)
-                    instances[name] = PlayedInstance(one.rate, weight, ready_at=now + 60, now=now)
-                elif now >= one.ready_at:
-                    for done in one.advance(now):
-                        sharing.ended(done.shard.key, done)
-                    heard.append((name, one.report()))
-            looks += len(heard)
-            started = time.process_time()
-            for name, report in heard:
-                sharing.heard(name, report)
-            moves = sharing.moves()
-            sharing.counts  # noqa: B018  (shown every round)
-            took = time.process_time() - started
-            decided, longest, rounds = decided + took, max(longest, took), rounds + 1
-            for move in moves:
-                one = instances[move.instance]
-                if isinstance(move, Give):
-                    gives += 1
-                    one.arriving.append((now + HANDING_OVER_SECONDS, move.shard))
-                else:
-                    backs += 1
-                    sharing.handed_back(move.key, one.hand_back(move.key, move.share, move.pieces))
-            now += LOOK_SECONDS
-    done = sorted(sharing.results, key=lambda one: one.shard.first_item)
+        results = asyncio.run(fleet.decisions.direct(fleet))
+    done = sorted(results, key=lambda one: one.shard.first_item)
     if [one.shard.first_item for one in done] != [0, *(one.shard.behind for one in done)][:-1]:
         raise RuntimeError("the parts of the shards do not fit together")
     figures |= {
-        "task_runs": gives, "hand_overs": len(done) - len(planned.shards), "taken_back": backs,
-        "inferring_seconds": now, "efficiency": figures["ideal_seconds"] / now,
-        "decisions_ms_a_round": 1000 * decided / rounds, "decisions_longest_ms": 1000 * longest,
-        "decisions_share_of_a_core": decided / now, "looks": looks,
+        "task_runs": fleet.gives, "hand_overs": len(done) - len(planned.shards), "taken_back": fleet.taken_back,
+        "inferring_seconds": fleet.now, "efficiency": figures["ideal_seconds"] / fleet.now,
+        "decisions_ms_a_round": 1000 * sum(fleet.rounds) / len(fleet.rounds),
+        "decisions_longest_ms": 1000 * max(fleet.rounds),
+        "decisions_share_of_a_core": sum(fleet.rounds) / fleet.now, "looks": fleet.looks,
     }  # fmt: skip
     return done
 
@@ -209,7 +174,7 @@ def main() -> None:
     figures["task_bytes"] = len(cloudpickle.dumps((run, planned.items, planned.shards[0])))
     largest(output, planned.shards, figures)
     if options.only != "plan":
-        done = share_out(planned, options.instances, figures)
+        done = share_out(run, planned, options.instances, figures)
         if options.only != "share":
             publish(run, planned, done, output, figures)
     for name, value in figures.items():

@@ -13,10 +13,15 @@ from typing import Any
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import report_bytes
+from tasks.domain.coordination import Coordination, Drop, ListWorkers, LookAt, Order, Question, Show, Warn
 from tasks.domain.paths import parse_address, result_name
 from tasks.domain.result import Outcome, Tally
-from tasks.domain.run import Run, ShardDone, ShardRef
-from tasks.domain.sharing import InstanceReport, ShardLoad
+from tasks.domain.run import Plan, Run, ShardDone, ShardRef
+from tasks.domain.service import BatchService
+from tasks.domain.sharing import Give, InstanceReport, ShardLoad, TakeBack
+
+HANDING_OVER_SECONDS = 1.0
+REPLACING_SECONDS = 60.0
 
 
 def name_of(number: int) -> str:
@@ -132,7 +137,7 @@ class Part:
 
 @dataclass
 class PlayedInstance:
-    """Works on so many items a second, all of which weigh the same; what is told to :class:`Sharing` is for real."""
+    """Works on so many items a second, all of which weigh the same; what it reports is for real."""
 
     rate: float
     item_weight: int
@@ -196,3 +201,74 @@ class PlayedInstance:
             ShardRef(number=number, first_item=one, items=other - one, bytes=(other - one) * self.item_weight)
             for one, other in pairwise(cuts)
         ]
+
+
+class PlayedFleet:
+    """Played instances, of which each that is lost is replaced, and a time that is counted.
+
+    ``rounds`` has the CPU seconds of each round of decisions; what is played is off that clock.
+    """
+
+    def __init__(self, service: BatchService, planned: Plan, instances: dict[str, PlayedInstance]) -> None:
+        # More instances than a service may have.
+        service = service.model_copy(update={"instances": len(instances)})
+        self.decisions = Coordination(service, service.output_path, planned, "tcp://played", 0.0)
+        self.instances = instances
+        self.now = 0.0
+        self.rounds: list[float] = []
+        self.gives = self.taken_back = self.looks = 0
+        self._questions: list[Question] = []
+        self._dropped: list[str] = []
+        self._began: float | None = None
+
+    async def wait(self, pause: float, until: float) -> float:
+        """Count the time on, and answer what was asked."""
+        if self._began is not None:
+            self.rounds.append(time.process_time() - self._began)
+        self.now = max(self.now + pause, self.now if self._questions else until)
+        answers = [(question, *self._answer(question)) for question in self._questions]
+        dropped, self._questions, self._dropped = self._dropped, [], []
+        self._began = time.process_time()
+        for key in dropped:
+            self.decisions.interrupted(key, None, self.now)
+        for question, answer, ended in answers:
+            for done in ended:
+                self.decisions.ended(done.shard.key, done)
+            if isinstance(answer, OSError):
+                self.decisions.unanswered(question, answer, self.now)
+            else:
+                self.decisions.answered(question, answer, self.now)
+        return self.now
+
+    def do(self, order: Order) -> None:
+        """Note an order, to be carried out in the next wait."""
+        match order:
+            case Give(instance, shard):
+                self.gives += 1
+                self.instances[instance].arriving.append((self.now + HANDING_OVER_SECONDS, shard))
+            case Drop(key):
+                self._dropped.append(key)
+            case Warn() | Show():
+                pass
+            case _:
+                self._questions.append(order)
+
+    def _answer(self, question: Question) -> tuple[Any, list[ShardDone]]:
+        """The answer, and the shards that are done by then."""
+        if isinstance(question, ListWorkers):
+            for name, one in self.instances.items():
+                if self.now >= one.lost_at:
+                    ready_at = self.now + REPLACING_SECONDS
+                    self.instances[name] = PlayedInstance(one.rate, one.item_weight, ready_at, now=self.now)
+            return ([name for name, one in self.instances.items() if one.ready_at <= self.now], ""), []
+        one = self.instances[question.instance]
+        if not one.ready_at <= self.now < one.lost_at:
+            return OSError("lost"), []
+        if isinstance(question, TakeBack):
+            self.taken_back += 1
+            return one.hand_back(question.key, question.share, question.pieces), []
+        if isinstance(question, LookAt):
+            self.looks += 1
+            ended = one.advance(self.now)
+            return one.report(), ended
+        return True, []

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tasks.domain.coordination import (
+    LOOK_SECONDS,
+    Begin,
+    Coordination,
+    Drop,
+    ListWorkers,
+    LookAt,
+    Order,
+    Question,
+    Show,
+    StopEarly,
+)
+from tasks.domain.errors import ModelServerError
 from tasks.domain.item import Item
-from tasks.domain.run import ShardDone, ShardRef
+from tasks.domain.run import Plan, ShardDone, ShardRef
+from tasks.domain.service import BatchService
 from tasks.domain.shard import weight
-from tasks.domain.sharing import HUNGRY_SECONDS, WORTH_SECONDS, Give, InstanceReport, ShardLoad, Sharing, TakeBack
+from tasks.domain.sharing import HUNGRY_SECONDS, WORTH_SECONDS, Give, InstanceReport, ShardLoad, TakeBack
 from tasks.engine.supply import Supply
 
-LOOK_SECONDS = 0.25
 HANDING_OVER_SECONDS = 0.3
 """From the decision until the shard is begun."""
 ASK_SECONDS = 30.0
@@ -77,19 +91,19 @@ class Played:
 
 
 @dataclass
-class _Answer:
-    """What is asked of an instance: when it does it, and when that is heard (or not)."""
+class _Asked:
+    """A question: when an instance does what it is asked, and when its answer arrives (or is no longer awaited)."""
 
+    question: Question
     done_at: float
     heard_at: float
-    heard: bool
-    move: TakeBack
-    told: bool = False
+    heard: bool = True
+    answered: bool = False
     pieces: Sequence[ShardRef] | None = None
 
 
 class Play:
-    """Plays a run with items of these sizes, or so many of one size, cut into so many shards."""
+    """A fleet that processes items of these sizes, or so many of one size, cut into so many shards."""
 
     def __init__(self, instances: Sequence[Played], items: int | Sequence[int], shards: int = 1) -> None:
         self.instances = {f"i{number}": one for number, one in enumerate(instances)}
@@ -98,52 +112,94 @@ class Play:
             Item(number, f"{number}", f"{number}", size, f"{number}", "") for number, size in enumerate(sizes)
         ]
         each = -(-len(sizes) // shards)
-        self.sharing = Sharing(
-            [
-                ShardRef(number=number, first_item=first, items=min(each, len(sizes) - first), bytes=0)
-                for number, first in enumerate(range(0, len(sizes), each))
-            ]
+        refs = tuple(
+            ShardRef(number=number, first_item=first, items=min(each, len(sizes) - first), bytes=0)
+            for number, first in enumerate(range(0, len(sizes), each))
         )
+        service = BatchService(
+            name="played", model="model", input_path="/in", output_path="/out", instances=len(instances)
+        )
+        plan = Plan(items=len(sizes), bytes=0, unknown_sizes=0, shards=refs)
+        self.decisions = Coordination(service, "/out", plan, "tcp://played", 0.0)
         self.outcomes: dict[int, int] = {}
         self.cuts: dict[str, int] = {}
-        """Where shards end, as it is stored: whoever takes one up again reads it."""
-        self.answers: list[_Answer] = []
+        """Where shards end, as it is stored: an instance that takes one up again reads it."""
+        self.holders: dict[str, str] = {}
+        self.questions: list[_Asked] = []
+        self.dropped: list[str] = []
+        self.shown: Show | None = None
         self.now = 0.0
         self.handed_over = 0
         self.asked = 0
+        self.noted_at = 0.0
         self.wasted_seconds = 0.0
         """Of instances that had nothing to do while another could have handed over something worth it."""
 
     def run(self) -> float:
         """The moment at which all is done; every item is done exactly once."""
-        while not self.sharing.finished:
-            assert self.now < 100_000, "it does not end"
-            for name, one in self.instances.items():
-                self._advance(one, self.now)
-                if self.now >= one.lost_at:
-                    self._lose(name, one)
-                elif self.now >= one.gives_up_at:
-                    self._give_up(one)
-                if one.ready_at <= self.now < one.gives_up_at and one.stalled_until(self.now) == self.now:
-                    self.sharing.heard(name, self._report(one))
-            for one in self.instances.values():
-                for key in [key for key, supply in one.work.items() if self._is_done(one, key, supply)]:
-                    self._end(one, key)
-            self._hear()
-            for move in self.sharing.moves():
-                self._do(move)
-            self._note_waste()
-            self.now += LOOK_SECONDS
+        results = asyncio.run(self.decisions.direct(self))
         assert sorted(self.outcomes) == list(range(len(self.items)))
         assert set(self.outcomes.values()) <= {1}
-        covered = sorted((done.shard.first_item, done.shard.behind) for done in self.sharing.results)
+        covered = sorted((done.shard.first_item, done.shard.behind) for done in results)
         ends = [0, *(behind for _, behind in covered)]
         assert [first for first, _ in covered] == ends[:-1]
         assert ends[-1] == len(self.items)
-        assert self.sharing.counts == (len(self.items), 0)
+        assert self.shown is not None
+        assert (self.shown.done, self.shown.failed) == (len(self.items), 0)
         return max(one.free_at for one in self.instances.values())
 
+    async def wait(self, pause: float, until: float) -> float:
+        """Count the time on to the next answer or to ``until``, and tell the decisions what happened by then."""
+        assert self.now < 100_000, "it does not end"
+        self.now = max(self.now + pause, min([until, *(one.heard_at for one in self.questions if not one.answered)]))
+        for key in self.dropped:
+            if self.holders.pop(key, None) is not None:
+                self.decisions.interrupted(key, None, self.now)
+        self.dropped = []
+        for one in self.instances.values():
+            self._advance(one, self.now)
+            if self.now >= one.lost_at:
+                one.work, one.arriving, one.current = {}, [], None
+            elif self.now >= one.gives_up_at:
+                self._give_up(one)
+            for key in [key for key, supply in one.work.items() if self._is_done(one, key, supply)]:
+                self._end(one, key)
+        self._hear()
+        if self.now >= self.noted_at + LOOK_SECONDS:
+            self._note_waste(self.now - self.noted_at)
+            self.noted_at = self.now
+        return self.now
+
+    def do(self, order: Order) -> None:
+        """Begin to carry out an order."""
+        match order:
+            case Give(instance, shard):
+                self.handed_over += 1
+                self.holders[shard.key] = instance
+                self.instances[instance].arriving.append((self.now + HANDING_OVER_SECONDS, shard))
+            case Drop(key):
+                self.dropped.append(key)
+            case Show():
+                self.shown = order
+            case ListWorkers():
+                self.questions.append(_Asked(order, self.now, self.now))
+            case Begin() | LookAt() | StopEarly() | TakeBack():
+                self._ask(order)
+
+    def _ask(self, question: Begin | LookAt | StopEarly | TakeBack) -> None:
+        one = self.instances[question.instance]
+        heard_at = done_at = one.stalled_until(self.now)
+        if isinstance(question, TakeBack):
+            self.asked += 1
+            heard_at += one.answer_seconds[one.asked % len(one.answer_seconds)]
+            one.asked += 1
+        late_at = self.now + ASK_SECONDS
+        self.questions.append(_Asked(question, done_at, min(heard_at, late_at), heard_at <= late_at))
+
     def _advance(self, one: Played, until: float) -> None:
+        """Let an instance work until this moment."""
+        if until < one.free_at and not one.arriving:
+            return
         for when, ref in list(one.arriving):
             if when <= until:
                 one.arriving.remove((when, ref))
@@ -173,70 +229,57 @@ class Play:
             key: ShardLoad(supply.left, supply.weight, one.done[key], 0, supply.shard.behind)
             for key, supply in one.work.items()
         }
-        ready = self.now < one.unready_at
-        return InstanceReport(seconds=self.now, ready=ready, shards=loads, finished=one.finished)
+        ready = one.ready_at <= self.now < min(one.unready_at, one.gives_up_at)
+        error = "Its model server answers no more." if self.now >= one.gives_up_at else ""
+        return InstanceReport(seconds=self.now, ready=ready, shards=loads, error=error, finished=one.finished)
 
     def _end(self, one: Played, key: str) -> None:
         ref = one.work.pop(key).shard
         done = one.done.pop(key)
         assert done == ref.items
-        self.sharing.ended(key, ShardDone(shard=ref, report="", successful=done, failed=0, started_at=0, ended_at=0))
-
-    def _lose(self, name: str, one: Played) -> None:
-        self.sharing.lost(name)
-        refs = [*(supply.shard for supply in one.work.values()), *(ref for _, ref in one.arriving)]
-        self._drop(one)
-        for ref in refs:  # as the coordinator does
-            self.sharing.failed(ref.key)
+        del self.holders[key]
+        self.decisions.ended(key, ShardDone(shard=ref, report="", successful=done, failed=0, started_at=0, ended_at=0))
 
     def _give_up(self, one: Played) -> None:
-        keys = [*one.work, *(ref.key for _, ref in one.arriving)]
-        self.sharing.heard("", InstanceReport(seconds=self.now, ready=False))  # one that says nothing changes nothing
-        self._drop(one)
-        for key in keys:
-            self.sharing.failed(key)
-
-    def _drop(self, one: Played) -> None:
-        one.lost_at = NEVER
-        one.ready_at = NEVER
-        one.work, one.arriving, one.current, one.gives_up_at = {}, [], None, NEVER
-
-    def _do(self, move: Give | TakeBack) -> None:
-        one = self.instances[move.instance]
-        if isinstance(move, Give):
-            self.handed_over += 1
-            one.arriving.append((self.now + HANDING_OVER_SECONDS, move.shard))
-            return
-        self.asked += 1
-        done_at = one.stalled_until(self.now)
-        heard_at = done_at + one.answer_seconds[one.asked % len(one.answer_seconds)]
-        one.asked += 1
-        heard = heard_at - self.now <= ASK_SECONDS
-        self.answers.append(_Answer(done_at, heard_at if heard else self.now + ASK_SECONDS, heard, move))
-        self._hear()
+        for key in [*one.work, *(ref.key for _, ref in one.arriving)]:
+            del self.holders[key]
+            self.decisions.interrupted(key, ModelServerError("Its model server answers no more."), self.now)
+        one.work, one.arriving, one.current = {}, [], None
 
     def _hear(self) -> None:
-        for answer in list(self.answers):
-            move = answer.move
-            if answer.pieces is None and answer.done_at <= self.now:
-                supply = self.instances[move.instance].work.get(move.key)
-                answer.pieces = supply.hand_back(move.share, move.pieces) if supply is not None else []
-                if answer.pieces:
-                    self.cuts[move.key] = answer.pieces[0].first_item
-            if answer.heard_at <= self.now and not answer.told:
-                answer.told = True
-                self.sharing.handed_back(move.key, answer.pieces or [] if answer.heard else [])
-            if answer.told and answer.pieces is not None:
-                self.answers.remove(answer)
+        for asked in list(self.questions):
+            question = asked.question
+            if isinstance(question, TakeBack) and asked.pieces is None and asked.done_at <= self.now:
+                supply = self.instances[question.instance].work.get(question.key)
+                asked.pieces = supply.hand_back(question.share, question.pieces) if supply is not None else []
+                if asked.pieces:
+                    self.cuts[question.key] = asked.pieces[0].first_item
+            if asked.heard_at <= self.now and not asked.answered:
+                asked.answered = True
+                self._answer(asked)
+            if asked.answered and (asked.pieces is not None or not isinstance(question, TakeBack)):
+                self.questions.remove(asked)
 
-    def _note_waste(self) -> None:
-        ready = [one for one in self.instances.values() if one.ready_at <= self.now < one.unready_at]
+    def _answer(self, asked: _Asked) -> None:
+        question = asked.question
+        if isinstance(question, ListWorkers):
+            there = [name for name, one in self.instances.items() if self.now < one.lost_at]
+            self.decisions.answered(question, (there, ""), self.now)
+        elif not asked.heard or self.now >= self.instances[question.instance].lost_at:
+            self.decisions.unanswered(question, TimeoutError(), self.now)
+        else:
+            report = self._report(self.instances[question.instance])
+            answers = {Begin: True, LookAt: report, StopEarly: None, TakeBack: asked.pieces}
+            self.decisions.answered(question, answers[type(question)], self.now)
+
+    def _note_waste(self, seconds: float) -> None:
+        ready = [one for one in self.instances.values() if one.ready_at <= self.now < min(one.unready_at, one.lost_at)]
         idle = [one for one in ready if one.idle and one.stalled_until(self.now) == self.now]
         if not idle:
             return
         worth = max((self._seconds_left(one) for one in self.instances.values()), default=0.0)
         if worth > 2 * (HUNGRY_SECONDS + WORTH_SECONDS):
-            self.wasted_seconds += LOOK_SECONDS * len(idle)
+            self.wasted_seconds += seconds * len(idle)
 
     def _seconds_left(self, one: Played) -> float:
         """How long what it has not begun would take there; of each shard one item cannot be handed over."""
