@@ -28,12 +28,6 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
 from tasks.domain.settings import Settings
 
-
-@pytest.fixture(autouse=True)
-def _servers_that_list_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THRESHER_SORTED_STORAGE_HOSTS", "127.0.0.1")
-
-
 ODD_NAMES = [
     "a b", "a%b", "a%20b", "a%2Fb", "a#b", "a?b", "a+b", "a'b", 'a"b', "a&b=c", "a\\b", "a:b", "a;b,c", "{a}", "~a",
     "汉字.jpg", "😀.png", "é", "e\u0301", " head", "tail ", "n" * 255, "汉" * 85, "-rf", "a..b", "...", "*", "$HOME",

@@ -12,15 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequ
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
-from tasks.clients.storage.endpoints import found_credentials, is_address, lists_by_bytes
+from tasks.clients.storage.endpoints import found_credentials, is_address
 from tasks.clients.storage.failures import ObjectError, TooLarge, is_error, is_page, unlike, version_of
-from tasks.clients.storage.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
 from tasks.clients.storage.object_errors import explain, no_s3
 from tasks.clients.storage.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
@@ -30,6 +28,8 @@ from tasks.domain.unexpected import PANICS
 _REFUSED = re.compile(r"HTTP 40[013]\b")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
+_PAGE_KEYS = 1000
+"""Keys per page of a listing: the maximum of every S3 server."""
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """Pauses before an object that does not match its listing is read again."""
 OTHER_VERSIONS = 8
@@ -57,7 +57,6 @@ class Bucket:
         credentials: Credentials,
         timeout_seconds: float,
         retry_seconds: float = 60,
-        sorted_hosts: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._credentials = credentials
@@ -73,7 +72,6 @@ class Bucket:
             raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
         self._where = redact(endpoint or f"of AWS in {credentials.region or 'us-east-1'}")
         self._refusal_known = False
-        self._is_sorted = lists_by_bytes(endpoint, sorted_hosts)
         options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
         if endpoint:
             # obstore uses a virtual-hosted endpoint as given, so the bucket is added to the host name here.
@@ -252,7 +250,7 @@ class Bucket:
 
         In name order, without folder placeholders (objects whose key ends in a slash). Only a placeholder that is not
         empty and has nothing below it is included, without its slash: it cannot be distinguished from a file before it
-        is read. Big sub-folders are listed in parallel, see :mod:`tasks.clients.storage.listing`.
+        is read.
         """
         above: list[str] = []  # the last keys listed, each a prefix of the next
         held: tuple[str, int, int] | None = None
@@ -285,44 +283,21 @@ class Bucket:
             for one in sorted(found):
                 yield one
             return
-        again = False
-        for parallel in (True, False) if self._is_sorted else (False,):
-            pages = Listing(self._pages, folder).pages() if parallel else self._one_by_one(folder)
-            try:
-                async with aclosing(pages):
-                    async for page in pages:
-                        for key, size, version in page:
-                            if again and key <= last:
-                                continue
-                            if size == 0 and not await self._is_empty(key, empty):
-                                continue
-                            last = key
-                            yield key, size, version
-                return
-            except InvalidPathError:
-                break
-            except StartAfterIgnored:
-                again = True
-            except NotInOrder:
-                where = urlsplit(self._credentials.endpoint_url or "").hostname
-                raise ObjectError(
-                    f"The storage does not list keys in the order of their bytes: take {where or 'it'} out of "
-                    "THRESHER_SORTED_STORAGE_HOSTS."
-                ) from None
-            except Exception as error:  # the class of a Rust panic cannot be imported
-                raise self._explain(error) from None
+        try:
+            async for page in obstore.list(self._store, folder or None, chunk_size=_PAGE_KEYS):
+                for meta in page:
+                    key, size = meta["path"], meta["size"]
+                    if not key.startswith(folder) or (size == 0 and not await self._is_empty(key, empty)):
+                        continue
+                    last = key
+                    yield key, size, version_of(meta["e_tag"])
+            return
+        except InvalidPathError:
+            pass
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            raise self._explain(error) from None
         async for one in self._odd_keys.list(folder, after=last):
             yield one
-
-    async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
-        """The pages of a folder, each requested on demand."""
-        async for found in obstore.list(self._store, folder or None, offset=after, chunk_size=PAGE_KEYS):
-            versions = [version_of(one["e_tag"]) for one in found]
-            yield [one["path"] for one in found], [one["size"] for one in found], versions
-
-    async def _one_by_one(self, folder: str) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
-        async for page in self._pages(folder, None):
-            yield [one for one in zip(*page, strict=True) if one[0].startswith(folder)]
 
     async def _is_empty(self, key: str, empty: MutableSequence[str]) -> bool:
         """Whether a key of size 0 is an object not listed yet, and not a placeholder.

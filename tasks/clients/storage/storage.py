@@ -46,9 +46,7 @@ class Storage:
         if key not in self._buckets:
             credentials = credentials_of(address.scheme, self._credentials)
             timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
-            self._buckets[key] = Bucket(
-                address.bucket, credentials, timeout, patience, self._settings.sorted_storage_hosts
-            )
+            self._buckets[key] = Bucket(address.bucket, credentials, timeout, patience)
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
