@@ -18,7 +18,7 @@ from tasks.clients.packages.model_store import ModelStore, ModelVersion
 from tasks.clients.packages.package_code import code_warnings
 from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain import paths
@@ -209,7 +209,7 @@ class _Found:
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             try:
                 return parse_config(await storage.read(parse_address(given), MAX_CONFIG_BYTES), given, running=True)
-            except (ObjectError, TooLarge, ValueError) as error:
+            except (ObjectError, ValueError) as error:
                 raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
         return parse_config(str(given).encode(), "model_config", running=True)
 

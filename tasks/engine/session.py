@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.clients import clock
 from tasks.clients.model_http.connections import Reuse
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import NoSpace, ObjectError, Unreachable
 from tasks.clients.storage.output_folder import ROOM_BYTES, OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
@@ -232,10 +232,9 @@ class Session:
             await asyncio.sleep(REACH_SECONDS)
             try:
                 await self.storage.read(address, self.settings.max_item_bytes)
-            except ObjectError as error:
-                if error.unreachable:
-                    continue
-            except TooLarge:
+            except Unreachable:
+                continue
+            except ObjectError:
                 pass
             self.cut_off = ""
             return
@@ -249,8 +248,8 @@ class Session:
             if self.unwritable:
                 return False
             if await self.output.takes_more():
-                return error.full and size <= ROOM_BYTES
-            for pause in ROOM_PAUSES_SECONDS if error.full else ():
+                return isinstance(error, NoSpace) and size <= ROOM_BYTES
+            for pause in ROOM_PAUSES_SECONDS if isinstance(error, NoSpace) else ():
                 await asyncio.sleep(pause)
                 if await self.output.takes_more():
                     return True

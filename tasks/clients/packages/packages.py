@@ -14,7 +14,7 @@ from typing import Any
 
 from tasks.clients.packages.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
 from tasks.clients.storage.endpoints import credentials_of
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.odd_keys import s3fs_options
 from tasks.clients.storage.storage import Storage
 from tasks.domain.config_file import parse_config
@@ -37,13 +37,13 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
         address = folder.child(name)
         try:
             raw = await storage.read(address, MAX_CONFIG_BYTES)
-        except ObjectError as error:
-            if error.missing or error.is_folder:
-                continue
-            raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
+        except (Missing, IsFolder):
+            continue
         except TooLarge as error:
             expected = f"{name} has {error.size} bytes; it should have at most {MAX_CONFIG_BYTES}"
             raise SpecificationError([Problem("model", str(folder), expected)]) from None
+        except ObjectError as error:
+            raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
         holder = folder.child("model") if name.startswith("model/") else folder
         return parse_config(raw, str(address)), holder
     expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"

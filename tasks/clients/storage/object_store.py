@@ -18,14 +18,22 @@ from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import S3Store
 
 from tasks.clients.storage.endpoints import found_credentials, is_address
-from tasks.clients.storage.failures import ObjectError, TooLarge, is_error, is_page, unlike, version_of
+from tasks.clients.storage.failures import (
+    Missing,
+    ObjectError,
+    RequestRefused,
+    TooLarge,
+    is_error,
+    is_page,
+    unlike,
+    version_of,
+)
 from tasks.clients.storage.object_errors import explain, no_s3
 from tasks.clients.storage.odd_keys import OddKeys, plain
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import redact
 from tasks.domain.unexpected import PANICS
 
-_REFUSED = re.compile(r"HTTP 40[013]\b")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 _PAGE_KEYS = 1000
@@ -118,8 +126,8 @@ class Bucket:
         for pause in (*READ_PAUSES_SECONDS, None):
             try:
                 data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
-            except ObjectError as error:
-                if error.missing and size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
+            except Missing:
+                if size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
                     raise ObjectError(f"It is the placeholder of a folder: its key is {key}/.") from None
                 raise
             if e_tag is None and is_page(data, key):
@@ -170,7 +178,7 @@ class Bucket:
         """An object in chunks of a few MiB; its size must match that of a preceding HEAD request."""
         size = await self.size(key)
         if size is None:
-            raise ObjectError("There is no such object.", missing=True)
+            raise Missing("There is no such object.")
         if is_odd(key):
             async for chunk in self._odd_keys.stream(key, size):
                 yield chunk
@@ -214,14 +222,12 @@ class Bucket:
             return told["size"]
         except Exception as error:  # the class of a Rust panic cannot be imported
             explained = self._explain(error)
-        if not isinstance(explained, ObjectError):
-            raise explained from None
-        if explained.missing:
+        if isinstance(explained, Missing):
             return None
-        if _REFUSED.search(explained.cause) and not self._refusal_known:
+        if isinstance(explained, RequestRefused) and not self._refusal_known:
             self._refusal_known = True  # a HEAD response has no body, so no error code; a listing's has
             await self._tell_refusal(key)
-        raise explained
+        raise explained from None
 
     async def _refuse_page(self, key: str) -> None:
         """Raises ObjectError if the response without an ETag is a web page, which some servers send for any request."""
@@ -236,7 +242,7 @@ class Bucket:
             await obstore.list_with_delimiter_async(self._store, f"{key}/")
         except Exception as error:
             said = self._explain(error)
-            if isinstance(said, ObjectError) and _REFUSED.search(said.cause):
+            if isinstance(said, RequestRefused):
                 raise said from None
 
     def _explain(self, error: Exception) -> Exception:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tasks.clients.storage import local_files
 from tasks.clients.storage.endpoints import credentials_of
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.local_places import forget_folder
 from tasks.clients.storage.object_store import Bucket
 from tasks.domain.credentials import Credentials
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Storage:
     """Reads, lists and writes addresses. Belongs to one event loop; ``close`` when done.
 
-    Every operation raises ObjectError (with a cause for the user); reading also raises TooLarge.
+    Every operation raises ObjectError (with a cause for the user).
     """
 
     def __init__(self, settings: Settings, credentials: Mapping[str, Credentials] | None = None) -> None:
@@ -118,7 +118,7 @@ class Storage:
                 raise local_files.explain(error) from None
         size = await self.bucket(address).size(address.path)
         if size is None:
-            raise ObjectError("There is no such object.", missing=True)
+            raise Missing("There is no such object.")
         return size
 
     async def list(self, folder: Address) -> AsyncGenerator[tuple[str, int, int]]:
