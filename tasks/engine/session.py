@@ -110,7 +110,7 @@ class Session:
         """Tasks that process items; :meth:`halt` cancels each once, and they go on with the remaining items."""
         self.preparing_since = 0.0
         self.ready_at = 0.0
-        self.servers = ModelServers(run, settings, credentials, environment)
+        self.servers = ModelServers(run, settings, self.storage, environment)
         self._starting: asyncio.Task[None] | None = None
         self._work: set[asyncio.Future[Any]] = set()
         self._show = show

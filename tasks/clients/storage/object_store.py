@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequence
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
+from typing import Any, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
@@ -36,6 +36,9 @@ from tasks.domain.unexpected import PANICS
 
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
+_RANGE_BYTES = 64 << 20
+_PART_BYTES = 64 << 20
+"""An object has at most 10,000 parts."""
 _PAGE_KEYS = 1000
 """Keys per page of a listing: the maximum of every S3 server."""
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
@@ -196,10 +199,45 @@ class Bucket:
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
+    async def pieces(self, key: str, size: int, version: int) -> AsyncGenerator[bytes]:
+        """An object of a listed size and version. A large one is requested in ranges, since one request for all of it
+        could take longer than a request may.
+        """
+        if size <= _RANGE_BYTES:
+            yield await self.read(key, None, size, version)
+            return
+        options: Any = {}
+        try:
+            for start in range(0, 0 if is_odd(key) else size, _RANGE_BYTES):
+                options["range"] = (start, min(start + _RANGE_BYTES, size))
+                got = await obstore.get_async(self._store, key, options=options)
+                if got.meta["size"] != size:
+                    raise ObjectError(unlike(size, [got.meta["size"]]))
+                if e_tag := got.meta["e_tag"]:
+                    options["if_match"] = e_tag  # each range of the same object
+                async for chunk in got.stream(min_chunk_size=1 << 20):
+                    yield bytes(chunk)
+            if options:
+                return
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            # Some servers answer with the whole object; obstore has no class for that.
+            if "NotPartial" not in str(error):
+                raise self._explain(error) from None
+        async with aclosing(self.stream(key)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def write(self, key: str, data: bytes) -> None:
         """Write a whole object, visible only once it is complete."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            raise self._explain(error) from None
+
+    async def write_file(self, key: str, file: BinaryIO) -> None:
+        """Write an object from an open file, in parts if it is large; visible only once it is complete."""
+        try:
+            await obstore.put_async(self._store, key, file, chunk_size=_PART_BYTES, max_concurrency=2)
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
@@ -326,18 +364,19 @@ class Bucket:
                 return True
         return False
 
-    async def top(self, prefix: str) -> Sequence[str]:
+    async def top(self, prefix: str, *, only_folders: bool = False) -> Sequence[str]:
         """Names of the objects and folders directly below the folder ``prefix``."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         try:
             found = await obstore.list_with_delimiter_async(self._store, folder or None)
         except InvalidPathError:
-            keys = [one[0] async for one in self._odd_keys.list(folder, after=None)]
-            return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
+            parts = [one[0][len(folder) :].partition("/") async for one in self._odd_keys.list(folder, after=None)]
+            return sorted({name for name, slash, _ in parts if slash or not only_folders})
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
         names = {path[len(folder) :].rstrip("/") for path in found["common_prefixes"]}
-        names |= {meta["path"][len(folder) :] for meta in found["objects"]}
+        if not only_folders:
+            names |= {meta["path"][len(folder) :] for meta in found["objects"]}
         return sorted(name for name in names if name)
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -349,6 +388,10 @@ class Bucket:
                 continue
             except Exception as error:  # the class of a Rust panic cannot be imported
                 raise self._explain(error) from None
+
+    async def make(self) -> None:
+        """Make the bucket."""
+        await self._odd_keys.make_bucket()
 
     async def abort_uploads(self, prefix: str) -> int:
         """Abort incomplete multipart uploads of keys with this prefix; returns their number."""

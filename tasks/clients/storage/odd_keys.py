@@ -1,4 +1,4 @@
-"""Requests that obstore cannot make, through s3fs (and so botocore): odd keys, and incomplete uploads."""
+"""Requests that obstore cannot make, through s3fs (and so botocore): odd keys, new buckets, incomplete uploads."""
 
 from __future__ import annotations
 
@@ -98,6 +98,12 @@ class OddKeys:
         page = await self.call("list_objects_v2", Prefix=key, MaxKeys=1)  # no key sorts between a prefix and itself
         found = [(one["Key"], one["Size"], version_of(one.get("ETag"))) for one in page.get("Contents", ())]
         return found == [(key, size, version)]
+
+    async def make_bucket(self) -> None:
+        """Make the bucket, in the region of the credentials."""
+        region = self._credentials.region or "us-east-1"
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        await self.call("create_bucket", **where)
 
     async def abort_uploads(self, prefix: str) -> int:
         """Abort incomplete multipart uploads of keys with this prefix; returns their number.

@@ -15,7 +15,7 @@ from tasks.clients.storage.durable import FileSystemSync, sync_folder
 from tasks.clients.storage.failures import Missing, NoSpace, ObjectError
 from tasks.clients.storage.object_store import is_odd
 from tasks.clients.storage.part_writers import LocalWriter, PartWriter
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import Storage, open_storage
 from tasks.clients.storage.temporary_names import open_new, unique_name
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address
@@ -268,8 +268,5 @@ async def open_output(
     settings: Settings, credentials: Mapping[str, Credentials], root: Address, scratch: str
 ) -> AsyncIterator[tuple[Storage, OutputFolder]]:
     """A storage, and a run's output folder on it, for the duration of the block."""
-    storage = Storage(settings, credentials)
-    try:
+    async with open_storage(settings, credentials) as storage:
         yield storage, OutputFolder(storage, root, scratch)
-    finally:
-        await storage.close()
