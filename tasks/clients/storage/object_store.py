@@ -10,14 +10,11 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequence
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
-from obstore.store import S3Store
 
-from tasks.clients.storage.endpoints import found_credentials, is_address
 from tasks.clients.storage.failures import (
     Missing,
     ObjectError,
@@ -29,7 +26,8 @@ from tasks.clients.storage.failures import (
     version_of,
 )
 from tasks.clients.storage.object_errors import explain, no_s3
-from tasks.clients.storage.odd_keys import OddKeys, plain
+from tasks.clients.storage.odd_keys import OddKeys
+from tasks.clients.storage.s3_client import made_store
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import redact
 from tasks.domain.unexpected import PANICS
@@ -37,6 +35,7 @@ from tasks.domain.unexpected import PANICS
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
 _RANGE_BYTES = 64 << 20
+"""Larger files of packages are requested in ranges of this size."""
 _PART_BYTES = 64 << 20
 """An object has at most 10,000 parts."""
 _PAGE_KEYS = 1000
@@ -62,61 +61,15 @@ class Bucket:
     Transient failures are retried for ``retry_seconds``, from the first attempt on.
     """
 
-    def __init__(
-        self,
-        name: str,
-        credentials: Credentials,
-        timeout_seconds: float,
-        retry_seconds: float = 60,
-    ) -> None:
+    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float, retry_seconds: float = 60) -> None:
         self.name = name
         self._credentials = credentials
         self._odd_keys = OddKeys(name, credentials)
         self._same_versions = False
         self._other_versions = 0
-        if odd := credentials.odd_field:
-            raise ObjectError(
-                f"The storage's {odd} has a character that no request can carry, such as a blank or a line break."
-            )
-        endpoint = credentials.endpoint_url
-        if endpoint and not is_address(endpoint):
-            raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
-        self._where = redact(endpoint or f"of AWS in {credentials.region or 'us-east-1'}")
+        self._store = made_store(name, credentials, timeout_seconds, retry_seconds)
+        self._where = redact(credentials.endpoint_url or f"of AWS in {credentials.region or 'us-east-1'}")
         self._refusal_known = False
-        options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
-        if endpoint:
-            # obstore uses a virtual-hosted endpoint as given, so the bucket is added to the host name here.
-            options["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if credentials.virtual_hosted else endpoint
-        if credentials.anonymous:
-            options["skip_signature"] = True
-        elif credentials.access_key_id:
-            options["access_key_id"] = credentials.access_key_id
-            options["secret_access_key"] = plain(credentials.secret_access_key) or ""
-            if token := plain(credentials.session_token):
-                options["session_token"] = token
-        else:
-            options["credential_provider"] = found_credentials()
-        self._store = _store(
-            name,
-            region=credentials.region or "us-east-1",
-            client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
-                "timeout": f"{timeout_seconds:g}s",
-                "connect_timeout": "10s",
-                "pool_idle_timeout": "30s",
-            },
-            retry_config={
-                # Time is the limit; how many attempts fit into it is random, since the pauses have jitter.
-                "max_retries": 1000,
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=4),
-                    "base": 2,
-                },
-                "retry_timeout": timedelta(seconds=retry_seconds),
-            },
-            **options,
-        )
 
     async def read(self, key: str, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
         """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``.
@@ -400,10 +353,3 @@ class Bucket:
     async def close(self) -> None:
         """Close s3fs's connections; obstore closes its own."""
         await self._odd_keys.close()
-
-
-def _store(name: str, **options: Any) -> S3Store:
-    try:
-        return S3Store(name, **options)
-    except Exception as error:
-        raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None
