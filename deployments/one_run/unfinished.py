@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 from tasks.clients.storage.failures import ObjectError
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import open_storage
 from tasks.domain.errors import ThresherError
 from tasks.domain.paths import OutputNames, expand_words, parse_address, scratch_of
 from tasks.domain.run import PLAN_NAME
@@ -28,12 +28,9 @@ def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
 
 async def _unfinished(service: BatchService, task_id: str) -> list[str]:
     settings = read_settings()
-    storage = Storage(settings, await storage_keys(settings))
     now = datetime.now(UTC)
     folder = parse_address(expand_words(service.output_path, task_id=task_id, name=service.name, scheduled_time=now))
-    try:
+    async with open_storage(settings, await storage_keys(settings)) as storage:
         found = [one for name in await storage.top(folder) if (one := scratch_of(name))]
         planned = [folder.child(f"{OutputNames(one).scratch}/{PLAN_NAME}") for one in found]
         return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
-    finally:
-        await storage.close()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from deployments.templates.known_pools import pools_to_deploy_in, pools_to_run_in
 from tasks.clients.storage.failures import ObjectError
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import open_storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
@@ -43,27 +44,26 @@ def check_service(fields: dict[str, Any]) -> Run:
 
     async def work() -> Run:
         settings = read_settings()
-        run = await _check(fields, settings, await pools_to_run_in(fields, settings))
+        pools, keys = await pools_to_run_in(fields, settings), await storage_keys(settings)
+        run = await _check(fields, settings, keys, pools)
         if run.failed_of is None:
-            storage = _hasty_storage(settings, await storage_keys(settings))
-            try:
-                await refuse_hopeless(run, settings, storage)
-            except ObjectError:
-                pass  # the run itself reports it, after retrying the storage
-            finally:
-                await storage.close()
+            async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
+                with suppress(ObjectError):  # the run itself reports it, after retrying the storage
+                    await refuse_hopeless(run, settings, storage)
         return run
 
     return engine_loop().run_blocking(work())
 
 
-async def _check(fields: dict[str, Any], settings: Settings, pools: Mapping[str, Pool] | None) -> Run:
+async def _check(
+    fields: dict[str, Any], settings: Settings, keys: dict[str, Credentials], pools: Mapping[str, Pool] | None
+) -> Run:
     return await check(
         fields,
         task_id=str(uuid.uuid4()),
         scheduled_time=datetime.now(UTC),
         settings=settings,
-        credentials=await storage_keys(settings),
+        credentials=keys,
         pools=pools,
     )
 
@@ -71,19 +71,12 @@ async def _check(fields: dict[str, Any], settings: Settings, pools: Mapping[str,
 async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     settings = read_settings()
     pools, warnings = await pools_to_deploy_in(fields, settings)
-    run = await _check(fields, settings, pools)
-    storage = _hasty_storage(settings, await storage_keys(settings))
-    try:
+    keys = await storage_keys(settings)
+    run = await _check(fields, settings, keys, pools)
+    async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
         preview = await look_at_input(run, settings, storage)
-    finally:
-        await storage.close()
     preview.warnings += warnings
     return _as_json(run, preview), preview.problems
-
-
-def _hasty_storage(settings: Settings, keys: dict[str, Credentials]) -> Storage:
-    patience = min(PATIENCE_SECONDS, settings.storage_retry_seconds)
-    return Storage(settings.model_copy(update={"storage_retry_seconds": patience}), keys)
 
 
 def _as_json(run: Run, preview: Preview) -> dict[str, Any]:

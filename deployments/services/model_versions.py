@@ -12,7 +12,7 @@ from tasks.clients.instances.launcher import Server
 from tasks.clients.packages.model_store import ModelStore, ModelVersion
 from tasks.clients.packages.packages import files_of, local_copy, read_config
 from tasks.clients.processes.scratch_folders import scratch_folder
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import open_storage
 from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
 from tasks.domain.instance import Launch
 from tasks.domain.masking import Masker
@@ -20,6 +20,7 @@ from tasks.domain.package import Health, serving_of
 from tasks.domain.paths import parse_address
 from tasks.domain.settings import read_settings
 from tasks.domain.unexpected import in_one_line, unusable_folder
+from tasks.engine.checking import ANSWER_SECONDS
 from tasks.engine.loop import engine_loop
 from tasks.prefect_side.storage_keys import storage_keys
 
@@ -41,31 +42,26 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
     if not package.is_dir():
         raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
     settings = read_settings()
-    credentials = await storage_keys(settings)
-    store = ModelStore(settings.model_store, credentials)
-    storage = Storage(settings, credentials)
-    try:
+    async with open_storage(settings, await storage_keys(settings), ANSWER_SECONDS) as storage:
+        store = ModelStore(storage, settings.model_store)
         _check_cache(settings.cache)
         config, holder = await read_config(storage, parse_address(str(package)))
         serving = serving_of(config, await files_of(storage, holder), str(holder))
-        made = store.create(SOURCE, model, version, package)
+        made = await store.create(SOURCE, model, version, package)
         try:
             _, stored = await read_config(storage, parse_address(made.folder))
-            folder = await local_copy(str(stored), settings.cache, credentials)
+            folder = await local_copy(storage, str(stored), settings.cache)
             launch = await launcher.prepare(serving, config, folder, model, {}, settings.cache)
             await _start_once(launch, config.health)
         except RunError as error:
-            keys = [secret for one in credentials.values() for secret in one.secrets]
-            return store.set_state(made, "Abnormal", Masker(keys).block(str(error)))
+            return await store.set_state(made, "Abnormal", Masker(storage.secrets).block(str(error)))
         except Exception as error:
-            store.set_state(made, "Abnormal", in_one_line(error)[0])
+            await store.set_state(made, "Abnormal", in_one_line(error)[0])
             raise
         except BaseException:
-            store.set_state(made, "Abnormal", "registering was interrupted")
+            await store.set_state(made, "Abnormal", "registering was interrupted")
             raise
-        return store.set_state(made, "Normal", "")
-    finally:
-        await storage.close()
+        return await store.set_state(made, "Normal", "")
 
 
 def _check_cache(cache: Path) -> None:
@@ -96,9 +92,15 @@ async def _start_once(launch: Launch, health: Health) -> None:
 
 def versions(model: str | None) -> list[ModelVersion]:
     """Every version of one model, or of all, newest first."""
+    return engine_loop().run_blocking(_versions(model))
+
+
+async def _versions(model: str | None) -> list[ModelVersion]:
     settings = read_settings()
-    store = ModelStore(settings.model_store, engine_loop().run_blocking(storage_keys(settings)))
-    if model is not None and model not in store.models(SOURCE):
-        there = ", ".join(store.models(SOURCE)) or "none yet"
-        raise SpecificationError([Problem("NAME", model, f"there is no such model; there are: {there}")])
-    return [one for name in ([model] if model else store.models(SOURCE)) for one in store.versions(SOURCE, name)]
+    async with open_storage(settings, await storage_keys(settings), ANSWER_SECONDS) as storage:
+        store = ModelStore(storage, settings.model_store)
+        models = await store.models(SOURCE)
+        if model is not None and model not in models:
+            there = ", ".join(models) or "none yet"
+            raise SpecificationError([Problem("NAME", model, f"there is no such model; there are: {there}")])
+        return [one for name in ([model] if model else models) for one in await store.versions(SOURCE, name)]

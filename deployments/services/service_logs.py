@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from deployments.services.overview import find, read_service
 from tasks.clients.logs.log_store import LogStore
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import open_storage
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.server_log import is_of_run
 from tasks.domain.service import NAME
 from tasks.domain.settings import read_settings
-from tasks.engine.loop import engine_loop
 from tasks.prefect_side.blocks import storage_credentials
 from tasks.prefect_side.server import prefect_server
 
@@ -84,23 +83,19 @@ async def stored(name: str, run: str | None = None) -> AsyncIterator[Line]:
     """
     task_id = _checked(name, run)
     settings = read_settings()
-    loop = engine_loop()
-    storage = Storage(settings, await storage_credentials(settings))
-    store = LogStore(storage, settings.log_store)
+    now = datetime.now(UTC)
     found = False
-    try:
-        now = datetime.now(UTC)
-        for stream in await loop.run(store.streams(name, now)):
+    async with open_storage(settings, await storage_credentials(settings)) as storage:
+        store = LogStore(storage, settings.log_store)
+        for stream in await store.streams(name, now):
             if task_id is not None and not is_of_run(stream.name, task_id):
                 continue
             for part in stream.parts:
-                for one in await loop.run(store.records(stream, part)):
+                for one in await store.records(stream, part):
                     found = True
                     yield Line(time=one.time, level=f"#{one.instance}", message=one.message)
         with suppress(StorageError):  # a reader may lack the permission
-            await loop.run(store.prune(now))
-    finally:
-        await loop.run(storage.close())
+            await store.prune(now)
     if not found:
         where = f"in the log store {settings.log_store}: is runtime_log_output on? It keeps 7 days"
         wrong = Problem("NAME", name, f"there is nothing of it {where}")

@@ -74,11 +74,6 @@ class Settings(BaseSettings):
     )
     max_answer_bytes: Bytes = Field(default=256 * MIB, ge=1, description="a model's longer answer costs its item")
     manifest_lines: int = Field(default=100_000, ge=1, description="lines of one part of the output manifest")
-    sorted_storage_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(),
-        description="hosts (comma between) of S3 servers that list keys by their UTF-8 bytes, as S3 and OBS do: their "
-        "big sub-folders are listed in parallel, too",
-    )
     share_link_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="hosts (host or host:port, comma between) allowed in share links though not public"
     )
@@ -107,7 +102,7 @@ class Settings(BaseSettings):
     )
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
-    @field_validator("share_link_hosts", "sorted_storage_hosts", "devices", mode="before")
+    @field_validator("share_link_hosts", "devices", mode="before")
     @classmethod
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

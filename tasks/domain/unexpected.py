@@ -98,9 +98,9 @@ def cause_of_library(error: BaseException) -> str:
     return str(said)[:LONGEST].rstrip(".") or type(error).__name__
 
 
-def unusable_folder(variable: str, folder: str, error: OSError) -> CallError:
+def unusable_folder(variable: str, folder: str, error: OSError | str) -> CallError:
     """The error for a folder, set by a variable or by default, that is missing, full or without write permission."""
-    why = error.strerror or str(error)
+    why = error if isinstance(error, str) else error.strerror or str(error)
     return CallError([Problem(variable, folder, f"should be a folder that can be written to: {why}")])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,13 +13,13 @@ from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tasks.clients.packages.model_store import ModelStore, ModelVersion
+from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.packages.package_code import code_warnings
 from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import Storage, open_storage
 from tasks.domain import paths
 from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
@@ -64,10 +63,8 @@ async def check(
     """
     service, right, problems = parse_service(dict(fields))
     problems += known
-    patience = min(ANSWER_SECONDS, settings.storage_retry_seconds)
-    storage = Storage(settings.model_copy(update={"storage_retry_seconds": patience}), credentials)
-    try:
-        found = _Found(right, settings, dict(credentials), pools)
+    async with open_storage(settings, credentials, ANSWER_SECONDS) as storage:
+        found = _Found(right, settings, pools)
         steps = (
             partial(found.model, storage),
             found.api,
@@ -80,8 +77,6 @@ async def check(
                 await step()
             except SpecificationError as error:
                 problems += error.problems
-    finally:
-        await storage.close()
     if problems or service is None:
         raise SpecificationError(sorted(problems, key=_order))
     return found.run(service, task_id)
@@ -94,13 +89,11 @@ class _Found:
         self,
         right: Mapping[str, Any],
         settings: Settings,
-        credentials: dict[str, Credentials],
         pools: Mapping[str, Pool] | None,
     ) -> None:
         self._right = right
         self._pools = pools
         self._settings = settings
-        self._credentials = credentials
         self._warnings: list[str] = []
         self._config: PackageConfig | None = None
         self._api: Api | None = None
@@ -178,7 +171,8 @@ class _Found:
                 expected = "is for models of the model store; a package folder has no versions"
                 raise SpecificationError([Problem("model_version", self._right["model_version"], expected)])
         else:
-            version = await asyncio.to_thread(self._version_of, model)
+            store = ModelStore(storage, self._settings.model_store)
+            version = await store.pick(self._right["model_source"], model, self._right.get("model_version"))
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
@@ -197,10 +191,6 @@ class _Found:
             return pool is not None and pool.makes_pods
         return False
 
-    def _version_of(self, model: str) -> ModelVersion:
-        store = ModelStore(self._settings.model_store, self._credentials)
-        return store.pick(self._right["model_source"], model, self._right.get("model_version"))
-
     async def _running_config(self, storage: Storage) -> PackageConfig:
         given = self._right.get("running_config", self._right.get("model_config"))
         if given is None:
@@ -209,7 +199,7 @@ class _Found:
         if isinstance(given, str) and not given.lstrip().startswith("{"):
             try:
                 return parse_config(await storage.read(parse_address(given), MAX_CONFIG_BYTES), given, running=True)
-            except (ObjectError, TooLarge, ValueError) as error:
+            except (ObjectError, ValueError) as error:
                 raise SpecificationError([Problem("model_config", given, f"cannot be read: {error}")]) from None
         return parse_config(str(given).encode(), "model_config", running=True)
 

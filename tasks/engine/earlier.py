@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import AccountError
 from tasks.domain.manifest import LONGEST_OUTPUT_LINE, OutputLine, read_output_line
@@ -42,12 +42,11 @@ class EarlierManifest:
         """Check that the manifest exists and has a FAILED item. Raises ObjectError."""
         if not await self._storage.is_file(self._address):
             if self._names.scratch in [name.rstrip("/") for name in await self._storage.top(self._folder)]:
-                raise ObjectError(
+                raise Missing(
                     f"its run has not published it: it is still active, or it was ended from outside; what it has done "
-                    f"so far is in {self._names.scratch}",
-                    missing=True,
+                    f"so far is in {self._names.scratch}"
                 )
-            raise ObjectError("there is no such output manifest", missing=True)
+            raise Missing("there is no such output manifest")
         counts = await self._counts()
         if counts is None or counts[2]:
             async with aclosing(self.lines()) as lines:
@@ -69,8 +68,8 @@ class EarlierManifest:
                     yield raw, _read(raw, in_part, address)
                     if in_part % LINES_AT_ONCE == 0:
                         await asyncio.sleep(0)
-            except ObjectError as error:
-                raise ObjectError(f"{address.name}: {error.cause}") if error.missing else error from None
+            except Missing as error:
+                raise ObjectError(f"{address.name}: {error.cause}") from None
             number += in_part
             part += 1
             if counts is None:
@@ -114,10 +113,8 @@ class EarlierManifest:
             document = json.loads(await self._storage.read(summary, MAX_SUMMARY_BYTES))
             items = document["items"]
             return len(document["manifests"]), int(items["planned"]), int(items["failed"])
-        except ObjectError as error:
-            if error.missing:
-                return None
-            raise
+        except Missing:
+            return None
         except (ValueError, TypeError, KeyError, RecursionError, TooLarge):
             raise ObjectError(f"the summary of its run, {self._names.summary}, is damaged") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import StorageError
 from tasks.domain.fingerprint import Digest, Fingerprint, fingerprint, listed, together
@@ -49,9 +49,8 @@ async def _code(storage: Storage, folder: Address) -> dict[str, bytes]:
             found[name] = await storage.read(folder.child(name), _MAX_CODE_BYTES)
         except TooLarge:
             continue  # its size is in the list of all files
-        except ObjectError as error:
-            if not (error.missing or error.is_folder):
-                raise
+        except (Missing, IsFolder):
+            continue
     return found
 
 

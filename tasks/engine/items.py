@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import Missing, NoSpace, ObjectError, TooLarge, Unreachable
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.cells import unseen_signs
 from tasks.domain.errors import ContentError, DownloadError, ItemError, UploadError
@@ -98,9 +98,10 @@ async def _read(session: Session, item: Item, address: Address) -> bytes:
     except TooLarge as larger:
         raise ContentError(size_error(address.name, larger.size, limit)) from None
     except ObjectError as failed:
-        if failed.unreachable:
+        if isinstance(failed, Unreachable):
             session.reach.does_not_reach(address)
-        raise DownloadError(f"{failed.cause}{unseen_signs(item.source) if failed.missing else ''}") from None
+        hint = unseen_signs(item.source) if isinstance(failed, Missing) else ""
+        raise DownloadError(f"{failed.cause}{hint}") from None
     if len(data) != item.size and (wrong := size_error(address.name, len(data), limit)):
         raise ContentError(wrong)
     return data
@@ -118,7 +119,8 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                     await _write_whole(session.output, name, data)
             return
         except ObjectError as error:
-            if error.full and (pause := next(pauses, 0)):  # others may be writing results that will not fit
+            if isinstance(error, NoSpace) and (pause := next(pauses, 0)):
+                # Others may be writing results that will not fit.
                 await asyncio.sleep(pause)
                 continue
             rounds -= 1
@@ -126,7 +128,7 @@ async def _write(session: Session, item: Item, data: bytes | Answers) -> None:
                 session.ending.stop(
                     Stop(reason="output gone", cause=f"the output folder {session.output.root} is gone")
                 )
-            elif error.unreachable:
+            elif isinstance(error, Unreachable):
                 session.reach.does_not_reach(session.output.root.child(name))
             elif await session.reach.makes_room(error, len(data) if isinstance(data, bytes) else data.size) and rounds:
                 pauses = iter(FULL_PAUSES_SECONDS)

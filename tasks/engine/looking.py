@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError
 from tasks.domain.item import Item
@@ -105,7 +105,8 @@ class _Looking:
         except TooLarge as larger:
             return Look(Refusal("size", size_error(address.name, larger.size, self._limit)))
         except ObjectError as failed:
-            return Look(Refusal("missing" if failed.missing else "reading", str(DownloadError(failed.cause))))
+            kind = "missing" if isinstance(failed, Missing) else "reading"
+            return Look(Refusal(kind, str(DownloadError(failed.cause))))
 
     async def _table(self, item: Item, address: Address) -> Look | None:
         if self._bytes > TABLES_BYTES:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.local_files import refuse_system
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
@@ -54,7 +54,7 @@ async def first_file(storage: Storage, source: Address) -> None:
         refuse_system(source.path)
     if is_manifest(source):
         if not await storage.is_file(source):
-            raise ObjectError("there is no such input manifest", missing=True)
+            raise Missing("there is no such input manifest")
         async with aclosing(storage.stream(source)) as chunks:
             async for head in chunks:
                 _check_head(head)
@@ -63,7 +63,7 @@ async def first_file(storage: Storage, source: Address) -> None:
     if await storage.is_file(source):
         return
     if source.scheme == "local" and not os.path.isdir(source.path):
-        raise ObjectError("there is no such folder or file", missing=True)
+        raise Missing("there is no such folder or file")
     skipped = 0
     async with aclosing(storage.list(source)) as files:
         async for relative, _, _ in files:

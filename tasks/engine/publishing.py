@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from tasks.clients import clock
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.clients.tables import read_numbers, read_report
@@ -134,13 +134,11 @@ class _Reports:
                 f"{scratch.child(one.report)} {damage}, so the output manifest is not published. Resume the run: what "
                 "the file told is done again."
             ) from None
-        except ObjectError as error:
-            if error.missing:
-                raise AccountError(
-                    f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {scratch}, "
-                    "so the output manifest is not published."
-                ) from None
-            raise
+        except Missing:
+            raise AccountError(
+                f"The report of shard {one.shard.number} ({one.shard.items} items) is missing in {scratch}, "
+                "so the output manifest is not published."
+            ) from None
 
 
 async def _account(plan: Plan, reports: _Reports, claims: Ledger) -> Tally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import NoSpace, ObjectError, Unreachable
 from tasks.clients.storage.output_folder import ROOM_BYTES, OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.paths import Address
@@ -48,10 +48,9 @@ class Reach:
             await asyncio.sleep(REACH_SECONDS)
             try:
                 await self._storage.read(address, self._most_bytes)
-            except ObjectError as error:
-                if error.unreachable:
-                    continue
-            except TooLarge:
+            except Unreachable:
+                continue
+            except ObjectError:
                 pass
             self.cut_off = ""
             return
@@ -65,8 +64,8 @@ class Reach:
             if self.unwritable:
                 return False
             if await self._output.takes_more():
-                return error.full and size <= ROOM_BYTES
-            for pause in ROOM_PAUSES_SECONDS if error.full else ():
+                return isinstance(error, NoSpace) and size <= ROOM_BYTES
+            for pause in ROOM_PAUSES_SECONDS if isinstance(error, NoSpace) else ():
                 await asyncio.sleep(pause)
                 if await self._output.takes_more():
                     return True

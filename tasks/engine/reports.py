@@ -26,7 +26,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 from tasks.clients.model_http.http_reply import Stretch
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.tables import read_report, report_bytes
 from tasks.domain.errors import DamagedFile
 from tasks.domain.item import Item
@@ -112,9 +112,8 @@ class Reporter:
             except DamagedFile as damage:
                 _log.warning("report damaged file=%s/%s: it %s", self._session.output.root, f"{folder}/{name}", damage)
                 self.sent.note(f"{folder}/{name} {damage}: its items were sent again")
-            except ObjectError as error:
-                if not error.missing:  # a missing one was deleted: its shard is done by now
-                    raise
+            except Missing:  # it was deleted: its shard is done by now
+                pass
             else:
                 if self._take_in(name, outcomes, tally):
                     self.digest = digest(data)

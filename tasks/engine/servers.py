@@ -15,7 +15,7 @@ from tasks.clients.model_http.model_server import ModelClient
 from tasks.clients.packages.packages import local_copy
 from tasks.clients.processes.devices import DeviceLease, devices, lease
 from tasks.clients.processes.scratch_folders import scratch_folder
-from tasks.domain.credentials import Credentials
+from tasks.clients.storage.storage import Storage
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.masking import Masker
 from tasks.domain.run import Run
@@ -30,14 +30,14 @@ class ModelServers:
         self,
         run: Run,
         settings: Settings,
-        credentials: Mapping[str, Credentials],
+        storage: Storage,
         environment: Callable[[], Awaitable[GivenEnvironment]],
         outputs: ServerOutputs,
     ) -> None:
         self._run = run
         self._settings = settings
-        self._credentials = dict(credentials)
-        self._keys = [secret for one in credentials.values() for secret in one.secrets]
+        self._storage = storage
+        self._keys = storage.secrets
         self._environment = environment
         self._outputs = outputs
         self._headers: Mapping[str, str] = {}
@@ -76,7 +76,7 @@ class ModelServers:
             if self._launch is None:
                 assert self._run.package is not None
                 assert self._run.serving in ("built-in", "boot-file")
-                folder = await local_copy(self._run.package, self._settings.cache, self._credentials)
+                folder = await local_copy(self._storage, self._run.package, self._settings.cache)
                 given = await self.given()
                 launch = await launcher.prepare(
                     self._run.serving,

@@ -82,7 +82,7 @@ class Session:
         self._starting: asyncio.Task[None] | None = None
         self._work: set[asyncio.Future[Any]] = set()
         self._outputs = ServerOutputs(run, settings, self.storage, self.output, show)
-        self.servers = ModelServers(run, settings, credentials, environment, self._outputs)
+        self.servers = ModelServers(run, settings, self.storage, environment, self._outputs)
         outage_seconds = service.outage_minutes * 60
         self.watch = OutageWatch(self.ending, self.progress, show, outage_seconds, shared=number is not None)
         self.group = InstanceGroup(

@@ -7,7 +7,7 @@ import math
 from contextlib import suppress
 
 from tasks.clients import clock
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import ObjectError, Unreachable
 from tasks.domain.errors import DamagedFile, ModelServerError, StorageError
 from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
@@ -84,7 +84,7 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
         tally = await reporter.finish()
         return reporter.shard, reporter.report_name, reporter.digest, tally
     except ObjectError as error:
-        if error.unreachable:
+        if isinstance(error, Unreachable):
             session.reach.does_not_reach(session.output.scratch.child(shard.plan_name))
         if session.lost:
             raise _loss(session) from None

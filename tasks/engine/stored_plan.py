@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 from pydantic import ValidationError
 
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import plan_bytes, read_plan
 from tasks.domain.errors import DamagedFile, StorageError
@@ -59,9 +59,9 @@ async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
         if plan.published is not None or not all(shard.digest for shard in plan.shards):
             raise DamagedFile("is not as a plan is written")  # without digests its parts could still be exchanged
         return plan
+    except Missing:
+        return None
     except ObjectError as error:
-        if error.missing:
-            return None
         raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
     except (ValidationError, DamagedFile) as error:
         place, why = (
@@ -104,9 +104,7 @@ async def _part(run: Run, shard: ShardRef, output: OutputFolder) -> list[Item] |
         items = read_part(run, shard, await output.read(f"{output.scratch.name}/{shard.plan_name}"))
     except DamagedFile as damage:
         return damage
-    except ObjectError as error:
-        if not error.missing:
-            raise
+    except Missing:
         return DamagedFile("is missing")
     whole = [item.number for item in items] == [*range(shard.first_item, shard.behind)]
     return items if whole else DamagedFile("has other items than were planned")

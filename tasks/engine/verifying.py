@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import IsFolder, Missing
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.domain.errors import UploadError
 from tasks.domain.ledger import Ledger
@@ -56,10 +56,8 @@ async def _look(doubtful: Sequence[Outcome], output: OutputFolder, folder: str, 
 async def _size(output: OutputFolder, name: str) -> int:
     try:
         return await output.size(name)
-    except ObjectError as error:
-        if error.missing or error.is_folder:
-            return -1
-        raise
+    except (Missing, IsFolder):
+        return -1
 
 
 def without(tally: Tally, lost: dict[int, Outcome], written: int) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.tables import report_bytes
 from tasks.domain.coordination import Coordination, Drop, ListWorkers, LookAt, Order, Question, Show, Warn
@@ -87,7 +87,7 @@ class Nowhere(OutputFolder):
         """A report; there is nothing else."""
         shard = self.reports.get(relative)
         if shard is None:
-            raise ObjectError("There is no such file.", missing=True)
+            raise Missing("There is no such file.")
         started = time.process_time()
         data = report_bytes(*self.outcomes(shard), shard.owner(self.task_id))
         self.reads += 1

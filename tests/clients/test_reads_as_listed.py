@@ -12,7 +12,7 @@ from clients.support import run
 from fakes.odd_s3_server import OddS3Server
 
 from tasks.clients.storage import local_files, object_store
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import ObjectError, Unreachable
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address
@@ -193,7 +193,7 @@ def test_object__with_another_etag_has_changed_if_the_listing_cannot_be_asked_ag
 
         with pytest.raises(ObjectError, match="another ETag") as raised:
             listed_then_read(server, "in/o.bin", change)
-    assert not raised.value.unreachable
+    assert not isinstance(raised.value, Unreachable)
 
 
 def test_object__that_differs_each_time_says_so() -> None:

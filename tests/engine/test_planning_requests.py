@@ -23,12 +23,6 @@ from tasks.domain.settings import Settings
 from tasks.engine.fingerprinting import fingerprint_of
 from tasks.engine.planning import make_plan
 
-
-@pytest.fixture(autouse=True)
-def _servers_that_list_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("THRESHER_SORTED_STORAGE_HOSTS", "127.0.0.1")
-
-
 SHARD_ITEMS = 100
 
 

@@ -10,6 +10,7 @@ with OddS3Server({"data": {"in//1.jpg": b"..."}}) as s3:
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -41,6 +42,8 @@ class OddS3Server:
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.keys_of_uploads: dict[str, str] = {}
         self.delay_seconds = 0.0
+        self.ranges = False
+        """Whether a requested range is answered with that range, as by S3, or with the whole object."""
         self._faults: list[int] = []
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -201,18 +204,28 @@ def _handler(owner: OddS3Server) -> type[BaseHTTPRequestHandler]:
                 self.answer(200, keys[key], etag=owner.etag(key, keys[key], listed=False))
             else:
                 data, whole = owner.object_body(key, keys[key])
-                self.answer(200, data, etag=owner.etag(key, data, listed=False) if whole else "")
+                etag = owner.etag(key, data, listed=False) if whole else ""
+                span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")) if owner.ranges else None
+                if span is None:
+                    self.answer(200, data, etag)
+                elif self.headers.get("If-Match", f'"{etag}"') != f'"{etag}"':
+                    self.answer(412, _error("PreconditionFailed").encode())
+                else:
+                    start, last = int(span[1]), min(int(span[2]), len(data) - 1)
+                    self.answer(206, data[start : last + 1], etag, f"bytes {start}-{last}/{len(data)}")
 
         def answer_xml(self, name: str, content: str) -> None:
             self.answer(200, f"<{name} {NAMESPACE}>{content}</{name}>".encode())
 
-        def answer(self, status: int, body: bytes = b"", etag: str = "") -> None:
+        def answer(self, status: int, body: bytes = b"", etag: str = "", span: str = "") -> None:
             self.send_response(status)
             self.send_header("Last-Modified", "Tue, 02 Jan 2024 03:04:05 GMT")
             if status != 204:
                 self.send_header("Content-Length", str(len(body)))
             if etag:
                 self.send_header("ETag", f'"{etag}"')
+            if span:
+                self.send_header("Content-Range", span)
             self.end_headers()
             if self.command != "HEAD":
                 for start in range(0, len(body), PIECE):

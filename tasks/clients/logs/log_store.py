@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.clients.storage import local_files
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import StorageError
@@ -66,9 +66,10 @@ class LogStore:
                 stream, _, part = name.partition("/")
                 if (match := _PART.fullmatch(part)) is not None and int(match[1]) >= oldest:
                     found.setdefault(stream, []).append(part)
+        except Missing:
+            pass
         except ObjectError as error:
-            if not error.missing:
-                raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
+            raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
         streams = (Stream(group, name, tuple(sorted(parts))) for name, parts in found.items())
         return sorted(streams, key=lambda stream: (stream.parts[0], stream.name))
 
@@ -77,9 +78,9 @@ class LogStore:
         folder = self._folder(stream.group).child(_checked(_STREAM, stream.name, "stream"))
         try:
             text = await self._storage.read(folder.child(part))
+        except Missing:  # it has just expired
+            return []
         except ObjectError as error:
-            if error.missing:  # it has just expired
-                return []
             raise StorageError(f"The log store {self._root} cannot be read: {error.cause}") from None
         found = []
         for line in text.split(b"\n"):
@@ -106,9 +107,10 @@ class LogStore:
                     if self._root.scheme == "local":
                         folder = f"{self._root.path}/{group}"
                         local_files.remove_empty(f"{folder}/{stream}", folder)
+        except Missing:
+            pass
         except ObjectError as error:
-            if not error.missing:
-                raise StorageError(f"The log store {self._root} cannot be cleared of old logs: {error.cause}") from None
+            raise StorageError(f"The log store {self._root} cannot be cleared of old logs: {error.cause}") from None
         if self._root.scheme == "local":
             temporary = self._output.scratch
             local_files.remove_empty(temporary.child("tmp").path, temporary.path)

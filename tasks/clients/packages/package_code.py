@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from functools import cache
 
 from tasks.clients.packages.environments import SERVING
-from tasks.clients.storage.failures import ObjectError, TooLarge
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
 from tasks.domain.package import CUSTOM_SERVICE, REQUIREMENTS, PackageConfig
 from tasks.domain.package_imports import imported, missing, modules_of
@@ -20,7 +20,7 @@ async def code_warnings(storage: Storage, folder: Address, config: PackageConfig
     try:
         source = await storage.read(folder.child(CUSTOM_SERVICE), MAX_CODE_BYTES)
         required = await storage.read(folder.child(REQUIREMENTS), MAX_CODE_BYTES) if REQUIREMENTS in files else b""
-    except (ObjectError, TooLarge):
+    except ObjectError:
         return []  # starting it will show why
     try:
         names = imported(source)

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -104,13 +105,14 @@ def _inside(root: Path, link: str) -> tuple[str, str]:
     return target, ""
 
 
-def read_into(file: PackageFile, write: BinaryIO) -> None:
-    """Copy a file's bytes. Raises OSError, also if it is no longer a regular file."""
-    opened = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(opened, "rb") as read:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
+@contextmanager
+def opened(file: PackageFile) -> Iterator[BinaryIO]:
+    """A file, opened for reading. Raises OSError, also if it is no longer a regular file."""
+    descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as read:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{file.name} is no file any more")
-        shutil.copyfileobj(read, write, _PIECE)
+        yield read
 
 
 def copy_to_folder(files: list[PackageFile], target: Path) -> None:
@@ -124,8 +126,8 @@ def copy_to_folder(files: list[PackageFile], target: Path) -> None:
             place.symlink_to(file.target)
         else:
             made = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(made, "wb") as write:
-                read_into(file, write)
+            with os.fdopen(made, "wb") as write, opened(file) as read:
+                shutil.copyfileobj(read, write, _PIECE)
                 os.fchmod(made, file.mode)
     for file in reversed(files):
         if file.kind == "folder":

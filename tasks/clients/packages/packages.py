@@ -7,21 +7,17 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
 
 from tasks.clients.packages.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
-from tasks.clients.storage.endpoints import credentials_of
-from tasks.clients.storage.failures import ObjectError, TooLarge
-from tasks.clients.storage.odd_keys import s3fs_options
+from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.config_file import parse_config
-from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.package import CONFIG_NAMES, PackageConfig
-from tasks.domain.paths import Address, parse_address, redact
+from tasks.domain.paths import Address, parse_address
 from tasks.domain.unexpected import cause_of_library
 
 _COMPLETE = ".thresher-complete"
@@ -37,13 +33,13 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
         address = folder.child(name)
         try:
             raw = await storage.read(address, MAX_CONFIG_BYTES)
-        except ObjectError as error:
-            if error.missing or error.is_folder:
-                continue
-            raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
+        except (Missing, IsFolder):
+            continue
         except TooLarge as error:
             expected = f"{name} has {error.size} bytes; it should have at most {MAX_CONFIG_BYTES}"
             raise SpecificationError([Problem("model", str(folder), expected)]) from None
+        except ObjectError as error:
+            raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
         holder = folder.child("model") if name.startswith("model/") else folder
         return parse_config(raw, str(address)), holder
     expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"
@@ -58,52 +54,7 @@ async def files_of(storage: Storage, folder: Address) -> set[str]:
         raise StorageError(f"The model package {folder} cannot be listed: {error.cause}") from None
 
 
-def filesystem(address: Address, credentials: Mapping[str, Credentials]) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it: for everything off the hot path.
-
-    Raises StorageError if the storage is not configured.
-    """
-    import fsspec
-
-    if address.scheme == "local":
-        return fsspec.filesystem("file"), address.path
-    try:
-        options = s3fs_options(credentials_of(address.scheme, credentials))
-    except ObjectError as error:
-        raise StorageError(f"{address} cannot be reached: {error.cause}") from None
-    found = fsspec.filesystem("s3", **options)
-    found.close_session = _close_sockets
-    return found, f"{address.bucket}/{address.path}"
-
-
-def endpoint_of(address: Address, credentials: Mapping[str, Credentials]) -> str:
-    """The endpoint of an address, for display; empty for a local address, or if the storage is not configured."""
-    if address.scheme == "local":
-        return ""
-    try:
-        found = credentials_of(address.scheme, credentials)
-    except ObjectError:
-        return ""
-    return redact(found.endpoint_url or f"AWS in {found.region or 'us-east-1'}")
-
-
-def said_of(error: BaseException, endpoint: str) -> str:
-    """An error of s3fs, for display: with the endpoint, and the HTTP status if there was a response."""
-    if not endpoint:
-        return cause_of_library(error)
-    answer = getattr(error.__cause__ or error, "response", None)
-    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(answer, dict) else None
-    return f"{cause_of_library(error)} (endpoint {endpoint}{f', HTTP {status}' if status else ''})"
-
-
-def _close_sockets(_: Any, s3: Any) -> None:
-    """Replaces s3fs's own close, which on garbage collection leaves a task to whatever event loop runs there."""
-    with suppress(AttributeError):  # already closed
-        for session in s3._client._endpoint.http_session._sessions.values():
-            session.connector._close()
-
-
-async def local_copy(folder: str, cache: Path, credentials: dict[str, Credentials]) -> Path:
+async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
     """The folder of a package on this machine: itself if it is local, else a copy cached by content.
 
     Raises StorageError if it cannot be copied.
@@ -111,15 +62,40 @@ async def local_copy(folder: str, cache: Path, credentials: dict[str, Credential
     address = parse_address(folder)
     if address.scheme == "local":
         return Path(address.path)
-    return await asyncio.to_thread(_copy, address, cache / "packages", credentials)
+    try:
+        found = [one async for one in storage.list(address)]
+    except ObjectError as error:
+        raise StorageError(f"The model package {address} cannot be read: {error.cause}") from None
+    if not found:
+        raise StorageError(f"The model package {address} has no files.")
+    _check(address, found)
+    digest = hashlib.sha256(str(address).encode())
+    for name, size, version in found:
+        digest.update(f"\n{name} {size} {version}".encode())
+    copy = cache / "packages" / digest.hexdigest()[:24]
+    if await asyncio.to_thread(_is_whole, copy):
+        return copy
+    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=copy.parent))
+    try:
+        for name, size, version in found:
+            await _download(storage, address.child(name), size, version, partial / name)
+        await asyncio.to_thread(_complete, partial, copy)
+    except ObjectError as error:
+        raise StorageError(f"The model package {address} cannot be copied: {name}: {error.cause}") from None
+    except OSError as error:
+        raise StorageError(f"The model package {address} cannot be copied: {cause_of_library(error)}.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return copy
 
 
-def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Mapping[str, Any]]) -> None:
+def _check(address: Address, found: Sequence[tuple[str, int, int]]) -> None:
     """Raises StorageError if the listed names, their number or their total size cannot be those of a package."""
-    for name in filter(None, relative.values()):
+    for name, _, _ in found:
         if problem := name_problem(name):
             raise StorageError(f"The model package {address} cannot be copied: {problem}.")
-    total = sum(int(info.get("size") or 0) for info in found.values())
+    total = sum(size for _, size, _ in found)
     if len(found) > MAX_FILES or total > MAX_BYTES:
         raise StorageError(
             f"The model package {address} has {len(found)} files of {total} bytes together; it should have at most "
@@ -127,51 +103,18 @@ def _check(address: Address, relative: Mapping[str, str], found: Mapping[str, Ma
         )
 
 
-def _copy(address: Address, home: Path, credentials: Mapping[str, Credentials]) -> Path:
-    try:
-        source, path = filesystem(address, credentials)
-        path = path.rstrip("/")
-        found = source.find(path, detail=True)
-    except StorageError:
-        raise
-    except Exception as error:  # s3fs lets botocore's errors through
-        said = said_of(error, endpoint_of(address, credentials))
-        raise StorageError(f"The model package {address} cannot be read: {said}.") from None
-    if not found:
-        raise StorageError(f"The model package {address} has no files.")
-    relative = {name: name[len(path) :].lstrip("/") for name in found}
-    _check(address, relative, found)
-    digest = hashlib.sha256(str(address).encode())
-    for name in sorted(found):
-        info = found[name]
-        digest.update(f"\n{name} {info.get('size')} {info.get('ETag')} {info.get('LastModified')}".encode())
-    copy = home / digest.hexdigest()[:24]
-    if _is_whole(copy):
-        return copy
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=home))
-    try:
-        for name, below in relative.items():
-            target = partial / below
-            if not below or below.endswith("/"):  # the placeholder of a folder
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.get_file(name, str(target))
-            listed, copied = int(found[name].get("size") or 0), target.stat().st_size
-            if copied != listed:
-                raise StorageError(
-                    f"The model package {address} cannot be copied: {below} has {copied} bytes, listed were {listed}."
-                )
-        (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
-        _put(partial, copy)
-    except StorageError:
-        raise
-    except Exception as error:
-        said = cause_of_library(error)
-        raise StorageError(f"The model package {address} cannot be copied: {said}.") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return copy
+async def _download(storage: Storage, address: Address, size: int, version: int, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(target, "wb") as file:
+        async with aclosing(storage.bucket(address).pieces(address.path, size, version)) as pieces:
+            async for piece in pieces:
+                await asyncio.to_thread(file.write, piece)
+
+
+def _complete(partial: Path, copy: Path) -> None:
+    """Seal a copy that has all its files, and put it in its place. Raises OSError."""
+    (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
+    _put(partial, copy)
 
 
 def _is_whole(copy: Path) -> bool:

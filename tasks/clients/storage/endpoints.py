@@ -1,10 +1,10 @@
-"""Endpoints of object stores: their credentials, valid addresses, and the stores that list keys in byte order."""
+"""Endpoints of object stores: their credentials, and valid addresses."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,8 +12,6 @@ from tasks.clients.storage.failures import ObjectError
 from tasks.domain.credentials import Credentials, meant_by
 
 _ENDPOINT = re.compile(r"https?://[\w.:%\[\]-]+(/[\w.~%/:@-]*)?", re.ASCII | re.IGNORECASE)
-_SORTED = (".amazonaws.com", ".amazonaws.com.cn", ".myhuaweicloud.com")
-"""Object stores documented to list keys in the order of their UTF-8 bytes (except directory buckets)."""
 
 
 def is_address(endpoint: str) -> bool:
@@ -23,18 +21,6 @@ def is_address(endpoint: str) -> bool:
         return _ENDPOINT.fullmatch(endpoint) is not None and bool(parts.hostname) and parts.port != 0
     except ValueError:  # such as an invalid port
         return False
-
-
-def lists_by_bytes(endpoint: str | None, sorted_hosts: Sequence[str]) -> bool:
-    """Whether a folder can be listed in parts, which relies on byte order: in any other order, keys would be lost.
-
-    ``endpoint`` is a valid address, or None for AWS's own.
-    """
-    if not endpoint:
-        return True
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    return f".{host}".endswith(_SORTED) or bool({host, parts.netloc} & set(sorted_hosts))
 
 
 def credentials_of(scheme: str, given: Mapping[str, Credentials]) -> Credentials:

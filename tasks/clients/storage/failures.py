@@ -12,28 +12,34 @@ _PAGE_NAMES = (".htm", ".html", ".xhtml", ".shtml")
 
 
 class ObjectError(Exception):
-    """A storage operation failed. ``cause`` is for the user. ``missing``: the file or object does not exist.
-    ``is_folder``: it is a folder where a file was wanted. ``unreachable``: the storage did not answer. ``full``: no
-    space is left."""
+    """A storage operation failed. ``cause`` is for the user."""
 
-    def __init__(
-        self,
-        cause: str,
-        *,
-        missing: bool = False,
-        is_folder: bool = False,
-        unreachable: bool = False,
-        full: bool = False,
-    ) -> None:
+    def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
-        self.missing = missing
-        self.is_folder = is_folder
-        self.unreachable = unreachable
-        self.full = full
 
 
-class TooLarge(Exception):
+class Missing(ObjectError):
+    """The file, object or bucket does not exist."""
+
+
+class IsFolder(ObjectError):
+    """It is a folder where a file was wanted."""
+
+
+class Unreachable(ObjectError):
+    """The storage did not answer."""
+
+
+class RequestRefused(ObjectError):
+    """The storage refuses the request or its keys (HTTP 400, 401, 403)."""
+
+
+class NoSpace(ObjectError):
+    """No space is left."""
+
+
+class TooLarge(ObjectError):
     """A file or object has more bytes than the caller accepts. ``size`` in bytes is a lower bound."""
 
     def __init__(self, size: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.clients.storage.failures import ObjectError, TooLarge, changed
+from tasks.clients.storage.failures import IsFolder, Missing, NoSpace, ObjectError, TooLarge, changed
 from tasks.clients.storage.local_places import SystemPlace, folder_place, open_to_read
 from tasks.clients.storage.temporary_names import open_new
 
@@ -44,13 +44,13 @@ def explain(error: OSError) -> ObjectError:
     if isinstance(error, SystemPlace):
         return ObjectError(f"{error.strerror}.")
     if isinstance(error, FileNotFoundError):
-        return ObjectError("There is no such file.", missing=True)
+        return Missing("There is no such file.")
     if isinstance(error, PermissionError):
         return ObjectError("No permission.")
     if isinstance(error, IsADirectoryError):
-        return ObjectError(f"{error.strerror}.", is_folder=True)
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return ObjectError(f"{error.strerror or type(error).__name__}.", full=full)
+        return IsFolder(f"{error.strerror}.")
+    failed = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ObjectError
+    return failed(f"{error.strerror or type(error).__name__}.")
 
 
 def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) -> bytes:

@@ -6,7 +6,7 @@ import re
 
 from obstore.exceptions import PermissionDeniedError
 
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError, RequestRefused, Unreachable
 from tasks.clients.surroundings.proxies import proxy_for
 from tasks.clients.surroundings.surroundings import blamed
 from tasks.domain.unexpected import PANICS
@@ -44,13 +44,15 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
     ``where`` is the storage's endpoint; ``key`` describes the key that was used and where it is set.
     """
     text = str(error)
+    # obstore has no fields for the server's code and status, nor classes for most failures: they are in its text only.
     code, status = _CODE.search(text), _STATUS.search(text)
+    answered = RequestRefused if status and status[1].startswith(("400", "401", "403")) else ObjectError
     said = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
     if isinstance(error, FileNotFoundError) or (code and code[1] in ("NoSuchBucket", "NoSuchKey")):
         what = "There is no such bucket" if code and code[1] == "NoSuchBucket" else "There is no such object"
-        return ObjectError(f"{what} ({said}).", missing=True)
+        return Missing(f"{what} ({said}).")
     if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
-        return ObjectError(f"No permission ({said}){f' with the {key}' if key else ''}.")
+        return answered(f"No permission ({said}){f' with the {key}' if key else ''}.")
     if type(error).__name__ in PANICS:
         return ObjectError("The storage's library has failed: check endpoint, region and keys.")
     host = match[1] if (match := _HOST.search(text)) else ""
@@ -59,13 +61,13 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
     storage = " ".join(filter(None, ("The storage", where, asked, through)))
     if "kind: Timeout" not in text and ("Connect" in text or "error sending request" in text):
         cause = next((f": {meaning}" for word, meaning in _CAUSES if word in text), "")
-        return ObjectError(f"{storage} cannot be reached{cause}.{blamed(where)}", unreachable=True)
+        return Unreachable(f"{storage} cannot be reached{cause}.{blamed(where)}")
     if "timed out" in text.lower() or "Timeout" in text:
-        return ObjectError(f"{storage} did not answer in time.", unreachable=True)
+        return Unreachable(f"{storage} did not answer in time.")
     if "redirect without LOCATION" in text:
         return ObjectError(f"{storage} sends requests elsewhere: the region or the endpoint is another one.")
     if any(word in text for word in _NOT_S3):
         return ObjectError(no_s3(where))
     if said:
-        return ObjectError(f"{storage} answers {said}.")
+        return answered(f"{storage} answers {said}.")
     return ObjectError(text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])

@@ -10,26 +10,36 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequence
 from contextlib import aclosing
-from datetime import timedelta
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO
 
 import obstore
 from obstore.exceptions import BaseError, InvalidPathError
-from obstore.store import S3Store
 
-from tasks.clients.storage.endpoints import found_credentials, is_address, lists_by_bytes
-from tasks.clients.storage.failures import ObjectError, TooLarge, is_error, is_page, unlike, version_of
-from tasks.clients.storage.listing import PAGE_KEYS, Listing, NotInOrder, Page, StartAfterIgnored
+from tasks.clients.storage.failures import (
+    Missing,
+    ObjectError,
+    RequestRefused,
+    TooLarge,
+    is_error,
+    is_page,
+    unlike,
+    version_of,
+)
 from tasks.clients.storage.object_errors import explain, no_s3
-from tasks.clients.storage.odd_keys import OddKeys, plain
+from tasks.clients.storage.odd_keys import OddKeys
+from tasks.clients.storage.s3_client import made_store
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import redact
 from tasks.domain.unexpected import PANICS
 
-_REFUSED = re.compile(r"HTTP 40[013]\b")
 _ODD = re.compile(r"(^|/)(\.{0,2})(/|$)|[\x00-\x1f\x7f]")
 _PUT_AT_ONCE = 32 << 20
+_RANGE_BYTES = 64 << 20
+"""Larger files of packages are requested in ranges of this size."""
+_PART_BYTES = 64 << 20
+"""An object has at most 10,000 parts."""
+_PAGE_KEYS = 1000
+"""Keys per page of a listing: the maximum of every S3 server."""
 READ_PAUSES_SECONDS = (0.1, 0.3, 1.0)
 """Pauses before an object that does not match its listing is read again."""
 OTHER_VERSIONS = 8
@@ -51,63 +61,15 @@ class Bucket:
     Transient failures are retried for ``retry_seconds``, from the first attempt on.
     """
 
-    def __init__(
-        self,
-        name: str,
-        credentials: Credentials,
-        timeout_seconds: float,
-        retry_seconds: float = 60,
-        sorted_hosts: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, name: str, credentials: Credentials, timeout_seconds: float, retry_seconds: float = 60) -> None:
         self.name = name
         self._credentials = credentials
         self._odd_keys = OddKeys(name, credentials)
         self._same_versions = False
         self._other_versions = 0
-        if odd := credentials.odd_field:
-            raise ObjectError(
-                f"The storage's {odd} has a character that no request can carry, such as a blank or a line break."
-            )
-        endpoint = credentials.endpoint_url
-        if endpoint and not is_address(endpoint):
-            raise ObjectError(f"The storage's endpoint {endpoint!r} should be http(s)://host[:port].")
-        self._where = redact(endpoint or f"of AWS in {credentials.region or 'us-east-1'}")
+        self._store = made_store(name, credentials, timeout_seconds, retry_seconds)
+        self._where = redact(credentials.endpoint_url or f"of AWS in {credentials.region or 'us-east-1'}")
         self._refusal_known = False
-        self._is_sorted = lists_by_bytes(endpoint, sorted_hosts)
-        options: dict[str, Any] = {"virtual_hosted_style_request": credentials.virtual_hosted}
-        if endpoint:
-            # obstore uses a virtual-hosted endpoint as given, so the bucket is added to the host name here.
-            options["endpoint"] = endpoint.replace("://", f"://{name}.", 1) if credentials.virtual_hosted else endpoint
-        if credentials.anonymous:
-            options["skip_signature"] = True
-        elif credentials.access_key_id:
-            options["access_key_id"] = credentials.access_key_id
-            options["secret_access_key"] = plain(credentials.secret_access_key) or ""
-            if token := plain(credentials.session_token):
-                options["session_token"] = token
-        else:
-            options["credential_provider"] = found_credentials()
-        self._store = _store(
-            name,
-            region=credentials.region or "us-east-1",
-            client_options={
-                "allow_http": bool(endpoint and endpoint.startswith("http://")),
-                "timeout": f"{timeout_seconds:g}s",
-                "connect_timeout": "10s",
-                "pool_idle_timeout": "30s",
-            },
-            retry_config={
-                # Time is the limit; how many attempts fit into it is random, since the pauses have jitter.
-                "max_retries": 1000,
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=100),
-                    "max_backoff": timedelta(seconds=4),
-                    "base": 2,
-                },
-                "retry_timeout": timedelta(seconds=retry_seconds),
-            },
-            **options,
-        )
 
     async def read(self, key: str, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
         """A whole object. Raises TooLarge, before its body is downloaded, if it has more than ``max_bytes``.
@@ -120,8 +82,8 @@ class Bucket:
         for pause in (*READ_PAUSES_SECONDS, None):
             try:
                 data, e_tag = await (self._odd_keys.get if is_odd(key) else self._get)(key, max_bytes)
-            except ObjectError as error:
-                if error.missing and size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
+            except Missing:
+                if size > 0 and not is_odd(key) and await self.size(f"{key}/") == size:
                     raise ObjectError(f"It is the placeholder of a folder: its key is {key}/.") from None
                 raise
             if e_tag is None and is_page(data, key):
@@ -172,7 +134,7 @@ class Bucket:
         """An object in chunks of a few MiB; its size must match that of a preceding HEAD request."""
         size = await self.size(key)
         if size is None:
-            raise ObjectError("There is no such object.", missing=True)
+            raise Missing("There is no such object.")
         if is_odd(key):
             async for chunk in self._odd_keys.stream(key, size):
                 yield chunk
@@ -190,10 +152,45 @@ class Bucket:
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
+    async def pieces(self, key: str, size: int, version: int) -> AsyncGenerator[bytes]:
+        """An object of a listed size and version. A large one is requested in ranges, since one request for all of it
+        could take longer than a request may.
+        """
+        if size <= _RANGE_BYTES:
+            yield await self.read(key, None, size, version)
+            return
+        options: Any = {}
+        try:
+            for start in range(0, 0 if is_odd(key) else size, _RANGE_BYTES):
+                options["range"] = (start, min(start + _RANGE_BYTES, size))
+                got = await obstore.get_async(self._store, key, options=options)
+                if got.meta["size"] != size:
+                    raise ObjectError(unlike(size, [got.meta["size"]]))
+                if e_tag := got.meta["e_tag"]:
+                    options["if_match"] = e_tag  # each range of the same object
+                async for chunk in got.stream(min_chunk_size=1 << 20):
+                    yield bytes(chunk)
+            if options:
+                return
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            # Some servers answer with the whole object; obstore has no class for that.
+            if "NotPartial" not in str(error):
+                raise self._explain(error) from None
+        async with aclosing(self.stream(key)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
     async def write(self, key: str, data: bytes) -> None:
         """Write a whole object, visible only once it is complete."""
         try:
             await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            raise self._explain(error) from None
+
+    async def write_file(self, key: str, file: BinaryIO) -> None:
+        """Write an object from an open file, in parts if it is large; visible only once it is complete."""
+        try:
+            await obstore.put_async(self._store, key, file, chunk_size=_PART_BYTES, max_concurrency=2)
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
 
@@ -216,14 +213,12 @@ class Bucket:
             return told["size"]
         except Exception as error:  # the class of a Rust panic cannot be imported
             explained = self._explain(error)
-        if not isinstance(explained, ObjectError):
-            raise explained from None
-        if explained.missing:
+        if isinstance(explained, Missing):
             return None
-        if _REFUSED.search(explained.cause) and not self._refusal_known:
+        if isinstance(explained, RequestRefused) and not self._refusal_known:
             self._refusal_known = True  # a HEAD response has no body, so no error code; a listing's has
             await self._tell_refusal(key)
-        raise explained
+        raise explained from None
 
     async def _refuse_page(self, key: str) -> None:
         """Raises ObjectError if the response without an ETag is a web page, which some servers send for any request."""
@@ -238,7 +233,7 @@ class Bucket:
             await obstore.list_with_delimiter_async(self._store, f"{key}/")
         except Exception as error:
             said = self._explain(error)
-            if isinstance(said, ObjectError) and _REFUSED.search(said.cause):
+            if isinstance(said, RequestRefused):
                 raise said from None
 
     def _explain(self, error: Exception) -> Exception:
@@ -252,7 +247,7 @@ class Bucket:
 
         In name order, without folder placeholders (objects whose key ends in a slash). Only a placeholder that is not
         empty and has nothing below it is included, without its slash: it cannot be distinguished from a file before it
-        is read. Big sub-folders are listed in parallel, see :mod:`tasks.clients.storage.listing`.
+        is read.
         """
         above: list[str] = []  # the last keys listed, each a prefix of the next
         held: tuple[str, int, int] | None = None
@@ -285,44 +280,21 @@ class Bucket:
             for one in sorted(found):
                 yield one
             return
-        again = False
-        for parallel in (True, False) if self._is_sorted else (False,):
-            pages = Listing(self._pages, folder).pages() if parallel else self._one_by_one(folder)
-            try:
-                async with aclosing(pages):
-                    async for page in pages:
-                        for key, size, version in page:
-                            if again and key <= last:
-                                continue
-                            if size == 0 and not await self._is_empty(key, empty):
-                                continue
-                            last = key
-                            yield key, size, version
-                return
-            except InvalidPathError:
-                break
-            except StartAfterIgnored:
-                again = True
-            except NotInOrder:
-                where = urlsplit(self._credentials.endpoint_url or "").hostname
-                raise ObjectError(
-                    f"The storage does not list keys in the order of their bytes: take {where or 'it'} out of "
-                    "THRESHER_SORTED_STORAGE_HOSTS."
-                ) from None
-            except Exception as error:  # the class of a Rust panic cannot be imported
-                raise self._explain(error) from None
+        try:
+            async for page in obstore.list(self._store, folder or None, chunk_size=_PAGE_KEYS):
+                for meta in page:
+                    key, size = meta["path"], meta["size"]
+                    if not key.startswith(folder) or (size == 0 and not await self._is_empty(key, empty)):
+                        continue
+                    last = key
+                    yield key, size, version_of(meta["e_tag"])
+            return
+        except InvalidPathError:
+            pass
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            raise self._explain(error) from None
         async for one in self._odd_keys.list(folder, after=last):
             yield one
-
-    async def _pages(self, folder: str, after: str | None) -> AsyncGenerator[Page]:
-        """The pages of a folder, each requested on demand."""
-        async for found in obstore.list(self._store, folder or None, offset=after, chunk_size=PAGE_KEYS):
-            versions = [version_of(one["e_tag"]) for one in found]
-            yield [one["path"] for one in found], [one["size"] for one in found], versions
-
-    async def _one_by_one(self, folder: str) -> AsyncGenerator[Sequence[tuple[str, int, int]]]:
-        async for page in self._pages(folder, None):
-            yield [one for one in zip(*page, strict=True) if one[0].startswith(folder)]
 
     async def _is_empty(self, key: str, empty: MutableSequence[str]) -> bool:
         """Whether a key of size 0 is an object not listed yet, and not a placeholder.
@@ -345,18 +317,19 @@ class Bucket:
                 return True
         return False
 
-    async def top(self, prefix: str) -> Sequence[str]:
+    async def top(self, prefix: str, *, only_folders: bool = False) -> Sequence[str]:
         """Names of the objects and folders directly below the folder ``prefix``."""
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         try:
             found = await obstore.list_with_delimiter_async(self._store, folder or None)
         except InvalidPathError:
-            keys = [one[0] async for one in self._odd_keys.list(folder, after=None)]
-            return sorted({key[len(folder) :].split("/", 1)[0] for key in keys})
+            parts = [one[0][len(folder) :].partition("/") async for one in self._odd_keys.list(folder, after=None)]
+            return sorted({name for name, slash, _ in parts if slash or not only_folders})
         except Exception as error:  # the class of a Rust panic cannot be imported
             raise self._explain(error) from None
         names = {path[len(folder) :].rstrip("/") for path in found["common_prefixes"]}
-        names |= {meta["path"][len(folder) :] for meta in found["objects"]}
+        if not only_folders:
+            names |= {meta["path"][len(folder) :] for meta in found["objects"]}
         return sorted(name for name in names if name)
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -369,6 +342,10 @@ class Bucket:
             except Exception as error:  # the class of a Rust panic cannot be imported
                 raise self._explain(error) from None
 
+    async def make(self) -> None:
+        """Make the bucket."""
+        await self._odd_keys.make_bucket()
+
     async def abort_uploads(self, prefix: str) -> int:
         """Abort incomplete multipart uploads of keys with this prefix; returns their number."""
         return await self._odd_keys.abort_uploads(prefix)
@@ -376,10 +353,3 @@ class Bucket:
     async def close(self) -> None:
         """Close s3fs's connections; obstore closes its own."""
         await self._odd_keys.close()
-
-
-def _store(name: str, **options: Any) -> S3Store:
-    try:
-        return S3Store(name, **options)
-    except Exception as error:
-        raise ObjectError(f"The storage cannot be set up: {str(error).splitlines()[0][:200]}") from None

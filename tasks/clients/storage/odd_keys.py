@@ -1,4 +1,4 @@
-"""Requests that obstore cannot make, through s3fs (and so botocore): odd keys, and incomplete uploads."""
+"""Requests that obstore cannot make, through s3fs (and so botocore): odd keys, new buckets, incomplete uploads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from tasks.clients.storage.failures import ObjectError, TooLarge, unlike, version_of
+from tasks.clients.storage.failures import (
+    Missing,
+    ObjectError,
+    RequestRefused,
+    TooLarge,
+    Unreachable,
+    unlike,
+    version_of,
+)
 from tasks.domain.credentials import Credentials
 
 
@@ -91,6 +99,12 @@ class OddKeys:
         found = [(one["Key"], one["Size"], version_of(one.get("ETag"))) for one in page.get("Contents", ())]
         return found == [(key, size, version)]
 
+    async def make_bucket(self) -> None:
+        """Make the bucket, in the region of the credentials."""
+        region = self._credentials.region or "us-east-1"
+        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        await self.call("create_bucket", **where)
+
     async def abort_uploads(self, prefix: str) -> int:
         """Abort incomplete multipart uploads of keys with this prefix; returns their number.
 
@@ -127,14 +141,15 @@ def explain_odd(error: BaseException) -> ObjectError:
     answer = getattr(error.__cause__, "response", None) or {}
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if isinstance(error, FileNotFoundError) or status == 404:
-        return ObjectError("There is no such object (HTTP 404).", missing=True)
+        return Missing("There is no such object (HTTP 404).")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return ObjectError(f"No permission (HTTP {status or 403}).")
+        return RequestRefused(f"No permission (HTTP {status or 403}).")
     if isinstance(error, TimeoutError):
-        return ObjectError("The storage did not answer in time.", unreachable=True)
+        return Unreachable("The storage did not answer in time.")
     if isinstance(error, (ConnectionError, NotConnected, HTTPClientError)):
-        return ObjectError("The storage cannot be reached.", unreachable=True)
-    return ObjectError(f"The storage failed: {f'HTTP {status}' if status else type(error).__name__}.")
+        return Unreachable("The storage cannot be reached.")
+    failed = RequestRefused if status == 400 else ObjectError
+    return failed(f"The storage failed: {f'HTTP {status}' if status else type(error).__name__}.")
 
 
 def s3fs_options(credentials: Credentials) -> dict[str, Any]:

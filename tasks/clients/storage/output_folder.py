@@ -12,10 +12,10 @@ from typing import Any
 
 from tasks.clients.storage import local_files
 from tasks.clients.storage.durable import FileSystemSync, sync_folder
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, NoSpace, ObjectError
 from tasks.clients.storage.object_store import is_odd
 from tasks.clients.storage.part_writers import LocalWriter, PartWriter
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import Storage, open_storage
 from tasks.clients.storage.temporary_names import open_new, unique_name
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import Address
@@ -74,10 +74,8 @@ class OutputFolder:
         folder = self.root.child(relative)
         try:
             return [name async for name, _, _ in self._storage.list(folder)]
-        except ObjectError as error:
-            if error.missing:
-                return []
-            raise
+        except Missing:
+            return []
 
     async def delete_files(self, relative: Sequence[str]) -> None:
         """Delete files; a missing one is no error."""
@@ -204,7 +202,7 @@ class OutputFolder:
         except OSError as error:
             raise local_files.explain(error) from None
         if not stat.S_ISREG(status.st_mode):
-            raise ObjectError("It is not a regular file.", missing=True)
+            raise Missing("It is not a regular file.")
         return status.st_size
 
     async def give_up_uploads(self, names: Sequence[str]) -> None:
@@ -246,7 +244,7 @@ class OutputFolder:
                     "It does not exist and cannot be created (no permission, a read-only disk, or a file in its way)."
                 )
             if local_files.room_for(self.root.path) < ROOM_BYTES:
-                raise ObjectError("No space left on device.", full=True)
+                raise NoSpace("No space left on device.")
             return
         try:
             await self._probe()
@@ -270,8 +268,5 @@ async def open_output(
     settings: Settings, credentials: Mapping[str, Credentials], root: Address, scratch: str
 ) -> AsyncIterator[tuple[Storage, OutputFolder]]:
     """A storage, and a run's output folder on it, for the duration of the block."""
-    storage = Storage(settings, credentials)
-    try:
+    async with open_storage(settings, credentials) as storage:
         yield storage, OutputFolder(storage, root, scratch)
-    finally:
-        await storage.close()

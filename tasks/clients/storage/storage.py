@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tasks.clients.storage import local_files
 from tasks.clients.storage.endpoints import credentials_of
-from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.local_places import forget_folder
 from tasks.clients.storage.object_store import Bucket
 from tasks.domain.credentials import Credentials
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Storage:
-    """Reads, lists and writes addresses. Belongs to one event loop; ``close`` when done.
+    """Reads, lists and writes addresses. Belongs to one event loop; ``close`` when done, or :func:`open_storage`.
 
-    Every operation raises ObjectError (with a cause for the user); reading also raises TooLarge.
+    Every operation raises ObjectError (with a cause for the user).
     """
 
     def __init__(self, settings: Settings, credentials: Mapping[str, Credentials] | None = None) -> None:
@@ -32,6 +33,11 @@ class Storage:
         self._credentials = dict(credentials or {})
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._links: ShareLinks | None = None
+
+    @property
+    def secrets(self) -> list[str]:
+        """The keys that it was given: they must not be shown."""
+        return [secret for one in self._credentials.values() for secret in one.secrets]
 
     def _share_links(self) -> ShareLinks:
         if self._links is None:
@@ -46,9 +52,7 @@ class Storage:
         if key not in self._buckets:
             credentials = credentials_of(address.scheme, self._credentials)
             timeout, patience = self._settings.download_timeout_seconds, self._settings.storage_retry_seconds
-            self._buckets[key] = Bucket(
-                address.bucket, credentials, timeout, patience, self._settings.sorted_storage_hosts
-            )
+            self._buckets[key] = Bucket(address.bucket, credentials, timeout, patience)
         return self._buckets[key]
 
     async def read(self, address: Address, max_bytes: int | None = None, size: int = -1, version: int = 0) -> bytes:
@@ -120,7 +124,7 @@ class Storage:
                 raise local_files.explain(error) from None
         size = await self.bucket(address).size(address.path)
         if size is None:
-            raise ObjectError("There is no such object.", missing=True)
+            raise Missing("There is no such object.")
         return size
 
     async def list(self, folder: Address) -> AsyncGenerator[tuple[str, int, int]]:
@@ -142,18 +146,26 @@ class Storage:
                 async for key, size, version in found_keys:
                     yield key[start:], size, version
 
-    async def top(self, folder: Address) -> Sequence[str]:
-        """Names directly below a folder; empty if it does not exist."""
+    async def top(self, folder: Address, *, only_folders: bool = False) -> Sequence[str]:
+        """Names directly below a folder; empty if it does not exist. ``only_folders``: without files (and links)."""
         if folder.scheme == "local":
             try:
-                return sorted(os.listdir(folder.path))
+                with os.scandir(folder.path) as found:
+                    return sorted(one.name for one in found if not only_folders or one.is_dir(follow_symlinks=False))
             except FileNotFoundError:
                 return []
             except NotADirectoryError:
                 raise ObjectError("It is a file, not a folder.") from None
             except OSError as error:
                 raise local_files.explain(error) from None
-        return await self.bucket(folder).top(folder.path)
+        return await self.bucket(folder).top(folder.path, only_folders=only_folders)
+
+    async def write(self, address: Address, data: bytes) -> None:
+        """Write a whole file, visible only once it is complete; the folders above it are made."""
+        if address.scheme == "local":
+            await local_files.write("/", address.path, data, os.path.dirname(address.path))
+        else:
+            await self.bucket(address).write(address.path, data)
 
     async def delete(self, folder: Address) -> None:
         """Remove a folder and everything below it; a missing one is no error."""
@@ -171,3 +183,16 @@ class Storage:
             await self._links.close()
         for bucket in self._buckets.values():
             await bucket.close()
+
+
+@asynccontextmanager
+async def open_storage(
+    settings: Settings, credentials: Mapping[str, Credentials], patience_seconds: float = math.inf
+) -> AsyncIterator[Storage]:
+    """A storage for the duration of the block; transient failures are retried for ``patience_seconds`` at most."""
+    patience = min(patience_seconds, settings.storage_retry_seconds)
+    storage = Storage(settings.model_copy(update={"storage_retry_seconds": patience}), credentials)
+    try:
+        yield storage
+    finally:
+        await storage.close()
