@@ -235,8 +235,13 @@ class Sharing:
             self._waiting.append(given.from_(behind))
 
     def failed(self, key: str) -> None:
-        """An instance could not go on with a shard: it returns to the front of the queue."""
+        """An instance could not go on with a shard, which returns to the front of the queue.
+
+        The instance gets no other before its next report: it may fail as fast, and does not have to answer.
+        """
         given = self._given.pop(key)
+        if (one := self._instances.get(self.holder(key))) is not None:
+            one.ready = False
         self._forget(key)
         self._waiting.appendleft(given)
 

@@ -216,6 +216,7 @@ def test_shard__that_is_lost_with_one_instance_after_the_other_fails_the_run(
     run = working()
     for _ in range(MOST_LOSSES):
         run.decisions.interrupted(WHOLE.key, error, run.now)
+        run.reports("a")
         assert orders_of(Give, run.decide())
     run.decisions.interrupted(WHOLE.key, error, run.now)
     failure = run.fails()
@@ -227,6 +228,8 @@ def test_shard__whose_task_prefect_could_not_run_is_given_again_after_a_while_an
     for _ in range(MOST_LOSSES):
         run.decisions.interrupted(WHOLE.key, error, run.now)
         assert orders_of(Give, run.decide(SERVER_SECONDS - 1)) == []
+        run.reports("a")
+        run.reports("b")
         assert orders_of(Give, run.decide(1)) != []
     run.decisions.interrupted(WHOLE.key, error, run.now)
     assert run.fails() is error

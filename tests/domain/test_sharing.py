@@ -169,6 +169,16 @@ def test_sharing__loses_no_item_and_does_none_twice_whatever_the_instances_do(
     assert play.handed_over <= 30 + 4 * len(drawn)
 
 
+def test_sharing__an_instance_that_failed_a_shard_gets_none_before_it_has_reported_again() -> None:
+    sharing = Sharing([ref(0, 100)])
+    sharing.heard("a", InstanceReport(seconds=0, ready=True))
+    assert sharing.moves() == [Give("a", ref(0, 100))]
+    sharing.failed(ref(0, 100).key)
+    assert sharing.moves() == []
+    sharing.heard("a", InstanceReport(seconds=1, ready=True))
+    assert sharing.moves() == [Give("a", ref(0, 100))]
+
+
 # -- answers out of their order
 
 
