@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,17 @@ def test_imports__of_this_project_run_one_way() -> None:
             upwards[str(path.relative_to(ROOT))] = found
     assert upwards == {}
     assert {room_of(path) for path in PRODUCT} == set(floor)
+
+
+def test_drawing__shows_every_room_from_the_top() -> None:
+    text = (ROOT / "flows" / "README.md").read_text()
+    drawing = text.partition("## The rooms\n")[2].partition("## ")[0].split("```")[1]
+    lines = [re.findall(r"[a-z_]+", line[:41]) for line in drawing.splitlines()]
+    place = {word: number for number, line in enumerate(lines) for word in line}
+    rooms = [[room.rpartition(".")[2] for room in rooms] for rooms in reversed(FLOORS)]
+    assert {room for floor in rooms for room in floor} <= set(place)
+    inside = [floor for floor in rooms if floor not in (["deployments"], ["tasks"], ["clients"])]
+    assert sorted(inside, key=lambda floor: min(place[room] for room in floor)) == inside
 
 
 def test_tasks__at_the_top_are_the_four_boxes_of_the_graph() -> None:
