@@ -185,6 +185,16 @@ async def work():
         await thresher.run(missing)
     except thresher.SpecificationError as error:
         print(error.problems[0].field)
+    from tasks.engine import progress, sessions
+    held_up = asyncio.create_task(thresher.run({{**fields, "input_path": "held-up", "output_path": "stopped"}}))
+    while not any(one.phase == "inferring" for one in progress.runs().values()):
+        assert not held_up.done(), held_up
+        await asyncio.sleep(0.05)
+    held_up.cancel()
+    try:
+        await held_up
+    except asyncio.CancelledError:
+        print("cancelled", sessions.sessions._held)
     return await thresher.run(fields)
 result = asyncio.run(work()) if sys.argv[1] == "awaited" else thresher.run(thresher.BatchService(**fields))
 print(result.counts)
@@ -200,6 +210,7 @@ def test_run__in_a_program_prints_nothing_and_gives_the_items(
     thresher: Any, running: dict[str, str], tmp_path: Path, write_files: Any, how: str, request: pytest.FixtureRequest
 ) -> None:
     write_files(tmp_path / "in", {"1.jpg": "one", "2.jpg": "FAIL:400"})
+    write_files(tmp_path / "held-up", {"1.jpg": f"FAIL:until:{tmp_path}/never"})
     fields = {"input_path": "in", "output_path": "out", "request_path": "/", **running}
     env = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if how == "awaited" else {}
     done = subprocess.run(
@@ -207,8 +218,8 @@ def test_run__in_a_program_prints_nothing_and_gives_the_items(
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.stderr == ""
-    refused = ["input_path"] if how == "awaited" else []
-    first, *lines = done.stdout.splitlines()[len(refused) :]
-    assert done.stdout.splitlines()[: len(refused)] == refused
+    before = ["input_path", "cancelled {}"] if how == "awaited" else []
+    first, *lines = done.stdout.splitlines()[len(before) :]
+    assert done.stdout.splitlines()[: len(before)] == before
     assert first.startswith("1 of 2 items SUCCESSFUL, 1 FAILED")
     assert lines[0].startswith("1.jpg b'") and lines[1].startswith("2.jpg ") and "400" in lines[1]
