@@ -24,11 +24,12 @@ from tasks.domain.errors import RunError, SpecificationError, ThresherError  # n
 from tasks.domain.service import BatchService  # noqa: E402
 
 from .calls import deploy, results, run, show, start, stop, wait  # noqa: E402
-from .outcomes import ItemOutcome, Result, Results  # noqa: E402
 
 if TYPE_CHECKING:
     from deployments.services.service import Execution as Run
     from deployments.services.service import Service
+
+    from .outcomes import ItemOutcome, Result, Results
 
 __all__ = [
     "BatchService",
@@ -51,9 +52,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The types whose modules import Prefect: :class:`Run` and :class:`Service`."""
-    if name not in ("Run", "Service"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from deployments.services.service import Execution, Service
+    """The types of what functions return: their modules take a while to import."""
+    if name in ("ItemOutcome", "Result", "Results"):
+        from . import outcomes
 
-    return {"Run": Execution, "Service": Service}[name]
+        return getattr(outcomes, name)
+    if name in ("Run", "Service"):
+        from deployments.services import service
+
+        return getattr(service, name.replace("Run", "Execution"))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

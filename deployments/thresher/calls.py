@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from tasks.domain.errors import Problem, SpecificationError, ThresherError
 from tasks.domain.service import BatchService
 
-from .outcomes import Result, Results
-
 if TYPE_CHECKING:
     from deployments.services.service import Execution, Service
+
+    from .outcomes import Result, Results
 
 Specification = BatchService | Mapping[str, Any] | str | os.PathLike[str]
 """A service: as an object, as its fields, or as the path of a YAML file with them."""
@@ -112,6 +112,8 @@ def results(of: str | os.PathLike[str] | Execution) -> Results:
         for item in thresher.results("out/infer-result-0d5c7e4e-6f1b-4b1f-8a53-0c1f2f7a9d10.manifest"):
             print(item.source, item.succeeded)
     """
+    from .outcomes import Results
+
     if isinstance(of, str | os.PathLike):
         return Results(os.fspath(of))
     if not of.manifest:
@@ -138,6 +140,8 @@ def _fields(service: Specification) -> dict[str, Any]:
 
 
 def _result(found: Any) -> Result:
+    from .outcomes import Result
+
     return Result(**found.model_dump())
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ItemError, Problem, SpecificationError, StorageError
 from tasks.domain.paths import parse_address, redact_source, run_of_manifest
 from tasks.domain.run import RunResult
-
-if TYPE_CHECKING:
-    from tasks.clients.storage.storage import Storage
+from tasks.domain.settings import read_settings
+from tasks.engine.earlier import EarlierManifest
+from tasks.engine.loop import engine_loop
+from tasks.prefect_side.storage_keys import storage_keys
 
 READ_AHEAD_BYTES = 1 << 20
 """Lines of the manifest that are read at once."""
@@ -19,10 +22,12 @@ READ_AHEAD_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """One item of a run, as its output manifest has it. ::
+    """One item of a run, as its output manifest has it.
 
-    if not item.succeeded:
-        print(item.source, item.error)
+    ::
+
+        if not item.succeeded:
+            print(item.source, item.error)
     """
 
     source: str
@@ -43,23 +48,21 @@ class ItemOutcome:
         Of a table in which some rows failed, this is the file with the answers to the others. Raises ThresherError if
         there is no result file, or it cannot be read.
         """
-        from tasks.engine.loop import engine_loop
-
         if not self.location:
             raise ItemError(f"{redact_source(self.source)} has no answer: {self.error}")
         return engine_loop().run_blocking(self._results._read(self.location))
 
 
 class Results:
-    """The outcome of each item of a run, in the order of the input; each iteration reads the manifest again. ::
+    """The outcome of each item of a run, in the order of the input; each iteration reads the manifest again.
 
-    for item in thresher.results(manifest):
-        print(item.source, item.succeeded)
+    ::
+
+        for item in thresher.results(manifest):
+            print(item.source, item.succeeded)
     """
 
     def __init__(self, manifest: str) -> None:
-        from tasks.engine.loop import engine_loop
-
         try:
             self._address = parse_address(manifest)
             if run_of_manifest(self._address.path) is None:
@@ -75,8 +78,6 @@ class Results:
         return f"Results({self.manifest!r})"
 
     def __iter__(self) -> Iterator[ItemOutcome]:
-        from tasks.engine.loop import engine_loop
-
         lines = self._lines()
         try:
             while some := engine_loop().run_blocking(_some(lines)):
@@ -84,35 +85,27 @@ class Results:
         finally:
             engine_loop().begin(lines.aclose())  # not waited for: this may be the end of the process
 
-    async def _check(self) -> None:
-        from tasks.clients.storage.failures import ObjectError
-        from tasks.engine.earlier import EarlierManifest
-
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[EarlierManifest]:
         storage = await _open_storage()
         try:
-            await EarlierManifest(storage, self._address).check_published()
+            yield EarlierManifest(storage, self._address)
         except ObjectError as error:
-            raise self._unreadable(error.cause) from None
+            raise StorageError(f"The output manifest {self.manifest} cannot be read: {error.cause}") from None
         finally:
             await storage.close()
+
+    async def _check(self) -> None:
+        async with self._opened() as manifest:
+            await manifest.check_published()
 
     async def _lines(self) -> AsyncGenerator[tuple[ItemOutcome, int]]:
         """Every item, and the bytes of its line."""
-        from tasks.clients.storage.failures import ObjectError
-        from tasks.engine.earlier import EarlierManifest
-
-        storage = await _open_storage()
-        try:
-            async for raw, line in EarlierManifest(storage, self._address).lines():
+        async with self._opened() as manifest:
+            async for raw, line in manifest.lines():
                 yield ItemOutcome(line.source, line.message, line.location, self), len(raw)
-        except ObjectError as error:
-            raise self._unreadable(error.cause) from None
-        finally:
-            await storage.close()
 
     async def _read(self, location: str) -> bytes:
-        from tasks.clients.storage.failures import ObjectError
-
         self._storage = storage = self._storage or await _open_storage()
         self._reading += 1
         try:
@@ -123,9 +116,6 @@ class Results:
             self._reading -= 1
             if not self._reading:
                 await storage.close()
-
-    def _unreadable(self, cause: str) -> StorageError:
-        return StorageError(f"The output manifest {self.manifest} cannot be read: {cause}")
 
 
 class Result(RunResult):
@@ -153,9 +143,5 @@ async def _some(lines: AsyncGenerator[tuple[ItemOutcome, int]]) -> list[ItemOutc
 
 
 async def _open_storage() -> Storage:
-    from tasks.clients.storage.storage import Storage
-    from tasks.domain.settings import read_settings
-    from tasks.prefect_side.storage_keys import storage_keys
-
     settings = read_settings()
     return Storage(settings, await storage_keys(settings))

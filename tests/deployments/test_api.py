@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import thresher as api
 from fakes import processes
+from fakes.s3_server import S3Server
 
 NAMES = {
     *("BatchService", "ItemOutcome", "Result", "Results", "Run", "Service"),
@@ -115,6 +116,23 @@ def test_results__are_read_in_async_code_as_well(tmp_path: Path, write_files: An
         return [item.answer() for item in api.results(manifest)]
 
     assert asyncio.run(read()) == [b"A"]
+
+
+def test_results__are_read_from_a_bucket_with_the_administrator_s_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = f"s3://data/out/infer-result-{TASK_ID}.manifest"
+    with S3Server(tmp_path / "s3") as s3:
+        s3.put("data", manifest.removeprefix("s3://data/"), successful("s3://data/in/a", "s3://data/out/a").encode())
+        s3.put("data", "out/a", b"A")
+        with monkeypatch.context() as patch:
+            for name, value in s3.environment().items():
+                patch.setenv(name, value)
+            (a,) = api.results(manifest)
+            assert (a.source, a.answer(), a.answer()) == ("s3://data/in/a", b"A", b"A")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+            with pytest.raises(api.RunError, match=f"The output manifest {manifest} cannot be read: No permission"):
+                api.results(manifest)
 
 
 def test_results__of_many_items_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
