@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from tasks.clients.processes.confinement import MARK_BITS, has_mark
 from tasks.clients.processes.control_groups import REMOVE_SECONDS, Group
 from tasks.clients.processes.output_drain import BYTES_PER_SECOND
@@ -194,28 +196,23 @@ def started(pid: int) -> int | None:
 
 def children(matching: str = "") -> list[int]:
     """Ids of this process's children whose command line contains ``matching``; empty if the system hides them."""
-    found = []
-    with suppress(OSError):
-        for task in os.listdir("/proc/self/task"):
-            for pid in Path(f"/proc/self/task/{task}/children").read_text().split():
-                with suppress(OSError):
-                    if matching.encode() in _command_line(int(pid)):
-                        found.append(int(pid))
-    return found
+    return [one.pid for one in psutil.Process().children() if matching in _command_line(one)]
 
 
-def _command_line(pid: int) -> bytes:
-    """Command line of a running process; raises OSError if the process does not exist.
+def _command_line(process: psutil.Process) -> str:
+    """Command line of a process; empty once it has ended.
 
     While a program starts, its command line is empty for a moment, although its parent already goes on (Linux closes
     the close-on-exec file descriptors before it sets the arguments).
     """
     deadline = time.monotonic() + EXEC_SECONDS
-    while True:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        if line or stat(pid)[0] in _ENDED or time.monotonic() > deadline:
-            return line
-        time.sleep(0.001)
+    with suppress(psutil.Error):
+        while True:
+            line = "\0".join(process.cmdline())
+            if line or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
+                return line
+            time.sleep(0.001)
+    return ""
 
 
 def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 
-from tasks.clients.processes.lifeline import WARDEN, started
-from tasks.clients.processes.warden import below, stats
+import psutil
+
+from tasks.clients.processes.lifeline import WARDEN
 
 HOST = "127.0.0.1"
 _REMEMBERED = 1000
-_LISTENING = "0A"
-"""State of a listening socket in /proc/net/tcp (Linux: include/net/tcp_states.h)."""
 
 _given: deque[int] = deque(maxlen=_REMEMBERED)
 _lock = threading.Lock()
@@ -43,50 +40,21 @@ def belongs_to_another(port: int, root: int) -> bool:
     started. One below another warden cannot: it is, or belongs to, another model server. Also False if no process
     listens, or if the system does not show which one does.
     """
-    sockets = _listening(port)
-    if not sockets:
+    owner, own = None, set()
+    with suppress(psutil.Error):
+        owner = psutil.Process(root)
+        own = {root, *(one.pid for one in owner.children(recursive=True))}
+    listening = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    listeners = {one.pid for one in listening if one.laddr.port == port and one.pid is not None}
+    if not listeners or listeners & own:
         return False
-    own = {root, *below(root)}
-    if any(_holds(pid, sockets) for pid in own):
-        return False
-    processes = stats()
-    parents = {pid: int(fields[1]) for pid, fields in processes.items()}
-    since = started(root)
-    return any(
-        since is None or (started(pid) or since) < since or _is_guarded(pid, parents)
-        for pid in processes
-        if pid not in own and _holds(pid, sockets)
-    )
+    return any(_listens_for_another(pid, owner) for pid in listeners)
 
 
-def _is_guarded(pid: int, parents: dict[int, int]) -> bool:
-    """Whether a process is below a warden."""
-    while pid := parents.get(pid, 0):
-        with suppress(OSError):
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if any(argument.endswith(WARDEN.name.encode()) for argument in arguments):
-                return True
-    return False
-
-
-def _listening(port: int) -> set[str]:
-    """The sockets that listen on a port, by their names in /proc/*/fd."""
-    found = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                    found.add(f"socket:[{fields[9]}]")
-    return found
-
-
-def _holds(pid: int, sockets: set[str]) -> bool:
-    try:
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                if os.readlink(f"/proc/{pid}/fd/{name}") in sockets:
-                    return True
-    except OSError:  # it has ended, or belongs to another user
-        pass
+def _listens_for_another(pid: int, owner: psutil.Process | None) -> bool:
+    with suppress(psutil.Error):  # it has ended
+        process = psutil.Process(pid)
+        if owner is None or process.create_time() < owner.create_time():
+            return True
+        return any(argument.endswith(WARDEN.name) for one in process.parents() for argument in one.cmdline())
     return False
