@@ -1,5 +1,3 @@
-# make install | demo | up | test | test-quick | soak | chaos | check | bench | bench-quick | bench-peers | simulate
-# make lock | lock-peers | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -11,9 +9,12 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo up test system-packages test-quick soak chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
+.PHONY: help install demo up system-packages test soak test-quick chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
 
-install: $(VENV)/.installed
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
+
+install: $(VENV)/.installed ## create .venv with everything in it
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
@@ -23,55 +24,54 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(UV) pip install --quiet --no-deps --python $(BIN)/python --editable .
 	touch $@
 
-demo: install
+demo: install ## run both example models
 	$(BIN)/python -m deployments.demo
 
 PORT ?= 4200
-up: install
+up: install ## server, pools, form and workers on this machine, until Ctrl-C (PORT=4200)
 	$(BIN)/thresher up --port $(PORT)
 
-# What tests need beside Python packages: Chromium, PostgreSQL, Redis.
-system-packages:
+system-packages: ## install Chromium, PostgreSQL and Redis for tests, if they are missing
 	sh tests/system-packages.sh
 
 # Three times as many as two cores: tests wait, too, for outages to end and for processes to start.
 TEST_PROCESSES ?= 6
-test: install system-packages
+test: install system-packages ## every kind of fault, once (TEST_PROCESSES=6)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup tests
 
 # All that make test tries, and besides: each fault with one and with two instances, services on both databases, further
 # phases, rounds and pauses; outages at full length. For changes that touch these.
-soak: install system-packages
+soak: install system-packages ## every fault in each combination, at full length
 	TESTS_FULL_LENGTH=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "" tests
 
-test-quick: install
+test-quick: install ## the inner loop: less than a minute
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect and not soak" tests/domain tests/engine tests/deployments/test_specification.py
 
 # Random faults at random moments: each round prints the seed that repeats it.
 SEED ?= $(shell date +%s)
 ROUNDS ?= 20
-chaos: install
+chaos: install ## random faults (SEED=... ROUNDS=20)
 	CHAOS_SEED=$(SEED) CHAOS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -s -m "" tests/faults/test_chaos.py
 
-check: install
+check: install ## ruff, its format check, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: install
+format: install ## let ruff repair and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # The table of targets; BENCH is more options, such as BENCH="--only csv --json figures.json".
 BENCH ?=
-bench: install $(PEERS)/.installed
+bench: install $(PEERS)/.installed ## compare with hand-written baselines (BENCH="--only csv")
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
-bench-quick: install
+bench-quick: install ## the same with a tenth of the items
 	$(BIN)/python tests/benchmarks/bench.py --quick $(BENCH)
 
 # What the product is compared with has an environment of its own: nothing of it is installed beside the product.
-bench-peers: install $(PEERS)/.installed
+bench-peers: install $(PEERS)/.installed ## compare with mlserver infer and Ray Data
 	$(BIN)/python tests/benchmarks/peers.py
 
 $(PEERS)/.installed: tests/benchmarks/peers.lock | install
@@ -81,17 +81,17 @@ $(PEERS)/.installed: tests/benchmarks/peers.lock | install
 
 ITEMS ?= 1_000_000
 INSTANCES ?= 1000
-simulate: install
+simulate: install ## a run of many instances, simulated (ITEMS=... INSTANCES=...)
 	$(BIN)/python tests/benchmarks/simulate.py --items $(ITEMS) --instances $(INSTANCES)
 
 # No index is named in the lock, so that it installs from whichever one the machine is set up with.
-lock:
+lock: ## pin the dependencies of pyproject.toml (LOCK_FLAGS=...)
 	$(UV) pip compile pyproject.toml --extra dev --generate-hashes --no-emit-index-url --no-annotate --quiet \
 		--python-version 3.11 --custom-compile-command "make lock" --output-file requirements.lock $(LOCK_FLAGS)
 
-lock-peers:
+lock-peers: ## pin those of the benchmarks
 	$(UV) pip compile tests/benchmarks/peers.in --generate-hashes --no-emit-index-url --no-annotate --quiet \
 		--python-version 3.11 --custom-compile-command "make lock-peers" --output-file tests/benchmarks/peers.lock $(LOCK_FLAGS)
 
-clean:
+clean: ## remove what make, tests and the demo have made
 	rm -rf $(VENV) $(PEERS) demo-output build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

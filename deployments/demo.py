@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deployments.one_run.run import run_service
+from deployments.one_run.shown_run import show_run
 from deployments.services.specification import read_specification
 from deployments.terminal.stopping import stop_on_signals
 from tasks.domain.errors import ThresherError
@@ -35,7 +35,7 @@ def main() -> None:
         spec = EXAMPLES / f"{name}.yaml"
         console.print(f"\n[bold]thresher run {spec.relative_to(ROOT)}[/bold]")
         try:
-            results[name] = run_service(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
+            results[name] = show_run(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
         except (ThresherError, KeyboardInterrupt) as error:
             talk.print(str(error), markup=False)
             sys.exit(1)

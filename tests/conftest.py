@@ -397,10 +397,13 @@ def thresher(tmp_path: Path, session_folder: Path) -> Callable[..., subprocess.C
     prefect_servers.migrated(home / "prefect.db")
 
     def run(
-        *arguments: object, env: Mapping[str, str] | None = None, preexec: Callable[[], None] | None = None
+        *arguments: object,
+        env: Mapping[str, str] | None = None,
+        preexec: Callable[[], None] | None = None,
+        cwd: Path = tmp_path,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command_of(arguments), cwd=tmp_path, env=environment_of(home, env), text=True, capture_output=True,
+            command_of(arguments), cwd=cwd, env=environment_of(home, env), text=True, capture_output=True,
             stdin=subprocess.DEVNULL, timeout=180, preexec_fn=preexec or processes.die_with_parent, check=False,
         )  # fmt: skip
 

@@ -38,7 +38,7 @@ def run(
         The service specification, a YAML file.
     """
     with importing():
-        from deployments.one_run.run import exit_code, run_service, talk_of
+        from deployments.one_run.shown_run import exit_code, show_result, show_run
         from deployments.services.specification import absolute, read_specification
 
     console = talk()
@@ -50,8 +50,8 @@ def run(
     if merge:
         fields["merge"] = True
         command += ["--merge"]
-    result = run_service(fields, console, verbose=verbose, resume=resume, command=command)
-    talk_of(result, console)
+    result = show_run(fields, console, verbose=verbose, resume=resume, command=command)
+    show_result(result, console)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:

@@ -254,8 +254,6 @@ def register(app: App) -> None:
 
 
 def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bool) -> int:
-    import asyncio
-
     from deployments.services.lifecycle import wait_for
     from deployments.services.overview import show as read
     from deployments.set_up.pools import show_pool
@@ -266,7 +264,7 @@ def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bo
         _print_short(service, as_json)
         return 0
     try:
-        ended = asyncio.run(wait_for(begun.id))
+        ended: Execution = wait_for(begun.id)
     except KeyboardInterrupt:
         said = f"The run goes on without this command: `thresher show {service.name}` shows it, `thresher stop "
         raise KeyboardInterrupt(f"{said}{service.name}` stops it.") from None

@@ -1,24 +1,17 @@
-"""``thresher run``: one run of a service, now, in this process."""
+"""One run of a service, now, in this process. Nothing here writes to a terminal."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import shlex
 import warnings
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from deployments.one_run.unfinished import unfinished_runs
 from deployments.one_run.validation import check_service
-from deployments.terminal.live import LiveProgress
-from deployments.terminal.stopping import ignore_signals
-from deployments.terminal.talk import say_on
-from tasks.clients.processes.process_identity import own_start
+from tasks.clients import clock
 from tasks.clients.surroundings.prefect_files import check_prefect_settings
 from tasks.clients.surroundings.startup import importing
 from tasks.clients.surroundings.surroundings import blamed, check_limits
@@ -42,47 +35,41 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 
-def run_service(
-    fields: dict[str, Any], talk: Console, *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
-) -> RunResult:
+def run_service(fields: dict[str, Any], *, resume: str | None = None) -> RunResult:
     """Run a service once, or resume its run with the id ``resume``, and return the result.
 
-    Uses the configured Prefect server, or else the embedded one. ``command`` is the call without ``--resume``, for the
-    message that shows how to resume. Raises ThresherError. After Ctrl-C or SIGTERM raises KeyboardInterrupt, once
-    everything is stopped.
+    Uses the configured Prefect server, or else the embedded one. Raises ThresherError. After Ctrl-C raises
+    KeyboardInterrupt, once everything is stopped.
     """
-    check_limits()
-    check_prefect_settings()
-    _prefect_environment(verbose)  # before anything imports Prefect
-    service = _checked(fields, resumed=resume is not None)
-    if command and resume is None:
-        _tell_unfinished(service, talk, command)
-    with LiveProgress(talk):
-        try:
-            for name in ("prefect", "EventsWorker"):
-                logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
-            import_prefect()
-            with importing():
-                start_server()
-            # In a thread of its own: in the main thread Prefect would take over the signals that stop the command.
-            result = LoopThread("thresher-flow").run_blocking(_run(service, fields, resume))
-        except KeyboardInterrupt:
-            _stop_everything()
-            raise KeyboardInterrupt(
-                "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
-                f"done so far, if anything, stays below {redact(service.output_path)}.{_how_to_resume(command)}"
-            ) from None
-    hint = _how_to_resume(command) if result.resumable else ""
+    began = clock.now()
+    result = carry_out(prepared(fields, resumed=resume is not None), fields, resume, began)
     progress.forget(result.task_id)
-    return result.model_copy(update={"failure": f"{result.failure}{hint}"}) if hint else result
+    return result
 
 
-def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
-    """The service of these fields, checked before Prefect is started. Raises SpecificationError with every problem.
+async def run_service_in_async_code(fields: dict[str, Any], *, resume: str | None = None) -> RunResult:
+    """Like :func:`run_service`, on the caller's event loop. If it is cancelled, everything is stopped first."""
+    began = clock.now()
+    service = await asyncio.to_thread(prepared, fields, resumed=resume is not None)
+    await asyncio.to_thread(_start_prefect)
+    try:
+        result = await _run(service, fields, resume, began)
+    except asyncio.CancelledError:
+        await engine_loop().run(sessions.close_all())
+        raise
+    progress.forget(result.task_id)
+    return result
+
+
+def prepared(fields: dict[str, Any], *, verbose: bool = False, resumed: bool = False) -> BatchService:
+    """The service of these fields, checked, before Prefect is imported. Raises SpecificationError with every problem.
 
     For a resumed run, or with storage keys in Prefect blocks, only the fields are checked: only the run itself knows
     its earlier results, and only Prefect the keys.
     """
+    check_limits()
+    check_prefect_settings()
+    _prefect_environment(verbose)
     if not resumed and not keys_in_blocks(read_settings()):
         return check_service(fields).service
     try:
@@ -92,26 +79,26 @@ def _checked(fields: dict[str, Any], *, resumed: bool) -> BatchService:
         raise
 
 
-def _stop_everything() -> None:
-    ignore_signals()
-    engine_loop().run_blocking(sessions.close_all())
+def carry_out(service: BatchService, fields: dict[str, Any], resume: str | None, began: float) -> RunResult:
+    """Run a service that was :func:`prepared`. ``began``: since when its caller waits (seconds since 1970)."""
+    try:
+        _start_prefect()
+        # In a thread of its own: in the main thread Prefect would take over the signals that stop the caller.
+        return LoopThread("thresher-flow").run_blocking(_run(service, fields, resume, began))
+    except KeyboardInterrupt:
+        engine_loop().run_blocking(sessions.close_all())
+        raise KeyboardInterrupt(
+            "Stopped before the end: nothing is left running, and there is no complete output manifest. What was "
+            f"done so far, if anything, stays below {redact(service.output_path)}."
+        ) from None
 
 
-def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
-    for task_id in unfinished_runs(service):
-        said = (
-            f"warning: {redact(service.output_path)} holds what run {task_id} has done, which is not all. Unless it "
-            f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
-            f"service, `thresher start NAME --resume {task_id}`."
-        )
-        say_on(talk, said)
-
-
-def _how_to_resume(command: Sequence[str]) -> str:
-    runs = list(progress.runs())
-    if not runs or not command:
-        return ""
-    return f" It was run {runs[-1]}: `{shlex.join([*command, '--resume', runs[-1]])}` goes on with it."
+def _start_prefect() -> None:
+    for name in ("prefect", "EventsWorker"):
+        logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
+    import_prefect()
+    with importing():
+        start_server()
 
 
 async def _resumed(
@@ -146,7 +133,7 @@ async def _resumed(
     return await begin_again(client, flow_run, "Resumed by thresher run --resume.", now), service
 
 
-async def _run(service: BatchService, fields: dict[str, Any], resume: str | None) -> RunResult:
+async def _run(service: BatchService, fields: dict[str, Any], resume: str | None, began: float) -> RunResult:
     # Importing Prefect takes a second: only commands that need it pay for it.
     with importing():
         import httpx
@@ -174,7 +161,7 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
                 where = redact(PREFECT_API_URL.value() or "(embedded)")
                 said = plain_line(redact(str(error)))
                 raise RunError(f"The Prefect server {where} cannot be reached: {said}.{blamed(where)}") from None
-            begin_command(own_start())
+            begin_command(began)
             if resume is None:
                 result: Any = await batch_service(service)
             else:
@@ -211,18 +198,3 @@ def _prefect_environment(verbose: bool) -> None:
     warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
     if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
         os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
-
-
-def exit_code(result: RunResult) -> int:
-    """0 if every item succeeded, else 1."""
-    return 0 if not result.failure and not result.failed else 1
-
-
-def talk_of(result: RunResult, talk: Console) -> None:
-    """Print the outcome of a run on standard error."""
-    for warning in result.warnings:
-        say_on(talk, f"warning: {warning}")
-    say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
-    for cause in result.top_causes:
-        which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
-        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

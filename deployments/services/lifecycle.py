@@ -270,11 +270,16 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
     return given_up
 
 
+@callable_anywhere
 async def wait_for(task_id: str) -> Execution:
-    """A run, once it has ended. Raises ServerError."""
+    """A run, once it has ended. Raises SpecificationError if this is no id of a run, ServerError."""
+    try:
+        wanted = UUID(task_id)
+    except ValueError:
+        raise SpecificationError([Problem("RUN", task_id, "should be the id of a run")]) from None
     async with prefect_server() as client:
         while True:
-            flow_run = await client.read_flow_run(UUID(task_id))
+            flow_run = await client.read_flow_run(wanted)
             if flow_run.state is not None and flow_run.state.is_final():
                 return Execution.of(flow_run.model_dump(mode="json"))
             await asyncio.sleep(_POLL_SECONDS)

@@ -160,10 +160,12 @@ def failed_line(source: str, message: str, location: str = "") -> str:
 
 
 class OutputLine(NamedTuple):
-    """One line of an output manifest. ``message`` is empty if its item was SUCCESSFUL."""
+    """One line of an output manifest. ``message`` is empty if its item was SUCCESSFUL, ``location`` if it has no result
+    file."""
 
     source: str
     message: str
+    location: str = ""
 
     @property
     def has_source(self) -> bool:
@@ -185,9 +187,9 @@ def read_output_line(raw: bytes) -> OutputLine:
         source.encode()
     except UnicodeEncodeError:
         raise ValueError("its source has half a surrogate pair") from None
-    result, message = value.get("result"), value.get("error_message")
-    if result == "SUCCESSFUL" and isinstance(value.get("inference-loc"), str):
-        return OutputLine(source, "")
+    result, message, location = value.get("result"), value.get("error_message"), value.get("inference-loc")
+    if result == "SUCCESSFUL" and isinstance(location, str):
+        return OutputLine(source, "", location)
     if result == "FAILED" and isinstance(message, str) and message:
-        return OutputLine(source, message)
+        return OutputLine(source, message, location if isinstance(location, str) else "")
     raise ValueError("it is neither SUCCESSFUL with an inference-loc nor FAILED with an error_message")

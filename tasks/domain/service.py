@@ -55,9 +55,8 @@ class BatchService(BaseModel):
             title="Name",
             description="1-64 letters, digits, '-' or '_'",
             pattern=NAME.pattern,
-            default_factory=default_name,
         ),
-    ]
+    ] = Field(default_factory=default_name)
     description: Annotated[
         str,
         Field(

@@ -38,8 +38,8 @@ class EarlierManifest:
         path = self._address.path.rpartition("/")[0]
         return replace(self._address, path=path or ("/" if self._address.scheme == "local" else ""))
 
-    async def check(self) -> None:
-        """Check that the manifest exists and has a FAILED item. Raises ObjectError."""
+    async def check_published(self) -> None:
+        """Check that the manifest exists. Raises ObjectError."""
         if not await self._storage.is_file(self._address):
             if self._names.scratch in [name.rstrip("/") for name in await self._storage.top(self._folder)]:
                 raise Missing(
@@ -47,6 +47,10 @@ class EarlierManifest:
                     f"so far is in {self._names.scratch}"
                 )
             raise Missing("there is no such output manifest")
+
+    async def check(self) -> None:
+        """Check that the manifest exists and has a FAILED item. Raises ObjectError."""
+        await self.check_published()
         counts = await self._counts()
         if counts is None or counts[2]:
             async with aclosing(self.lines()) as lines:

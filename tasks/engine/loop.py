@@ -38,6 +38,10 @@ class LoopThread:
             future.cancel()
             raise
 
+    def begin(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run ``work`` on this loop without waiting for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def run_blocking(self, work: Coroutine[Any, Any, T], cancel_seconds: float = CANCEL_SECONDS) -> T:
         """Run ``work`` on this loop and wait for it, from a thread without an event loop.
 

@@ -124,13 +124,12 @@ def test_validate__names_modules_that_nothing_brings(
 
 BEFORE_PREFECT = """
 import json, sys
-from rich.console import Console
 from deployments.one_run.run import run_service
 from tasks.domain.errors import SpecificationError
 said = []
 for fields in json.loads(sys.argv[1]):
     try:
-        run_service(fields, Console(stderr=True), verbose=False)
+        run_service(fields)
     except SpecificationError as error:
         said.append(str(error))
 print(json.dumps([said, "prefect" in sys.modules]))

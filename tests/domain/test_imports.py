@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -29,6 +30,7 @@ FLOORS = (
     ("deployments.local_stack",),
     ("deployments.commands",),
     ("deployments",),
+    ("deployments.thresher",),
 )
 """The rooms of the product, from the lowest floor up. A room may import from lower floors only."""
 SCRIPT = """
@@ -58,6 +60,8 @@ def test_imports__of_every_module_bring_nothing_that_the_layer_may_not_use(packa
     assert done.stdout.split() == []
 
 
+PUBLIC = ROOT / "deployments" / "thresher" / "__init__.py"
+"""`import thresher`: the one `__init__.py` that is not empty, so that a name of the public API is a short one."""
 PRODUCT = [path for room in ("deployments", "flows", "tasks") for path in sorted((ROOT / room).glob("**/*.py"))]
 
 
@@ -73,6 +77,7 @@ def imported(path: Path) -> set[Path]:
             names |= {f"{node.module}.{one.name}" for one in node.names}
         elif isinstance(node, ast.Import):
             names |= {one.name for one in node.names}
+    names |= {f"deployments.{name}" for name in names if name.split(".")[0] == "thresher"}
     parts = [name.split(".") for name in names if name.split(".")[0] in ("tasks", "flows", "deployments")]
     modules = [ROOT.joinpath(*one[:end]).with_suffix(".py") for one in parts for end in range(1, len(one) + 1)]
     return {module for module in modules if module.exists()}
@@ -83,7 +88,7 @@ def test_imports__of_this_project_run_one_way() -> None:
     upwards = {}
     for path in PRODUCT:
         room = room_of(path)
-        if path.stem == "__init__":
+        if path.stem == "__init__" and path != PUBLIC:
             assert path.read_text() == ""
             continue
         if found := {other for other in map(room_of, imported(path)) if other != room and floor[other] >= floor[room]}:
@@ -95,6 +100,17 @@ def test_imports__of_this_project_run_one_way() -> None:
 def test_imports__of_modules_make_no_circle() -> None:
     # A CycleError names the circle.
     TopologicalSorter({path: imported(path) - {path} for path in PRODUCT}).prepare()
+
+
+def test_drawing__shows_every_room_from_the_top() -> None:
+    text = (ROOT / "flows" / "README.md").read_text()
+    drawing = text.partition("## The rooms\n")[2].partition("## ")[0].split("```")[1]
+    lines = [re.findall(r"[a-z_]+", line[:41]) for line in drawing.splitlines()]
+    place = {word: number for number, line in enumerate(lines) for word in line}
+    rooms = [[room.rpartition(".")[2] for room in rooms] for rooms in reversed(FLOORS)]
+    assert {room for floor in rooms for room in floor} <= set(place)
+    inside = [floor for floor in rooms if floor not in (["deployments"], ["tasks"], ["clients"])]
+    assert sorted(inside, key=lambda floor: min(place[room] for room in floor)) == inside
 
 
 def test_tasks__at_the_top_are_the_four_boxes_of_the_graph() -> None:

@@ -240,7 +240,9 @@ def test_manifest__a_failed_line_says_where_the_answers_are_of_rows_that_did_not
         "source": "s3://b/1.csv", "result": "FAILED", "error_message": "1 of 3 rows failed",
         "inference-loc": "s3://o/r/1.csv_result.txt",
     }  # fmt: skip
-    assert read_output_line(line.encode()) == OutputLine("s3://b/1.csv", "1 of 3 rows failed")
+    assert read_output_line(line.encode()) == OutputLine(
+        "s3://b/1.csv", "1 of 3 rows failed", "s3://o/r/1.csv_result.txt"
+    )
     assert sources(line) == ["s3://b/1.csv"]
 
 
@@ -356,7 +358,7 @@ def test_manifest__any_json_values_on_a_line_give_one_entry_each(values: list[ob
 @given(st.text(), st.text(min_size=1), st.booleans())
 def test_output_line__is_read_as_it_was_written(source: str, text: str, good: bool) -> None:
     line = successful_line(source, text) if good else failed_line(source, text)
-    assert read_output_line(line.rstrip("\n").encode()) == OutputLine(source, "" if good else text)
+    assert read_output_line(line.rstrip("\n").encode()) == OutputLine(source, *("", text) if good else (text,))
 
 
 @pytest.mark.parametrize(

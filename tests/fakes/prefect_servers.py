@@ -148,7 +148,7 @@ def postgres_redis_server(folder: Path, *, auth_string: str = "") -> Iterator[Pr
         }
         with _web_server(folder, own, auth_string, "--no-services") as server:
             log = folder / "services.log"
-            environment = _environment(server) | own
+            environment = environment_of(server) | own
             services = processes.start(_prefect("server", "services", "start"), log, environment)
             try:
                 processes.wait_until(lambda: b"Starting services" in log.read_bytes(), services, log, START_SECONDS)
@@ -185,7 +185,7 @@ class WorkerProcess:
         self._started += 1
         name = f"test {self.pool} {os.getpid()} {self._started}"
         command = _prefect("worker", "start", "--pool", self.pool, "--type", "process", "--name", name)
-        environment = _environment(self.server) | {"PREFECT_WORKER_QUERY_SECONDS": "1", **self._environment}
+        environment = environment_of(self.server) | {"PREFECT_WORKER_QUERY_SECONDS": "1", **self._environment}
         self.process = processes.start(command, self.log, environment)
 
         def online() -> bool:
@@ -230,7 +230,7 @@ def _prefect(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "prefect", *arguments]
 
 
-def _environment(server: PrefectServer) -> dict[str, str]:
+def environment_of(server: PrefectServer) -> dict[str, str]:
     """This process's variables with those of a client of the server, and without those of another server."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -245,7 +245,7 @@ def _web_server(
     port = processes.free_port()
     web = WebServer(address, port, folder / "server.log", options)
     server = PrefectServer(f"http://{address}:{port}/api", folder, auth_string, database, web)
-    web.environment = _environment(server) | {
+    web.environment = environment_of(server) | {
         "PREFECT_UI_API_URL": server.api,
         "PREFECT_SERVER_UI_API_URL": server.api,
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
