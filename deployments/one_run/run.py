@@ -121,12 +121,13 @@ async def _resumed(
 
     Raises SpecificationError if it cannot be resumed.
     """
-    from deployments.services.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
+    from deployments.services.resuming import FIELD, begin_again, check_resumable, where_it_was
     from flows.batch_service import batch_service
+    from tasks.prefect_side.api import run_by_id
 
     where = f"on this Prefect server ({redact(str(client.api_url))}; its data: PREFECT_HOME)"
     try:
-        flow_run = await read_run(client, run, where)
+        flow_run = await run_by_id(client, FIELD, run, where)
     except SpecificationError:
         if run in await asyncio.to_thread(unfinished_runs, service, run):
             return None, service  # its scratch folder has everything needed

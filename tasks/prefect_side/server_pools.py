@@ -9,10 +9,10 @@ from prefect.client.orchestration import PrefectClient
 from pydantic import ValidationError
 
 from tasks.domain.pool import Pool
+from tasks.prefect_side.api import work_pools
 
 POOL_KEY = "thresher"
 """The key of a work pool's base job template that holds the pool it was made from; Prefect keeps it untouched."""
-_PAGE = 200
 
 
 def pool_of(base_job_template: Mapping[str, Any]) -> Pool | None:
@@ -25,13 +25,5 @@ def pool_of(base_job_template: Mapping[str, Any]) -> Pool | None:
 
 async def server_pools(client: PrefectClient) -> dict[str, Pool]:
     """The resource pools of a server, by name."""
-    found: dict[str, Pool] = {}
-    offset = 0
-    page = None
-    while page is None or len(page) == _PAGE:
-        page = await client.read_work_pools(limit=_PAGE, offset=offset)
-        offset += len(page)
-        for work_pool in page:
-            if (pool := pool_of(work_pool.base_job_template)) is not None:
-                found[work_pool.name] = pool
-    return dict(sorted(found.items()))
+    found = {one.name: pool_of(one.base_job_template) for one in await work_pools(client)}
+    return {name: pool for name, pool in sorted(found.items()) if pool is not None}
