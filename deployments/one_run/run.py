@@ -33,8 +33,9 @@ from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.embedded_server import start_server
+from tasks.prefect_side.environment import set_for_run
 from tasks.prefect_side.prefect_import import import_prefect
-from tasks.prefect_side.stack_access import password_for, refused
+from tasks.prefect_side.stack_access import refused
 from tasks.prefect_side.storage_keys import keys_in_blocks
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def run_service(
     """
     check_limits()
     check_prefect_settings()
-    _prefect_environment(verbose)  # before anything imports Prefect
+    set_for_run(verbose=verbose)  # before anything imports Prefect
+    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
     service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
@@ -201,17 +203,6 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
             raise RunError(refused(where, error.response.status_code)) from None
         raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None
-
-
-def _prefect_environment(verbose: bool) -> None:
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools; resuming looks for it
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
-    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
-    if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand
 
 
 def exit_code(result: RunResult) -> int:

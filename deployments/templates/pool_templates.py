@@ -22,6 +22,7 @@ from tasks.clients.cluster.pod_security import (
     own_volumes,
 )
 from tasks.domain.pool import Flavor, Pool
+from tasks.prefect_side.environment import FLOW_ENVIRONMENT
 from tasks.prefect_side.server_pools import POOL_KEY
 
 FLOW_CPU = 0.5
@@ -41,12 +42,6 @@ _OF_THE_CLIENT = frozenset(
 )
 """Job variables that a deployment or run may set. All others are the administrator's: with commands, images, accounts
 and networks, any user allowed to start a run could run any program under any account."""
-FLOW_ENVIRONMENT = {
-    # Runs without a heartbeat for a while are set to Crashed: see zombies.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-}
 _WORKERS = Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json"
 _COLLECTIONS = {"process": "prefect", "docker": "prefect-docker", "kubernetes": "prefect-kubernetes"}
 
