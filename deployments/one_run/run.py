@@ -34,6 +34,7 @@ from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.embedded_server import start_server
 from tasks.prefect_side.environment import set_for_run
+from tasks.prefect_side.internals import EVENTS_LOGGER, NO_HOME
 from tasks.prefect_side.prefect_import import import_prefect
 from tasks.prefect_side.stack_access import refused
 from tasks.prefect_side.storage_keys import keys_in_blocks
@@ -55,13 +56,13 @@ def run_service(
     check_limits()
     check_prefect_settings()
     set_for_run(verbose=verbose)  # before anything imports Prefect
-    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
+    warnings.filterwarnings("ignore", message=NO_HOME)
     service = _checked(fields, resumed=resume is not None)
     if command and resume is None:
         _tell_unfinished(service, talk, command)
     with LiveProgress(talk):
         try:
-            for name in ("prefect", "EventsWorker"):
+            for name in ("prefect", EVENTS_LOGGER):
                 logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
             import_prefect()
             with importing():

@@ -44,7 +44,7 @@ async def runs(name: str, limit: int = 20) -> list[Execution]:
     """The last runs of a service, newest first. Raises SpecificationError if it does not exist, ServerError."""
     async with prefect_server() as client:
         deployment = await api.service(client, name)
-        return [Execution.of(one) for one in await api.last_runs(client, deployment.id, limit)]
+        return [Execution.of(one) for one in await api.last_runs(client, [deployment.id], limit)]
 
 
 async def read_service(client: PrefectClient, name: str) -> Service:

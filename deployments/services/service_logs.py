@@ -60,14 +60,13 @@ async def lines(name: str, run: str | None = None, *, follow: bool = False) -> A
         while True:
             ended = not follow or await _has_ended(client, task_id)
             silent += ended
-            async for one in logs(client, task_id, since):
-                if one.id in seen:
-                    continue
-                seen.add(one.id)
-                silent = 0
-                line = Line(time=one.timestamp, level=_LEVELS.get(one.level, str(one.level)), message=one.message)
-                since = max(since or line.time - _LATE, line.time - _LATE)
-                yield line
+            async for page in logs(client, task_id, since):
+                for one in [new for new in page if new.id not in seen]:
+                    seen.add(one.id)
+                    silent = 0
+                    line = Line(time=one.timestamp, level=_LEVELS.get(one.level, str(one.level)), message=one.message)
+                    since = max(since or line.time - _LATE, line.time - _LATE)
+                    yield line
             if not follow or silent > _SILENT_LOOKS:
                 return
             await asyncio.sleep(_POLL_SECONDS)

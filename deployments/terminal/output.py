@@ -16,6 +16,7 @@ from deployments.terminal.talk import error_console, say_on
 from tasks.domain.errors import RunError
 from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
 from tasks.prefect_side.environment import set_for_command
+from tasks.prefect_side.internals import EVENTS_LOGGER
 from tasks.prefect_side.prefect_import import import_prefect
 
 P = ParamSpec("P")
@@ -45,7 +46,7 @@ def quiet_prefect() -> None:
     """Limit Prefect's own log to errors, unless the user has set its level, and import Prefect."""
     set_for_command()
     import_prefect()
-    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it warns of events that are still unsent
+    logging.getLogger(EVENTS_LOGGER).setLevel(logging.ERROR)
 
 
 def quietly(command: Callable[P, int]) -> Callable[P, int]:

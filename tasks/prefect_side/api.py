@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
@@ -25,7 +25,6 @@ CLOCK_SKEW = timedelta(seconds=5)
 """How far the server's clock may be ahead of this machine's."""
 _PAGE = 200
 _OF_SERVICES = {"flows": {"name": {"any_": [FLOW]}}}
-_NEWEST_FIRST = {"sort": "EXPECTED_START_TIME_DESC"}
 Found = TypeVar("Found", bound=BaseModel)
 
 
@@ -74,9 +73,11 @@ async def run_of(client: PrefectClient, deployment: DeploymentResponse, field: s
     return found
 
 
-async def last_runs(client: PrefectClient, deployment_id: UUID, limit: int) -> list[FlowRun]:
-    """The last runs of a service, newest first."""
-    return await _runs(client, {"deployment_id": {"any_": [str(deployment_id)]}}, limit)
+async def last_runs(client: PrefectClient, deployments: Collection[UUID], limit: int) -> list[FlowRun]:
+    """The last runs of these services that are due, newest first."""
+    of_them = {**_due(), "deployment_id": {"any_": [str(one) for one in deployments]}}
+    newest = "EXPECTED_START_TIME_DESC"
+    return await _page(client, "/flow_runs/filter", FlowRun, flow_runs=of_them, sort=newest, limit=limit)
 
 
 async def newest_runs(client: PrefectClient, deployments: Collection[UUID]) -> dict[UUID, FlowRun]:
@@ -86,19 +87,13 @@ async def newest_runs(client: PrefectClient, deployments: Collection[UUID]) -> d
     others.
     """
     newest: dict[UUID, FlowRun] = {}
-    while unseen := [str(one) for one in deployments if one not in newest]:
-        page = await _runs(client, {"deployment_id": {"any_": unseen}}, _PAGE)
+    while unseen := [one for one in deployments if one not in newest]:
+        page = await last_runs(client, unseen, _PAGE)
         for flow_run in page:
-            if flow_run.deployment_id is not None:
-                newest.setdefault(flow_run.deployment_id, flow_run)
+            newest.setdefault(cast(UUID, flow_run.deployment_id), flow_run)
         if len(page) < _PAGE:
             break
     return newest
-
-
-async def _runs(client: PrefectClient, wanted: dict[str, Any], limit: int) -> list[FlowRun]:
-    of_them = {**_due(), **wanted}
-    return await _page(client, "/flow_runs/filter", FlowRun, flow_runs=of_them, **_NEWEST_FIRST, limit=limit)
 
 
 async def active_runs(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
@@ -132,12 +127,12 @@ def _due() -> dict[str, Any]:
     return {"expected_start_time": {"before_": (datetime.now(UTC) + CLOCK_SKEW).isoformat()}}
 
 
-def logs(client: PrefectClient, run: UUID, since: datetime | None) -> AsyncIterator[Log]:
-    """The lines of a run's Logs tab after a time, or all."""
+def logs(client: PrefectClient, run: UUID, since: datetime | None) -> AsyncIterator[list[Log]]:
+    """The lines of a run's Logs tab after a time, or all, a page at a time."""
     wanted: dict[str, Any] = {"flow_run_id": {"any_": [str(run)]}}
     if since is not None:
         wanted["timestamp"] = {"after_": since.isoformat()}
-    return _each(client, "/logs/filter", Log, logs=wanted, sort="TIMESTAMP_ASC")
+    return _pages(client, "/logs/filter", Log, logs=wanted, sort="TIMESTAMP_ASC")
 
 
 async def last_event(client: PrefectClient, run: UUID, name: str) -> Event | None:
@@ -154,13 +149,7 @@ async def work_pools(client: PrefectClient) -> list[WorkPool]:
 
 
 async def _all(client: PrefectClient, path: ServerRoutes, kind: type[Found], **wanted: Any) -> list[Found]:
-    return [one async for one in _each(client, path, kind, **wanted)]
-
-
-async def _each(client: PrefectClient, path: ServerRoutes, kind: type[Found], **wanted: Any) -> AsyncIterator[Found]:
-    async for page in _pages(client, path, kind, **wanted):
-        for one in page:
-            yield one
+    return [one async for page in _pages(client, path, kind, **wanted) for one in page]
 
 
 async def _pages(

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.prefect_side.stack_access import password_for
-
 _NO_ANALYTICS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 # Runs without a heartbeat for a while are set to Crashed, and may be resumed.
 _HEARTBEAT = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
@@ -31,6 +29,8 @@ def set_for_command() -> None:
 
 def set_for_run(*, verbose: bool) -> None:
     """For a run in this process, on an embedded server or on that of ``PREFECT_API_URL``."""
+    from tasks.prefect_side.stack_access import password_for  # `--help` does not need it
+
     _default(
         {
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
