@@ -49,7 +49,6 @@ from tasks.prefect_side import api
 from tasks.prefect_side.as_deployed import KEPT_TAG, fixed_fields, log_output_kept
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
 from tasks.prefect_side.server import prefect_server
-from tasks.prefect_side.server_pools import server_pools
 
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
@@ -76,7 +75,7 @@ async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Pat
 async def create(fields: Mapping[str, Any]) -> Service:
     """Like :func:`deploy`, but paths are not resolved: a relative local path is a problem like any other."""
     async with prefect_server() as client:
-        pools = await server_pools(client)
+        pools = await api.server_pools(client)
         named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
         run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
         service = run.service
@@ -165,7 +164,7 @@ async def _service_of_run(client: PrefectClient, run: str) -> tuple[DeploymentRe
 async def _start(client: PrefectClient, deployment: DeploymentResponse, fields: Mapping[str, Any]) -> Execution:
     """Start a run of a service with these fields. Raises SpecificationError with every problem."""
     problems = await _not_its_own(client, deployment, fields)
-    pools = await server_pools(client)
+    pools = await api.server_pools(client)
     run = await _checked(client, fields, pools, problems)
     service = run.service
     flow_run = await client.create_flow_run_from_deployment(
@@ -207,7 +206,7 @@ async def _resumed_with(
     before = specification_of(flow_run)
     fields = _changed(before, overrides)
     problems = await _not_its_own(client, deployment, fields) + where_it_was(before, fields)
-    pools = await server_pools(client)
+    pools = await api.server_pools(client)
     made = await _checked(client, fields, pools, problems, flow_run)
     variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
     return dict(parameters_of(made.service)["service"]), variables

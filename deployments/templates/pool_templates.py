@@ -17,9 +17,9 @@ from tasks.clients.cluster.pod_security import (
     own_volumes,
 )
 from tasks.domain.pool import Flavor, Pool
+from tasks.prefect_side.api import POOL_KEY
 from tasks.prefect_side.environment import FLOW_ENVIRONMENT
 from tasks.prefect_side.internals import shipped_workers
-from tasks.prefect_side.server_pools import POOL_KEY
 
 FLOW_CPU = 0.5
 FLOW_MEMORY_MIB = 512

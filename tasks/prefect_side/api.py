@@ -1,8 +1,8 @@
-"""What the Prefect server knows of services, their runs, logs and events, and of work pools: typed, all pages of it."""
+"""What the Prefect server knows of services, their runs, logs and events, and of resource pools: typed, all pages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID
@@ -12,15 +12,18 @@ from prefect.client.schemas.objects import FlowRun, Log, WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events.schemas.events import Event
 from prefect.exceptions import ObjectNotFound
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.pool import Pool
 from tasks.domain.status import ACTIVE_STATES
 
 if TYPE_CHECKING:
     from prefect.client.orchestration.routes import ServerRoutes
 
 FLOW = "batch_service"
+POOL_KEY = "thresher"
+"""The key of a work pool's base job template that holds the pool it was made from; Prefect keeps it untouched."""
 CLOCK_SKEW = timedelta(seconds=5)
 """How far the server's clock may be ahead of this machine's."""
 _PAGE = 200
@@ -143,9 +146,18 @@ async def last_event(client: PrefectClient, run: UUID, name: str) -> Event | Non
     return Event.model_validate(found[0]) if found else None
 
 
-async def work_pools(client: PrefectClient) -> list[WorkPool]:
-    """The work pools of the server."""
-    return await _all(client, "/work_pools/filter", WorkPool)
+async def server_pools(client: PrefectClient) -> dict[str, Pool]:
+    """The resource pools of the server, by name: its work pools that were made from pool files."""
+    found = {one.name: pool_of(one.base_job_template) for one in await _all(client, "/work_pools/filter", WorkPool)}
+    return {name: pool for name, pool in sorted(found.items()) if pool is not None}
+
+
+def pool_of(base_job_template: Mapping[str, Any]) -> Pool | None:
+    """The pool that a work pool was made from; None if the work pool is not Thresher's."""
+    try:
+        return Pool.model_validate(base_job_template[POOL_KEY])
+    except (KeyError, ValidationError):
+        return None
 
 
 async def _all(client: PrefectClient, path: ServerRoutes, kind: type[Found], **wanted: Any) -> list[Found]:

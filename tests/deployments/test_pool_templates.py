@@ -35,8 +35,8 @@ from deployments.templates.pool_templates import (
 from tasks.clients.cluster.pod_security import CLUSTER_LABEL, DISK_LIMIT, DISK_REQUEST, PART_LABEL
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Flavor, Pool
+from tasks.prefect_side.api import pool_of
 from tasks.prefect_side.environment import FLOW_ENVIRONMENT
-from tasks.prefect_side.server_pools import pool_of
 
 FOLDER = Path(__file__).parents[2] / "infra" / "pools"
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]  # references to blocks are looked up
