@@ -21,10 +21,10 @@ from tasks.engine.checking import check
 from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
+from tasks.prefect_side.api import server_pools
 from tasks.prefect_side.as_deployed import not_as_deployed, own_flow_run
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
 from tasks.prefect_side.run_identity import own_task_id
-from tasks.prefect_side.server_pools import server_pools
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)

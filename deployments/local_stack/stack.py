@@ -12,8 +12,9 @@ import requests
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from rich.console import Console
 
+from deployments.local_stack.sqlite_cursors import sqlite_url
 from deployments.local_stack.stack_lock import answers, claimed, said
-from deployments.local_stack.stack_processes import guarded, of_a_worker, of_the_server, tail
+from deployments.local_stack.stack_processes import guarded, tail
 from deployments.local_stack.stack_runs import stopped_runs
 from deployments.set_up.form_deployment import CONSOLE_POOL
 from deployments.set_up.pools import PoolState, apply_pools, online_workers
@@ -26,6 +27,7 @@ from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, authorization
 from tasks.domain.errors import CallError, Problem, ServerError
 from tasks.domain.settings import read_settings
 from tasks.engine.loop import LoopThread
+from tasks.prefect_side.environment import of_a_worker, of_the_server
 from tasks.prefect_side.stack_access import is_own, made_password, password_file
 
 HOST = "127.0.0.1"
@@ -78,7 +80,8 @@ async def _run(url: str, port: int, console: Console) -> None:
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         say_on(console, "Starting the Prefect server ...")
         command = ("tasks.prefect_side.prefect_app", str(port))
-        async with guarded("server", command, folder, of_the_server(folder, url, password)) as server:
+        environment = of_the_server(folder, url, password, sqlite_url(folder / "prefect" / "prefect.db"))
+        async with guarded("server", command, folder, environment) as server:
             await _until(lambda: answers(url) and is_own(url), server, folder / "server.log", "The Prefect server")
             pools = await _applied()
             await end_orphans(WORKER)  # left by a stack that was killed

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolUpdate
@@ -15,10 +13,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
 from rich.console import Console
 
-from deployments.services.overview import each
-from deployments.services.service import FLOW
 from deployments.terminal.talk import say_on
 from tasks.domain.errors import ServerError
+from tasks.prefect_side.api import runs_of_workers
 from tasks.prefect_side.server import prefect_server
 
 STOP_RUNS_SECONDS = 20.0
@@ -55,32 +52,18 @@ async def _allow(client: PrefectClient, pools: Mapping[str, int | None]) -> None
 async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
     deadline = asyncio.get_running_loop().time() + STOP_RUNS_SECONDS
     told = 0
-    while active := await _active(client, workers):
+    while active := await runs_of_workers(client, workers, of_services=True):
         if len(active) > told:
             told = len(active)
             what = "1 run is" if told == 1 else f"{told} runs are"
             say_on(console, f"{what} being stopped; the manifests account for every item ...")
         for flow_run in active:
-            if flow_run["state_type"] == "RUNNING":
+            if flow_run.state_type == "RUNNING":
                 state: State[None] = Cancelling(message="The local stack is being stopped.")
                 with suppress(ObjectNotFound):
-                    await client.set_flow_run_state(UUID(flow_run["id"]), state)
+                    await client.set_flow_run_state(flow_run.id, state)
         if asyncio.get_running_loop().time() > deadline:
             what = "1 run has" if len(active) == 1 else f"{len(active)} runs have"
             say_on(console, f"{what} not ended within {STOP_RUNS_SECONDS:g} s: ended by force.")
             return
         await asyncio.sleep(_POLL_SECONDS)
-
-
-async def _active(client: PrefectClient, workers: str) -> list[dict[str, Any]]:
-    """The runs of batch services that a worker has taken and that have not ended."""
-    body = {
-        "flows": {"name": {"any_": [FLOW]}},
-        "flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}},
-        "sort": "ID_DESC",
-    }
-    return [
-        one
-        async for one in each(client, "/flow_runs/filter", body)
-        if str(one["labels"].get("prefect.worker.name", "")).startswith(workers)
-    ]

@@ -26,8 +26,10 @@ from tasks.engine import progress
 from tasks.engine.loop import LoopThread, engine_loop
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.embedded_server import start_server
+from tasks.prefect_side.environment import set_for_run
+from tasks.prefect_side.internals import EVENTS_LOGGER, NO_HOME
 from tasks.prefect_side.prefect_import import import_prefect
-from tasks.prefect_side.stack_access import password_for, refused
+from tasks.prefect_side.stack_access import refused
 from tasks.prefect_side.storage_keys import keys_in_blocks
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def prepared(fields: dict[str, Any], *, verbose: bool = False, resumed: bool = F
     """
     check_limits()
     check_prefect_settings()
-    _prefect_environment(verbose)
+    set_for_run(verbose=verbose)  # before anything imports Prefect
+    warnings.filterwarnings("ignore", message=NO_HOME)  # reported in our own words
     if not resumed and not keys_in_blocks(read_settings()):
         return check_service(fields).service
     try:
@@ -94,7 +97,7 @@ def carry_out(service: BatchService, fields: dict[str, Any], resume: str | None,
 
 
 def _start_prefect() -> None:
-    for name in ("prefect", "EventsWorker"):
+    for name in ("prefect", EVENTS_LOGGER):
         logging.getLogger(name).setLevel(os.environ["PREFECT_LOGGING_LEVEL"].upper())
     import_prefect()
     with importing():
@@ -108,12 +111,13 @@ async def _resumed(
 
     Raises SpecificationError if it cannot be resumed.
     """
-    from deployments.services.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
+    from deployments.services.resuming import FIELD, begin_again, check_resumable, where_it_was
     from flows.batch_service import batch_service
+    from tasks.prefect_side.api import run_by_id
 
     where = f"on this Prefect server ({redact(str(client.api_url))}; its data: PREFECT_HOME)"
     try:
-        flow_run = await read_run(client, run, where)
+        flow_run = await run_by_id(client, FIELD, run, where)
     except SpecificationError:
         if run in await asyncio.to_thread(unfinished_runs, service, run):
             return None, service  # its scratch folder has everything needed
@@ -187,14 +191,3 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in (401, 403):
             raise RunError(refused(where, error.response.status_code)) from None
         raise RunError(f"The Prefect server {where} cannot be reached or refused: {type(error).__name__}.") from None
-
-
-def _prefect_environment(verbose: bool) -> None:
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "true")
-    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")  # as in pools; resuming looks for it
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
-    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if verbose else "CRITICAL")
-    warnings.filterwarnings("ignore", message="Failed to create the Prefect home")  # reported in our own words
-    if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
-        os.environ.setdefault("PREFECT_API_AUTH_STRING", password)  # the address of `thresher up`, set by hand

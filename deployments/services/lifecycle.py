@@ -14,11 +14,12 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Cancelled, Cancelling
 
 from deployments.services.lock import one_at_a_time
-from deployments.services.overview import active_runs, count, find, find_run, look_up, read_service
-from deployments.services.resuming import FIELD, begin_again, check_resumable, read_run, where_it_was
+from deployments.services.overview import read_service
+from deployments.services.resuming import FIELD, begin_again, check_resumable, where_it_was
 from deployments.services.service import (
     ENTRYPOINT,
     TAG,
@@ -44,10 +45,10 @@ from tasks.domain.specification import require
 from tasks.domain.status import ACTIVE_STATES
 from tasks.engine.checking import check
 from tasks.engine.loop import engine_loop
+from tasks.prefect_side import api
 from tasks.prefect_side.as_deployed import KEPT_TAG, fixed_fields, log_output_kept
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
 from tasks.prefect_side.server import prefect_server
-from tasks.prefect_side.server_pools import server_pools
 
 ENDED_SECONDS = 90.0
 """A stopped run has ended within this time: Prefect's worker kills its process after 30 s."""
@@ -74,7 +75,7 @@ async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Pat
 async def create(fields: Mapping[str, Any]) -> Service:
     """Like :func:`deploy`, but paths are not resolved: a relative local path is a problem like any other."""
     async with prefect_server() as client:
-        pools = await server_pools(client)
+        pools = await api.server_pools(client)
         named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
         run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
         service = run.service
@@ -109,7 +110,7 @@ async def start(name: str, overrides: Overrides = ()) -> Execution:
     Raises SpecificationError with every problem (nothing is started then), ServerError.
     """
     async with prefect_server() as client:
-        deployment = await find(client, name)
+        deployment = await api.service(client, name)
         return await _start(client, deployment, _changed(specification_of(deployment), overrides))
 
 
@@ -128,9 +129,9 @@ async def retry_failed(
     also if the earlier run is still active, or has no output manifest or FAILED item. Raises ServerError.
     """
     async with prefect_server() as client:
-        deployment, flow_run = await find_run(client, run)
+        deployment, flow_run = await _service_of_run(client, run)
         earlier = Execution.of(flow_run)
-        if flow_run.get("state_type") in ACTIVE_STATES:
+        if flow_run.state_type in ACTIVE_STATES:
             expected = f"is still active (its status is {earlier.status}): wait until it has ended, or stop it first"
             raise SpecificationError([Problem("RUN", run, expected)])
         if not earlier.manifest:
@@ -146,19 +147,33 @@ async def retry_failed(
         return await _start(client, deployment, _changed(fields, overrides))
 
 
-async def _start(client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]) -> Execution:
+async def _service_of_run(client: PrefectClient, run: str) -> tuple[DeploymentResponse, FlowRun]:
+    """The service that a run belongs to, and the run. Raises SpecificationError if either does not exist."""
+    where = "on this server; `thresher show NAME --runs` shows those of a service"
+    flow_run = await api.run_by_id(client, "RUN", run, where)
+    service = flow_run.deployment_id and await api.look_up(client, id=str(flow_run.deployment_id))
+    if not service:
+        expected = (
+            "belongs to no service that is still there: give its output manifest to "
+            "`thresher run SPEC --retry-failed MANIFEST`"
+        )
+        raise SpecificationError([Problem("RUN", run, expected)])
+    return service, flow_run
+
+
+async def _start(client: PrefectClient, deployment: DeploymentResponse, fields: Mapping[str, Any]) -> Execution:
     """Start a run of a service with these fields. Raises SpecificationError with every problem."""
     problems = await _not_its_own(client, deployment, fields)
-    pools = await server_pools(client)
+    pools = await api.server_pools(client)
     run = await _checked(client, fields, pools, problems)
     service = run.service
     flow_run = await client.create_flow_run_from_deployment(
-        UUID(deployment["id"]),
+        deployment.id,
         parameters=parameters_of(service),
         work_queue_name=queue_of(service.priority),
         job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
     )
-    return Execution.of(flow_run.model_dump(mode="json"))
+    return Execution.of(flow_run)
 
 
 @callable_anywhere
@@ -169,21 +184,18 @@ async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
     finished. Raises SpecificationError if it is complete, active, or not a run of the service; ServerError.
     """
     async with prefect_server() as client:
-        deployment = await find(client, name)
-        of_it = f"of {name}; `thresher show {name} --runs` shows those that there are"
-        flow_run = await read_run(client, run, of_it)
-        if str(flow_run.deployment_id) != deployment["id"]:
-            raise SpecificationError([Problem(FIELD, run, f"is not a run {of_it}")])
+        deployment = await api.service(client, name)
+        flow_run = await api.run_of(client, deployment, FIELD, run)
         await check_resumable(client, flow_run)
         said = "Resumed by thresher start --resume."
         changed = await _resumed_with(client, deployment, flow_run, overrides) if overrides else (None, None)
         begun = await begin_again(client, flow_run, said, *changed)
-        return Execution.of(begun.model_dump(mode="json"))
+        return Execution.of(begun)
 
 
 async def _resumed_with(
     client: PrefectClient,
-    deployment: Mapping[str, Any],
+    deployment: DeploymentResponse,
     flow_run: FlowRun,
     overrides: Overrides,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -191,10 +203,10 @@ async def _resumed_with(
 
     Raises SpecificationError with every problem.
     """
-    before = dict((flow_run.parameters or {}).get("service") or {})
+    before = specification_of(flow_run)
     fields = _changed(before, overrides)
     problems = await _not_its_own(client, deployment, fields) + where_it_was(before, fields)
-    pools = await server_pools(client)
+    pools = await api.server_pools(client)
     made = await _checked(client, fields, pools, problems, flow_run)
     variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
     return dict(parameters_of(made.service)["service"]), variables
@@ -207,8 +219,8 @@ async def stop(name: str, *, wait: bool = False) -> Service:
     With ``wait``, return when they have ended. Raises SpecificationError if no run is active, ServerError.
     """
     async with prefect_server() as client:
-        deployment = await find(client, name)
-        if not await _cancel(client, deployment["id"]):
+        deployment = await api.service(client, name)
+        if not await _cancel(client, deployment.id):
             service = await read_service(client, name)
             expected = f"has no run that could be stopped (its status is {service.status})"
             raise SpecificationError([Problem("NAME", name, expected)])
@@ -221,11 +233,11 @@ async def stop(name: str, *, wait: bool = False) -> Service:
 async def edit(name: str, *, description: str) -> Service:
     """Change a service's description. Raises SpecificationError, ServerError."""
     async with prefect_server() as client:
-        deployment = await find(client, name)
+        deployment = await api.service(client, name)
         fields = specification_of(deployment)
         service = require({**fields, "description": description})
         update = DeploymentUpdate(description=service.description, parameters=parameters_of(service))
-        await client.update_deployment(UUID(deployment["id"]), update)
+        await client.update_deployment(deployment.id, update)
         return await read_service(client, name)
 
 
@@ -236,15 +248,14 @@ async def schedule(name: str, when: Mapping[str, Any] | None) -> Service:
     Raises SpecificationError, ServerError.
     """
     async with prefect_server() as client:
-        deployment = await find(client, name)
+        deployment = await api.service(client, name)
         service = require({**specification_of(deployment), "schedule": when})
-        deployment_id = UUID(deployment["id"])
-        earlier = await client.read_deployment_schedules(deployment_id)
+        earlier = await client.read_deployment_schedules(deployment.id)
         if made := schedules_of(service.schedule):
-            await client.create_deployment_schedules(deployment_id, [(one.schedule, True) for one in made])
+            await client.create_deployment_schedules(deployment.id, [(one.schedule, True) for one in made])
         for one in earlier:
-            await client.delete_deployment_schedule(deployment_id, one.id)
-        await client.update_deployment(deployment_id, DeploymentUpdate(parameters=parameters_of(service)))
+            await client.delete_deployment_schedule(deployment.id, one.id)
+        await client.update_deployment(deployment.id, DeploymentUpdate(parameters=parameters_of(service)))
         return await read_service(client, name)
 
 
@@ -257,16 +268,16 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
     """
     given_up: tuple[str, ...] = ()
     async with prefect_server() as client:
-        deployment = await find(client, name)
-        if active := await active_runs(client, deployment["id"]):
+        deployment = await api.service(client, name)
+        if active := await api.active_runs(client, deployment.id):
             if not force:
                 expected = (
                     f"has {len(active)} active run{'s' if len(active) > 1 else ''}: stop it first, or use --force"
                 )
                 raise SpecificationError([Problem("NAME", name, expected)])
-            await _cancel(client, deployment["id"])
-            given_up = await _ended_or_given_up(client, deployment["id"])
-        await client.delete_deployment(UUID(deployment["id"]))
+            await _cancel(client, deployment.id)
+            given_up = await _ended_or_given_up(client, deployment.id)
+        await client.delete_deployment(deployment.id)
     return given_up
 
 
@@ -281,16 +292,16 @@ async def wait_for(task_id: str) -> Execution:
         while True:
             flow_run = await client.read_flow_run(wanted)
             if flow_run.state is not None and flow_run.state.is_final():
-                return Execution.of(flow_run.model_dump(mode="json"))
+                return Execution.of(flow_run)
             await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _not_its_own(
-    client: PrefectClient, deployment: Mapping[str, Any], fields: Mapping[str, Any]
+    client: PrefectClient, deployment: DeploymentResponse, fields: Mapping[str, Any]
 ) -> list[Problem]:
     """Problems of fields that belong to the service and may not differ in its runs."""
-    problems = fixed_fields(deployment["name"], deployment.get("work_pool_name"), fields)
-    return problems + await log_output_kept(client, UUID(deployment["id"]), deployment.get("tags") or (), fields)
+    problems = fixed_fields(deployment.name, deployment.work_pool_name, fields)
+    return problems + await log_output_kept(client, deployment.id, deployment.tags, fields)
 
 
 def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
@@ -328,45 +339,45 @@ async def _checked(
 
 async def _name_problems(client: PrefectClient, name: object) -> list[Problem]:
     problems = []
-    if isinstance(name, str) and await look_up(client, name) is not None:
+    if isinstance(name, str) and await api.look_up(client, name=name) is not None:
         expected = "a service of this name exists; take another name, or delete that service first"
         problems.append(Problem("name", name, expected))
     bound = read_settings().max_services
-    if await count(client) >= bound:
+    if await api.count_services(client) >= bound:
         expected = f"there are {bound} services already, no more are allowed: delete one that is not needed"
         problems.append(Problem("name", name, expected))
     return problems
 
 
-async def _cancel(client: PrefectClient, deployment_id: str) -> int:
+async def _cancel(client: PrefectClient, deployment_id: UUID) -> int:
     """Set a service's active runs to Cancelling and return their number. No worker would stop a Cancelled run."""
-    active = await active_runs(client, deployment_id)
+    active = await api.active_runs(client, deployment_id)
     for flow_run in active:
-        if flow_run["state_type"] != "CANCELLING":
-            await client.set_flow_run_state(UUID(flow_run["id"]), Cancelling(message="Stopped by thresher stop."))
+        if flow_run.state_type != "CANCELLING":
+            await client.set_flow_run_state(flow_run.id, Cancelling(message="Stopped by thresher stop."))
     return len(active)
 
 
-async def _until_ended(client: PrefectClient, deployment: Mapping[str, Any]) -> None:
-    if await _still_active(client, deployment["id"]):
+async def _until_ended(client: PrefectClient, deployment: DeploymentResponse) -> None:
+    if await _still_active(client, deployment.id):
         raise ServerError(
-            f"The runs of {deployment['name']} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
-            f"resource pool {deployment.get('work_pool_name')}?"
+            f"The runs of {deployment.name} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
+            f"resource pool {deployment.work_pool_name}?"
         )
 
 
-async def _ended_or_given_up(client: PrefectClient, deployment_id: str) -> tuple[str, ...]:
+async def _ended_or_given_up(client: PrefectClient, deployment_id: UUID) -> tuple[str, ...]:
     """Wait for a service's runs to end, and force those that do not to Cancelled. The ids of those."""
     said = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after it was told to stop."
     left = await _still_active(client, deployment_id)
     for flow_run in left:
-        await client.set_flow_run_state(UUID(flow_run["id"]), Cancelled(message=said), force=True)
-    return tuple(flow_run["id"] for flow_run in left)
+        await client.set_flow_run_state(flow_run.id, Cancelled(message=said), force=True)
+    return tuple(str(flow_run.id) for flow_run in left)
 
 
-async def _still_active(client: PrefectClient, deployment_id: str) -> list[dict[str, Any]]:
+async def _still_active(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:
     """Wait for a service's runs to end: those still active when the time is up."""
     deadline = asyncio.get_running_loop().time() + ENDED_SECONDS
-    while (active := await active_runs(client, deployment_id)) and asyncio.get_running_loop().time() <= deadline:
+    while (active := await api.active_runs(client, deployment_id)) and asyncio.get_running_loop().time() <= deadline:
         await asyncio.sleep(_POLL_SECONDS)
     return active

@@ -5,34 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Crashed
 
 from tasks.clients.processes.process_identity import is_there
 from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.settings import read_settings
 from tasks.domain.status import PROCESS_LABEL, report_of
+from tasks.prefect_side.api import last_event
 
 FIELD = "--resume"
 _ENDED = (StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 _NOT_YET = timedelta(hours=1)
 _BEGUN = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
-
-
-async def read_run(client: PrefectClient, run: str, where: str) -> FlowRun:
-    """A run by its id. Raises SpecificationError if it does not exist; ``where`` is the place named in the message."""
-    try:
-        return await client.read_flow_run(UUID(run))
-    except ValueError:
-        expected = "should be the id of a run, such as 5f0c2d1e-...: the part of its files' names after infer-result-"
-        raise SpecificationError([Problem(FIELD, run, expected)]) from None
-    except ObjectNotFound:
-        raise SpecificationError([Problem(FIELD, run, f"there is no such run {where}")]) from None
 
 
 async def check_resumable(client: PrefectClient, flow_run: FlowRun) -> None:
@@ -82,15 +70,9 @@ def silence_seconds() -> int:
 
 async def _last_heard(client: PrefectClient, flow_run: FlowRun) -> datetime:
     """When a run last gave a sign of life: a heartbeat, a progress update, or a change of state."""
-    wanted = {
-        "event": {"name": ["prefect.flow-run.heartbeat"]},
-        "resource": {"id": [f"prefect.flow-run.{flow_run.id}"]},
-        "order": "DESC",
-    }
-    answer = await client._client.post("/events/filter", json={"filter": wanted, "limit": 1})
-    beats = [datetime.fromisoformat(one["occurred"]) for one in answer.json()["events"]]
-    changes = [when for when in (flow_run.updated, flow_run.state and flow_run.state.timestamp) if when]
-    return max([*beats, *changes])
+    beat = await last_event(client, flow_run.id, "prefect.flow-run.heartbeat")
+    signs = (beat and beat.occurred, flow_run.updated, flow_run.state and flow_run.state.timestamp)
+    return max(when for when in signs if when)
 
 
 def where_it_was(before: Mapping[str, Any], fields: Mapping[str, Any]) -> list[Problem]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import DeploymentSchedule, FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +18,6 @@ from tasks.domain.service import BatchService
 from tasks.domain.status import Status, report_of, status_of
 from tasks.prefect_side.server import ui_url
 
-FLOW = "batch_service"
 ENTRYPOINT = "flows.batch_service.batch_service"
 """As a module, not as a path: a path would put flows/ first on the import path."""
 TAG = "thresher"
@@ -42,23 +43,23 @@ class Execution(BaseModel):
     service: str = ""
 
     @classmethod
-    def of(cls, flow_run: Mapping[str, Any]) -> Execution:
-        """The run, from its flow run as the API returns it."""
-        state = flow_run.get("state") or {}
-        report = report_of(flow_run.get("labels") or {})
+    def of(cls, flow_run: FlowRun) -> Execution:
+        """The run, from its flow run."""
+        report = report_of(flow_run.labels)
+        times = flow_run.model_dump(mode="json", include={"created", "start_time", "end_time"})
         return cls(
-            id=flow_run["id"],
-            status=status_of(flow_run.get("state_type"), report),
-            message=state.get("message") or "",
-            created=flow_run.get("created"),
-            started=flow_run.get("start_time"),
-            ended=flow_run.get("end_time"),
+            id=str(flow_run.id),
+            status=status_of(flow_run.state_type, report),
+            message=(flow_run.state and flow_run.state.message) or "",
+            created=times["created"],
+            started=times["start_time"],
+            ended=times["end_time"],
             items=report.items,
             done=report.done,
             failed=report.failed,
             manifest=report.manifest,
             summary=report.summary,
-            page=ui_url(f"runs/flow-run/{flow_run['id']}"),
+            page=ui_url(f"runs/flow-run/{flow_run.id}"),
             service=str(specification_of(flow_run).get("name", "")),
         )
 
@@ -89,31 +90,31 @@ class Service(BaseModel):
     last_run: Execution | None
 
     @classmethod
-    def of(cls, deployment: Mapping[str, Any], flow_run: Mapping[str, Any] | None) -> Service:
-        """The service with its last run, from its deployment and flow run as the API returns them."""
+    def of(cls, deployment: DeploymentResponse, flow_run: FlowRun | None) -> Service:
+        """The service with its last run, from its deployment and flow run."""
         fields = specification_of(deployment)
         last = None if flow_run is None else Execution.of(flow_run)
         return cls(
-            name=deployment["name"],
+            name=deployment.name,
             status=last.status if last else status_of(None, report_of({})),
-            id=deployment["id"],
+            id=str(deployment.id),
             input_path=str(fields.get("input_path", "")),
             output_path=str(fields.get("output_path", "")),
-            description=deployment.get("description") or "",
+            description=deployment.description or "",
             model=redact(str(fields.get("model", ""))),
             model_version=fields.get("model_version"),
-            resource_pool=deployment.get("work_pool_name") or "",
+            resource_pool=deployment.work_pool_name or "",
             flavor=fields.get("flavor"),
             instances=int(fields.get("instances") or 1),
-            schedule=_schedule_text(deployment.get("schedules") or ()),
-            page=ui_url(f"deployments/deployment/{deployment['id']}"),
+            schedule=_schedule_text(deployment.schedules),
+            page=ui_url(f"deployments/deployment/{deployment.id}"),
             last_run=last,
         )
 
 
-def specification_of(held: Mapping[str, Any]) -> dict[str, Any]:
+def specification_of(held: DeploymentResponse | FlowRun) -> dict[str, Any]:
     """The fields of the specification in a deployment or flow run."""
-    return dict((held.get("parameters") or {}).get("service") or {})
+    return dict(held.parameters.get("service") or {})
 
 
 def parameters_of(service: BatchService) -> dict[str, Any]:
@@ -139,10 +140,13 @@ def schedules_of(schedule: Schedule | None) -> list[DeploymentScheduleCreate]:
     return [DeploymentScheduleCreate(schedule=when, active=True)]
 
 
-def _schedule_text(schedules: Any) -> str:
+def _schedule_text(schedules: Sequence[DeploymentSchedule]) -> str:
     texts = []
     for one in schedules:
-        when = one.get("schedule") or {}
-        text = when.get("cron") or when.get("rrule") or f"every {float(when.get('interval') or 0) / 60:g} min"
-        texts.append(text if one.get("active", True) else f"{text} (paused)")
+        when = one.schedule
+        if isinstance(when, IntervalSchedule):
+            text = f"every {when.interval.total_seconds() / 60:g} min"
+        else:
+            text = str(getattr(when, "cron", None) or getattr(when, "rrule", ""))
+        texts.append(text if one.active else f"{text} (paused)")
     return ", ".join(texts)

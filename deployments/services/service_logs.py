@@ -6,23 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from pydantic import BaseModel, ConfigDict
 
-from deployments.services.overview import find, read_service
+from deployments.services.overview import read_service
 from tasks.clients.logs.log_store import LogStore
 from tasks.clients.storage.storage import open_storage
 from tasks.domain.errors import Problem, SpecificationError, StorageError
 from tasks.domain.server_log import is_of_run
 from tasks.domain.service import NAME
 from tasks.domain.settings import read_settings
+from tasks.prefect_side.api import logs, run_of, service
 from tasks.prefect_side.blocks import storage_credentials
 from tasks.prefect_side.server import prefect_server
 
-_PAGE = 200
 _POLL_SECONDS = 1.0
 _SILENT_LOOKS = 2
 """Polls that may bring nothing before following ends: a run's process and worker send their last lines after its end.
@@ -54,22 +53,19 @@ async def lines(name: str, run: str | None = None, *, follow: bool = False) -> A
     """
     async with prefect_server() as client:
         task_id = await _task_id(client, name, run)
-        seen: set[str] = set()
+        seen: set[UUID] = set()
         since: datetime | None = None
         silent = 0
         while True:
             ended = not follow or await _has_ended(client, task_id)
             silent += ended
-            async for one in _logs(client, task_id, since):
-                if one["id"] in seen:
-                    continue
-                seen.add(one["id"])
-                silent = 0
-                line = Line(
-                    time=one["timestamp"], level=_LEVELS.get(one["level"], str(one["level"])), message=one["message"]
-                )
-                since = max(since or line.time - _LATE, line.time - _LATE)
-                yield line
+            async for page in logs(client, task_id, since):
+                for one in [new for new in page if new.id not in seen]:
+                    seen.add(one.id)
+                    silent = 0
+                    line = Line(time=one.timestamp, level=_LEVELS.get(one.level, str(one.level)), message=one.message)
+                    since = max(since or line.time - _LATE, line.time - _LATE)
+                    yield line
             if not follow or silent > _SILENT_LOOKS:
                 return
             await asyncio.sleep(_POLL_SECONDS)
@@ -123,34 +119,9 @@ async def _task_id(client: PrefectClient, name: str, run: str | None) -> UUID:
         if last is None:
             raise SpecificationError([Problem("NAME", name, "has no run yet")])
         return UUID(last.id)
-    deployment = await find(client, name)
-    try:
-        task_id = UUID(run)
-        body = {"flow_runs": {"id": {"any_": [run]}}, "deployments": {"id": {"any_": [deployment["id"]]}}, "limit": 1}
-        if (await client._client.post("/flow_runs/filter", json=body)).json():
-            return task_id
-    except ValueError:
-        pass
-    raise SpecificationError(
-        [Problem("--run", run, f"should be the id of a run of {name}: `thresher show {name} --runs`")]
-    )
+    return (await run_of(client, await service(client, name), "--run", run)).id
 
 
 async def _has_ended(client: PrefectClient, task_id: UUID) -> bool:
     state = (await client.read_flow_run(task_id)).state
     return state is not None and state.is_final()
-
-
-async def _logs(client: PrefectClient, task_id: UUID, since: datetime | None) -> AsyncIterator[dict[str, Any]]:
-    of_run: dict[str, Any] = {"flow_run_id": {"any_": [str(task_id)]}}
-    if since is not None:
-        of_run["timestamp"] = {"after_": since.isoformat()}
-    offset = 0
-    while True:
-        body = {"logs": of_run, "sort": "TIMESTAMP_ASC", "limit": _PAGE, "offset": offset}
-        page = (await client._client.post("/logs/filter", json=body)).json()
-        for one in page:
-            yield one
-        if len(page) < _PAGE:
-            return
-        offset += _PAGE

@@ -20,8 +20,8 @@ from tasks.clients.pool_files import read_pools
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.pool import Flavor, Pool
 from tasks.domain.settings import read_settings
+from tasks.prefect_side.api import pool_of, server_pools
 from tasks.prefect_side.server import prefect_server, ui_url
-from tasks.prefect_side.server_pools import pool_of, server_pools
 
 PRIORITIES = (3, 2, 1)
 """Highest first. Prefect counts in the opposite order: its priority 1 is the highest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import UUID
 
 from prefect.automations import AutomationCore
 from prefect.client.orchestration import PrefectClient
@@ -13,9 +12,8 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.states import Cancelled, Crashed
 
-from deployments.services.overview import each
-from deployments.services.service import FLOW
 from deployments.set_up.deploy_service import deploy_service
+from tasks.prefect_side.api import FLOW, runs_of_workers
 from tasks.prefect_side.server import prefect_server
 
 NAME = "thresher: a run whose process has vanished is Crashed"
@@ -69,17 +67,11 @@ async def end_orphans(workers: str) -> None:
     No process is left that could. Raises ServerError.
     """
     async with prefect_server() as client:
-        states = ["PENDING", "RUNNING", "CANCELLING"]
-        body = {"flow_runs": {"state": {"type": {"any_": states}}}}
-        # Read all before ending any: ended runs would shift the pages.
-        active = [one async for one in each(client, "/flow_runs/filter", body)]
-        for flow_run in active:
-            if not str(flow_run["labels"].get("prefect.worker.name", "")).startswith(workers):
-                continue
+        for flow_run in await runs_of_workers(client, workers, of_services=False):
             said = "The local stack was stopped while it ran."
-            stopping = flow_run["state_type"] == "CANCELLING"
+            stopping = flow_run.state_type == "CANCELLING"
             state: State[None] = Cancelled(message=said) if stopping else Crashed(message=said)
-            await client.set_flow_run_state(UUID(flow_run["id"]), state, force=True)
+            await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 def _automation(

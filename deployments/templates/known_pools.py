@@ -90,8 +90,8 @@ def _name(fields: Mapping[str, Any]) -> str:
 async def _of_server() -> tuple[dict[str, Pool], str]:
     """The pools of the server, and why they are not known (else empty)."""
     with importing():
+        from tasks.prefect_side.api import server_pools
         from tasks.prefect_side.server import prefect_server
-        from tasks.prefect_side.server_pools import server_pools
     try:
         async with prefect_server() as client:
             return await server_pools(client), ""

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
-
-import prefect
 
 from tasks.clients.cluster.pod_security import (
     CLUSTER_LABEL,
@@ -22,7 +17,9 @@ from tasks.clients.cluster.pod_security import (
     own_volumes,
 )
 from tasks.domain.pool import Flavor, Pool
-from tasks.prefect_side.server_pools import POOL_KEY
+from tasks.prefect_side.api import POOL_KEY
+from tasks.prefect_side.environment import FLOW_ENVIRONMENT
+from tasks.prefect_side.internals import shipped_workers
 
 FLOW_CPU = 0.5
 FLOW_MEMORY_MIB = 512
@@ -41,21 +38,7 @@ _OF_THE_CLIENT = frozenset(
 )
 """Job variables that a deployment or run may set. All others are the administrator's: with commands, images, accounts
 and networks, any user allowed to start a run could run any program under any account."""
-FLOW_ENVIRONMENT = {
-    # Runs without a heartbeat for a while are set to Crashed: see zombies.
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-}
-_WORKERS = Path(prefect.__file__).parent / "server/api/collections_data/views/aggregate-worker-metadata.json"
 _COLLECTIONS = {"process": "prefect", "docker": "prefect-docker", "kubernetes": "prefect-kubernetes"}
-
-
-@cache
-def _shipped() -> dict[str, Any]:
-    """Prefect's own metadata on all kinds of workers, so that nothing need be installed for those used elsewhere."""
-    found: dict[str, Any] = json.loads(_WORKERS.read_bytes())
-    return found
 
 
 def base_job_template(pool: Pool) -> dict[str, Any]:
@@ -81,7 +64,7 @@ def console_job_template() -> dict[str, Any]:
 
 
 def _default_template(kind: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    worker = _shipped()[_COLLECTIONS[kind]][kind]
+    worker = shipped_workers()[_COLLECTIONS[kind]][kind]
     template: dict[str, Any] = copy.deepcopy(worker["default_base_job_configuration"])
     # A deployment's own env would replace this one entirely, so deployments have none.
     template["variables"]["properties"]["env"]["default"] = {**FLOW_ENVIRONMENT, **environment}

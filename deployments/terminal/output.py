@@ -15,6 +15,8 @@ from rich.console import Console
 from deployments.terminal.talk import error_console, say_on
 from tasks.domain.errors import RunError
 from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
+from tasks.prefect_side.environment import set_for_command
+from tasks.prefect_side.internals import EVENTS_LOGGER
 from tasks.prefect_side.prefect_import import import_prefect
 
 P = ParamSpec("P")
@@ -42,9 +44,9 @@ def say(text: str) -> None:
 
 def quiet_prefect() -> None:
     """Limit Prefect's own log to errors, unless the user has set its level, and import Prefect."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    set_for_command()
     import_prefect()
-    logging.getLogger("EventsWorker").setLevel(logging.ERROR)  # it warns of events that are still unsent
+    logging.getLogger(EVENTS_LOGGER).setLevel(logging.ERROR)
 
 
 def quietly(command: Callable[P, int]) -> Callable[P, int]:

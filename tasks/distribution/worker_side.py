@@ -29,6 +29,7 @@ from tasks.engine.session import Session
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
 from tasks.prefect_side.embedded_server import guard_server
+from tasks.prefect_side.internals import NEVER_AWAITED, RUN_LOGGERS, without_integrations
 from tasks.prefect_side.run_identity import own_task_id
 from tasks.prefect_side.run_logs import outlive_reader, plain_errors
 
@@ -50,7 +51,7 @@ async def _new_session(run: Run, planned_items: int, number: int | None) -> Sess
 def _shown(run: Run) -> Callable[[str], None]:
     """A callback that writes a model server's output line to the run's Logs tab, from any thread."""
     extra = {"flow_run_id": run.task_id, "flow_run_name": run.service.name, "flow_name": "batch_service"}
-    logger = logging.LoggerAdapter(logging.getLogger("prefect.flow_runs.model_server"), extra)
+    logger = logging.LoggerAdapter(logging.getLogger(f"{RUN_LOGGERS[0]}.model_server"), extra)
     context = copy_context()  # Prefect's settings, which the engine's thread does not have
     return lambda line: context.run(logger.info, "%s", line)
 
@@ -76,7 +77,7 @@ async def instances() -> AsyncIterator[None]:
         yield
     except BaseException:
         # Shards that Prefect has not begun are no longer needed.
-        warnings.filterwarnings("ignore", message="coroutine 'run_task_async' was never awaited")
+        warnings.filterwarnings("ignore", message=NEVER_AWAITED)
         raise
     finally:
         await engine_loop().run(sessions.close(task_id))
@@ -104,20 +105,8 @@ async def begin(run: Run, number: int, planned_items: int, dask_worker: Any = No
     plain_errors()
     _close_at_exit()
     if type(dask_worker).__module__ == "tasks.clients.cluster.dask_process":
-        _without_integrations()
+        without_integrations()
     return await engine_loop().run(_begin(run, number, planned_items, dask_worker))
-
-
-def _without_integrations() -> None:
-    """In a process that only processes shards, keep Prefect from importing all of its integrations.
-
-    Prefect would do so to find the class of a task's result storage, which is one of its own; the clients of Docker and
-    Kubernetes cost an instance one second and 70 MB.
-    """
-    from prefect._internal.plugins import collections
-
-    if collections._collections is None:
-        collections._collections = {}
 
 
 async def _begin(run: Run, number: int, planned_items: int, dask_worker: Any) -> bool:

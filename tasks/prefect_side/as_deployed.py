@@ -9,13 +9,13 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from tasks.domain.errors import Problem
 from tasks.domain.relative_paths import relative_paths
 from tasks.domain.service import BatchService
+from tasks.prefect_side.api import has_run_tagged
 
 KEPT_TAG = "runtime-log-output"
 """Tag of services for which runtime log output was ever on, and of the runs that had it on."""
@@ -43,12 +43,8 @@ async def log_output_kept(
     """
     if fields.get("runtime_log_output"):
         return []
-    if KEPT_TAG not in tags:
-        of_it = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id]), tags=FlowRunFilterTags(all_=[KEPT_TAG])
-        )
-        if not await client.read_flow_runs(flow_run_filter=of_it, limit=1):
-            return []
+    if KEPT_TAG not in tags and not await has_run_tagged(client, deployment_id, KEPT_TAG):
+        return []
     expected = "was true for this service and cannot be set back: deploy another service without it"
     return [Problem("runtime_log_output", False, expected)]
 

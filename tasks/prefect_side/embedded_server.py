@@ -26,6 +26,7 @@ from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.instance import handed_on
 from tasks.domain.paths import redact
 from tasks.domain.unexpected import in_one_line
+from tasks.prefect_side.environment import of_embedded_server, set_for_embedding
 
 _GUARD_SECONDS = 0.02
 """Interval between checks for the server's process."""
@@ -34,15 +35,6 @@ _DID_NOT_START = 3
 HOST = "127.0.0.1"
 _SERVER = "tasks.prefect_side.prefect_app"
 """A part of an embedded server's command line."""
-_NO_BLOCK_TYPES = {
-    "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
-    "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false",
-}
-"""Block types are for forms in the user interface, which this server does not have; a saved block brings its own type.
-
-To compare the registered types with those available, a server imports all of Prefect's integrations, including the
-clients of Docker and Kubernetes: one second and 70 MB.
-"""
 _guarded: set[int] = set()
 
 
@@ -52,8 +44,7 @@ def start_server() -> None:
     Call it before there is an event loop, which would see Ctrl-C only once the server is up. Raises RunError, and
     SpecificationError if there is no place for its database.
     """
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
+    set_for_embedding()
     spare_loopback()
     if not close_server():
         return
@@ -147,14 +138,8 @@ def _closed_server() -> type[Any]:
             if self._log is not None:
                 raise RuntimeError(_last_words(self._log))
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - the server's while it runs
-            environment = {
-                **os.environ,
-                "PREFECT_UI_ENABLED": "0",
-                **_NO_BLOCK_TYPES,
-                **get_current_settings().to_environment_variables(exclude_unset=True),
-                "PREFECT_SERVER_API_AUTH_STRING": self.password,
-                "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}",
-            }
+            settings = get_current_settings().to_environment_variables(exclude_unset=True)
+            environment = of_embedded_server(settings, self.password, f"http://{HOST}")
             with socket.socket() as listener:
                 listener.bind((HOST, 0))
                 self.port = listener.getsockname()[1]

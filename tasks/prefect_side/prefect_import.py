@@ -7,6 +7,7 @@ from contextlib import redirect_stderr
 from typing import Any, TextIO, cast
 
 from tasks.clients.surroundings.startup import importing
+from tasks.prefect_side.internals import NO_PLUGINS
 
 
 class _WithoutPlugins:
@@ -17,7 +18,7 @@ class _WithoutPlugins:
         self._dropped = False
 
     def write(self, text: str) -> int:
-        self._dropped = text.startswith("Failed to initialize plugins") or (self._dropped and text == "\n")
+        self._dropped = text.startswith(NO_PLUGINS) or (self._dropped and text == "\n")
         return len(text) if self._dropped else self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

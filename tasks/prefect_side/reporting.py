@@ -17,6 +17,7 @@ from prefect.exceptions import PrefectException
 from tasks.clients.processes.process_identity import own_process
 from tasks.domain.status import PROCESS_LABEL, RunReport
 from tasks.engine.progress import progress_of
+from tasks.prefect_side.internals import answer_once
 
 REPORT_SECONDS = 2.0
 """Interval between two looks at the run; only changes are sent to the server."""
@@ -95,13 +96,11 @@ async def _label(client: PrefectClient, flow_run: UUID, now: RunReport) -> None:
     Prefect's server on SQLite often answers 503 here: it reads and then writes while the states of the run's tasks are
     recorded. Prefect's client would wait two seconds before a retry, which would make every short run longer.
     """
-    request = client._client.build_request(
-        "PATCH", f"/flow_runs/{flow_run}/labels", json={**now.labels(), PROCESS_LABEL: own_process()}
-    )
+    labels = {**now.labels(), PROCESS_LABEL: own_process()}
     for pause in _PAUSES_SECONDS:
-        answer = await httpx.AsyncClient.send(client._client, request)
+        answer = await answer_once(client, "PATCH", f"/flow_runs/{flow_run}/labels", json=labels)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             answer.raise_for_status()
             return
         await asyncio.sleep(pause)
-    await client._client.send(request)
+    await client.update_flow_run_labels(flow_run, labels)

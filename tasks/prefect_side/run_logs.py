@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from prefect.logging.handlers import PrefectConsoleHandler
-from rich.console import Console
 
 from tasks.clients.surroundings.surroundings import explained
 from tasks.domain.errors import ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.plain_text import plain_block
 from tasks.domain.unexpected import is_unexpected
+from tasks.prefect_side.internals import RUN_LOGGERS, never_exit
 
 _LEFT_TO_PREFECT = ("prefect", "httpx")
 
@@ -39,7 +39,7 @@ class _Plain(logging.Filter):
 
 def plain_errors() -> None:
     """Log Thresher's own errors in this process without a traceback, and text from outside as plain text."""
-    for name in ("prefect.flow_runs", "prefect.task_runs"):
+    for name in RUN_LOGGERS:
         logger = logging.getLogger(name)
         if not any(isinstance(one, _Plain) for one in logger.filters):
             logger.addFilter(_Plain())
@@ -67,14 +67,8 @@ def _handlers() -> set[logging.Handler]:
 def outlive_reader() -> None:
     """Go on when the reader of this process's output has gone, such as a worker that was killed.
 
-    Otherwise Rich raises SystemExit in the thread that logs next: the run would be aborted, or wait forever for a
-    thread that is gone.
+    Otherwise the run would be aborted, or wait forever for a thread that is gone.
     """
     for handler in _handlers():
         if isinstance(handler, PrefectConsoleHandler):
-            handler.console.__class__ = _Unread
-
-
-class _Unread(Console):
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
+            never_exit(handler.console)

@@ -27,6 +27,7 @@ from tasks.domain.errors import CallError, ServerError
 from tasks.domain.paths import redact
 from tasks.domain.prefect_settings import SERVER, first_of
 from tasks.domain.server_answers import PASSING, not_an_api, not_answered, unlike_an_api
+from tasks.prefect_side.internals import answer_once
 from tasks.prefect_side.stack_access import password_for, refused, stack_address
 
 DEFAULT_API = "http://127.0.0.1:4200/api"
@@ -87,7 +88,7 @@ def access(url: str) -> dict[Any, Any]:
 
 
 async def _check_version(client: PrefectClient, shown: str) -> None:
-    answer = await _first_answer(client._client)
+    answer = await _first_answer(client)
     if answer.status_code in (401, 403):
         raise ServerError(refused(shown, answer.status_code))
     if answer.status_code != 200:
@@ -107,15 +108,11 @@ async def _check_version(client: PrefectClient, shown: str) -> None:
         )
 
 
-async def _first_answer(client: httpx.AsyncClient) -> httpx.Response:
-    """The response to the request for the server's version.
-
-    Prefect's own client would retry silently for minutes if a gateway answers instead of the server.
-    """
-    request = client.build_request("GET", "/admin/version", timeout=ANSWER_SECONDS)
+async def _first_answer(client: PrefectClient) -> httpx.Response:
+    """The response to the request for the server's version."""
     for pause in (*PAUSES_SECONDS, None):
         try:
-            answer = await httpx.AsyncClient.send(client, request)
+            answer = await answer_once(client, "GET", "/admin/version", timeout=ANSWER_SECONDS)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
             if pause is None:
                 raise

@@ -26,7 +26,6 @@ from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 from deployments.templates.pool_templates import (
     APART_CPU,
     APART_MEMORY_MIB,
-    FLOW_ENVIRONMENT,
     FLOW_MEMORY_MIB,
     PROCESSES,
     base_job_template,
@@ -36,7 +35,8 @@ from deployments.templates.pool_templates import (
 from tasks.clients.cluster.pod_security import CLUSTER_LABEL, DISK_LIMIT, DISK_REQUEST, PART_LABEL
 from tasks.clients.pool_files import read_pools
 from tasks.domain.pool import Flavor, Pool
-from tasks.prefect_side.server_pools import pool_of
+from tasks.prefect_side.api import pool_of
+from tasks.prefect_side.environment import FLOW_ENVIRONMENT
 
 FOLDER = Path(__file__).parents[2] / "infra" / "pools"
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]  # references to blocks are looked up

@@ -89,8 +89,8 @@ def test_flow__imports_neither_a_server_nor_dask_nor_s3fs() -> None:
 def test_instance__finds_its_result_storage_without_prefects_integrations() -> None:
     script = """
 import sys
-from tasks.distribution.worker_side import _without_integrations
-_without_integrations()
+from tasks.prefect_side.internals import without_integrations
+without_integrations()
 from prefect.blocks.core import Block
 print(Block.get_block_class_from_key("local-file-system").__name__, *sys.modules)
 """

@@ -19,6 +19,7 @@ from deployments.services import lifecycle, overview
 from deployments.set_up.pools import apply_pools
 from deployments.set_up.zombies import end_orphans
 from tasks.domain.errors import ServerError, SpecificationError
+from tasks.prefect_side import api
 
 VALUE = "opensesame-4711-opensesame"
 
@@ -173,7 +174,7 @@ def test_delete__by_force_gives_up_a_run_that_nobody_ends_and_says_so(sqlite_sta
 @pytest.mark.prefect
 @pytest.mark.xdist_group("lifecycle-sqlite")
 def test_orphans__are_ended_however_many_there_are(sqlite_stack, monkeypatch):
-    monkeypatch.setattr(overview, "_PAGE", 2)
+    monkeypatch.setattr(api, "_PAGE", 2)
     gone = [begun(sqlite_stack, "batch_service", worker="gone one") for _ in range(5)]
     other = begun(sqlite_stack, "batch_service", worker="another")
     asyncio.run(end_orphans("gone "))
