@@ -43,7 +43,7 @@ async def validate(service: BatchService) -> Run:
     pools = await _pools(service, settings)
     pool = (pools or {}).get(service.resource_pool)
     checking = check(
-        service.model_dump(exclude_unset=False, by_alias=True),
+        service,
         task_id=task_id,
         scheduled_time=scheduled,
         settings=settings,

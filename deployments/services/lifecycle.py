@@ -324,7 +324,7 @@ async def _checked(
     settings = read_settings()
     run = await engine_loop().run(
         check(
-            fields,
+            dict(fields),
             task_id=str(again.id if again else uuid.uuid4()),
             scheduled_time=(again and again.expected_start_time) or datetime.now(UTC),
             settings=settings,

@@ -11,8 +11,10 @@ from tasks.domain.package import validation_problems
 from tasks.domain.service import BatchService
 
 
-def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
-    """Read a specification as far as possible.
+def parse_service(
+    fields: dict[str, Any] | BatchService,
+) -> tuple[BatchService | None, dict[str, Any], list[Problem]]:
+    """Read a specification as far as possible; a service that was read before is taken as it is.
 
     Returns the service (None if there are problems), the fields that are valid by themselves, and every problem, so
     that valid fields can still be checked against model and storage.
@@ -23,6 +25,7 @@ def parse_service(fields: dict[str, Any]) -> tuple[BatchService | None, dict[str
     except ValidationError as error:
         problems = validation_problems(error)
         wrong = {str(found["loc"][0]) for found in error.errors() if found["loc"]}
+    assert isinstance(fields, dict)
     right = {name: value for name, value in fields.items() if name not in wrong}
     defaults = {
         name: field.get_default(call_default_factory=True)  # other fields keep their defaults

@@ -45,7 +45,7 @@ _FIELDS = [field.alias or name for name, field in BatchService.model_fields.item
 
 
 async def check(
-    fields: Mapping[str, Any],
+    specification: dict[str, Any] | BatchService,
     *,
     task_id: str,
     scheduled_time: datetime,
@@ -61,7 +61,7 @@ async def check(
 
     Raises SpecificationError with every problem found: a wrong field does not prevent the checks of the others.
     """
-    service, right, problems = parse_service(dict(fields))
+    service, right, problems = parse_service(specification)
     problems += known
     async with open_storage(settings, credentials, ANSWER_SECONDS) as storage:
         found = _Found(right, settings, pools)
