@@ -17,14 +17,14 @@ FLOW_ENVIRONMENT = _HEARTBEAT | _NO_ANALYTICS
 _BLOCK_TYPES_UNCHECKED = {"PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "false"}
 
 
-def _default(variables: Mapping[str, str]) -> None:
+def _default(**variables: str) -> None:
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 def set_for_command() -> None:
     """For a command that uses a server: Prefect's own log has only errors, unless the user has set its level."""
-    _default({"PREFECT_LOGGING_LEVEL": "ERROR"})
+    _default(PREFECT_LOGGING_LEVEL="ERROR")
 
 
 def set_for_run(*, verbose: bool) -> None:
@@ -32,21 +32,19 @@ def set_for_run(*, verbose: bool) -> None:
     from tasks.prefect_side.stack_access import password_for  # `--help` does not need it
 
     _default(
-        {
-            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-            "PREFECT_LOGGING_LEVEL": "INFO" if verbose else "CRITICAL",
-            "PREFECT_LOGGING_INTERNAL_LEVEL": "ERROR" if verbose else "CRITICAL",
-            **_HEARTBEAT,
-        }
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+        PREFECT_LOGGING_LEVEL="INFO" if verbose else "CRITICAL",
+        PREFECT_LOGGING_INTERNAL_LEVEL="ERROR" if verbose else "CRITICAL",
+        **_HEARTBEAT,
     )
     if (url := os.environ.get("PREFECT_API_URL", "")) and (password := password_for(url)):
-        _default({"PREFECT_API_AUTH_STRING": password})  # the address of `thresher up`, set by hand
+        _default(PREFECT_API_AUTH_STRING=password)  # the address of `thresher up`, set by hand
 
 
 def set_for_embedding() -> None:
     """For a process that may start an embedded server."""
-    _default(_NO_ANALYTICS)
+    _default(**_NO_ANALYTICS)
 
 
 def of_embedded_server(settings: Mapping[str, str], password: str, origin: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Every tie to a private part of a library, and why there is one: what to look at when a library is upgraded.
 
 tests/flows/test_internals.py fails when a library moves one, and when one is made that is not listed here.
-Those that need but a few lines are functions and names of this module. The others stand where they are used:
+Those that need only a few lines are functions and names of this module. The others are where they are used:
 
 | tie | where | why |
 | --- | --- | --- |
@@ -11,9 +11,9 @@ Prefect's embedded server has no password, and a port that another account may t
 | `Flow.__class__` | `flows/calling` | `with_options` returns a plain `Flow` |
 | `wrapped_future` | `distribution/coordinator` | the Dask future of a shard that is given up |
 | `start_http_server`, `CheckIdleHandler` | `clients/cluster/dask_process` | no HTTP server without a certificate |
-| `dask_kubernetes.operator._objects` | `clients/cluster/pod_cluster` | its own cluster connects only without TLS |
+| `dask_kubernetes.operator._objects` | `clients/cluster/pod_cluster` | `KubeCluster` connects only without TLS |
 | `_call_s3`, `_s3` | `clients/storage/odd_keys` | s3fs as a client of S3, without its paths, which change odd keys |
-| `_client._endpoint.http_session._sessions`, `_close` | `clients/packages/packages` | s3fs closes in any event loop |
+| `_client._endpoint.http_session._sessions`, `_close` | `clients/packages/packages` | s3fs closes in another loop |
 | `_expiry_time` | `clients/storage/endpoints` | when botocore's keys end; obstore asks for it |
 | `opentelemetry.sdk._logs`, `_log_exporter` | `clients/logs/log_export` | its logs have no public name |
 | names of loggers | `clients/logs/log_export`, `deployments/terminal/door` | what libraries print themselves |
@@ -36,7 +36,7 @@ RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")  # their records, with 
 EVENTS_LOGGER = "EventsWorker"  # warns of events that are still unsent at exit
 NEVER_AWAITED = "coroutine 'run_task_async' was never awaited"  # warns of tasks that a stopped run has not begun
 NO_HOME = "Failed to create the Prefect home"  # a warning of what is reported in our own words
-NO_PLUGINS = "Failed to initialize plugins"  # printed with a traceback for settings that are reported in our own words
+NO_PLUGINS = "Failed to initialize plugins"  # printed for settings that are reported in our own words
 
 
 async def answer_once(client: PrefectClient, method: str, path: str, **options: Any) -> httpx.Response:
