@@ -48,7 +48,7 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
         forget(task_id)  # a run that Prefect retries in the same process counts from zero
         note_start(progress_of(task_id))
         async with get_client() as client:
-            stop = partial(_stop_if_told, client, flow_run, task_id)
+            stop = partial(_stop_if_asked, client, flow_run, task_id)
             reporter = RunReporter(client, flow_run, task_id)
             reporting = asyncio.create_task(reporter.follow(stop))
             try:
@@ -75,7 +75,7 @@ def _ended(result: RunResult) -> RunResult | State[RunResult]:
     return result.checked()
 
 
-async def _stop_if_told(client: PrefectClient, flow_run_id: UUID, task_id: str) -> bool:
+async def _stop_if_asked(client: PrefectClient, flow_run_id: UUID, task_id: str) -> bool:
     """Whether the run is to be stopped, by its state Cancelling; it is halted in that case."""
     if progress_of(task_id).stopped:
         return True

@@ -208,7 +208,10 @@ def delete(
     from deployments.services import lifecycle
 
     for task_id in lifecycle.delete(name, force=force):
-        say(f"Run {task_id} did not end in time: nobody answers for it. It was given up, perhaps without a manifest.")
+        say(
+            f"Run {task_id} did not end in time: its worker does not respond. It was given up, perhaps without a "
+            "manifest."
+        )
     say(f"Deleted {name}.")
     return 0
 
@@ -266,8 +269,8 @@ def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bo
     try:
         ended: Execution = wait_for(begun.id)
     except KeyboardInterrupt:
-        said = f"The run goes on without this command: `thresher show {service.name}` shows it, `thresher stop "
-        raise KeyboardInterrupt(f"{said}{service.name}` stops it.") from None
+        detail = f"The run goes on without this command: `thresher show {service.name}` shows it, `thresher stop "
+        raise KeyboardInterrupt(f"{detail}{service.name}` stops it.") from None
     say(f"{ended.status}. {_counts(ended)}. {ended.message}".strip())
     if as_json:
         print_json(read(service.name).model_dump(mode="json"))

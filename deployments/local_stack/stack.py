@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from rich.console import Console
 
 from deployments.local_stack.sqlite_cursors import sqlite_url
-from deployments.local_stack.stack_lock import answers, claimed, said
+from deployments.local_stack.stack_lock import announced, answers, claimed
 from deployments.local_stack.stack_processes import guarded, tail
 from deployments.local_stack.stack_runs import stopped_runs
 from deployments.set_up.form_deployment import CONSOLE_POOL
@@ -101,7 +101,7 @@ async def _serve(
     keepers = [asyncio.create_task(_keep_worker(name, folder, environment, console)) for name in limits]
     try:
         await _until_ready(list(limits), server, folder)
-        with said(url):
+        with announced(url):
             _greet(pools, console)
             await asyncio.to_thread(_print_address, url, password, console)
             await server.ended()

@@ -68,7 +68,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
 
 
 @contextmanager
-def said(url: str) -> Iterator[None]:
+def announced(url: str) -> Iterator[None]:
     """Inside the block, commands without PREFECT_API_URL find this stack. For the holder of the lock only."""
     path = stack_file()
     path.write_text(json.dumps({"api": url, "pid": os.getpid()}))

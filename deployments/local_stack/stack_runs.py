@@ -51,11 +51,11 @@ async def _allow(client: PrefectClient, pools: Mapping[str, int | None]) -> None
 
 async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
     deadline = asyncio.get_running_loop().time() + STOP_RUNS_SECONDS
-    told = 0
+    shown = 0
     while active := await runs_of_workers(client, workers, of_services=True):
-        if len(active) > told:
-            told = len(active)
-            what = "1 run is" if told == 1 else f"{told} runs are"
+        if len(active) > shown:
+            shown = len(active)
+            what = "1 run is" if shown == 1 else f"{shown} runs are"
             say_on(console, f"{what} being stopped; the manifests account for every item ...")
         for flow_run in active:
             if flow_run.state_type == "RUNNING":

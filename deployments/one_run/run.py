@@ -163,8 +163,8 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
                 client = (await stack.enter_async_context(AsyncClientContext.get_or_create())).client
             except RuntimeError as error:
                 where = redact(PREFECT_API_URL.value() or "(embedded)")
-                said = plain_line(redact(str(error)))
-                raise RunError(f"The Prefect server {where} cannot be reached: {said}.{blamed(where)}") from None
+                detail = plain_line(redact(str(error)))
+                raise RunError(f"The Prefect server {where} cannot be reached: {detail}.{blamed(where)}") from None
             begin_command(began)
             if resume is None:
                 result: Any = await batch_service(service)

@@ -43,12 +43,12 @@ def show_run(
 
 def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
     for task_id in unfinished_runs(service):
-        said = (
+        detail = (
             f"warning: {redact(service.output_path)} holds what run {task_id} has done, which is not all. Unless it "
             f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
             f"service, `thresher start NAME --resume {task_id}`."
         )
-        say_on(talk, said)
+        say_on(talk, detail)
 
 
 def _how_to_resume(command: Sequence[str]) -> str:

@@ -187,9 +187,9 @@ async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
         deployment = await api.service(client, name)
         flow_run = await api.run_of(client, deployment, FIELD, run)
         await check_resumable(client, flow_run)
-        said = "Resumed by thresher start --resume."
+        detail = "Resumed by thresher start --resume."
         changed = await _resumed_with(client, deployment, flow_run, overrides) if overrides else (None, None)
-        begun = await begin_again(client, flow_run, said, *changed)
+        begun = await begin_again(client, flow_run, detail, *changed)
         return Execution.of(begun)
 
 
@@ -368,10 +368,10 @@ async def _until_ended(client: PrefectClient, deployment: DeploymentResponse) ->
 
 async def _ended_or_given_up(client: PrefectClient, deployment_id: UUID) -> tuple[str, ...]:
     """Wait for a service's runs to end, and force those that do not to Cancelled. The ids of those."""
-    said = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after it was told to stop."
+    detail = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after the request to stop."
     left = await _still_active(client, deployment_id)
     for flow_run in left:
-        await client.set_flow_run_state(flow_run.id, Cancelled(message=said), force=True)
+        await client.set_flow_run_state(flow_run.id, Cancelled(message=detail), force=True)
     return tuple(str(flow_run.id) for flow_run in left)
 
 

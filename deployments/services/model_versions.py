@@ -82,8 +82,8 @@ async def _start_once(launch: Launch, health: Health) -> None:
             async with asyncio.timeout(START_SECONDS):
                 await server.ready(health)
         except TimeoutError:
-            said = f"The model server was not healthy in time ({server.health_said}).{server.tail()}"
-            raise ModelServerError(said) from None
+            detail = f"The model server was not healthy in time ({server.health_detail}).{server.tail()}"
+            raise ModelServerError(detail) from None
         finally:
             await server.stop()
     finally:

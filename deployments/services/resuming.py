@@ -85,7 +85,7 @@ def where_it_was(before: Mapping[str, Any], fields: Mapping[str, Any]) -> list[P
 
 
 async def begin_again(
-    client: PrefectClient, flow_run: FlowRun, said: str, fields: Mapping[str, Any] | None = None,
+    client: PrefectClient, flow_run: FlowRun, detail: str, fields: Mapping[str, Any] | None = None,
     variables: Mapping[str, Any] | None = None,
 ) -> FlowRun:  # fmt: skip
     """Schedule a run that can be resumed again, under its id. Raises ServerError.
@@ -100,9 +100,9 @@ async def begin_again(
         await client.set_flow_run_state(flow_run.id, gone, force=True)
     if variables is not None:
         # They can be changed only while the run is scheduled, and it must not begin before they are.
-        await _schedule(client, flow_run, AwaitingRetry(message=said, scheduled_time=datetime.now(UTC) + _NOT_YET))
+        await _schedule(client, flow_run, AwaitingRetry(message=detail, scheduled_time=datetime.now(UTC) + _NOT_YET))
         await client.update_flow_run(flow_run.id, job_variables=dict(variables))
-    await _schedule(client, flow_run, AwaitingRetry(message=said))
+    await _schedule(client, flow_run, AwaitingRetry(message=detail))
     return await client.read_flow_run(flow_run.id)
 
 

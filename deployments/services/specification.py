@@ -44,8 +44,8 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
         TypeError,
         RecursionError,
     ) as error:  # ValueError: 31 February, for example
-        said = " ".join(str(error).split())
-        raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {said}")]) from None
+        detail = " ".join(str(error).split())
+        raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {detail}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):
         raise SpecificationError([Problem("SPEC", str(path), "should hold fields: name: value")])
     document = absolute(document, path.parent)

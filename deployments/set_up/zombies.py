@@ -36,14 +36,14 @@ async def create_automations(client: PrefectClient, seconds: int) -> None:
     allows a Cancelling run to become only Cancelled: such runs have automations of their own.
     """
     beat = "prefect.flow-run.heartbeat"
-    said = f"The run was not heard of for {seconds} s: its process has vanished."
-    stuck = f"The run was told to stop and has not ended within {STUCK_MINUTES} minutes."
-    never = f"The run was not begun within {PENDING_MINUTES} minutes: whoever was to start it has vanished."
+    detail = f"The run was not heard of for {seconds} s: its process has vanished."
+    stuck = f"The run was asked to stop and has not ended within {STUCK_MINUTES} minutes."
+    never = f"The run was not begun within {PENDING_MINUTES} minutes: the process that was to start it has vanished."
     crashed, cancelled = StateType.CRASHED, StateType.CANCELLED
     silence = timedelta(seconds=seconds)
     wanted = [
-        _automation(NAME, beat, {beat, _STOPPING} | _ENDS, silence, crashed, said),
-        _automation(STOPPING_NAME, _STOPPING, {beat} | _ENDS, silence, cancelled, said),
+        _automation(NAME, beat, {beat, _STOPPING} | _ENDS, silence, crashed, detail),
+        _automation(STOPPING_NAME, _STOPPING, {beat} | _ENDS, silence, cancelled, detail),
         # Its process may also vanish after one more heartbeat.
         _automation(STUCK_NAME, _STOPPING, _ENDS, timedelta(minutes=STUCK_MINUTES), cancelled, stuck),
         _automation(
@@ -68,14 +68,14 @@ async def end_orphans(workers: str) -> None:
     """
     async with prefect_server() as client:
         for flow_run in await runs_of_workers(client, workers, of_services=False):
-            said = "The local stack was stopped while it ran."
+            detail = "The local stack was stopped while it ran."
             stopping = flow_run.state_type == "CANCELLING"
-            state: State[None] = Cancelled(message=said) if stopping else Crashed(message=said)
+            state: State[None] = Cancelled(message=detail) if stopping else Crashed(message=detail)
             await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 def _automation(
-    name: str, after: str, expect: set[str], within: timedelta, state: StateType, said: str
+    name: str, after: str, expect: set[str], within: timedelta, state: StateType, detail: str
 ) -> AutomationCore:
     """The run gets this state unless, within this time after one event, another one is received."""
     return AutomationCore(
@@ -91,5 +91,5 @@ def _automation(
             threshold=1,
             within=within,
         ),
-        actions=[ChangeFlowRunState(state=state, message=said)],
+        actions=[ChangeFlowRunState(state=state, message=detail)],
     )

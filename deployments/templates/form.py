@@ -28,8 +28,8 @@ def form(flow: Flow[..., Any], pools: Mapping[str, Pool]) -> dict[str, Any]:
         properties["resource_pool"]["default"] = next(iter(pools), None)
     offered = {flavor.name: None for pool in pools.values() for flavor in pool.flavors}
     properties["flavor"]["enum"] = list(offered)
-    said = "; ".join(f"{name}: {', '.join(one.name for one in pool.flavors)}" for name, pool in pools.items())
-    properties["flavor"]["description"] += f". {said}"
+    detail = "; ".join(f"{name}: {', '.join(one.name for one in pool.flavors)}" for name, pool in pools.items())
+    properties["flavor"]["description"] += f". {detail}"
     return schema
 
 

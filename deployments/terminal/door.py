@@ -110,8 +110,8 @@ def _explained(error: BaseException) -> ThresherError:
 
         return explained(error)
     except BaseException:  # even that import can fail: out of memory or file descriptors
-        said, of_the_environment = in_one_line(error)
-        return CallError([Problem("", None, said)]) if of_the_environment else RunError(said)
+        detail, of_the_environment = in_one_line(error)
+        return CallError([Problem("", None, detail)]) if of_the_environment else RunError(detail)
 
 
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:

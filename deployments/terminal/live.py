@@ -80,12 +80,12 @@ class LiveProgress:
                     live.update(Text(self._current()))
                 live.update(Text(self._current()))
             return
-        said, when = "", 0.0
+        detail, when = "", 0.0
         while not self._ended.wait(_REFRESH_SECONDS):
             now = self._current()
-            changed = now.split("  ")[0] != said.split("  ")[0]
-            if changed or (now != said and time.monotonic() - when >= _LINE_SECONDS):
+            changed = now.split("  ")[0] != detail.split("  ")[0]
+            if changed or (now != detail and time.monotonic() - when >= _LINE_SECONDS):
                 say_on(self._console, now)
-                said, when = now, time.monotonic()
-        if (now := self._current()) != said:
+                detail, when = now, time.monotonic()
+        if (now := self._current()) != detail:
             say_on(self._console, now)

@@ -55,13 +55,13 @@ def plan_bytes(items: Sequence[Item], owner: str = "") -> bytes:
     return seal(_parquet(_columns(items, _PLAN), _PLAN), owner)
 
 
-def read_plan(data: bytes, first: int = 0, behind: int | None = None, owner: str = "") -> list[Item]:
-    """The items of one shard's part of the plan, from number ``first`` up to, but not including, ``behind``."""
+def read_plan(data: bytes, first: int = 0, end: int | None = None, owner: str = "") -> list[Item]:
+    """The items of one shard's part of the plan, from number ``first`` up to, but not including, ``end``."""
     table = _table(data, _PLAN, owner)
     if table.num_rows:
         start = table.column("number")[0].as_py()  # they are numbered without gaps
         skipped = max(0, first - start)
-        table = table.slice(skipped, None if behind is None else max(0, behind - start - skipped))
+        table = table.slice(skipped, None if end is None else max(0, end - start - skipped))
     return [Item(*row) for row in zip(*(column.to_pylist() for column in table.columns), strict=True)]
 
 

@@ -150,7 +150,7 @@ class _Cluster:
         ask, task_id = self._cluster.ask, self._run.task_id
         match question:
             case ListWorkers():
-                return await self._cluster.workers(), self._cluster.said
+                return await self._cluster.workers(), self._cluster.detail
             case Begin(instance, number):
                 return await ask(instance, worker_side.begin, self._run, number, self._items)
             case LookAt(instance):

@@ -45,7 +45,7 @@ async def cluster_of(run: Run) -> AsyncIterator[DaskCluster]:
     folder = read_settings().cache / "dask"
     threads = SHARDS_PER_INSTANCE + 1  # one more, for a shard whose report is being written
     if where.kind == "kubernetes":
-        pods = Pods(await _pods_of(run, threads, environment), _told())
+        pods = Pods(await _pods_of(run, threads, environment), _warn_once())
         starting = DaskCluster.of_pods(pods, run.service.timeout_minutes * 60)
         making = "the pods of its instances were made"
         # On the engine's event loop, where a stop waits until the removal of the pods is requested.
@@ -73,10 +73,10 @@ async def _pods_of(run: Run, threads: int, own: Mapping[str, str]) -> PodGroup:
     )  # fmt: skip
 
 
-def _told() -> Callable[[str], None]:
+def _warn_once() -> Callable[[str], None]:
     """A callback that writes why pods do not run to the run's Logs tab, from the engine's thread."""
     logger, context = get_run_logger(), copy_context()
-    return lambda said: context.run(logger.warning, "pods: %s", said)
+    return lambda detail: context.run(logger.warning, "pods: %s", detail)
 
 
 class Opened(NamedTuple):

@@ -58,8 +58,8 @@ def status_error(
     if location and 300 <= status < 400:
         place = redact(shown(location.encode(), masker))
         to = f" to {place} (redirects are not followed: request_path should lead there)"
-    said = f": {shown(answer, masker)}" if answer.strip() else ""
-    return AnswerError(f"The model answered HTTP {status}{to}{times}{said}")
+    detail = f": {shown(answer, masker)}" if answer.strip() else ""
+    return AnswerError(f"The model answered HTTP {status}{to}{times}{detail}")
 
 
 def array_path(response: Any) -> tuple[str, ...] | None:
@@ -87,14 +87,14 @@ Loads = Callable[[bytes], Any]
 
 def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
     """Why a response is not JSON (see :func:`loads`); empty if it is."""
-    said = ""
+    detail = ""
     for read in (quick_loads or loads, loads):
         try:
             read(answer)
             return ""
         except (ValueError, RecursionError) as error:
-            said = said or str(error)
-    return said
+            detail = detail or str(error)
+    return detail
 
 
 def answer_line(answer: bytes, masker: Masker = _NOTHING_SECRET, quick_loads: Loads | None = None) -> bytes:
@@ -133,8 +133,8 @@ def split(
         found = _split(text, path)
     if found is None or len(found[1]) != rows:
         return None
-    before, elements, behind = found
-    return [before + element + behind for element in elements]
+    before, elements, after = found
+    return [before + element + after for element in elements]
 
 
 Parts = tuple[bytes, list[bytes], bytes]
@@ -158,11 +158,11 @@ def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts
     kind occur n - 1 times in it, then they occur nowhere else.
     """
     start, end = text.find(b"[") + 1, text.rfind(b"]")
-    before, inner, behind = text[:start], text[start:end], text[end:]
-    if not 0 < start <= end or any(b"\\" in side or side.count(b'"') % 2 for side in (before, behind)):
+    before, inner, after = text[:start], text[start:end], text[end:]
+    if not 0 < start <= end or any(b"\\" in side or side.count(b'"') % 2 for side in (before, after)):
         return None  # a bracket may be in a text
     try:
-        around, elements = loads(before + behind), loads(text[start - 1 : end + 1])
+        around, elements = loads(before + after), loads(text[start - 1 : end + 1])
     except (ValueError, RecursionError):
         return None
     if path is not None and _at(around, path) != []:
@@ -172,7 +172,7 @@ def _quick_split(text: bytes, path: Sequence[str] | None, loads: Loads) -> Parts
         return None
     opening, between, closing = signs
     pieces = inner[len(opening) : len(inner) - len(closing)].split(between)
-    return before + opening, pieces, closing + behind
+    return before + opening, pieces, closing + after
 
 
 def _at(value: Any, path: Sequence[str]) -> Any:

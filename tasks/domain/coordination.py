@@ -117,7 +117,7 @@ class _Member:
     due_at: float
     """When it is asked something again; never while an answer is awaited."""
     begun: bool = False
-    told: Stop | None = None
+    stop_sent: Stop | None = None
     report: InstanceReport | None = None
 
 
@@ -151,7 +151,7 @@ class Coordination:
         self._too_late_at = now + service.timeout_minutes * 60
         self._list_at = now
         """When the workers are listed again; never while the list is awaited."""
-        self._said = ""
+        self._detail = ""
         self._due_at = now
         """When to decide again, if nothing happens before."""
 
@@ -184,7 +184,7 @@ class Coordination:
     def answered(self, question: Question, answer: Any, now: float) -> None:
         """Take in the answer to a question; see there what it is."""
         if isinstance(question, ListWorkers):
-            there, self._said = answer
+            there, self._detail = answer
             self._list_at = now + LOOK_SECONDS
             self._listed(set(there), now)
         elif isinstance(question, TakeBack):
@@ -194,11 +194,11 @@ class Coordination:
         elif (one := self._members.get(question.instance)) is not None:
             one.due_at = now
             if isinstance(question, StopEarly):
-                one.told = question.stop
+                one.stop_sent = question.stop
             elif isinstance(question, LookAt) and answer is not None:
                 self._reported(question.instance, one, answer, now)
             else:  # an instance ends by itself after a long time without a look
-                one.begun, one.told = bool(answer), None
+                one.begun, one.stop_sent = bool(answer), None
                 one.due_at += 0.0 if one.begun else self._interval
 
     def unanswered(self, question: Question, error: Exception, now: float) -> None:
@@ -247,7 +247,7 @@ class Coordination:
     def _reported(self, name: str, one: _Member, report: InstanceReport, now: float) -> None:
         self._judge(one.number, report, now)
         if self._stopped is not None:
-            if one.told != self._stopped:
+            if one.stop_sent != self._stopped:
                 return  # it is told first
             report = _with_hands(report)
         one.due_at = now + self._interval
@@ -317,7 +317,7 @@ class Coordination:
         if not self._was_ready and now > self._too_late_at and not self._members:
             return ModelServerError(
                 f"No worker of the Dask cluster {self._cluster} was there within {self._service.timeout_minutes:g} "
-                f"minutes. {self._said}".rstrip()
+                f"minutes. {self._detail}".rstrip()
             )
         all_gone = self._cut_off and len({*self._given_up, *self._cut_off}) == instances
         if all_gone and now - max(self._cut_off.values()) > OUTAGE_SECONDS:
@@ -340,7 +340,7 @@ class Coordination:
             one.due_at = math.inf
             if not one.begun:
                 asked.append(Begin(name, one.number))
-            elif self._stopped is not None and one.told != self._stopped:
+            elif self._stopped is not None and one.stop_sent != self._stopped:
                 asked.append(StopEarly(name, self._stopped))
             else:
                 asked.append(LookAt(name))

@@ -93,10 +93,10 @@ def meant_by(
         return found
     if found.region and _REGION.fullmatch(found.region):
         return found.model_copy(update={"endpoint_url": f"https://obs.{found.region}.myhuaweicloud.com"})
-    said = "s3:// means OBS where only OBS_... keys are set, which" if scheme == "s3" else "obs://"
+    detail = "s3:// means OBS where only OBS_... keys are set, which" if scheme == "s3" else "obs://"
     wrong = f", not {found.region!r}," if found.region else ""
     raise ValueError(
-        f"{said} needs an endpoint: set OBS_ENDPOINT_URL, or OBS_REGION to a region such as cn-north-4{wrong} for "
+        f"{detail} needs an endpoint: set OBS_ENDPOINT_URL, or OBS_REGION to a region such as cn-north-4{wrong} for "
         "https://obs.<region>.myhuaweicloud.com."
     )
 

@@ -41,7 +41,7 @@ _FAR = 64
 _MANY = 10_000
 """Quotes, or cells of one row, that are examined to find the end of a row with a fault."""
 
-_BEHIND = "has text behind its closing quote"
+_AFTER_QUOTE = "has text behind its closing quote"
 _INSIDE = "has a quote but does not begin with one"
 _RIGHT = "; a cell with quotes should stand in quotes, with each quote inside it written twice"
 
@@ -290,11 +290,11 @@ def _faulty(text: str, record: re.Match[str], line: int) -> Fault:
     for cells in range(_MANY):
         cell = _LOOSE_CELL.match(text, at, end)
         assert cell is not None
-        quoted, behind, unquoted = cell.groups()
+        quoted, after, unquoted = cell.groups()
         problem = ""
         goes_on = -1  # from where the cell would, read the second way
-        if quoted is not None and behind:
-            problem, goes_on = _BEHIND, cell.end(1)
+        if quoted is not None and after:
+            problem, goes_on = _AFTER_QUOTE, cell.end(1)
             sure = "\n" not in quoted and "\r" not in quoted
         elif quoted is None and '"' in unquoted:
             problem, sure = _INSIDE, True

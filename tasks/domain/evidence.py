@@ -50,7 +50,7 @@ class Evidence:
         if self._echoes is not None and not self._echoes:
             return
         values, answered = leaves(row), leaves(answer)
-        pairs = {(at, of) for at, said in answered.items() for of, value in values.items() if said == value}
+        pairs = {(at, of) for at, detail in answered.items() for of, value in values.items() if detail == value}
         self._echoes = pairs if self._echoes is None else self._echoes & pairs
         for _, of in self._echoes:
             self._seen.setdefault(of, set()).add(values[of])
@@ -83,7 +83,7 @@ class Evidence:
     def _not_echoed(pairs: list[tuple[Path, Path]], rows: Sequence[str], answers: Sequence[bytes]) -> tuple[int, ...]:
         for at, (row, answer) in enumerate(zip(rows, answers, strict=True)):
             values, answered = leaves(row), leaves(answer)
-            if any(answered.get(said) != values.get(of) for said, of in pairs):
+            if any(answered.get(detail) != values.get(of) for detail, of in pairs):
                 return (at,)
         return ()
 

@@ -38,8 +38,8 @@ def header_texts(value: Any) -> Any:
     wrong: list[str] = []
     texts: dict[str, str] = {}
     for name, held in value.items():
-        if said := _wrong_name(str(name), texts):
-            wrong.append(said)
+        if detail := _wrong_name(str(name), texts):
+            wrong.append(detail)
             continue
         try:
             text = as_text(held)

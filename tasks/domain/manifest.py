@@ -53,9 +53,9 @@ def _goes_over_lines(text: str) -> bool:
         value, end = _decoder.raw_decode(text)
     except (ValueError, RecursionError):
         return False
-    behind = text[end : end + SHOWN].lstrip(_BEHIND)
-    of_a_prefix = isinstance(value, dict) and "prefix" in value and "source" not in value and behind.startswith('"')
-    return isinstance(value, dict) and "\n" in text[: text.find(behind, end) if of_a_prefix else end]
+    after = text[end : end + SHOWN].lstrip(_BEHIND)
+    of_a_prefix = isinstance(value, dict) and "prefix" in value and "source" not in value and after.startswith('"')
+    return isinstance(value, dict) and "\n" in text[: text.find(after, end) if of_a_prefix else end]
 
 
 class Entry(NamedTuple):

@@ -264,18 +264,18 @@ class Outage:
             return False
         return now - max(busy_since, self._last_answer) >= max(QUIET_SECONDS, USUAL * self._slowest)
 
-    def asked_while_quiet(self, said: str, busy_since: float, now: float) -> None:
-        """Record a health check of a quiet server; ``said`` is empty if it is healthy, so presumably only slow.
+    def asked_while_quiet(self, detail: str, busy_since: float, now: float) -> None:
+        """Record a health check of a quiet server; ``detail`` is empty if it is healthy, so presumably only slow.
 
         If the check fails, the run reports that the server hangs, and blames no request. Requests in flight keep
         waiting: a model that does one thing at a time does not answer a health check while it works.
         """
         self._looked_at = now
-        if not said:
+        if not detail:
             self.quiet_since = None
         elif self._last_answer < now and self.since is None:
             self._unhealthy_at = now
-            self.cause = said
+            self.cause = detail
             if self.quiet_since is None:
                 self.quiet_since = max(busy_since, self._last_answer)
 

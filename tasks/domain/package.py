@@ -277,12 +277,14 @@ def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in
 
 
 def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
-    said = f"the package has no {BOOT_FILE}, so nothing says how it is served"
+    detail = f"the package has no {BOOT_FILE}, so nothing says how it is served"
     if in_pods:
-        return f"{said}; nor does its config.json name an image in swr_location"
+        return f"{detail}; nor does its config.json name an image in swr_location"
     if config.swr_location:
-        return f"{said}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
-    return said
+        return (
+            f"{detail}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
+        )
+    return detail
 
 
 def validation_problems(error: ValidationError, prefix: str = "") -> list[Problem]:

@@ -38,7 +38,7 @@ class Cluster(_Part):
 
     kind: Annotated[
         Literal["local", "scheduler", "kubernetes"],
-        Field(description="processes beside the run's own, an existing scheduler, or pods of dask-kubernetes"),
+        Field(description="processes next to the run's own, an existing scheduler, or pods of dask-kubernetes"),
     ] = "local"
     address: Annotated[
         str | None, Field(pattern=r"^(tcp|tls|ws|wss|ucx)://\S+:\d+$", description="address of the existing scheduler")

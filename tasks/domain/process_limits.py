@@ -16,6 +16,6 @@ def tight_limits(files: int | None, memory: int | None) -> list[Problem]:
     if files is not None and files < FEWEST_FILES:
         found.append(Problem("", None, f"This process may open {files} files only: raise the limit, `ulimit -n 4096`."))
     if memory is not None and memory < LEAST_MEMORY:
-        said = f"This process may use {memory >> 20} MiB of memory only: raise the limit, `ulimit -v unlimited`."
-        found.append(Problem("", None, said))
+        detail = f"This process may use {memory >> 20} MiB of memory only: raise the limit, `ulimit -v unlimited`."
+        found.append(Problem("", None, detail))
     return found

@@ -171,8 +171,8 @@ _COUNTS = (
 def not_processed(reason: str) -> str:
     """The message of an item that was not sent for this reason; only the first and last of several lines are kept."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()] or ["no reason is known"]
-    said = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-    return NOT_PROCESSED + (said if len(said) <= REASON_SHOWN else f"{said[:REASON_SHOWN]}...")
+    detail = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+    return NOT_PROCESSED + (detail if len(detail) <= REASON_SHOWN else f"{detail[:REASON_SHOWN]}...")
 
 
 def cause_of(message: str) -> str:

@@ -94,7 +94,7 @@ class ShardRef(BaseModel):
     digest: str = Field(default="", description="of the planned shard's part of the plan, see tasks.domain.seal")
 
     @property
-    def behind(self) -> int:
+    def end(self) -> int:
         """One past its last item."""
         return self.first_item + self.items
 
@@ -121,14 +121,14 @@ class ShardRef(BaseModel):
         """Name of its report in one try of the run, below the scratch folder; passed on only once it is done."""
         return f"{self.folder}/report-{self.first_item}-{attempt}.parquet"
 
-    def until(self, behind: int) -> ShardRef:
-        """The part before item ``behind``. Its bytes are in proportion, since item sizes are not known here."""
-        items = behind - self.first_item
+    def until(self, end: int) -> ShardRef:
+        """The part before item ``end``. Its bytes are in proportion, since item sizes are not known here."""
+        items = end - self.first_item
         return self.model_copy(update={"items": items, "bytes": self.bytes * items // max(1, self.items)})
 
     def from_(self, first: int) -> ShardRef:
         """The part from item ``first`` on. Its bytes are also in proportion."""
-        items = self.behind - first
+        items = self.end - first
         size = self.bytes * items // max(1, self.items)
         return self.model_copy(update={"first_item": first, "items": items, "bytes": size})
 
@@ -175,14 +175,14 @@ class RunResult(BaseModel):
     top_causes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     failure: str = Field(default="", description="why the run as a whole is Failed; empty if it is not")
-    stopped: bool = Field(default=False, description="somebody stopped the run before its end")
+    stopped: bool = Field(default=False, description="a user stopped the run before its end")
     resumable: bool = Field(default=False, description="stopped early for what may pass: resumed, it does the rest")
 
     @property
     def counts(self) -> str:
         """Item counts by outcome, as text."""
-        said = f"{self.successful:,} of {self.items:,} items SUCCESSFUL, {self.failed:,} FAILED"
-        return said + (f" ({self.not_processed:,} of them not processed)" if self.not_processed else "")
+        detail = f"{self.successful:,} of {self.items:,} items SUCCESSFUL, {self.failed:,} FAILED"
+        return detail + (f" ({self.not_processed:,} of them not processed)" if self.not_processed else "")
 
     def after_failure(self, text: str) -> str:
         """``text`` after the reason why the run is Failed: on its own line if the reason has several."""
@@ -222,7 +222,7 @@ class Plan(BaseModel):
     items: int
     kept: int = Field(default=0, description="SUCCESSFUL lines of an earlier run's manifest that are merged in")
     bytes: int
-    unknown_sizes: int = Field(description="items whose size no listing told; they are not in `bytes`")
+    unknown_sizes: int = Field(description="items whose size no listing shows; they are not in `bytes`")
     shards: tuple[ShardRef, ...]
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0

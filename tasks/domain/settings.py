@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     max_log_bytes: Bytes = Field(
         default=64 * MIB,
         ge=MIB,
-        description="of an instance's output that is kept beside the results, and in the log store; then its end only",
+        description="of an instance's output that is kept next to the results, and in the log store; then its end only",
     )
     max_item_bytes: Bytes = Field(default=12 * MIB, ge=1, description="an image must be smaller, a CSV file not larger")
     chinese: Literal["refuse", "allow"] = Field(
@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         description="accelerators of this machine (0,1,2 or UUIDs) that instances may use; default: all that it has",
     )
     sidecar_port: int = Field(
-        default=8080, ge=1, le=65535, description="port at which a model image answers that runs beside an instance"
+        default=8080, ge=1, le=65535, description="port at which a model image answers that runs next to an instance"
     )
     s3_credentials_block: str | None = Field(
         default=None,

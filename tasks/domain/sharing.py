@@ -29,14 +29,14 @@ RATE_SECONDS = 5.0
 class ShardLoad:
     """The progress of an instance with one shard: items (and their weight) not begun, and outcomes so far.
 
-    ``behind`` is one past the last item that the instance is to process; 0 if not reported.
+    ``end`` is one past the last item that the instance is to process; 0 if not reported.
     """
 
     left: int
     weight: int
     done: int
     failed: int
-    behind: int = 0
+    end: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +187,8 @@ class Sharing:
         for key in report.shards:
             if self._holders.get(key) != instance:
                 one.forget(key)  # already done, or another's, because this one was lost for a while
-            elif key not in self._asked and report.shards[key].behind:
-                self._ends_at(key, report.shards[key].behind)
+            elif key not in self._asked and report.shards[key].end:
+                self._ends_at(key, report.shards[key].end)
 
     def holder(self, key: str) -> str:
         """The instance that was given a shard; empty if none has it at present."""
@@ -212,27 +212,27 @@ class Sharing:
             holder = self._instances.get(self._holders[key])
             if holder is not None and (load := holder.loads.get(key)) is not None:
                 holder.loads[key] = replace(load, left=0)  # not asked again before its next report
-        if not pieces or given is None or pieces[0].first_item >= given.behind:  # already done, or the cut is known
+        if not pieces or given is None or pieces[0].first_item >= given.end:  # already done, or the cut is known
             return
-        self._ends_at(key, pieces[-1].behind)
+        self._ends_at(key, pieces[-1].end)
         self._given[key] = given.until(pieces[0].first_item)
         self._waiting.extend(pieces)
 
     def ended(self, key: str, done: ShardDone) -> None:
         """A shard is done, up to the end in its result. A tail that was handed back unnoticed is queued again."""
-        self._ends_at(key, done.shard.behind)
+        self._ends_at(key, done.shard.end)
         del self._given[key]
         self._forget(key)
         self._done.append(done)
         self._done_items += done.shard.items
         self._done_failed += done.failed
 
-    def _ends_at(self, key: str, behind: int) -> None:
-        """A shard ends before item ``behind``; if that is earlier than known, its tail is queued."""
+    def _ends_at(self, key: str, end: int) -> None:
+        """A shard ends before item ``end``; if that is earlier than known, its tail is queued."""
         given = self._given[key]
-        if behind < given.behind:
-            self._given[key] = given.until(behind)
-            self._waiting.append(given.from_(behind))
+        if end < given.end:
+            self._given[key] = given.until(end)
+            self._waiting.append(given.from_(end))
 
     def failed(self, key: str) -> None:
         """An instance could not go on with a shard, which returns to the front of the queue.

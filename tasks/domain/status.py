@@ -63,9 +63,9 @@ def report_of(labels: Mapping[str, Any]) -> RunReport:
 
     Any user may change labels, and those of one run must not hide all other runs.
     """
-    said = {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
+    detail = {name.removeprefix(_PREFIX): value for name, value in labels.items() if name.startswith(_PREFIX)}
     try:
-        return RunReport.model_validate(said)
+        return RunReport.model_validate(detail)
     except ValidationError:
         return RunReport()
 

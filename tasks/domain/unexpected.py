@@ -66,18 +66,18 @@ def is_unexpected(error: BaseException) -> bool:
 def in_one_line(error: BaseException) -> tuple[str, bool]:
     """An error as one sentence without its stack trace, and whether its cause is in the environment of the process."""
     error = root_of(error)
-    said = " ".join(plain_line(redact(masked(str(error)))).split())
-    said = f"{said[:LONGEST]}..." if len(said) > LONGEST else said
+    detail = " ".join(plain_line(redact(masked(str(error)))).split())
+    detail = f"{detail[:LONGEST]}..." if len(detail) > LONGEST else detail
     for part, meaning in _TEXTS:
-        if part in said:
+        if part in detail:
             return f"{meaning}.", True
     if isinstance(error, OSError) and error.errno is not None:
         where = plain_line(redact(str(error.filename))) if error.filename else ""
         if meaning := _LIMITS.get(error.errno, ""):
             return f"{where}: {meaning}." if where else f"{meaning}.", True
         if where:
-            return f"{where}: {error.strerror or said}.", True
-        return f"The system refused a call: {error.strerror or said} ({type(error).__name__}).", False
+            return f"{where}: {error.strerror or detail}.", True
+        return f"The system refused a call: {error.strerror or detail} ({type(error).__name__}).", False
     if isinstance(error, UnicodeEncodeError):
         return f"A text cannot be written as {error.encoding}: set PYTHONUTF8=1, or a locale with UTF-8.", True
     if isinstance(error, MemoryError):
@@ -85,17 +85,17 @@ def in_one_line(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, RecursionError):
         return "A value is nested too deeply to be read.", False
     if isinstance(error, ImportError):
-        return f"The installation is not complete ({said}): install Thresher again.", True
+        return f"The installation is not complete ({detail}): install Thresher again.", True
     if type(error).__name__ in PANICS:
-        return f"A library of the storage has failed ({said}): check the storage's endpoint, region and keys.", False
+        return f"A library of the storage has failed ({detail}): check the storage's endpoint, region and keys.", False
     kind = type(error).__name__
-    return f"An unexpected error ({kind}){f': {said}' if said else ''}{'' if said.endswith('.') else '.'}", False
+    return f"An unexpected error ({kind}){f': {detail}' if detail else ''}{'' if detail.endswith('.') else '.'}", False
 
 
 def cause_of_library(error: BaseException) -> str:
     """A library's error about a file or a server as part of a sentence: the system's message, else its own."""
-    said = getattr(error, "strerror", None) or " ".join(plain_line(redact(masked(str(error)))).split())
-    return str(said)[:LONGEST].rstrip(".") or type(error).__name__
+    detail = getattr(error, "strerror", None) or " ".join(plain_line(redact(masked(str(error)))).split())
+    return str(detail)[:LONGEST].rstrip(".") or type(error).__name__
 
 
 def unusable_folder(variable: str, folder: str, error: OSError | str) -> CallError:
@@ -144,9 +144,9 @@ def as_ours(
     """
     if problems := settings_problems(error, given()):
         return CallError(problems)
-    said, surroundings = in_one_line(error)
+    detail, surroundings = in_one_line(error)
     if (isinstance(root_of(error), OSError) or not surroundings) and (problems := wrong()):
         return CallError(problems)
     if surroundings:
-        return CallError([Problem("", None, said)])
-    return RunError(f"{said} `{VERBOSE}` shows the trace.")
+        return CallError([Problem("", None, detail)])
+    return RunError(f"{detail} `{VERBOSE}` shows the trace.")

@@ -118,7 +118,7 @@ class _Found:
                 f"{{{{ prefect.blocks.secret.NAME }}}} and a Prefect Secret block"
             )
         if self._serving == "sidecar":
-            nor = "beside the results" + (" nor in the log store" if service.runtime_log_output else "")
+            nor = "next to the results" + (" nor in the log store" if service.runtime_log_output else "")
             self._warnings.append(
                 "what the model's image prints is in the log of the container `model` of each pod, not in the Logs tab "
                 f"nor {nor}"
@@ -281,8 +281,8 @@ class _Found:
     def _elsewhere(self, pools: Mapping[str, Pool]) -> str:
         """The flavors of all pools that satisfy the model, as the end of a message that one pool has no such flavor."""
         found = {name: pool.flavors_for(self._config) for name, pool in pools.items()}
-        said = [f"{', '.join(one.name for one in flavors)} of {name}" for name, flavors in found.items() if flavors]
-        return f", but {'; '.join(said)}" if said else ""
+        detail = [f"{', '.join(one.name for one in flavors)} of {name}" for name, flavors in found.items() if flavors]
+        return f", but {'; '.join(detail)}" if detail else ""
 
     async def input(self, storage: Storage) -> None:
         failed_of = self._right.get("failed_of")

@@ -65,7 +65,7 @@ class Instance:
         return self.ready.is_set() and not self.in_flight and (not self.outage.holds or self.outage.probe)
 
     @property
-    def keeps_nobody(self) -> bool:
+    def keeps_none_waiting(self) -> bool:
         """Whether no request should wait for this instance: it was given up, or its outage has lasted too long."""
         return self.given_up is not None or self.outage.passed(time.monotonic())
 

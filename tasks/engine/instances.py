@@ -167,8 +167,10 @@ class InstanceGroup:
                     await self._start(instance)
             except TimeoutError:
                 minutes = seconds / 60
-                said = f"; health: {instance.server.health_said}.{instance.server.tail()}" if instance.server else "."
-                error = ModelServerError(f"The instance was not ready within {minutes:g} minutes{said}")
+                detail = (
+                    f"; health: {instance.server.health_detail}.{instance.server.tail()}" if instance.server else "."
+                )
+                error = ModelServerError(f"The instance was not ready within {minutes:g} minutes{detail}")
                 await self._stop(instance)
                 self._give_up(instance, error)
                 return
@@ -194,11 +196,11 @@ class InstanceGroup:
             status = await server.ended()
             await self._stop(instance)
             if given_up:
-                said = (
+                detail = (
                     f"The model server died {instance.deaths.total} times, the last times without one answer in "
                     f"between (status {status}), and is not started again.{server.tail()}"
                 )
-                self._give_up(instance, ModelServerError(said))
+                self._give_up(instance, ModelServerError(detail))
                 return
 
     def _kept(self, instance: Instance, keeper: asyncio.Task[None]) -> None:
@@ -293,7 +295,7 @@ class InstanceGroup:
         """
         await instance.alone.acquire()
         try:
-            while not instance.takes_one_alone and not instance.keeps_nobody:
+            while not instance.takes_one_alone and not instance.keeps_none_waiting:
                 self._raise_if_stopped()
                 instance.turn = asyncio.get_running_loop().create_future()
                 await instance.turn
@@ -342,7 +344,7 @@ class InstanceGroup:
 
     def _wake(self) -> None:
         for one in self.instances:
-            if (turn := one.turn) is not None and (one.takes_one_alone or one.keeps_nobody):
+            if (turn := one.turn) is not None and (one.takes_one_alone or one.keeps_none_waiting):
                 one.turn = None
                 if not turn.done():
                     turn.set_result(None)

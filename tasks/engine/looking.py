@@ -118,8 +118,8 @@ class _Looking:
         except ContentError as error:
             return Look(Refusal("content", str(error)))
         if seen.body is None:
-            return Look(Refusal("header" if seen.header else "rows", seen.said))
-        return Look(None, seen.body, seen.rows, seen.said, seen.notes)
+            return Look(Refusal("header" if seen.header else "rows", seen.detail))
+        return Look(None, seen.body, seen.rows, seen.detail, seen.notes)
 
     async def _file(self, item: Item, address: Address) -> Look | None:
         if address.scheme == "http":

@@ -63,9 +63,9 @@ class Outages:
                 self._on_change()
 
     async def _look_at_quiet(self, instance: Instance) -> None:
-        said = await self._ask(instance)
-        said = said and f"no answer, and GET {self._health.url}: {said}"
-        instance.outage.asked_while_quiet(said, instance.busy_since, time.monotonic())
+        detail = await self._ask(instance)
+        detail = detail and f"no answer, and GET {self._health.url}: {detail}"
+        instance.outage.asked_while_quiet(detail, instance.busy_since, time.monotonic())
 
     async def refused(self, instance: Instance, tries: Tries, failed: RequestFailed, started: float) -> int:
         """Count a request, sent at ``started``, that an instance refused; how many of its attempts count against it.

@@ -250,8 +250,8 @@ def _item(entry: Entry, number: int, base: str | None, used: UsedNames, folder: 
                     size = UNKNOWN_SIZE  # reading it will report the cause
             address = str(found)
         except ValueError as wrong:
-            said = redact(str(wrong)).rstrip(".")
-            error = str(DownloadError(f"{said[:1].upper()}{said[1:]}.{unseen_signs(entry.source)}"))
+            detail = redact(str(wrong)).rstrip(".")
+            error = str(DownloadError(f"{detail[:1].upper()}{detail[1:]}.{unseen_signs(entry.source)}"))
     name = name or f"item-{number}"
     result = result_name(name)
     while not used.take(result):  # the changed name may also be taken

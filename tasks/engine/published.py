@@ -25,7 +25,7 @@ async def published_result(run: Run, storage: Storage, output: OutputFolder) -> 
         if not await storage.is_file(manifest):
             return None
     except ObjectError as error:
-        raise StorageError(f"Whether there is {manifest} cannot be told: {error.cause}") from None
+        raise StorageError(f"Whether there is {manifest} cannot be found out: {error.cause}") from None
     try:
         result = _result(run, str(summary), orjson.loads(await output.read(run.names.summary)))
         if result.resumable and await storage.is_file(output.scratch.child(PLAN_NAME)):
@@ -37,27 +37,27 @@ async def published_result(run: Run, storage: Storage, output: OutputFolder) -> 
     else:
         return result
     raise StorageError(
-        f"This run has published {manifest} already, and is not done again; what came of it cannot be told, since "
+        f"This run has published {manifest} already, and is not done again; its result cannot be shown, since "
         f"{summary} cannot be read: {cause}"
     )
 
 
-def _result(run: Run, summary: str, told: dict[str, Any]) -> RunResult:
-    items = told["items"]
+def _result(run: Run, summary: str, values: dict[str, Any]) -> RunResult:
+    items = values["items"]
     return RunResult(
         task_id=run.task_id,
-        name=told["name"],
-        manifest=told["manifests"][0],
-        manifests=tuple(told["manifests"]),
+        name=values["name"],
+        manifest=values["manifests"][0],
+        manifests=tuple(values["manifests"]),
         summary=summary,
         items=items["planned"],
         successful=items["successful"],
         failed=items["failed"],
         not_processed=items.get("not_processed", 0),
-        seconds=told["seconds"],
-        top_causes=tuple(told["top_causes"]),
-        warnings=tuple(told["warnings"]),
-        failure=told["failure"],
-        stopped=told["stopped"],
-        resumable=told.get("resumable", False),
+        seconds=values["seconds"],
+        top_causes=tuple(values["top_causes"]),
+        warnings=tuple(values["warnings"]),
+        failure=values["failure"],
+        stopped=values["stopped"],
+        resumable=values.get("resumable", False),
     )

@@ -53,7 +53,7 @@ async def publish_run(
     be read or manifests cannot be written; nothing is published then, and the reports are kept.
     """
     started = clock.now()
-    done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.behind))
+    done = sorted(done, key=lambda one: (one.shard.first_item, one.shard.end))
     reports = _Reports(run, done, output)
     try:
         claims = Ledger()
@@ -105,12 +105,12 @@ class _Reports:
         for one in self._done:
             yield await self._read(one, read_numbers)
 
-    async def outcomes(self, first: int, behind: int) -> AsyncIterator[list[Outcome]]:
-        """The outcomes of the items from ``first`` up to ``behind``; call once all reports are accounted for."""
-        start = bisect_right(self._done, first, key=lambda one: one.shard.behind)
+    async def outcomes(self, first: int, end: int) -> AsyncIterator[list[Outcome]]:
+        """The outcomes of the items from ``first`` up to ``end``; call once all reports are accounted for."""
+        start = bisect_right(self._done, first, key=lambda one: one.shard.end)
         for one in islice(self._done, start, None):
             shard = one.shard
-            if shard.first_item >= behind:
+            if shard.first_item >= end:
                 return
             if self._kept[0] != one.report:
                 self._kept = ("", [])  # one at a time: it may be large
@@ -118,7 +118,7 @@ class _Reports:
                 if self._lost:
                     outcomes = [self._lost.get(outcome.number, outcome) for outcome in outcomes]
                 self._kept = (one.report, outcomes)
-            yield self._kept[1][max(0, first - shard.first_item) : behind - shard.first_item]
+            yield self._kept[1][max(0, first - shard.first_item) : end - shard.first_item]
 
     async def _read(self, one: ShardDone, table: Callable[[bytes, str], T]) -> T:
         scratch = self._output.scratch
@@ -132,7 +132,7 @@ class _Reports:
         except DamagedFile as damage:
             raise AccountError(
                 f"{scratch.child(one.report)} {damage}, so the output manifest is not published. Resume the run: what "
-                "the file told is done again."
+                "the file recorded is done again."
             ) from None
         except Missing:
             raise AccountError(

@@ -59,9 +59,9 @@ class Recovery:
                     return
                 else:
                     self._changed()
-                    said = await self._ask()
-                    healthy = not said
-                    outage.asked(healthy=healthy, cause=said)
+                    detail = await self._ask()
+                    healthy = not detail
+                    outage.asked(healthy=healthy, cause=detail)
                     asked_again = outage.down and healthy and await self._ask_again()
                     self.looked.set()
                     if outage.down and healthy and not asked_again:

@@ -8,8 +8,8 @@ of a piece of it) and the try of the run:
     taken for lost may still write after another one has done the shard;
 ``part-<first>-<attempt>-<milliseconds>.parquet``
     a partial report: the outcomes of a few seconds, kept until the report is written;
-``cut-<first>-<attempt>-<behind>``
-    in this try the shard ends before item ``behind``: its tail was handed back and belongs to another shard.
+``cut-<first>-<attempt>-<end>``
+    in this try the shard ends before item ``end``: its tail was handed back and belongs to another shard.
 
 The result files that a report names are synced to disk before it is written. The report itself is not: after a power
 failure its seal reveals any damage, and its items are sent again.
@@ -100,7 +100,7 @@ class Reporter:
         names = sorted(await self._session.output.list(folder))
         for name in names:
             if (cut := _CUT.match(name)) and f"{self.shard.folder}/{name}".startswith(f"{self._name('cut')}-"):
-                self.shard = self.shard.until(min(self.shard.behind, int(cut[3])))
+                self.shard = self.shard.until(min(self.shard.end, int(cut[3])))
         for name in names:
             reported = _REPORTED.match(name)
             if reported is None or self._is_of_others(int(reported[1]), reported[2]):
@@ -122,7 +122,7 @@ class Reporter:
         """Raises DamagedFile if the outcomes do not match the planned items."""
         first = self.shard.first_item
         for one in outcomes:
-            if first <= one.number < self.shard.behind:
+            if first <= one.number < self.shard.end:
                 item = self._items[one.number - first]
                 if (one.number, one.source, one.result_name) != (item.number, item.source, item.result_name):
                     raise DamagedFile("tells of other items than were planned")
@@ -133,13 +133,13 @@ class Reporter:
 
     def _is_of_others(self, first: int, attempt: str) -> bool:
         """Whether a report, by its name, cannot have items of this shard; it is not read, as there may be hundreds."""
-        if first >= self.shard.behind:
+        if first >= self.shard.end:
             return True
         return attempt == self._session.run.attempt and first != self.shard.first_item
 
     def _take_in(self, name: str, outcomes: Sequence[Outcome], tally: Tally) -> bool:
         """Add the outcomes of a report; whether it covers the whole shard."""
-        own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.behind]
+        own = [one for one in outcomes if self.shard.first_item <= one.number < self.shard.end]
         fresh = [one for one in own if one.final and one.number not in self.seen and self._is_stored(one)]
         whole = bool(fresh) and len(fresh) == len(outcomes) == self.shard.items and name.startswith("report-")
         if whole:
@@ -212,13 +212,13 @@ class Reporter:
 
     async def shrink(self, shard: ShardRef) -> None:
         """Let the shard end earlier. Raises ObjectError; nothing is changed then."""
-        name = f"{self._name('cut')}-{shard.behind}"
+        name = f"{self._name('cut')}-{shard.end}"
         await self._session.output.write(f"{self._scratch}/{name}", b"1")
         self.shard = shard
         for outcome in self._outcomes:
-            if outcome.number >= shard.behind:  # from an earlier try: another shard reports it now
+            if outcome.number >= shard.end:  # from an earlier try: another shard reports it now
                 self._count(outcome, -1)
-        self._outcomes = [outcome for outcome in self._outcomes if outcome.number < shard.behind]
+        self._outcomes = [outcome for outcome in self._outcomes if outcome.number < shard.end]
 
     async def finish(self) -> Tally:
         """Write the shard's report, then delete its partial reports."""

@@ -124,8 +124,8 @@ async def refuse_hopeless(run: Run, settings: Settings, storage: Storage) -> Non
             certain.add(refused, item.source)
             seen += 1
     if seen:
-        said = "; ".join(count.text for count in certain.counts(seen))
-        raise SpecificationError([Problem("input_path", run.service.input_path, f"{NOTHING_TO_SEND}: {said}")])
+        detail = "; ".join(count.text for count in certain.counts(seen))
+        raise SpecificationError([Problem("input_path", run.service.input_path, f"{NOTHING_TO_SEND}: {detail}")])
 
 
 class _Listed:
@@ -209,12 +209,12 @@ def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
     elif refused == preview.looked_at and (refused or not preview.open):
         looked = [count for count in preview.refused if count.looked_at]
         if [count.reason for count in looked] == ["header"]:
-            said = looked[0].message
-            preview.problems.append(Problem("csv_header", "absent", f"{said} ({looked[0].item})"))
+            detail = looked[0].message
+            preview.problems.append(Problem("csv_header", "absent", f"{detail} ({looked[0].item})"))
         else:
-            said = f"{'; '.join(count.text for count in preview.refused)}{_how_many(preview)}"
-            preview.problems.append(Problem(name, given, f"{NOTHING_TO_SEND}: {said}"))
-        preview.no_example = f"no item could be sent: {said}"
+            detail = f"{'; '.join(count.text for count in preview.refused)}{_how_many(preview)}"
+            preview.problems.append(Problem(name, given, f"{NOTHING_TO_SEND}: {detail}"))
+        preview.no_example = f"no item could be sent: {detail}"
     else:
         seconds = LOOK_SECONDS + (0 if preview.looked_at else FIRST_SECONDS)
         preview.no_example = f"no item could be read within {seconds:g} s"
@@ -223,7 +223,7 @@ def _judge(preview: Preview, name: str, given: str, refused: int) -> None:
 def _how_many(preview: Preview) -> str:
     if preview.looked_at == preview.open:
         return ""
-    return f", as far as can be told: {preview.looked_at:,} of {preview.open:,} items were looked at"
+    return f", as far as known: {preview.looked_at:,} of {preview.open:,} items were looked at"
 
 
 def _warn(preview: Preview, partly: Sequence[tuple[Item, Look]]) -> None:

@@ -75,8 +75,8 @@ async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str
             session.ending.count_failure()
         if (found := reporter.whole()) is not None:
             return reporter.shard, found[0], reporter.digest, found[1]
-        behind = reporter.shard.behind
-        todo = [item for item in items if item.number < behind and item.number not in reporter.seen]
+        end = reporter.shard.end
+        todo = [item for item in items if item.number < end and item.number not in reporter.seen]
         if any(not item.error for item in items):
             await session.start()
         work = ShardWork(session, reporter, todo)
@@ -152,7 +152,7 @@ class ShardWork:
     def load(self) -> ShardLoad:
         """The items that are not begun yet, and the outcomes so far."""
         reporter, supply = self.reporter, self.supply
-        return ShardLoad(supply.left, supply.weight, reporter.done, reporter.failed, reporter.shard.behind)
+        return ShardLoad(supply.left, supply.weight, reporter.done, reporter.failed, reporter.shard.end)
 
     @property
     def _left(self) -> int:

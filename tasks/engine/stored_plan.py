@@ -45,7 +45,7 @@ def read_part(run: Run, shard: ShardRef, data: bytes) -> list[Item]:
     """The items of a shard, or of a piece of one. Raises DamagedFile if they are not those that were planned."""
     if shard.digest and digest(data) != shard.digest:
         raise DamagedFile("is not as it was when the run was planned")
-    return read_plan(data, shard.first_item, shard.behind, shard.owner(run.task_id))
+    return read_plan(data, shard.first_item, shard.end, shard.owner(run.task_id))
 
 
 async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
@@ -106,7 +106,7 @@ async def _part(run: Run, shard: ShardRef, output: OutputFolder) -> list[Item] |
         return damage
     except Missing:
         return DamagedFile("is missing")
-    whole = [item.number for item in items] == [*range(shard.first_item, shard.behind)]
+    whole = [item.number for item in items] == [*range(shard.first_item, shard.end)]
     return items if whole else DamagedFile("has other items than were planned")
 
 

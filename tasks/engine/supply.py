@@ -70,7 +70,7 @@ class Supply:
             there = self._before[cuts[-1]]
             each = (self._before[end] - there) / max(1, pieces + 1 - len(cuts))
             cuts.append(self._cut(there + each, cuts[-1] + 1, end))
-        numbers = [*(self._items[cut].number for cut in cuts[:-1]), self.shard.behind]
+        numbers = [*(self._items[cut].number for cut in cuts[:-1]), self.shard.end]
         refs = [
             ShardRef(
                 number=self.shard.number,
@@ -93,6 +93,6 @@ class Supply:
 
     def take_again(self, refs: Sequence[ShardRef], shard: ShardRef) -> None:
         """Undo :meth:`hand_back`, which returned ``refs``; ``shard`` is the value from before it."""
-        while self._end < len(self._items) and self._items[self._end].number < refs[-1].behind:
+        while self._end < len(self._items) and self._items[self._end].number < refs[-1].end:
             self._end += 1
         self.shard = shard

@@ -27,7 +27,7 @@ class TableLook(NamedTuple):
 
     body: Body | None
     rows: int
-    said: str = ""
+    detail: str = ""
     header: bool = False
     """Whether its first line, read as a row, looks like column names."""
     notes: tuple[str, ...] = ()
@@ -57,13 +57,13 @@ async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
                 first_bad = first_bad or str(error)
                 names = names or (looked == 1 and not table.header and len(cells) >= mapping.columns)
     if names and (header := _names(mapping, data, settings, others_are_rows=bad == 1)):
-        said = f"the first line looks like names ({header}); csv_header: present"
-        return TableLook(None, reader.count, said, header=True)
+        detail = f"the first line looks like names ({header}); csv_header: present"
+        return TableLook(None, reader.count, detail, header=True)
     some = f"{bad:,} of its {'' if looked == reader.count else f'first {looked:,} '}rows cannot become a request"
     if not texts:
         return TableLook(None, reader.count, f"{some}, first: {first_bad}", notes=notes)
-    said = f"{some}, first: {first_bad}" if bad else _passed_over(run, mapping, data, settings)
-    return TableLook(row_body(mapping.request(texts)), reader.count, said, notes=notes)
+    detail = f"{some}, first: {first_bad}" if bad else _passed_over(run, mapping, data, settings)
+    return TableLook(row_body(mapping.request(texts)), reader.count, detail, notes=notes)
 
 
 def _first_line(mapping: Mapping, data: bytes, settings: Settings) -> tuple[list[str], int]:

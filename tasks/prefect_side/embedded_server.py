@@ -63,9 +63,9 @@ def start_server() -> None:
         with _ctrl_c_blocked():
             get_client(sync_client=True)
     except RuntimeError as error:
-        said, known = in_one_line(error)
-        said = said if known else redact(str(error))
-        raise RunError(f"The embedded Prefect server did not start: {said}") from None
+        detail, known = in_one_line(error)
+        detail = detail if known else redact(str(error))
+        raise RunError(f"The embedded Prefect server did not start: {detail}") from None
     finally:
         up.set()
         guarding.join()

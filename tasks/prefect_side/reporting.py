@@ -45,7 +45,7 @@ class RunReporter:
         self._client = client
         self._flow_run = flow_run
         self._task_id = task_id
-        self._told: RunReport | None = None
+        self._written: RunReport | None = None
         self._artifact: UUID | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -62,19 +62,19 @@ class RunReporter:
         async with self._one_at_a_time:
             progress = progress_of(self._task_id)
             now = progress.report
-            if now == self._told:
+            if now == self._written:
                 return
             with suppress(httpx.HTTPError, PrefectException):
                 await _label(self._client, self._flow_run, now)
                 if progress.service and now.items:
                     await self._show(progress.service, now)
-                self._told = now
+                self._written = now
 
     async def end(self) -> None:
         """Send the final report, which gives the counts of a run that has ended; retried if need be."""
         for _ in range(LAST_TRIES):
             await self.tell()
-            if self._told == progress_of(self._task_id).report:
+            if self._written == progress_of(self._task_id).report:
                 return
             await asyncio.sleep(REPORT_SECONDS)
 

@@ -30,8 +30,8 @@ class _Plain(logging.Filter):
         if ours is not None:
             record.exc_info = None
             record.exc_text = None
-            told = f"{record.getMessage()}: " if record.name.startswith("tasks.") else ""  # names the item
-            record.msg, record.args = "%s%s", (told, ours)
+            prefix = f"{record.getMessage()}: " if record.name.startswith("tasks.") else ""  # names the item
+            record.msg, record.args = "%s%s", (prefix, ours)
         with suppress(TypeError, ValueError):  # logging itself reports a record that cannot be formatted
             record.msg, record.args = plain_block(masked(record.getMessage())), ()
         return True

@@ -155,8 +155,8 @@ def _refusal(error: PrefectHTTPStatusError, shown: str) -> str:
 
 def _detail(response: httpx.Response) -> str:
     try:
-        said: Any = response.json()
+        reply: Any = response.json()
     except ValueError:
         return redact(response.text[:200])
-    detail = said.get("detail", said.get("exception_message", said)) if isinstance(said, dict) else said
+    detail = reply.get("detail", reply.get("exception_message", reply)) if isinstance(reply, dict) else reply
     return redact(detail if isinstance(detail, str) else json.dumps(detail))[:500]

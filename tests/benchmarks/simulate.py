@@ -77,7 +77,7 @@ def arithmetic(run: Run, items: int, output: Nowhere) -> Plan:
         first += count
     largest = max(shards, key=lambda one: one.items)
     base = f"{run.service.input_path}/"
-    names = [(number, name_of(number)) for number in range(largest.first_item, largest.behind)]
+    names = [(number, name_of(number)) for number in range(largest.first_item, largest.end)]
     output.largest_plan = plan_bytes(
         [Item(number, base + name, base + name, ITEM_BYTES, result_name(name), "") for number, name in names],
         largest.owner(run.task_id),
@@ -94,7 +94,7 @@ def largest(output: Nowhere, shards: tuple[ShardRef, ...], figures: Figures) -> 
     with measured(figures, "largest_hand_back"):
         supply.hand_back(0.5, 100)
     del supply
-    part = (shard.behind - shard.items // 100, shard.behind)
+    part = (shard.end - shard.items // 100, shard.end)
     with measured(figures, "part_of_largest_read"):
         read_plan(output.largest_plan, *part, shard.owner(output.task_id))
     outcomes = output.outcomes(shard)
@@ -112,7 +112,7 @@ def share_out(run: Run, planned: Plan, count: int, figures: Figures) -> list[Sha
     with measured(figures, "sharing"):
         results = asyncio.run(fleet.decisions.direct(fleet))
     done = sorted(results, key=lambda one: one.shard.first_item)
-    if [one.shard.first_item for one in done] != [0, *(one.shard.behind for one in done)][:-1]:
+    if [one.shard.first_item for one in done] != [0, *(one.shard.end for one in done)][:-1]:
         raise RuntimeError("the parts of the shards do not fit together")
     figures |= {
         "task_runs": fleet.gives, "hand_overs": len(done) - len(planned.shards), "taken_back": fleet.taken_back,

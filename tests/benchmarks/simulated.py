@@ -100,7 +100,7 @@ class Nowhere(OutputFolder):
         """What came of a shard; one item in a thousand has failed."""
         outcomes = []
         tally = Tally()
-        for number in range(shard.first_item, shard.behind):
+        for number in range(shard.first_item, shard.end):
             name = name_of(number)
             message = "" if number % 1000 else "The model answered HTTP 500: no reason"
             outcomes.append(Outcome(number, self._input + name, result_name(name), message, True, 0, 0, 40960, 300))
@@ -159,11 +159,11 @@ class PlayedInstance:
         able = self.rate * max(0.0, now - max(self.now, self.ready_at))
         self.now = now
         for key, part in list(self.parts.items()):
-            doing = min(able, part.ref.behind - part.at)
+            doing = min(able, part.ref.end - part.at)
             part.at += doing
             self.finished += doing
             able -= doing
-            if part.ref.behind - part.at > 1e-6:
+            if part.ref.end - part.at > 1e-6:
                 break
             del self.parts[key]
             ref = part.ref
@@ -179,23 +179,23 @@ class PlayedInstance:
         """What it says of itself."""
         loads = {}
         for key, part in self.parts.items():
-            left = int(part.ref.behind - part.at)
+            left = int(part.ref.end - part.at)
             done = part.ref.items - left
-            loads[key] = ShardLoad(left, left * self.item_weight, done, 0, part.ref.behind)
+            loads[key] = ShardLoad(left, left * self.item_weight, done, 0, part.ref.end)
         finished = int(self.finished * self.item_weight)
         return InstanceReport(seconds=self.now, ready=True, shards=loads, finished=finished)
 
     def hand_back(self, key: str, share: float, pieces: int) -> list[ShardRef]:
         """Parts of a shard that it has not begun."""
         part = self.parts.get(key)
-        left = int(part.ref.behind - part.at) - 1 if part is not None else 0
+        left = int(part.ref.end - part.at) - 1 if part is not None else 0
         given = min(left, max(1, round(share * (left + 1))))
         if part is None or left < 1:
             return []
-        first, behind = part.ref.behind - given, part.ref.behind
+        first, end = part.ref.end - given, part.ref.end
         part.ref = part.ref.until(first)
         pieces = min(pieces, given)
-        cuts = [first + given * place // pieces for place in range(pieces)] + [behind]
+        cuts = [first + given * place // pieces for place in range(pieces)] + [end]
         number = part.ref.number
         return [
             ShardRef(number=number, first_item=one, items=other - one, bytes=(other - one) * self.item_weight)

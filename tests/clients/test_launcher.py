@@ -92,7 +92,7 @@ def test_health__that_comes_late_is_waited_for(tmp_path: Path, package: WritePac
         server = await started(folder, config)
         try:
             waiting = asyncio.create_task(server.ready(config.health))
-            while server.health_said != "HTTP 503":
+            while server.health_detail != "HTTP 503":
                 await asyncio.sleep(0.01)
             assert not waiting.done()
             (tmp_path / "loaded").touch()

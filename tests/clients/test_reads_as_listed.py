@@ -201,7 +201,8 @@ def test_object__that_differs_each_time_says_so() -> None:
         with pytest.raises(ObjectError) as raised:
             read(server, "o", 10)
         assert raised.value.cause == (
-            "The storage answers differently each time (1 bytes, 2 bytes, 3 bytes, 4 bytes); the listing told 10 bytes."
+            "The storage answers differently each time (1 bytes, 2 bytes, 3 bytes, 4 bytes); "
+            "the listing shows 10 bytes."
         )
 
 

@@ -140,8 +140,8 @@ class Play:
         results = asyncio.run(self.decisions.direct(self))
         assert sorted(self.outcomes) == list(range(len(self.items)))
         assert set(self.outcomes.values()) <= {1}
-        covered = sorted((done.shard.first_item, done.shard.behind) for done in results)
-        ends = [0, *(behind for _, behind in covered)]
+        covered = sorted((done.shard.first_item, done.shard.end) for done in results)
+        ends = [0, *(end for _, end in covered)]
         assert [first for first, _ in covered] == ends[:-1]
         assert ends[-1] == len(self.items)
         assert self.shown is not None
@@ -203,8 +203,8 @@ class Play:
         for when, ref in list(one.arriving):
             if when <= until:
                 one.arriving.remove((when, ref))
-                ref = ref.until(min(ref.behind, self.cuts.get(ref.key, ref.behind)))
-                mine = [item for item in self.items[ref.first_item : ref.behind] if item.number not in self.outcomes]
+                ref = ref.until(min(ref.end, self.cuts.get(ref.key, ref.end)))
+                mine = [item for item in self.items[ref.first_item : ref.end] if item.number not in self.outcomes]
                 one.work[ref.key] = Supply(ref, mine)
                 one.done[ref.key] = ref.items - len(mine)
                 one.free_at = max(one.free_at, when)
@@ -226,7 +226,7 @@ class Play:
 
     def _report(self, one: Played) -> InstanceReport:
         loads = {
-            key: ShardLoad(supply.left, supply.weight, one.done[key], 0, supply.shard.behind)
+            key: ShardLoad(supply.left, supply.weight, one.done[key], 0, supply.shard.end)
             for key, supply in one.work.items()
         }
         ready = one.ready_at <= self.now < min(one.unready_at, one.gives_up_at)
@@ -286,6 +286,6 @@ class Play:
         left = 0.0
         for supply in one.work.values():
             ref = supply.shard
-            todo = [item for item in self.items[ref.first_item : ref.behind] if item.number not in self.outcomes]
+            todo = [item for item in self.items[ref.first_item : ref.end] if item.number not in self.outcomes]
             left += sum(one.seconds(item, self.now) for item in todo[len(todo) - supply.left + 1 :])
         return left

@@ -197,9 +197,9 @@ query_part = st.text(string.ascii_letters + string.digits + "-._~!$&'()*+,;=:@/?
     st.sampled_from(["", " x", "'", "):", '".']),
 )
 def test_redact__no_secret_of_a_web_address_survives(
-    user: str, path: str, before: str, behind: str, left: str, right: str
+    user: str, path: str, before: str, end: str, left: str, right: str
 ) -> None:
-    text = f"{left}https://{user}PASSWORD@host/{path}?{before}SIGNATURE{behind}{right}"
+    text = f"{left}https://{user}PASSWORD@host/{path}?{before}SIGNATURE{end}{right}"
     shown = redact(text)
     assert "PASSWORD" not in shown
     assert "SIGNATURE" not in shown

@@ -98,8 +98,8 @@ def test_shard__every_item_is_in_exactly_one_shard_in_order_within_bounds(
         assert (ref.first_item, ref.items, ref.bytes) == (shard[0].number, len(shard), weight)
         assert 1 <= len(shard) <= most_items
         assert weight <= most_bytes or len(shard) == 1
-    for (_, before), (_, behind) in pairwise(shards):
-        weight = sum(bounds.weight(item) for item in [*before, behind[0]])
+    for (_, before), (_, end) in pairwise(shards):
+        weight = sum(bounds.weight(item) for item in [*before, end[0]])
         assert len(before) == most_items or weight > most_bytes  # no shard ends early
     assert cutter.end() is None
     assert cutter.items == len(drawn)
@@ -114,5 +114,5 @@ def test_shard__names_its_files_so_that_they_sort() -> None:
 
 def test_shard__of_which_the_end_is_cut_off_keeps_its_name() -> None:
     shard = ShardRef(number=7, first_item=100, items=50, bytes=1000)
-    assert (shard.behind, shard.until(120)) == (150, ShardRef(number=7, first_item=100, items=20, bytes=400))
+    assert (shard.end, shard.until(120)) == (150, ShardRef(number=7, first_item=100, items=20, bytes=400))
     assert shard.until(120).key == shard.key == "00007-100"

@@ -182,12 +182,12 @@ def test_sharing__an_instance_that_failed_a_shard_gets_none_before_it_has_report
 # -- answers out of their order
 
 
-def ref(first: int, behind: int) -> ShardRef:
-    return ShardRef(number=0, first_item=first, items=behind - first, bytes=0)
+def ref(first: int, end: int) -> ShardRef:
+    return ShardRef(number=0, first_item=first, items=end - first, bytes=0)
 
 
-def done(first: int, behind: int) -> ShardDone:
-    return ShardDone(shard=ref(first, behind), report="", successful=behind - first, failed=0, started_at=0, ended_at=0)
+def done(first: int, end: int) -> ShardDone:
+    return ShardDone(shard=ref(first, end), report="", successful=end - first, failed=0, started_at=0, ended_at=0)
 
 
 def asked(*, ready: bool = True) -> Sharing:
@@ -209,7 +209,7 @@ def given_after(sharing: Sharing) -> list[tuple[int, int]]:
     for number in range(10):
         sharing.heard(f"c{number}", InstanceReport(seconds=1, ready=True))
         found += [move.shard for move in sharing.moves() if isinstance(move, Give)]
-    return sorted((shard.first_item, shard.behind) for shard in found)
+    return sorted((shard.first_item, shard.end) for shard in found)
 
 
 def test_answer__that_comes_after_the_end_of_its_shard_changes_nothing() -> None:
@@ -226,15 +226,15 @@ def test_answer__that_was_not_heard_is_known_from_the_next_one() -> None:
     assert given_after(sharing) == [(30, 40), (40, 60), (60, 100)]
     sharing.ended("00000-0", done(0, 30))
     assert not sharing.finished
-    for first, behind in ((30, 40), (40, 60), (60, 100)):
-        sharing.ended(f"00000-{first}", done(first, behind))
+    for first, end in ((30, 40), (40, 60), (60, 100)):
+        sharing.ended(f"00000-{first}", done(first, end))
     assert sharing.finished
     assert sharing.counts == (100, 0)
 
 
 def test_answer__that_was_not_heard_is_known_from_the_next_report() -> None:
     sharing = asked()
-    load = ShardLoad(left=20, weight=20, done=10, failed=0, behind=60)
+    load = ShardLoad(left=20, weight=20, done=10, failed=0, end=60)
     report = InstanceReport(seconds=2, ready=True, shards={"00000-0": load})
     sharing.heard("a", report)  # the answer may still come
     assert given_after(sharing) == []
@@ -268,7 +268,7 @@ def test_shard__that_comes_from_a_lost_instance_is_counted_once() -> None:
     sharing.heard("b", InstanceReport(seconds=3, ready=True, shards={"00000-0": load}))
     assert sharing.counts == (20, 1)
     # The lost one is back and still has it, further than the other: it is not its business any more.
-    further = ShardLoad(left=10, weight=10, done=90, failed=5, behind=50)
+    further = ShardLoad(left=10, weight=10, done=90, failed=5, end=50)
     sharing.heard("a", InstanceReport(seconds=3, ready=True, shards={"00000-0": further}))
     sharing.heard("c", InstanceReport(seconds=2, ready=True, shards={"00000-0": load}))
     assert sharing.counts == (20, 1)

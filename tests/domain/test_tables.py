@@ -37,13 +37,13 @@ def test_plan__of_many_items_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "behind"), [(100, 110), (0, 200), (103, 107), (109, 110), (103, None), (110, 120), (0, 100), (107, 103)]
+    ("first", "end"), [(100, 110), (0, 200), (103, 107), (109, 110), (103, None), (110, 120), (0, 100), (107, 103)]
 )
-def test_plan__of_a_shard_is_read_in_part(first: int, behind: int | None) -> None:
+def test_plan__of_a_shard_is_read_in_part(first: int, end: int | None) -> None:
     planned = [Item(number, "s", "a", 1, "r", "") for number in range(100, 110)]
-    expected = [item for item in planned if first <= item.number < (behind or 1000)]
-    assert read_plan(plan_bytes(planned), first, behind) == expected
-    assert read_plan(plan_bytes([]), first, behind) == []
+    expected = [item for item in planned if first <= item.number < (end or 1000)]
+    assert read_plan(plan_bytes(planned), first, end) == expected
+    assert read_plan(plan_bytes([]), first, end) == []
 
 
 @given(st.lists(outcomes, max_size=8), st.lists(st.floats(0, 100), max_size=5))

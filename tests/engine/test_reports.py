@@ -137,7 +137,7 @@ def test_siblings__of_earlier_tries_are_each_taken_in_by_one_only(tries: Tries) 
     assert (whole.done, len(whole.seen)) == (15, 15)
     assert whole.whole() is None
     # In a third try the parts are other ones.
-    parts = [tries.resumed(ref(first, behind), "cc") for first, behind in ((10, 15), (15, 22), (22, 30))]
+    parts = [tries.resumed(ref(first, end), "cc") for first, end in ((10, 15), (15, 22), (22, 30))]
     assert [number for part in parts for number in seen(part)] == seen(whole)
     assert [part.done for part in parts] == [5, 7, 3]
 
@@ -196,7 +196,7 @@ def test_shard__of_which_parts_are_handed_back_while_it_is_worked_on_is_done_onc
     whole = ShardRef(number=0, first_item=0, items=len(items), bytes=0)
     done = run(_share(run_, items, whole, fails=storage != "works"))
     assert len(done) >= 5
-    assert [one.shard.first_item for one in done] == [0, *(one.shard.behind for one in done)][:-1]
+    assert [one.shard.first_item for one in done] == [0, *(one.shard.end for one in done)][:-1]
     (manifest,) = (tmp_path / "out").glob("*.manifest")
     lines = [json.loads(line) for line in manifest.read_text().splitlines()]
     assert [line["source"].rpartition("/")[2] for line in lines] == names
@@ -227,7 +227,7 @@ async def _share(run_: Run, items: Sequence[Item], whole: ShardRef, *, fails: bo
                     hidden = folder.rename(folder.with_name("hidden"))
                     folder.write_bytes(b"")
                     assert await session.shards.hand_back(mine.key, 0.5, 2) == []
-                    assert session.shards.loads[mine.key].behind == before.behind
+                    assert session.shards.loads[mine.key].end == before.end
                     folder.unlink()
                     hidden.rename(folder)
                 waiting += await session.shards.hand_back(mine.key, 0.5, 2)

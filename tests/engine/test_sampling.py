@@ -155,7 +155,7 @@ def test_manifest__of_missing_objects_asks_for_a_bounded_sample(bucket: Place, t
     assert numbers[:FIRST] == [*range(FIRST)] and numbers[-1] > 10_000
     said = told(preview)
     assert f"{ITEMS_LOOKED_AT} of {ITEMS_LOOKED_AT} items looked at: Download file failed. There is no such" in said
-    assert said.endswith(f", as far as can be told: {ITEMS_LOOKED_AT} of 20,000 items were looked at")
+    assert said.endswith(f", as far as known: {ITEMS_LOOKED_AT} of 20,000 items were looked at")
 
 
 def test_manifest__of_objects_some_of_which_are_missing_is_warned_of(bucket: Place, tmp_path: Path) -> None:

@@ -140,10 +140,10 @@ def test_suspects__are_tried_one_by_one(tmp_path: Path) -> None:
             sending = asyncio.create_task(send_all(group, [*items, b"FAIL:die:1"]))
             while group.deaths == 0:
                 await asyncio.sleep(0.01)
-            behind = asyncio.create_task(send_all(group, [b"a later one"]))
+            end = asyncio.create_task(send_all(group, [b"a later one"]))
             answers = await sending
             found = await stats(group.instances[0])
-            assert (await behind) == {b"a later one": b"a later one"}
+            assert (await end) == {b"a later one": b"a later one"}
             return answers, found["max_in_flight"], group.instances[0].suspects
 
     answers, most, suspects = run(work())
@@ -168,7 +168,9 @@ def test_server__that_always_dies_is_given_up_and_nobody_waits_for_ever(tmp_path
     assert "model server died 3 times on this item" in messages
     lost = [str(message) for message in messages if "No instance is left" in str(message)]
     assert len(lost) == 1
-    said = f"No instance is left: The model server died {MAX_DEATHS_IN_A_ROW} times, the last times without one answer"
+    said = (
+        f"No instance is left: The model server died {MAX_DEATHS_IN_A_ROW} times, the last times without one answer"
+    )
     assert lost[0].startswith(said)
     assert "\n" not in lost[0]
 

@@ -64,7 +64,7 @@ def test_session__waits_for_a_sidecar_that_is_started_later(server: FakeModelSer
             await shard.store_plan(session)
             session.start_soon()
             asked = session.group.instances[0]
-            while asked.server is None or asked.server.health_said != "no connection (Connection refused)":
+            while asked.server is None or asked.server.health_detail != "no connection (Connection refused)":
                 await session.ending.pause(0.01)
             assert not session.group.ready and session.group.deaths == 0
             with kept_running(server):

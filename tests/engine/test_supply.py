@@ -33,7 +33,7 @@ def supply_of(*sizes: int, first: int = 100, begun: int = 0) -> Supply:
 
 
 def ranges(refs: list[ShardRef]) -> list[tuple[int, int]]:
-    return [(ref.first_item, ref.behind) for ref in refs]
+    return [(ref.first_item, ref.end) for ref in refs]
 
 
 def rest(supply: Supply) -> list[int]:
@@ -63,9 +63,9 @@ def test_hand_back__gives_up_the_tail_in_pieces_of_about_the_same_weight(
 ) -> None:
     supply = supply_of(*[0] * 10)
     assert ranges(supply.hand_back(share, pieces)) == expected
-    behind = expected[0][0] if expected else 110
-    assert (supply.shard.first_item, supply.shard.behind) == (100, behind)
-    assert rest(supply) == [*range(100, behind)]
+    end = expected[0][0] if expected else 110
+    assert (supply.shard.first_item, supply.shard.end) == (100, end)
+    assert rest(supply) == [*range(100, end)]
 
 
 def test_hand_back__keeps_one_item_unless_something_was_begun() -> None:
@@ -83,7 +83,7 @@ def test_hand_back__puts_a_large_item_where_it_makes_the_parts_most_equal() -> N
     first = supply_of(0, 12 * MIB, *small, begun=1)
     pieces = ranges(first.hand_back(1.0, 4))
     assert pieces[0] == (101, 102)
-    assert [behind - start for start, behind in pieces[1:]] == pytest.approx([33, 33, 33], abs=1)
+    assert [end - start for start, end in pieces[1:]] == pytest.approx([33, 33, 33], abs=1)
     last = supply_of(0, *small, 12 * MIB, begun=1)
     assert ranges(last.hand_back(1.0, 2)) == [(101, 201), (201, 202)]
 
@@ -94,7 +94,7 @@ def test_hand_back__covers_items_that_earlier_tries_had_done() -> None:
     shard = ShardRef(number=3, first_item=100, items=10, bytes=0)
     supply = Supply(shard, items)
     assert ranges(supply.hand_back(1.0, 3)) == [(102, 106), (106, 108), (108, 110)]
-    assert (supply.left, supply.shard.behind) == (0, 102)
+    assert (supply.left, supply.shard.end) == (0, 102)
 
 
 def test_take_again__undoes_a_hand_back() -> None:
@@ -142,14 +142,14 @@ def test_hand_back__keeps_ranges_disjoint_and_complete_whatever_happens(
             supply.take_again(refs, before)
         else:
             given_away = [*refs, *given_away]
-        unbegun = [item for item in todo if item.number < supply.shard.behind and item.number not in taken]
+        unbegun = [item for item in todo if item.number < supply.shard.end and item.number not in taken]
         assert (supply.left, supply.weight) == (len(unbegun), sum(map(weight, unbegun)))
     parts = [supply.shard, *given_away]
-    assert (parts[0].first_item, parts[-1].behind) == (shard.first_item, shard.behind)
-    assert all(one.behind == other.first_item for one, other in pairwise(parts))
+    assert (parts[0].first_item, parts[-1].end) == (shard.first_item, shard.end)
+    assert all(one.end == other.first_item for one, other in pairwise(parts))
     assert len({part.key for part in parts}) == len(parts)
     assert supply.shard.items > 0
-    others = [item.number for item in todo if item.number >= supply.shard.behind]
+    others = [item.number for item in todo if item.number >= supply.shard.end]
     assert taken + rest(supply) + others == [item.number for item in todo]
 
 
@@ -162,7 +162,7 @@ def test_items__begun_from_elsewhere_are_begun_once_and_not_handed_back(
     for at, probe in enumerate(probes):
         if at == cut:
             for ref in supply.hand_back(0.5, 2):
-                assert all(not ref.first_item <= number < ref.behind for number in taken)
+                assert all(not ref.first_item <= number < ref.end for number in taken)
         left, before = supply.left, supply.weight
         if (item := supply.take(probe)) is not None:
             taken.append(item.number)
@@ -170,4 +170,4 @@ def test_items__begun_from_elsewhere_are_begun_once_and_not_handed_back(
     while (item := supply.take()) is not None:
         taken.append(item.number)
     assert supply.left == supply.weight == 0
-    assert sorted(taken) == list(range(supply.shard.first_item, supply.shard.behind))
+    assert sorted(taken) == list(range(supply.shard.first_item, supply.shard.end))

@@ -24,8 +24,8 @@ T = TypeVar("T")
 FOLDER = "shards/00002"
 
 
-def ref(first: int, behind: int) -> ShardRef:
-    return ShardRef(number=2, first_item=first, items=behind - first, bytes=0)
+def ref(first: int, end: int) -> ShardRef:
+    return ShardRef(number=2, first_item=first, items=end - first, bytes=0)
 
 
 def outcome(number: int, message: str = "") -> Outcome:
@@ -39,12 +39,12 @@ def add(reporter: Reporter, found: Outcome) -> None:
 
 
 def planned(shard: ShardRef) -> list[Item]:
-    numbers = range(shard.first_item, shard.behind)
+    numbers = range(shard.first_item, shard.end)
     return [Item(number, f"/in/{number}", f"/in/{number}", 1, f"{number}_result.txt", "") for number in numbers]
 
 
-def outcomes(first: int, behind: int) -> list[Outcome]:
-    return [outcome(number) for number in range(first, behind)]
+def outcomes(first: int, end: int) -> list[Outcome]:
+    return [outcome(number) for number in range(first, end)]
 
 
 def counted(found: Sequence[Outcome]) -> Tally:

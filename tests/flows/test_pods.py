@@ -173,7 +173,7 @@ def test_run__without_the_operator_fails_with_a_message_and_leaves_nothing(
     assert ran.state == "Failed"
     assert isinstance(ran.error, RunFailed)
     assert len(ran.messages) == 3 and all(said.startswith("Not processed: ") for said in ran.messages.values())
-    assert re.search(r"nobody has taken it up within 1 s: is Dask's operator .* running", str(ran.error))
+    assert re.search(r"not taken up within 1 s: is Dask's operator .* running", str(ran.error))
     assert left(there) == []
 
 

@@ -88,10 +88,10 @@ def test_up__stopped_and_killed_and_started_again_leaves_no_process_and_takes_th
         processes.poll(lambda: statuses() == list(wanted), what, 240)
 
     with processes.closed_port() as port:
-        behind = {
+        end = {
             "THRESHER_POOLS": str(pools), "HTTP_PROXY": f"http://127.0.0.1:{port}", "NO_PROXY": "example.org"
         }  # fmt: skip
-        with up(**behind) as stack:
+        with up(**end) as stack:
             password = stack.password
             ran = thresher("deploy", spec, env=stack.environment)
             assert ran.returncode == 0, ran.stderr
@@ -112,7 +112,7 @@ def test_up__stopped_and_killed_and_started_again_leaves_no_process_and_takes_th
         listed = thresher("list", env=stack.environment)
         assert listed.returncode == 1 and len(listed.stderr.splitlines()) == 1 and "thresher up" in listed.stderr
 
-        with up(**behind) as stack:
+        with up(**end) as stack:
             assert stack.password == password
             until(stack, ".infer-result-*/plan.json", 1, "Stopped", "Running", "Deploying")
             stack.process.kill()
@@ -120,7 +120,7 @@ def test_up__stopped_and_killed_and_started_again_leaves_no_process_and_takes_th
             processes.poll(lambda: not up.left(), up.left)
 
         gate.touch()
-        with up(**behind) as stack:
+        with up(**end) as stack:
             assert statuses()[:2] == ["Stopped", "Failed"]
             until(stack, "infer-result-*.manifest", 2, "Stopped", "Failed", "Completed")
             logs = thresher("logs", name, env=stack.environment)

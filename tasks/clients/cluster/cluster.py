@@ -122,9 +122,9 @@ class DaskCluster:
         return ModelServerError(f"The Dask scheduler {self.address} of the resource pool does not answer any more.")
 
     @property
-    def said(self) -> str:
+    def detail(self) -> str:
         """The last output of an own worker that ended by itself, or the reason why its pods do not run."""
-        return self._own.said if self._own is not None else ""
+        return self._own.detail if self._own is not None else ""
 
     async def close(self) -> None:
         """Leave the cluster; its own processes have ended when this returns."""
@@ -168,9 +168,9 @@ def _security(cluster: Cluster) -> Security:
         connecting: Any = security.get_connection_args("client")  # type: ignore[no-untyped-call]
         usable = connecting["ssl_context"] is not None
     except (OSError, ValueError) as error:
-        said = f"{type(error).__name__}: {error}"
+        detail = f"{type(error).__name__}: {error}"
         raise ModelServerError(
-            f"The certificates for the Dask scheduler {cluster.address} cannot be used ({said}): see ca_file, "
+            f"The certificates for the Dask scheduler {cluster.address} cannot be used ({detail}): see ca_file, "
             "certificate_file and key_file of the resource pool's cluster."
         ) from None
     if cluster.encrypted and not usable:

@@ -33,7 +33,7 @@ class _Closed:
         """Do nothing: no server runs."""
 
 
-def _listen_to_nobody(node: Any, routes: Any, *_: Any, **__: Any) -> None:
+def _no_http_server(node: Any, routes: Any, *_: Any, **__: Any) -> None:
     node.http_application = RoutingApplication(routes)  # type: ignore[no-untyped-call]
     node.http_server = node.services["dashboard"] = _Closed()
 
@@ -41,13 +41,13 @@ def _listen_to_nobody(node: Any, routes: Any, *_: Any, **__: Any) -> None:
 class ClosedScheduler(Scheduler):
     """A scheduler without an HTTP server."""
 
-    start_http_server = _listen_to_nobody
+    start_http_server = _no_http_server
 
 
 class ClosedWorker(Worker):
     """A worker without an HTTP server."""
 
-    start_http_server = _listen_to_nobody
+    start_http_server = _no_http_server
 
 
 def main(program: str, *arguments: str) -> None:

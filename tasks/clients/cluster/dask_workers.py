@@ -14,7 +14,7 @@ from tasks.clients.processes.scratch_folders import scratch_folder
 HOST = "127.0.0.1"
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_SAID_CHARACTERS = 2_000
+_DETAIL_CHARACTERS = 2_000
 
 
 class LocalWorkers:
@@ -28,7 +28,7 @@ class LocalWorkers:
         self._count = count
         self._environment = dict(environment)
         self._keepers: list[asyncio.Task[None]] = []
-        self.said = ""
+        self.detail = ""
         """The last output of the worker that most recently ended by itself."""
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class LocalWorkers:
             try:
                 await process.command_ended()
                 with suppress(OSError):
-                    self.said = log.read_text(errors="replace")[-_SAID_CHARACTERS:]
+                    self.detail = log.read_text(errors="replace")[-_DETAIL_CHARACTERS:]
             finally:
                 await process.stop()
         finally:

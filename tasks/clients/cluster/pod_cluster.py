@@ -26,7 +26,7 @@ class Pods:
     not run.
     """
 
-    def __init__(self, group: PodGroup, tell: Callable[[str], None] = lambda said: None) -> None:
+    def __init__(self, group: PodGroup, tell: Callable[[str], None] = lambda detail: None) -> None:
         self._group = group
         self._tell = tell
         self._api: Any = None
@@ -34,7 +34,7 @@ class Pods:
         self.security = security_of(group.identity)
         self.address = ""
         """Of Dask's scheduler, once started."""
-        self.said = ""
+        self.detail = ""
         """Why pods do not run, as of the last look."""
 
     async def start(self, timeout_seconds: float) -> None:
@@ -46,7 +46,7 @@ class Pods:
             await self.close()
             raise ModelServerError(
                 f"The pods of the DaskCluster {self._group.name} (namespace {self._group.namespace}) were not ready "
-                f"within {timeout_seconds / 60:g} minutes. {self.said}".rstrip()
+                f"within {timeout_seconds / 60:g} minutes. {self.detail}".rstrip()
             ) from None
         except BaseException:
             await self.close()
@@ -82,8 +82,8 @@ class Pods:
                     await cluster.async_refresh()
                 return
         raise ModelServerError(
-            f"The DaskCluster {self._group.name} (namespace {self._group.namespace}) was made, and nobody has taken it "
-            f"up within {OPERATOR_SECONDS:g} s: is Dask's operator (dask-kubernetes-operator) running on the cluster?"
+            f"The DaskCluster {self._group.name} (namespace {self._group.namespace}) was made, but not taken up within "
+            f"{OPERATOR_SECONDS:g} s: is Dask's operator (dask-kubernetes-operator) running on the cluster?"
         )
 
     async def _connected(self) -> str:
@@ -107,10 +107,10 @@ class Pods:
             with suppress(OSError, kr8s.ServerError, kr8s.APITimeoutError, httpx.HTTPError):
                 found = Pod.list(api=self._api, namespace=self._group.namespace, label_selector=label)
                 pods = [dict(one.raw) async for one in found if not isinstance(one, dict)]
-                said, before = trouble_of(pods), self.said
-                self.said = said
-                if said and said != before:
-                    self._tell(said)
+                detail, before = trouble_of(pods), self.detail
+                self.detail = detail
+                if detail and detail != before:
+                    self._tell(detail)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _remove(self, label: str) -> None:
@@ -156,15 +156,15 @@ async def _translated(group: PodGroup) -> AsyncIterator[None]:
     except kr8s.NotFoundError:
         raise ModelServerError(f"The DaskCluster {group.name} was deleted while its pods were started.") from None
     except CrashLoopBackOffError as error:
-        said = f"The scheduler of the DaskCluster {group.name} (namespace {group.namespace}) does not start: {error}"
-        raise ModelServerError(said) from None
+        detail = f"The scheduler of the DaskCluster {group.name} (namespace {group.namespace}) does not start: {error}"
+        raise ModelServerError(detail) from None
     except kr8s.ServerError as error:
         raise ModelServerError(_refused(group, error)) from None
     except (kr8s.APITimeoutError, OSError, ValueError, httpx.HTTPError) as error:
         if isinstance(error, TimeoutError):
             raise
-        said = f"The Kubernetes cluster does not answer ({type(error).__name__}: {error})"
-        raise ModelServerError(f"{said}, so the pods of the run cannot be made.") from None
+        detail = f"The Kubernetes cluster does not answer ({type(error).__name__}: {error})"
+        raise ModelServerError(f"{detail}, so the pods of the run cannot be made.") from None
 
 
 def _refused(group: PodGroup, error: Any) -> str:

@@ -226,15 +226,15 @@ def trouble_of(pods: Sequence[Mapping[str, Any]]) -> str:
     """Why pods do not run, one clause for each reason, most frequent first; empty if there is no reason."""
     found: dict[str, int] = {}
     for pod in pods:
-        for said in _troubles(pod):
-            found[said] = found.get(said, 0) + 1
+        for detail in _troubles(pod):
+            found[detail] = found.get(detail, 0) + 1
     by_count = sorted(found.items(), key=lambda one: -one[1])
-    return "; ".join(f"{said} ({count} pods)" if count > 1 else said for said, count in by_count)
+    return "; ".join(f"{detail} ({count} pods)" if count > 1 else detail for detail, count in by_count)
 
 
 def _troubles(pod: Mapping[str, Any]) -> list[str]:
     status = pod.get("status") or {}
-    said = [
+    detail = [
         f"a pod cannot be placed: {condition.get('message') or condition.get('reason')}"
         for condition in status.get("conditions") or ()
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False"
@@ -247,5 +247,5 @@ def _troubles(pod: Mapping[str, Any]) -> list[str]:
         ended = (container.get("lastState") or {}).get("terminated") or {}
         how = f"; it ended with status {ended.get('exitCode')} ({ended.get('reason')})" if ended else ""
         image = f" of {container.get('image')}" if "Image" in reason else ""
-        said.append(f"container {container.get('name')}{image}: {reason}{how}")
-    return said
+        detail.append(f"container {container.get('name')}{image}: {reason}{how}")
+    return detail

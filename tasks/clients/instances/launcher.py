@@ -67,7 +67,7 @@ class Server:
         self._masker = Masker(launch.secrets)
         self._log = log
         self._port = port
-        self.health_said = "not asked yet"
+        self.health_detail = "not asked yet"
 
     @classmethod
     async def start(cls, launch: Launch, log: Path) -> Server:
@@ -108,16 +108,16 @@ class Server:
         start = loop.time()
         period = _FIRST_PERIOD_SECONDS
         while self.running:
-            said = await ask_health(self.url, health.url, health.timeout_seconds)
-            if not said:
+            detail = await ask_health(self.url, health.url, health.timeout_seconds)
+            if not detail:
                 if not await self._port_is_taken():
                     return True
-                said = f"another process listens on port {self._port}"
-            self.health_said = said
+                detail = f"another process listens on port {self._port}"
+            self.health_detail = detail
             if bound is not None and loop.time() - start > bound:
                 raise ModelServerError(
                     f"The model server did not become healthy within {bound:g} s (initial_delay_seconds + "
-                    f"period_seconds x failure_threshold of its config.json; GET {health.url}: {self.health_said})."
+                    f"period_seconds x failure_threshold of its config.json; GET {health.url}: {self.health_detail})."
                     f"{self.tail()}"
                 )
             with suppress(TimeoutError):
@@ -159,8 +159,8 @@ class Server:
         lines = [line for line in text[-_TAIL_BYTES:].strip().splitlines() if line.strip()][-_TAIL_LINES:]
         if not lines:
             return " It printed nothing."
-        said = "\n".join(f"    {redact(line)}" for line in lines)
-        return f" It printed last:\n{said}"
+        detail = "\n".join(f"    {redact(line)}" for line in lines)
+        return f" It printed last:\n{detail}"
 
 
 async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:

@@ -35,32 +35,32 @@ class RunningServer:
     async def ask(self) -> str:
         """Check its health: empty if it is up, else the problem."""
         base = health_base(self.address, self.request_path)
-        said = await ask_health(base, self.health.url, self.health.timeout_seconds, self.headers)
-        return "" if said in NO_HEALTH_ADDRESS else said
+        detail = await ask_health(base, self.health.url, self.health.timeout_seconds, self.headers)
+        return "" if detail in NO_HEALTH_ADDRESS else detail
 
-    def error(self, said: str) -> ModelServerError:
-        """The error for a server that answered ``said``."""
+    def error(self, detail: str) -> ModelServerError:
+        """The error for a server that answered ``detail``."""
         named, asked = redact(self.address), self.health.url
-        if said in NOT_ALLOWED:
+        if detail in NOT_ALLOWED:
             return ModelServerError(
-                f"The model server {named} answered {said} to GET {asked}: the service's headers should have what it "
+                f"The model server {named} answered {detail} to GET {asked}: the service's headers should have what it "
                 "asks for (Authorization ...), or health.url in model_config be an address that asks for nothing."
             )
-        return ModelServerError(f"The model server {named} is not healthy (GET {asked}: {said}).")
+        return ModelServerError(f"The model server {named} is not healthy (GET {asked}: {detail}).")
 
     async def there(self) -> None:
         """Wait until it is up. Raises ModelServerError for an answer that waiting does not change."""
         pause = min(_LONGEST_FIRST_PAUSE_SECONDS, self.health.period_seconds)
-        while said := await self.ask():
-            if is_final(said):
-                raise self.error(said)
+        while detail := await self.ask():
+            if is_final(detail):
+                raise self.error(detail)
             await asyncio.sleep(pause)
             pause = max(pause, min(pause * 1.3, self.health.period_seconds))
 
 
-def is_final(said: str) -> bool:
+def is_final(detail: str) -> bool:
     """Whether waiting would not change this answer to a health check: the address or the service is wrong."""
-    return said.startswith(_FINAL) and not said.startswith(_MAY_PASS)
+    return detail.startswith(_FINAL) and not detail.startswith(_MAY_PASS)
 
 
 async def first_there(
@@ -75,14 +75,14 @@ async def first_there(
     deadline = time() + timeout_seconds
     pause = min(_LONGEST_FIRST_PAUSE_SECONDS, servers[0].health.period_seconds)
     while True:
-        said = await asyncio.gather(*(server.ask() for server in servers))
-        answers = list(zip(servers, said, strict=True))
+        detail = await asyncio.gather(*(server.ask() for server in servers))
+        answers = list(zip(servers, detail, strict=True))
         for server, one in answers:
             if is_final(one):
                 raise server.error(one)
         if found := [server for server, one in answers if not one]:
             return found
-        on_wait(said[0])
+        on_wait(detail[0])
         if (left := deadline - time()) <= 0:
             raise ServerAway(" ".join(str(server.error(one)) for server, one in answers))
         await asyncio.sleep(min(pause, left))

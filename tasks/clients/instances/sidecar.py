@@ -26,7 +26,7 @@ class Sidecar:
     def __init__(self, port: int) -> None:
         self._port = port
         self._over = asyncio.Event()
-        self.health_said = "not asked yet"
+        self.health_detail = "not asked yet"
 
     @property
     def url(self) -> str:
@@ -36,9 +36,9 @@ class Sidecar:
     async def ready(self, health: Health) -> None:
         """Wait until the server is healthy. Its image may be downloaded first, so only the caller limits the time."""
         period = _FIRST_PERIOD_SECONDS
-        while self.health_said:
+        while self.health_detail:
             await asyncio.sleep(period)
-            self.health_said = await ask_health(self.url, health.url, health.timeout_seconds)
+            self.health_detail = await ask_health(self.url, health.url, health.timeout_seconds)
             period = min(period * 1.3, health.period_seconds)
 
     @property

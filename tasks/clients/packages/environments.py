@@ -130,12 +130,12 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
     )
     try:
         status = await process.ended()
-        said = redact(log.read_text(errors="replace")).strip()
+        detail = redact(log.read_text(errors="replace")).strip()
     finally:
         await process.stop()
         log.unlink(missing_ok=True)
     if status != 0:
-        said = said or f"It printed nothing: perhaps there is no room in {home} (THRESHER_CACHE)."
+        detail = detail or f"It printed nothing: perhaps there is no room in {home} (THRESHER_CACHE)."
         why = (
             f" Packages are not built from source while {secret} holds a password, which they would read."
             if building
@@ -143,7 +143,7 @@ async def _uv(home: Path, folder: Path, *arguments: str) -> None:
         )
         raise ModelServerError(
             f"The model package's environment could not be made (uv {' '.join(arguments[:2])} ended with {status}):\n"
-            f"{said[-_OUTPUT_SHOWN:]}{why}"
+            f"{detail[-_OUTPUT_SHOWN:]}{why}"
         )
 
 

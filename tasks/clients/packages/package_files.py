@@ -93,15 +93,15 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _inside(root: Path, link: str) -> tuple[str, str]:
     """The target of a link, and what is wrong with it; one of them is empty."""
-    said = os.readlink(link)
+    target = os.readlink(link)
     try:
         target = os.path.realpath(link, strict=True)
     except OSError:
-        return "", f"is a link to {said}, which is not there"
+        return "", f"is a link to {target}, which is not there"
     if not Path(target).is_relative_to(root):
-        return "", f"is a link to {said}, outside of the package: put the file itself there"
+        return "", f"is a link to {target}, outside of the package: put the file itself there"
     if Path(link).is_relative_to(target):
-        return "", f"is a link to {said}, a folder that holds it"
+        return "", f"is a link to {target}, a folder that holds it"
     return target, ""
 
 
@@ -175,8 +175,8 @@ def fingerprint(folder: Path, left_out: Collection[str] = ()) -> str:
                 todo.append(entry.path)
                 digest.update(f"{name}\0{state.st_mode:o}\n".encode("utf-8", "surrogateescape"))
             else:
-                said = (state.st_mode, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
-                digest.update(f"{name}\0{said}\n".encode("utf-8", "surrogateescape"))
+                metadata = (state.st_mode, state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+                digest.update(f"{name}\0{metadata}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 
@@ -200,7 +200,7 @@ def file_seals(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
     found = {}
     for file in package_files(folder, left_out):
         if file.kind == "file":
-            found[file.name] = f"{_said(file.path)} {_hash(file.path)}"
+            found[file.name] = f"{_metadata(file.path)} {_hash(file.path)}"
         elif file.kind == "link":
             found[file.name] = f"link {file.target}"
     return found
@@ -213,12 +213,12 @@ def changed_file(folder: Path, seals: Mapping[str, str]) -> str | None:
     """
     for name, seal_of_file in seals.items():
         path = folder / name
-        said, _, hashed = seal_of_file.rpartition(" ")
+        metadata, _, hashed = seal_of_file.rpartition(" ")
         try:
-            if said == "link":
+            if metadata == "link":
                 same = os.readlink(path) == hashed
             else:
-                same = _said(path) == said or (not path.is_symlink() and _hash(path) == hashed)
+                same = _metadata(path) == metadata or (not path.is_symlink() and _hash(path) == hashed)
         except OSError:
             same = False
         if not same:
@@ -226,7 +226,7 @@ def changed_file(folder: Path, seals: Mapping[str, str]) -> str | None:
     return None
 
 
-def _said(path: Path) -> str:
+def _metadata(path: Path) -> str:
     state = os.lstat(path)
     return f"{state.st_size} {state.st_ino} {state.st_mtime_ns} {state.st_ctime_ns}"
 

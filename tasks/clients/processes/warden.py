@@ -204,7 +204,7 @@ def _end_all(child: int, bounds: ProcessBounds | None, drain: Drain | None, numb
     """End everything below the warden; the status of ``child`` if it was still running."""
     status = None
     deadline = time.monotonic() + GRACE_SECONDS
-    told: set[int] = set()
+    signalled: set[int] = set()
     while True:
         found = _reap(child)
         status = found if found is not None else status
@@ -214,10 +214,10 @@ def _end_all(child: int, bounds: ProcessBounds | None, drain: Drain | None, numb
         if not alive:
             return status
         if number == signal.SIGTERM and time.monotonic() > deadline:
-            number, told = signal.SIGKILL, set()
+            number, signalled = signal.SIGKILL, set()
         if number == signal.SIGTERM:
-            _signal(alive - told, number)
-            told |= alive
+            _signal(alive - signalled, number)
+            signalled |= alive
         else:
             if bounds and bounds.group:
                 bounds.group.kill()
@@ -317,9 +317,9 @@ def guard(
             os.read(woken, 512)
             status = _reap(child)
         if 0 in ready:
-            said = os.read(0, 512)
-            orphaned = orphaned and not said
-            if not said:
+            detail = os.read(0, 512)
+            orphaned = orphaned and not detail
+            if not detail:
                 break
         if status is None and bounds and _exceeded(bounds):
             status = _end_all(child, bounds, drain, signal.SIGKILL)

@@ -60,8 +60,8 @@ def unlike(listed: int, found: Sequence[int]) -> str:
     sizes = [size for size in found if size >= 0]
     if listed < 0 or len(set(found)) > 1:
         shown = ", ".join("an error document" if size < 0 else f"{size} bytes" for size in found)
-        said = f"; the listing told {listed} bytes" if listed >= 0 else ""
-        return f"The storage answers differently each time ({shown}){said}."
+        detail = f"; the listing shows {listed} bytes" if listed >= 0 else ""
+        return f"The storage answers differently each time ({shown}){detail}."
     if listed == sizes[0]:
         return "The object has changed since it was listed: it has the same size, but another ETag."
     return changed("object", listed, sizes[0])

@@ -47,12 +47,12 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
     # obstore has no fields for the server's code and status, nor classes for most failures: they are in its text only.
     code, status = _CODE.search(text), _STATUS.search(text)
     answered = RequestRefused if status and status[1].startswith(("400", "401", "403")) else ObjectError
-    said = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
+    detail = ", ".join(filter(None, (f"HTTP {status[1].strip()}" if status else "", code[1] if code else "")))
     if isinstance(error, FileNotFoundError) or (code and code[1] in ("NoSuchBucket", "NoSuchKey")):
         what = "There is no such bucket" if code and code[1] == "NoSuchBucket" else "There is no such object"
-        return Missing(f"{what} ({said}).")
+        return Missing(f"{what} ({detail}).")
     if isinstance(error, PermissionDeniedError) or (status and status[1].startswith(("401", "403"))):
-        return answered(f"No permission ({said}){f' with the {key}' if key else ''}.")
+        return answered(f"No permission ({detail}){f' with the {key}' if key else ''}.")
     if type(error).__name__ in PANICS:
         return ObjectError("The storage's library has failed: check endpoint, region and keys.")
     host = match[1] if (match := _HOST.search(text)) else ""
@@ -68,6 +68,6 @@ def explain(error: BaseException, where: str = "", key: str = "") -> ObjectError
         return ObjectError(f"{storage} sends requests elsewhere: the region or the endpoint is another one.")
     if any(word in text for word in _NOT_S3):
         return ObjectError(no_s3(where))
-    if said:
-        return answered(f"{storage} answers {said}.")
+    if detail:
+        return answered(f"{storage} answers {detail}.")
     return ObjectError(text.split("\n", 1)[0].split(": Error performing", 1)[0][:200])

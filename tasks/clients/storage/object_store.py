@@ -207,10 +207,10 @@ class Bucket:
         try:
             if is_odd(key):
                 return await self._odd_keys.size(key)
-            told = await obstore.head_async(self._store, key)
-            if told["e_tag"] is None:
+            head = await obstore.head_async(self._store, key)
+            if head["e_tag"] is None:
                 await self._refuse_page(key)
-            return told["size"]
+            return head["size"]
         except Exception as error:  # the class of a Rust panic cannot be imported
             explained = self._explain(error)
         if isinstance(explained, Missing):
@@ -232,9 +232,9 @@ class Bucket:
         try:
             await obstore.list_with_delimiter_async(self._store, f"{key}/")
         except Exception as error:
-            said = self._explain(error)
-            if isinstance(said, RequestRefused):
-                raise said from None
+            detail = self._explain(error)
+            if isinstance(detail, RequestRefused):
+                raise detail from None
 
     def _explain(self, error: Exception) -> Exception:
         """An error of obstore as an ObjectError; any other exception unchanged."""

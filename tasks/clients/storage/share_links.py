@@ -203,14 +203,14 @@ class _Refused(Exception):
 
     def __init__(self, answer: aiohttp.ClientResponse, link: str, body: bytes) -> None:
         code = _CODE.search(body)
-        said = f" ({code[1].decode()})" if code else ""
+        detail = f" ({code[1].decode()})" if code else ""
         self.failure = Failure("status", answer.status, retry_after(answer.headers.get("Retry-After")))
         if answer.status in (401, 403):
-            self.cause = f"HTTP {answer.status}{said}: no permission, or the share link has expired{_expiry(link)}."
+            self.cause = f"HTTP {answer.status}{detail}: no permission, or the share link has expired{_expiry(link)}."
         elif answer.status == 404:
             self.cause = "HTTP 404: there is no such object."
         else:
-            self.cause = f"HTTP {answer.status}{said}."
+            self.cause = f"HTTP {answer.status}{detail}."
 
 
 def sendable(link: str) -> str:

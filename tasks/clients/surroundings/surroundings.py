@@ -64,8 +64,8 @@ def _certificates(environment: Mapping[str, str]) -> Iterator[Problem]:
         except OSError as error:  # ssl.SSLError is a subclass
             if error.errno in _OF_THE_PROCESS and not isinstance(error, ssl.SSLError):
                 continue
-            said = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-            yield Problem(name, value, f"should be a file of certificates (PEM) that can be read: {said}")
+            detail = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+            yield Problem(name, value, f"should be a file of certificates (PEM) that can be read: {detail}")
 
 
 def _proxies(environment: Mapping[str, str]) -> Iterator[Problem]:
