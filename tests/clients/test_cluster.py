@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from clients.support import ROOT, run, wait_for
@@ -23,7 +24,6 @@ from fakes.certificates import pem_files
 
 from tasks.clients.cluster.cluster import DaskCluster, start_cluster
 from tasks.clients.cluster.dask_security import CERTIFICATE, KEY, made_identity, security_of
-from tasks.clients.processes.ports import _holds, _listening
 from tasks.clients.processes.warden import below
 from tasks.domain.errors import ModelServerError
 from tasks.domain.pool import Cluster
@@ -85,10 +85,9 @@ def test_cluster__answers_its_own_certificate_only(tmp_path: Path) -> None:
 
 def ports() -> set[int]:
     """At which this process and all below it listen."""
-    tree = (os.getpid(), *below(os.getpid()))
-    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-    listened = {int(fields[1].rpartition(":")[2], 16) for fields in lines if fields[3] == "0A"}
-    return {port for port in listened if any(_holds(pid, _listening(port)) for pid in tree)}
+    tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    sockets = [socket for process in tree for socket in process.net_connections("tcp")]
+    return {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN}
 
 
 def test_cluster__listens_at_one_port_a_process_and_has_no_dashboard(tmp_path: Path) -> None:

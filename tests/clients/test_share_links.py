@@ -149,9 +149,7 @@ def test_name__that_leads_to_the_own_machine_is_not_connected_to(
     # uvloop has a resolver of its own, which cannot be replaced.
     link = f"https://innocent.example:{port_of(share)}/object/1.jpg?Signature=SECRET"
     said = refusal(link, run=asyncio.run)
-    assert said.startswith(
-        "The host innocent.example is not a public address, or is not known; the administrator can"
-    )
+    assert said.startswith("The host innocent.example is not a public address, or is not known; the administrator can")
     assert not share.requests
     link = share.link("1.jpg").replace("127.0.0.1", "innocent.example")
     assert fetch(link, "innocent.example", run=asyncio.run) == b"the image"

@@ -214,9 +214,7 @@ def test_pools__of_a_server_that_is_away_are_said_to_be_unknown(
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
     for done in refused:
         assert done.returncode == 2
-        said = (
-            f"resource_pool = 'served': is not in the files of {files_of_pools}, and the Prefect server could not be"
-        )
+        said = f"resource_pool = 'served': is not in the files of {files_of_pools}, and the Prefect server could not be"
         assert said in done.stderr and "there is no such resource pool" not in done.stderr
 
 

@@ -49,9 +49,7 @@ def test_headers__are_texts_without_blanks_around_them(given: dict[str, Any], te
         ({"X": True}, "the value of X should be text"),
     ],
 )  # fmt: skip
-def test_headers__that_cannot_be_sent_are_refused_by_name_without_their_value(
-    given: dict[str, Any], said: str
-) -> None:
+def test_headers__that_cannot_be_sent_are_refused_by_name_without_their_value(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         header_texts(given)
     assert said in str(raised.value)

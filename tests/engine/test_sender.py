@@ -168,9 +168,7 @@ def test_server__that_always_dies_is_given_up_and_nobody_waits_for_ever(tmp_path
     assert "model server died 3 times on this item" in messages
     lost = [str(message) for message in messages if "No instance is left" in str(message)]
     assert len(lost) == 1
-    said = (
-        f"No instance is left: The model server died {MAX_DEATHS_IN_A_ROW} times, the last times without one answer"
-    )
+    said = f"No instance is left: The model server died {MAX_DEATHS_IN_A_ROW} times, the last times without one answer"
     assert lost[0].startswith(said)
     assert "\n" not in lost[0]
 

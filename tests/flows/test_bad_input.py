@@ -378,9 +378,7 @@ def test_model__that_answers_badly_fails_only_the_items_it_answers_badly(
     said_now = {name: re.sub(r"\(tried [78] times\)", "(tried 6 times)", one) for name, one in ran.messages.items()}
     said_now = {name: re.sub(r"\(tried 3 times\)", "(tried 2 times)", one) for name, one in said_now.items()}
     assert said_now == {name: message for name, (_, message) in said.items()}
-    assert sorted(ran.files) == [
-        f"{name}_result.txt" for name, (_, end) in sorted(said.items()) if end == "SUCCESSFUL"
-    ]
+    assert sorted(ran.files) == [f"{name}_result.txt" for name, (_, end) in sorted(said.items()) if end == "SUCCESSFUL"]
     assert len(ran.files["20mb.jpg_result.txt"]) == 20 << 20
     assert (ran.files["badjson.jpg_result.txt"], ran.files["empty.jpg_result.txt"]) == (b'{"ok": tr', b"")
 

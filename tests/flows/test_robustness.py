@@ -21,7 +21,8 @@ from prefect.blocks.system import Secret
 
 from tasks.domain.errors import SpecificationError, StorageError
 from tasks.domain.run import DeadlinePassed, RunFailed
-from tasks.engine.session import Session
+from tasks.domain.stop import Stop
+from tasks.engine.ending import Ending
 
 pytestmark = pytest.mark.prefect
 
@@ -175,13 +176,13 @@ def test_output__that_is_gone_ends_the_run_soon(
             answer_all()
             raise
 
-    stop = Session.stop
+    stop = Ending.stop
 
-    def stopped(session: Session, reason: str) -> None:
-        stop(session, reason)
+    def stopped(ending: Ending, reason: Stop) -> None:
+        stop(ending, reason)
         answer_all()  # also what was sent while the first answer could not be written
 
-    monkeypatch.setattr(Session, "stop", stopped)
+    monkeypatch.setattr(Ending, "stop", stopped)
     with meanwhile(take_away):
         ran = run_service(input_path=str(source), max_concurrency=2, **running)
     assert (ran.state, type(ran.error)) == ("Failed", StorageError)

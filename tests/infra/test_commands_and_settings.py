@@ -188,9 +188,7 @@ def test_commands__start_workers_of_pools_that_exist_with_their_kind(place: str)
 @pytest.mark.parametrize("where", ["compose", "Deployment"])
 def test_commands__start_a_worker_for_the_form_on_a_machine_and_on_a_cluster(where: str) -> None:
     served = [
-        said[said.index("--pool") + 1]
-        for place, said in OWN.items()
-        if place.startswith(where) and "worker" in said
+        said[said.index("--pool") + 1] for place, said in OWN.items() if place.startswith(where) and "worker" in said
     ]
     assert len(served) == 2 and CONSOLE_POOL in served
 

@@ -93,9 +93,7 @@ def test_wait_and_logs__of_a_run_that_goes_on(stack, command_here, thresher, fie
         processes.poll(lambda: log.read_text(), lambda: stack.told(name))
         waiting.terminate()
         assert waiting.wait(180) == 1 and follower.poll() is None
-        assert (
-            f"thresher stop {name}" in said.read_text().replace("\n", " ") and "Traceback" not in said.read_text()
-        )
+        assert f"thresher stop {name}" in said.read_text().replace("\n", " ") and "Traceback" not in said.read_text()
         gate.touch()
         stack.completed(name)
         assert follower.wait(180) == 0
