@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from clients.support import run
+from fakes.odd_s3_server import OddS3Server
 from fakes.s3_server import REGION, S3Server
 
+from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
@@ -101,3 +104,24 @@ def make_place(kind: str, folder: Path, server: S3Server | None, name: str) -> P
     assert server is not None
     server.make_bucket(name)
     return Place(kind, parse_address(f"{kind}://{name}/place"), {kind: credentials_of(server)}, server)
+
+
+def one_line(error: ObjectError, *secrets: str) -> str:
+    """The cause, after checking that it is fit for a manifest."""
+    assert error.cause
+    assert "\n" not in error.cause
+    assert len(error.cause) < 300
+    assert "?" not in error.cause
+    assert re.search(r"https?://[^/\s]+/", error.cause) is None  # the endpoint at most, never an object's address
+    for secret in secrets:
+        assert secret not in error.cause
+    assert error.__cause__ is None
+    return error.cause
+
+
+def odd_credentials(server: OddS3Server) -> Credentials:
+    return Credentials(endpoint_url=server.endpoint, access_key_id="a", secret_access_key="b", region="us-east-1")
+
+
+def local(folder: Path) -> OutputFolder:
+    return OutputFolder(Storage(Settings()), parse_address(str(folder)), ".scratch")

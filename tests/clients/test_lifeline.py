@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from clients.support import ROOT, alive, pids, run, wait_for
 from fakes.processes import DEADLINE_SECONDS
 
-from tasks.clients.processes.lifeline import GuardedProcess, children
+from tasks.clients.processes.lifeline import GuardedProcess
 
 TREE = """
 import os, signal, sys, time
@@ -56,6 +55,7 @@ for kind in sys.argv[1:]:
     elif kind == "stubborn":
         child(kind, setsid=True, stubborn=True)
 """
+
 
 OWNER = """
 import asyncio, os, signal, sys
@@ -368,64 +368,3 @@ def test_ctrl_c__to_the_group_of_the_terminal_does_not_hit_the_command(tmp_path:
         process.wait()
         os.close(master)
     wait_for(lambda: not alive(command))
-
-
-def test_children__finds_programs_that_are_just_being_started() -> None:
-    processors = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(processors)})  # on one processor the child is mostly looked at before it goes on
-    try:
-        for _ in range(50):
-            with subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", "input()", "just started"], stdin=subprocess.PIPE
-            ) as child:
-                found = children("just started")
-                child.kill()
-                assert found == [child.pid]
-    finally:
-        os.sched_setaffinity(0, processors)
-
-
-def test_children__passes_over_those_that_have_ended() -> None:
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()", "ends"], stdin=subprocess.PIPE) as child:
-        assert children("ends") == [child.pid]
-        child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert children("ends") == []
-
-
-ADOPTER = """
-import subprocess, sys, time
-from tasks.clients.processes.lifeline import adopt, children
-
-assert children() == []
-child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))
-assert children("no such command") == []
-warden = adopt(children("-I"))
-print("warden", warden.pid, flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [("stay",), pytest.param(("stubborn-command", "stay"), marks=pytest.mark.slow)],
-)
-def test_adopt__ends_them_when_the_adopter_is_killed(tmp_path: Path, kinds: tuple[str, ...]) -> None:
-    log = tmp_path / "log"
-    adopter = subprocess.Popen(
-        [sys.executable, "-c", ADOPTER, str(log), TREE, *kinds],
-        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    with adopter:
-        assert adopter.stdout
-        warden = int(adopter.stdout.readline().split()[1])
-        wait_for(lambda: "command" in pids(log))
-        found = pids(log)
-        assert all(alive(pid) for pid in found.values())
-        adopter.kill()
-    try:
-        wait_for(lambda: not any(alive(pid) for pid in [warden, *found.values()]))
-    finally:
-        for pid in found.values():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)

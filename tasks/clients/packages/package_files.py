@@ -93,15 +93,15 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 def _inside(root: Path, link: str) -> tuple[str, str]:
     """The target of a link, and what is wrong with it; one of them is empty."""
-    target = os.readlink(link)
+    written = os.readlink(link)
     try:
         target = os.path.realpath(link, strict=True)
     except OSError:
-        return "", f"is a link to {target}, which is not there"
+        return "", f"is a link to {written}, which is not there"
     if not Path(target).is_relative_to(root):
-        return "", f"is a link to {target}, outside of the package: put the file itself there"
+        return "", f"is a link to {written}, outside of the package: put the file itself there"
     if Path(link).is_relative_to(target):
-        return "", f"is a link to {target}, a folder that holds it"
+        return "", f"is a link to {written}, a folder that holds it"
     return target, ""
 
 

@@ -1,0 +1,116 @@
+"""Processes that a library has started: found among the children, and adopted by a warden."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from clients.support import ROOT, alive, pids, wait_for
+
+from tasks.clients.processes.lifeline import children
+
+TREE = """
+import os, signal, sys, time
+
+def note(name):
+    os.write(1, f"{name} {os.getpid()}\\n".encode())
+
+def child(name, *, setsid=False, twice=False, stubborn=False):
+    there, ready = os.pipe()
+    if os.fork() == 0:
+        if setsid:
+            os.setsid()
+        if twice and os.fork():
+            os._exit(0)
+        if stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        note(name)
+        os.write(ready, b".")
+        time.sleep(600)
+        os._exit(0)
+    os.read(there, 1)  # whoever ends the command must not be faster than its children
+
+for kind in sys.argv[1:]:
+    if kind == "stay":
+        note("command")
+        time.sleep(600)
+    elif kind.startswith("exit"):
+        note("command")
+        sys.exit(int(kind[4:]))
+    elif kind == "stubborn-command":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    elif kind == "child":
+        child(kind)
+    elif kind == "setsid":
+        child(kind, setsid=True)
+    elif kind == "daemon":
+        child(kind, setsid=True, twice=True)
+    elif kind == "stubborn":
+        child(kind, setsid=True, stubborn=True)
+"""
+
+
+def test_children__finds_programs_that_are_just_being_started() -> None:
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})  # on one processor the child is mostly looked at before it goes on
+    try:
+        for _ in range(50):
+            with subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", "input()", "just started"], stdin=subprocess.PIPE
+            ) as child:
+                found = children("just started")
+                child.kill()
+                assert found == [child.pid]
+    finally:
+        os.sched_setaffinity(0, processors)
+
+
+def test_children__passes_over_those_that_have_ended() -> None:
+    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()", "ends"], stdin=subprocess.PIPE) as child:
+        assert children("ends") == [child.pid]
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert children("ends") == []
+
+
+ADOPTER = """
+import subprocess, sys, time
+from tasks.clients.processes.lifeline import adopt, children
+
+assert children() == []
+child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))
+assert children("no such command") == []
+warden = adopt(children("-I"))
+print("warden", warden.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("stay",), pytest.param(("stubborn-command", "stay"), marks=pytest.mark.slow)],
+)
+def test_adopt__ends_them_when_the_adopter_is_killed(tmp_path: Path, kinds: tuple[str, ...]) -> None:
+    log = tmp_path / "log"
+    adopter = subprocess.Popen(
+        [sys.executable, "-c", ADOPTER, str(log), TREE, *kinds],
+        stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    with adopter:
+        assert adopter.stdout
+        warden = int(adopter.stdout.readline().split()[1])
+        wait_for(lambda: "command" in pids(log))
+        found = pids(log)
+        assert all(alive(pid) for pid in found.values())
+        adopter.kill()
+    try:
+        wait_for(lambda: not any(alive(pid) for pid in [warden, *found.values()]))
+    finally:
+        for pid in found.values():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
