@@ -59,7 +59,7 @@ def test_dead_link__is_found(tmp_path: Path) -> None:
 
 def test_make__lists_each_target_with_a_line_by_default() -> None:
     (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = [re.fullmatch(r"make ([a-z-]+) +(\S.*)", line) for line in said.splitlines()]
     assert [line and line[1] for line in lines] == targets.split()
 
