@@ -302,7 +302,9 @@ def test_server__that_goes_away_whenever_it_has_one_request_costs_that_one_alone
                     assert process is not None
                     if process.poll() is not None:
                         await once(lambda: sending.done() or group.outages.current is not None)
-                        await asyncio.to_thread(model.start)
+                        await asyncio.to_thread(
+                            model.start, wait=False
+                        )  # it may be killed before it is seen to be ready
                     await asyncio.sleep(0.02)
                 answers = await sending
                 assert answers.pop(b"FAIL:die") == "The model server went away 3 times on this item."

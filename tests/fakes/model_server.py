@@ -66,11 +66,12 @@ class FakeModelServer:
         self.stop()
         self._scratch.cleanup()
 
-    def start(self) -> None:
-        """Start the server (again, on the same port, after `stop` or its own death) and wait until it is ready."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start the server (again, on the same port, after `stop` or its own death), and `wait` until it is ready."""
         command = [sys.executable, __file__, "--port", str(self.port), *self._options]
         self.process = processes.start(command, self.log, os.environ)
-        processes.wait_until(self._answers, self.process, self.log, self._timeout_seconds)
+        if wait:
+            processes.wait_until(self._answers, self.process, self.log, self._timeout_seconds)
 
     def stop(self) -> None:
         """Stop the server; harmless if it has ended."""
