@@ -12,6 +12,7 @@ from prefect.futures import PrefectFuture
 from pydantic_core import to_jsonable_python
 
 from tasks.domain.errors import ThresherError
+from tasks.engine.loop import in_async_code
 from tasks.prefect_side.embedded_server import close_server, start_server
 from tasks.prefect_side.run_logs import in_our_words
 
@@ -24,7 +25,7 @@ def callable_anywhere(function: Callable[P, Coroutine[Any, Any, Any]]) -> Callab
     @wraps(function)
     def called(*arguments: P.args, **named: P.kwargs) -> Any:
         work = function(*arguments, **named)
-        return work if _is_async() else _in_one_line(partial(asyncio.run, work))
+        return work if in_async_code() else _in_one_line(partial(asyncio.run, work))
 
     return called
 
@@ -39,14 +40,6 @@ def _in_one_line(call: Callable[[], Any]) -> Any:
     raise failed from None
 
 
-def _is_async() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 class CallableFlow(Flow[..., Any]):
     """An async flow: awaited in async code, called directly in code without a running event loop.
 
@@ -55,7 +48,7 @@ class CallableFlow(Flow[..., Any]):
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Run the flow: its result, or an awaitable of it if an event loop is running."""
-        if _is_async():
+        if in_async_code():
             close_server()
             return super().__call__(*arguments, **named)
         begin = super().__call__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,9 +31,10 @@ def run(service: Specification, *, resume: str | None = None) -> Any:
         print(result.manifest, result.successful, result.failed)
     """
     from deployments.one_run.run import run_service, run_service_in_async_code
+    from tasks.engine.loop import in_async_code
 
     fields = _fields(service)
-    if _is_async():
+    if in_async_code():
         return _awaited_result(run_service_in_async_code(fields, resume=resume))
     try:
         return _result(run_service(fields, resume=resume))
@@ -147,11 +147,3 @@ def _result(found: Any) -> Result:
 
 async def _awaited_result(running: Any) -> Result:
     return _result(await running)
-
-
-def _is_async() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tasks.clients.storage.failures import ObjectError
-from tasks.clients.storage.storage import Storage
+from tasks.clients.storage.storage import Storage, open_storage
 from tasks.domain.errors import ItemError, Problem, SpecificationError, StorageError
 from tasks.domain.paths import parse_address, redact_source, run_of_manifest
 from tasks.domain.run import RunResult
@@ -87,13 +87,12 @@ class Results:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[EarlierManifest]:
-        storage = await _open_storage()
-        try:
-            yield EarlierManifest(storage, self._address)
-        except ObjectError as error:
-            raise StorageError(f"The output manifest {self.manifest} cannot be read: {error.cause}") from None
-        finally:
-            await storage.close()
+        settings = read_settings()
+        async with open_storage(settings, await storage_keys(settings)) as storage:
+            try:
+                yield EarlierManifest(storage, self._address)
+            except ObjectError as error:
+                raise StorageError(f"The output manifest {self.manifest} cannot be read: {error.cause}") from None
 
     async def _check(self) -> None:
         async with self._opened() as manifest:
@@ -106,7 +105,10 @@ class Results:
                 yield ItemOutcome(line.source, line.message, line.location, self), len(raw)
 
     async def _read(self, location: str) -> bytes:
-        self._storage = storage = self._storage or await _open_storage()
+        if self._storage is None:  # kept, with the keys and the connections of buckets, for the next answers
+            settings = read_settings()
+            self._storage = Storage(settings, await storage_keys(settings))
+        storage = self._storage
         self._reading += 1
         try:
             return await storage.read(parse_address(location))
@@ -115,7 +117,7 @@ class Results:
         finally:
             self._reading -= 1
             if not self._reading:
-                await storage.close()
+                await storage.close()  # what cannot stay open until the end of the process; it opens again by itself
 
 
 class Result(RunResult):
@@ -140,8 +142,3 @@ async def _some(lines: AsyncGenerator[tuple[ItemOutcome, int]]) -> list[ItemOutc
         if size >= READ_AHEAD_BYTES:
             break
     return some
-
-
-async def _open_storage() -> Storage:
-    settings = read_settings()
-    return Storage(settings, await storage_keys(settings))

@@ -65,6 +65,15 @@ class LoopThread:
             raise
 
 
+def in_async_code() -> bool:
+    """Whether an event loop runs in the caller's thread, so that it must not wait."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 _loops: dict[int, LoopThread] = {}
 _lock = threading.Lock()
 

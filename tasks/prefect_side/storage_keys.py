@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import CallError, Problem, ServerError
 from tasks.domain.settings import Settings
 from tasks.domain.unexpected import in_one_line
+from tasks.prefect_side.environment import set_for_command, set_for_embedding
 from tasks.prefect_side.prefect_import import import_prefect
 
 
@@ -20,12 +19,8 @@ async def storage_keys(settings: Settings) -> dict[str, Credentials]:
     """Credentials from the administrator's Prefect blocks, if any are named; the others come from the environment."""
     if not keys_in_blocks(settings):
         return {}
-    for name, value in (
-        ("PREFECT_LOGGING_LEVEL", "ERROR"),
-        ("PREFECT_SERVER_ANALYTICS_ENABLED", "false"),
-        ("DO_NOT_TRACK", "1"),
-    ):
-        os.environ.setdefault(name, value)
+    set_for_command()
+    set_for_embedding()
     import_prefect()
     import httpx
     from prefect.settings import PREFECT_API_URL

@@ -11,51 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clients.process_tree import TREE
 from clients.support import ROOT, alive, pids, run, wait_for
 from fakes.processes import DEADLINE_SECONDS
 
 from tasks.clients.processes.lifeline import GuardedProcess
-
-TREE = """
-import os, signal, sys, time
-
-def note(name):
-    os.write(1, f"{name} {os.getpid()}\\n".encode())
-
-def child(name, *, setsid=False, twice=False, stubborn=False):
-    there, ready = os.pipe()
-    if os.fork() == 0:
-        if setsid:
-            os.setsid()
-        if twice and os.fork():
-            os._exit(0)
-        if stubborn:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        note(name)
-        os.write(ready, b".")
-        time.sleep(600)
-        os._exit(0)
-    os.read(there, 1)  # whoever ends the command must not be faster than its children
-
-for kind in sys.argv[1:]:
-    if kind == "stay":
-        note("command")
-        time.sleep(600)
-    elif kind.startswith("exit"):
-        note("command")
-        sys.exit(int(kind[4:]))
-    elif kind == "stubborn-command":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    elif kind == "child":
-        child(kind)
-    elif kind == "setsid":
-        child(kind, setsid=True)
-    elif kind == "daemon":
-        child(kind, setsid=True, twice=True)
-    elif kind == "stubborn":
-        child(kind, setsid=True, stubborn=True)
-"""
-
 
 OWNER = """
 import asyncio, os, signal, sys
