@@ -10,6 +10,7 @@ Prefect's embedded server has no password, and a port that another account may t
 | `GLOBAL_SETTINGS_CONTEXT` | `prefect_side/embedded_server` | its password, for all threads |
 | `Flow.__class__` | `flows/calling` | `with_options` returns a plain `Flow` |
 | `wrapped_future` | `distribution/coordinator` | the Dask future of a shard that is given up |
+| `IOStream is not idle`: words of Tornado's | `clients/cluster/cluster` | a connection that is closed too early |
 | `start_http_server`, `CheckIdleHandler` | `clients/cluster/dask_process` | no HTTP server without a certificate |
 | `dask_kubernetes.operator._objects` | `clients/cluster/pod_cluster` | `KubeCluster` connects only without TLS |
 | `_call_s3`, `_s3` | `clients/storage/odd_keys` | s3fs as a client of S3, without its paths, which change odd keys |

@@ -8,6 +8,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -16,7 +18,7 @@ import psutil
 import pytest
 import requests
 from clients.support import ROOT, run, wait_for
-from distributed import Client
+from distributed import Client, rpc
 from distributed.comm import connect
 from distributed.security import Security
 from fakes import processes
@@ -88,6 +90,49 @@ def ports() -> set[int]:
     tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
     sockets = [socket for process in tree for socket in process.net_connections("tcp")]
     return {socket.laddr.port for socket in sockets if socket.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize("first", [b"", b"not TLS"], ids=["closed", "not encrypted"])
+def test_scheduler__that_ends_a_connection_before_it_is_encrypted_does_not_answer(tmp_path: Path, first: bytes) -> None:
+    """As one does that is just being killed."""
+    taken: list[socket.socket] = []
+
+    def end_each(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                taken.append(listener.accept()[0])
+                taken[-1].sendall(first)
+                taken[-1].shutdown(socket.SHUT_WR)
+
+    async def dawdle() -> None:
+        while True:
+            time.sleep(0.02)  # noqa: ASYNC251 - so that the loop sees the end as soon as the connection
+            await asyncio.sleep(0)
+
+    async def work(listener: socket.socket) -> None:
+        async with local_cluster(tmp_path) as cluster:
+            known, scheduler = await cluster.workers(), cluster._rpc
+            # A private attribute: a cluster whose scheduler is killed would be replaced as a whole.
+            address = f"tls://127.0.0.1:{listener.getsockname()[1]}"
+            cluster._rpc = rpc(address, connection_args=cluster.security.get_connection_args("client"))
+            dawdling = asyncio.create_task(dawdle())
+            try:
+                assert await cluster.workers() == known
+                with pytest.raises(ModelServerError, match=r"scheduler .* does not answer: ConnectionError\."):
+                    await DaskCluster.connect(address, cluster.security)
+            finally:
+                dawdling.cancel()
+                await cluster._rpc.close_rpc()
+                cluster._rpc = scheduler
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ending = threading.Thread(target=end_each, args=(listener,), daemon=True)
+        ending.start()
+        run(work(listener))
+        listener.shutdown(socket.SHUT_RDWR)
+        ending.join()
+    for one in taken:
+        one.close()
 
 
 def test_cluster__listens_at_one_port_a_process_and_has_no_dashboard(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_stop__ends_the_instances_and_accounts_for_every_item(
 
     assert lifecycle.stop(name).status in ("Stopping", "Stopped")
     stopped = stack.until(name, "Stopped", stay=("Stopping",))
+    assert stopped.last_run.manifest, stack.told(name)
     lines = manifest(stopped.last_run.manifest)
     assert [Path(one["source"]).name for one in lines] == names
     assert [one["result"] for one in lines] == ["SUCCESSFUL"] * 5 + ["FAILED"] * 25

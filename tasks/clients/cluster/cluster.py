@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from tasks.domain.errors import ModelServerError
 from tasks.domain.pool import Cluster
 
 CONNECT_SECONDS = 60.0
+NOT_IDLE = "IOStream is not idle"
 ASK_SECONDS = 30.0
 """A worker that does not answer within this time is asked again later."""
 
@@ -48,12 +49,15 @@ class DaskCluster:
     async def connect(cls, address: str, security: Security) -> DaskCluster:
         """Connect to an existing scheduler. Raises ModelServerError if it does not answer."""
         _quiet_dask()
+        client: Any = Client(  # type: ignore[no-untyped-call]
+            address, security=security, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS
+        )
         try:
-            client = await Client(  # type: ignore[no-untyped-call]
-                address, security=security, asynchronous=True, set_as_default=False, timeout=CONNECT_SECONDS
-            )
-            return cls(client, security)
+            with _connecting():
+                return cls(await client, security)
         except (OSError, TimeoutError) as error:
+            with suppress(OSError, TimeoutError):
+                await client.close(timeout=5)
             raise ModelServerError(
                 f"The Dask scheduler {address} of the resource pool does not answer: {type(error).__name__}."
             ) from None
@@ -101,7 +105,7 @@ class DaskCluster:
         """
         if self._client.status in ("closing", "closed"):
             raise self.gone()
-        with suppress(OSError, TimeoutError):
+        with suppress(OSError, TimeoutError), _connecting():
             async with asyncio.timeout(ASK_SECONDS):
                 self._known = list((await self._rpc.identity(n_workers=-1))["workers"])
         return self._known
@@ -112,7 +116,8 @@ class DaskCluster:
         Raises its exceptions, and OSError or TimeoutError if the worker does not answer.
         """
         async with asyncio.timeout(ASK_SECONDS):
-            answers = await self._client.run(function, *arguments, workers=[worker])
+            with _connecting():
+                answers = await self._client.run(function, *arguments, workers=[worker])
         if worker not in answers:
             raise OSError(f"the worker {worker} is gone")
         return answers[worker]
@@ -134,6 +139,17 @@ class DaskCluster:
             await self._client.close(timeout=5)
         if self._scheduler is not None:
             await self._scheduler.close()
+
+
+@contextmanager
+def _connecting() -> Iterator[None]:
+    """A connection that the other side closes before it is encrypted is an OSError; Tornado raises ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(NOT_IDLE):  # it has no class of its own
+            raise
+        raise ConnectionError("the connection was closed before it was encrypted") from None
 
 
 def _quiet_dask() -> None:
