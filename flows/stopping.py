@@ -22,6 +22,7 @@ from tasks.domain.run import RunResult, RunStopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
+from tasks.prefect_side.internals import answer_soon
 from tasks.prefect_side.reporting import RunReporter
 from tasks.prefect_side.run_identity import own_task_id
 from tasks.prefect_side.run_logs import in_our_words
@@ -29,8 +30,8 @@ from tasks.prefect_side.starting import note_start
 
 P = ParamSpec("P")
 
-ASK_SECONDS = 5.0
-"""Time-out for asking the server for the reason of a signal."""
+ASK_SECONDS = 15.0
+"""Time-out for asking the server for the reason of a signal: half of what a worker waits before it kills the run."""
 
 
 def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[RunResult | State[RunResult]]]:
@@ -50,19 +51,20 @@ def stoppable(run: Callable[P, Awaitable[RunResult]]) -> Callable[P, Awaitable[R
         async with get_client() as client:
             stop = partial(_stop_if_asked, client, flow_run, task_id)
             reporter = RunReporter(client, flow_run, task_id)
-            reporting = asyncio.create_task(reporter.follow(stop))
-            try:
-                with _sigterm_asks(stop), in_our_words():
-                    result = await run(*arguments, **named)
-                progress_of(task_id).result = result
-                return _ended(result)
-            except RunStopped as stopped:
-                return Cancelled(message=str(stopped))
-            finally:
-                reporting.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reporting
-                await reporter.end()
+            with _sigterm_asks(stop):  # until the last report is sent: a worker's signal may come late
+                reporting = asyncio.create_task(reporter.follow(stop))
+                try:
+                    with in_our_words():
+                        result = await run(*arguments, **named)
+                    progress_of(task_id).result = result
+                    return _ended(result)
+                except RunStopped as stopped:
+                    return Cancelled(message=str(stopped))
+                finally:
+                    reporting.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await reporting
+                    await reporter.end()
 
     # Prefect would resolve the annotations' names in this module.
     stopped_in_order.__signature__ = inspect.signature(run, eval_str=True)  # type: ignore[attr-defined]
@@ -79,8 +81,9 @@ async def _stop_if_asked(client: PrefectClient, flow_run_id: UUID, task_id: str)
     """Whether the run is to be stopped, by its state Cancelling; it is halted in that case."""
     if progress_of(task_id).stopped:
         return True
-    flow_run = await client.read_flow_run(flow_run_id)  # by id: a signal may arrive in the nested flow
-    if flow_run.state is None or flow_run.state.type != StateType.CANCELLING:
+    # By id: a signal may arrive in the nested flow.
+    flow_run = (await answer_soon(client, "GET", f"/flow_runs/{flow_run_id}")).json()
+    if (flow_run["state"] or {}).get("type") != StateType.CANCELLING.value:
         return False
     await engine_loop().run(sessions.halt(task_id))
     return True

@@ -17,14 +17,12 @@ from prefect.exceptions import PrefectException
 from tasks.clients.processes.process_identity import own_process
 from tasks.domain.status import PROCESS_LABEL, RunReport
 from tasks.engine.progress import progress_of
-from tasks.prefect_side.internals import answer_once
+from tasks.prefect_side.internals import answer_soon
 
 REPORT_SECONDS = 2.0
 """Interval between two looks at the run; only changes are sent to the server."""
 LAST_TRIES = 5
 """How often the final report is sent to a server that does not answer."""
-
-_PAUSES_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 def artifact_key(service: str, kind: str) -> str:
@@ -91,16 +89,6 @@ class RunReporter:
 
 
 async def _label(client: PrefectClient, flow_run: UUID, now: RunReport) -> None:
-    """Set the labels of the flow run. Raises httpx.HTTPError.
-
-    Prefect's server on SQLite often answers 503 here: it reads and then writes while the states of the run's tasks are
-    recorded. Prefect's client would wait two seconds before a retry, which would make every short run longer.
-    """
+    """Set the labels of the flow run. Raises httpx.HTTPError."""
     labels = {**now.labels(), PROCESS_LABEL: own_process()}
-    for pause in _PAUSES_SECONDS:
-        answer = await answer_once(client, "PATCH", f"/flow_runs/{flow_run}/labels", json=labels)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-            answer.raise_for_status()
-            return
-        await asyncio.sleep(pause)
-    await client.update_flow_run_labels(flow_run, labels)
+    await answer_soon(client, "PATCH", f"/flow_runs/{flow_run}/labels", json=labels)

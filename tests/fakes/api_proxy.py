@@ -3,6 +3,8 @@
     with ApiProxy("http://127.0.0.1:4200/api") as proxy:
         ...  # a client whose PREFECT_API_URL is proxy.api
         proxy.calls[("POST", "/flows/")]
+        with proxy.holding("PATCH", "/flow_runs/{id}/labels") as held:  # such calls reach the server after the block
+            held.wait()
 
 Bytes are passed on unchanged, also of web sockets. Ids in paths are counted as `{id}`. Calls that a busy server answers
 with 503, and the client retries, do not count.
@@ -14,6 +16,8 @@ import asyncio
 import re
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -32,6 +36,9 @@ class ApiProxy:
         self.calls: Counter[tuple[str, str]] = Counter()
         """Calls that were answered, by method and path below the API's address."""
         self.api = ""
+        self._hold: tuple[str, str] | None = None
+        self._held = threading.Event()
+        self._let_go = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -46,6 +53,16 @@ class ApiProxy:
     ) -> None:
         self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
+
+    @contextmanager
+    def holding(self, method: str, path: str) -> Iterator[threading.Event]:
+        """Hold the calls of this kind back inside the block; the event is set once there is one."""
+        self._hold = (method, path)
+        try:
+            yield self._held
+        finally:
+            self._hold = None
+            self._loop.call_soon_threadsafe(self._let_go.set)
 
     def _serve(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
@@ -74,7 +91,9 @@ class ApiProxy:
     async def _pass(self, reader, writer, look) -> None:  # type: ignore[no-untyped-def]
         try:
             while data := await reader.read(1 << 16):
-                look(data)
+                if look(data):
+                    self._held.set()
+                    await self._let_go.wait()
                 writer.write(data)
                 await writer.drain()
         except OSError:
@@ -82,11 +101,13 @@ class ApiProxy:
         finally:
             writer.close()
 
-    def _asked(self, data: bytes, asked: list[tuple[str, str]]) -> None:
+    def _asked(self, data: bytes, asked: list[tuple[str, str]]) -> bool:
         # Clients of the API send the head of a request in one piece.
         if (found := _REQUEST.match(data)) is not None:
             path = _ID.sub("{id}", found[2].decode().partition("?")[0].removeprefix(self._upstream.path))
             asked.append((found[1].decode(), path))
+            return asked[-1] == self._hold
+        return False
 
     def _answered(self, data: bytes, asked: list[tuple[str, str]]) -> None:
         if asked and (found := _ANSWER.match(data)) is not None:

@@ -75,9 +75,9 @@ def begin() -> Iterator[Callable[..., FlowRun]]:
     """Starts the first try of a scenario's run. Runs still active at the end of the test are ended."""
     begun: list[FlowRun] = []
 
-    def start(scenario: Scenario, task_id: str = "") -> FlowRun:
+    def start(scenario: Scenario, task_id: str = "", **environment: str) -> FlowRun:
         begun.append(FlowRun(scenario, task_id))
-        return begun[-1] if task_id else begun[-1].start()
+        return begun[-1] if task_id else begun[-1].start(**environment)
 
     yield start
     for run in begun:

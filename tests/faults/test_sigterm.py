@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import processes
+from fakes.api_proxy import ApiProxy
 from fakes.s3_proxy import Rule, S3Proxy
 from faults.corpus import Corpus
 from faults.scenario import RUN_SECONDS, FlowRun, S3Scenario, Scenario, assert_nothing_lost
@@ -165,12 +166,44 @@ def test_run__with_several_instances_whose_process_got_sigterm_and_then_sigkill_
     assert_nothing_lost(run.resume().wait())
 
 
+def stop_by_hand(run: FlowRun) -> None:
+    """As a user does; in place of a worker, the test sends the signal."""
+    body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+    run.scenario.ask(f"/flow_runs/{run.task_id}/set_state", body)
+
+
+def assert_stopped_in_order(run: FlowRun) -> None:
+    """Every item has its line, and the server knows the output manifest."""
+    assert_nothing_lost(run, state="CANCELLED", may_fail="The run was stopped before it was processed.")
+    labels = run.scenario.ask(f"/flow_runs/{run.task_id}")["labels"]
+    assert labels["thresher.manifest"] == str(run.scenario.output / f"infer-result-{run.task_id}.manifest")
+
+
 def test_run__with_several_instances_that_is_stopped_by_hand_ends_in_order(
     scenario_of_two: Scenario, begin: Begin
 ) -> None:
     run = begin(scenario_of_two.prepare())
     run.until(lambda: stands_still(run))
-    body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
-    scenario_of_two.ask(f"/flow_runs/{run.task_id}/set_state", body)
+    stop_by_hand(run)
     run.signal(signal.SIGTERM)
-    assert_nothing_lost(run, state="CANCELLED", may_fail="The run was stopped before it was processed.")
+    assert_stopped_in_order(run)
+
+
+def test_run__that_is_stopped_by_hand_ends_in_order_if_the_signal_finds_it_at_its_end(
+    scenario_of_two: Scenario, begin: Begin
+) -> None:
+    """A run sees by itself that it is to be stopped; a busy worker's signal comes when all is published."""
+    with ApiProxy(scenario_of_two.api) as proxy:
+        run = begin(scenario_of_two.prepare(), PREFECT_API_URL=proxy.api)
+        run.until(lambda: stands_still(run))
+        body = {"task_runs": {"name": {"like_": "publish"}}, "flow_runs": {"id": {"any_": [run.task_id]}}}
+        with proxy.holding("PATCH", "/flow_runs/{id}/labels") as held:
+            stop_by_hand(run)
+            run.until(
+                lambda: [one["state_type"] for one in scenario_of_two.ask("/task_runs/filter", body)] == ["COMPLETED"]
+            )
+            assert held.wait(RUN_SECONDS)
+            assert run.process is not None
+            run.process.terminate()
+        run.wait()
+        assert_stopped_in_order(run)

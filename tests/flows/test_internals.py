@@ -75,6 +75,24 @@ def test_prefects_client__sends_one_request_without_its_retries() -> None:
     assert (request.method, request.url.path) == ("PATCH", "/api/flow_runs/1/labels") and b'"a"' in request.content
 
 
+@pytest.mark.parametrize("busy", [3, 9])
+def test_prefects_client__is_asked_again_soon_by_a_run_that_meets_a_busy_server(busy: int) -> None:
+    from prefect.client.orchestration import PrefectClient
+
+    asked: list[httpx.Request] = []
+
+    def free_at_last(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(503, headers={"Retry-After": "0"}) if len(asked) <= busy else httpx.Response(200, json=7)
+
+    async def work() -> object:
+        settings = {"transport": httpx.MockTransport(free_at_last)}
+        async with PrefectClient("http://there/api", httpx_settings=settings, server_type=None) as client:
+            return (await internals.answer_soon(client, "GET", "/flow_runs/1")).json()
+
+    assert asyncio.run(work()) == 7 and len(asked) == busy + 1
+
+
 def test_prefect__ships_the_templates_of_all_kinds_of_workers() -> None:
     for collection, kind in (
         ("prefect", "process"),
