@@ -22,7 +22,6 @@ Prefect's embedded server has no password, and a port that another account may t
 
 from __future__ import annotations
 
-import asyncio
 import json
 from functools import cache
 from pathlib import Path
@@ -58,6 +57,8 @@ async def answer_soon(client: PrefectClient, method: str, path: str, **options: 
     A server on SQLite often does: it reads and then writes while the states of the run's tasks are recorded. Prefect's
     client would wait two seconds before a retry, which would make every short run longer.
     """
+    import asyncio  # here: every command reads this module's names
+
     for pause in BUSY_PAUSES:
         answer = await answer_once(client, method, path, **options)
         if answer.status_code != BUSY:
