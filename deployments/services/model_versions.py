@@ -51,7 +51,7 @@ async def _register(package: Path, model: str, version: str) -> ModelVersion:
         try:
             _, stored = await read_config(storage, parse_address(made.folder))
             folder = await local_copy(storage, str(stored), settings.cache)
-            launch = await launcher.prepare(serving, config, folder, model, {}, settings.cache)
+            launch = await launcher.prepare(serving, config, folder, model, {}, settings)
             await _start_once(launch, config.health)
         except RunError as error:
             return await store.set_state(made, "Abnormal", Masker(storage.secrets).block(str(error)))

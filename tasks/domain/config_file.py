@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from tasks.domain.errors import Problem, SpecificationError
+from tasks.domain.lenient_json import parse_lenient
 from tasks.domain.package import IMAGE, NOTHING, Api, Dependency, PackageConfig, validation_problems
 
 
@@ -25,13 +25,13 @@ def parse_config(raw: bytes, where: str, *, running: bool = False) -> PackageCon
     Raises SpecificationError with every problem, each with its path inside the JSON (``apis[0].request.data``).
     """
     try:
-        document = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        document, odd = parse_lenient(raw)
+    except ValueError as error:
         raise SpecificationError([Problem(where, None, f"should be JSON in UTF-8: {error}")]) from None
     if not isinstance(document, Mapping):
         raise SpecificationError([Problem(where, None, f"should be a JSON object, not {type(document).__name__}")])
     document = dict(document)
-    passed_over = [*_unused_apis(document), *_unused_parts(document, running)]
+    passed_over = [*odd, *_unused_apis(document), *_unused_parts(document, running)]
     try:
         config = PackageConfig.model_validate(document)
     except ValidationError as error:

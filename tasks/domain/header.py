@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tasks.domain.cells import EmptyCells, visible
+from tasks.domain.constants import has_constant, is_fixed
 from tasks.domain.errors import ContentError
 from tasks.domain.mapping import LEAF_TYPES, Field, Mapping, Path, Schema, column_index, walk, with_indexes
 from tasks.domain.service import BatchService
@@ -42,10 +43,16 @@ class TableMapping:
         self.by_place = Mapping(rule, empty_cells)
         """The mapping of a file without a header."""
         self._leaves = [(path, node.get("index")) for path, node, kind in walk(rule) if kind in LEAF_TYPES]
-        self._open = [generated or index is None for _, index in self._leaves]
+        fixed = [is_fixed(node) and node.get("index") is None for _, node, kind in walk(rule) if kind in LEAF_TYPES]
+        self._open = [
+            (generated or index is None) and not one for (_, index), one in zip(self._leaves, fixed, strict=True)
+        ]
         """For each leaf, whether a header may choose its column."""
-        self.named_only = [Field(path, "", -1).name for (path, index), may in
-                           zip(self._leaves, self._open, strict=True) if header and may and index is None]  # fmt: skip
+        defaults = {path for path, node, _ in walk(rule) if has_constant(node)}
+        self._defaults = defaults
+        """Leaves that are sent with their default if no column has their name."""
+        self.named_only = [Field(path, "", -1).name for (path, index), may in zip(self._leaves, self._open, strict=True)
+                           if header and may and index is None and path not in defaults]  # fmt: skip
         """Leaves that are in a request only if a file's header has their names."""
         self._kept: dict[tuple[str, ...], FileMapping] = {}
 
@@ -96,12 +103,14 @@ class TableMapping:
                 notes.append(note)
             indexes.append(index)
         rule = with_indexes(self.by_place.rule, iter(indexes))
-        return FileMapping(Mapping(rule, self._empty_cells), tuple(notes))
+        return FileMapping(Mapping(rule, self._empty_cells), tuple(filter(None, notes)))
 
     def _without_name(
         self, path: Path, given: object, taken: dict[int, Path], header: Sequence[str], bearers: Counter[str]
     ) -> tuple[int | None, str]:
         """The column of a leaf whose name is not in the header, and a note for the user."""
+        if path in self._defaults:
+            return None, ""
         field = Field(path, "", -1).name
         own = _names(path)[-1] if _names(path) else ""
         why = "has no column of its name in the header"

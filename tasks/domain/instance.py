@@ -61,6 +61,8 @@ class Launch:
     """Values that must not be shown if the model server prints them."""
     limits: Limits | None = None
     """None for no limits but those of the machine."""
+    warnings: tuple[str, ...] = ()
+    """How it is prepared otherwise than the package says."""
     log_bytes_per_second: int = 1 << 20
     """Average rate at which its output is kept."""
 

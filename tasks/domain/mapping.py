@@ -16,6 +16,7 @@ from json.encoder import encode_basestring
 from typing import Any
 
 from tasks.domain.cells import COLUMNS, OMITTED, SHOWN, Convert, EmptyCells, converter, problem, unseen_signs, visible
+from tasks.domain.constants import constant_text, has_constant
 from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
 
@@ -110,12 +111,18 @@ def file_leaf(schema: Any) -> str | None:
 
 
 def generate(schema: Schema) -> Schema:
-    """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order of the fields."""
-    return with_indexes(schema, count())
+    """The mapping rule of a request schema: ``index`` 0, 1, 2 ... on every leaf, in the order of the fields.
+
+    Leaves with a constant get none.
+    """
+    return with_indexes(schema, count(), constants=False)
 
 
-def with_indexes(schema: Schema, indexes: Iterator[int | None]) -> Schema:
-    """A schema with an ``index`` on every leaf, taken from ``indexes`` in the order of :func:`walk`."""
+def with_indexes(schema: Schema, indexes: Iterator[int | None], *, constants: bool = True) -> Schema:
+    """A schema with an ``index`` on every leaf, taken from ``indexes`` in the order of :func:`walk`.
+
+    Leaves with a constant are passed over unless ``constants``.
+    """
 
     def node(schema: Any) -> Any:
         kind = schema_type(schema)
@@ -129,7 +136,7 @@ def with_indexes(schema: Schema, indexes: Iterator[int | None]) -> Schema:
                 return dict(schema)
             ruled = [node(item) for item in items] if isinstance(items, list) else node(items)
             return {**{k: v for k, v in schema.items() if k != "item"}, "items": ruled}
-        if kind in LEAF_TYPES:
+        if kind in LEAF_TYPES and (constants or not has_constant(schema)):
             return {**schema, "index": next(indexes)}
         return dict(schema)
 
@@ -197,7 +204,9 @@ class Mapping:
         pieces = _pieces(rule, (), fields, left_out)
         self.fields = tuple(fields)
         self.left_out = tuple(left_out)
-        self.of_no_type = frozenset(Field(path, "", -1).name for path, _, kind in walk(rule) if kind is None)
+        self.of_no_type = frozenset(
+            Field(path, "", -1).name for path, node, kind in walk(rule) if kind is None and not has_constant(node)
+        )
         self.columns = max((field.index + 1 for field in fields), default=1)
         """Fewest columns that a row must have."""
         self._steps = [(field.converter(empty_cells), field.index) for field in fields]
@@ -308,28 +317,40 @@ class Mapping:
 
 
 def _pieces(
-    schema: Any, path: Path, fields: list[Field], left_out: list[str], without: Collection[Path] = ()
+    schema: Any,
+    path: Path,
+    fields: list[Field],
+    left_out: list[str],
+    without: Collection[Path] = (),
+    chosen: Path | None = None,
 ) -> list[str | Field] | None:
-    """The request as text and fields, except those in ``without``; None if the node is left out."""
+    """The request as text and fields, except those in ``without``; None if the node is left out.
+
+    With a ``chosen`` leaf, it is the only field, whatever the indexes.
+    """
     kind = schema_type(schema)
     if kind == "object":
         members: list[str | Field] = []
         for name, child in properties(schema).items():
-            value = _pieces(child, (*path, name), fields, left_out, without)
+            value = _pieces(child, (*path, name), fields, left_out, without, chosen)
             if value is not None:
                 members += ["," if members else "", _text(name), ":", *value]
         return ["{", *members, "}"]
     if kind == "array":
         elements: list[str | Field] = []
         for position, child in enumerate(element_schemas(schema)):
-            value = _pieces(child, (*path, position), fields, left_out, without)
+            value = _pieces(child, (*path, position), fields, left_out, without, chosen)
             if value is not None:
                 elements += ["," if elements else "", *value]
         return ["[", *elements, "]"]
     index = column_index(schema.get("index")) if isinstance(schema, dict) else None
     if path in without:
         return None
-    if kind not in LEAF_TYPES or index is None:
+    if chosen is not None and path == chosen:
+        return [Field(path, "string", 0)]
+    if has_constant(schema) and kind != "file":
+        return [constant_text(schema, kind)]
+    if kind not in LEAF_TYPES or index is None or chosen is not None:
         left_out.append(Field(path, kind or "unknown", -1).name)
         return None
     field = Field(path, kind, index)
@@ -337,15 +358,36 @@ def _pieces(
     return [field]
 
 
+def around_leaf(schema: Schema, leaf: Path | None) -> tuple[str, str]:
+    """The text of a request before and after one leaf; all else in it is constant."""
+    head: list[str] = []
+    pieces = iter(_pieces(schema, (), [], [], chosen=leaf) or ())
+    for piece in pieces:
+        if isinstance(piece, Field):
+            break
+        head.append(piece)
+    return "".join(head), "".join(map(str, pieces))
+
+
 def _row_array(rule: Schema) -> tuple[str, str] | None:
-    """The text before and after the rows if the request is only one array of row objects, perhaps in other objects."""
+    """The text before and after the rows if the request has one array of row objects, and constants beside it.
+
+    The array may be in objects of which the same is true.
+    """
     head, tail, node = "", "", rule
     while schema_type(node) == "object":
         members = properties(node)
-        if len(members) != 1:
+        open_ones = [name for name, child in members.items() if not has_constant(child)]
+        if len(open_ones) != 1:
             return None
-        ((name, node),) = members.items()
-        head, tail = f"{head}{{{_text(name)}:", f"}}{tail}"
+        texts = {
+            name: f"{_text(name)}:" + (constant_text(child, schema_type(child)) if name not in open_ones else "")
+            for name, child in members.items()
+        }
+        place = list(members).index(open_ones[0])
+        before, after = ",".join([*texts.values()][: place + 1]), [*texts.values()][place + 1 :]
+        head, tail = f"{head}{{{before}", f"{''.join(f',{text}' for text in after)}}}{tail}"
+        node = members[open_ones[0]]
     elements = element_schemas(node) if schema_type(node) == "array" else []
     if len(elements) != 1 or schema_type(elements[0]) != "object":
         return None

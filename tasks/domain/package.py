@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -35,6 +36,10 @@ Serving = Literal["built-in", "boot-file", "sidecar", "running"]
 """How the model is served: by the built-in model server, by the package's run.sh, by the image in its swr_location next
 to the instance's process in one pod, or by a server that already runs."""
 
+PLATFORM_FOLDER = "/home/mind/model/"
+"""Where the package's folder is on the original platform: dependencies name wheels in it."""
+_RENAMED = {"sklearn": "scikit-learn", "cv2": "opencv-python-headless", "pil": "Pillow"}
+"""Distributions that some packages call by the name of their module."""
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
 _SAME_RESTRAINTS = {
     **dict.fromkeys(("EQUAL", "EQUALS", "EQ", "=", "=="), "EXACT"),
@@ -151,9 +156,10 @@ class PackageRequirement(_Part):
     @property
     def requirement(self) -> str:
         """The requirement as pip writes it: ``onnxruntime==1.20.0``."""
-        if not self.package_version:
-            return self.package_name
-        return f"{self.package_name}{_RESTRAINTS[self.restraint or 'EXACT']}{self.package_version}"
+        name = _RENAMED.get(self.package_name.lower(), self.package_name)
+        if name.startswith(PLATFORM_FOLDER):
+            return f"./{name.removeprefix(PLATFORM_FOLDER)}"
+        return f"{name}{_RESTRAINTS[self.restraint or 'EXACT']}{self.package_version}" if self.package_version else name
 
 
 class Dependency(_Part):
@@ -203,6 +209,7 @@ class PackageConfig(_Part):
 
     model_type: str
     model_algorithm: Any = ""
+    runtime: Text | None = None
     metrics: Any = None
     apis: tuple[Api, ...] = Field(default=(Api(),), validation_alias=AliasChoices("apis", "api"))
     dependencies: tuple[Dependency, ...] = ()
@@ -226,6 +233,11 @@ class PackageConfig(_Part):
     def _left_out(cls, value: Any, info: ValidationInfo) -> Any:
         return ((), {})[info.field_name == "health"] if value in NOTHING else value
 
+    @field_validator("runtime", mode="before")
+    @classmethod
+    def _names_nothing(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, (str, int, float)) else None
+
     @field_validator("apis")
     @classmethod
     def _one_at_least(cls, value: tuple[Api, ...]) -> tuple[Api, ...]:
@@ -246,10 +258,34 @@ class PackageConfig(_Part):
                 return api
         raise KeyError(request_path)
 
+    def for_server(self) -> str:
+        """What the built-in model server needs of it, as JSON: the file may have comments, or be in GB18030."""
+        apis = [{"url": api.url, "method": api.method, "response": _content_type(api.response)} for api in self.apis]
+        return json.dumps({"model_type": self.model_type, "apis": apis, "health": {"url": self.health.url}})
+
+    @property
+    def named_twice(self) -> list[str]:
+        """A sentence for each Python package that is required more than once: the last one wins."""
+        required: dict[str, list[str]] = {}
+        for package in (package for step in self.dependencies for package in step.packages):
+            required.setdefault(package.package_name.lower(), []).append(package.requirement)
+        return [
+            f"{name} stands {len(found)} times ({', '.join(found)}): the last one wins"
+            for name, found in required.items()
+            if len(found) > 1
+        ]
+
     @property
     def requirements(self) -> list[list[str]]:
         """The Python requirements, one list per installer step, in the order of installation."""
         return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
+
+
+def _content_type(response: Any) -> dict[str, str]:
+    try:
+        return {"Content-type": Message.model_validate(response or {"Content-type": ""}).content_type}
+    except ValidationError:
+        return {}
 
 
 def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False) -> Serving:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from tasks.domain.media_types import media_type
 
@@ -36,17 +38,17 @@ NO_BODY = Body("", ())
 
 
 class FileForm:
-    """Builds ``multipart/form-data`` bodies (RFC 7578) with one file part.
+    """Builds ``multipart/form-data`` bodies (RFC 7578) with one file part, and the same texts in every one.
 
     The file name is in UTF-8, with quotes and line breaks percent-encoded as in browsers (HTML standard,
     "multipart/form-data encoding algorithm").
     """
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, texts: Mapping[str, str] = MappingProxyType({})) -> None:
         self._boundary = f"thresher-{secrets.token_hex(16)}"
-        self._start = (
-            f'--{self._boundary}\r\nContent-Disposition: form-data; name="{_quoted(field)}"; filename="'.encode()
-        )
+        part = f"--{self._boundary}\r\nContent-Disposition: form-data; name="
+        before = "".join(f'{part}"{_quoted(name)}"\r\n\r\n{text}\r\n' for name, text in texts.items())
+        self._start = f'{before}{part}"{_quoted(field)}"; filename="'.encode("utf-8", "surrogateescape")
         self._end = f"\r\n--{self._boundary}--\r\n".encode()
         self._types: dict[str, bytes] = {}
         self.content_type = f"multipart/form-data; boundary={self._boundary}"

@@ -258,6 +258,13 @@ class BatchService(BaseModel):
             le=10_080,
         ),
     ] = 15
+    loosen: Annotated[
+        bool,
+        Field(
+            title="Loosen",
+            description="Whether a Python or a pinned package of the model that cannot be had becomes the nearest one",
+        ),
+    ] = False
     priority: Annotated[int, Field(title="Priority", description="1-3, higher first in its pool", ge=1, le=3)] = 1
     running_config: Annotated[
         str | None,

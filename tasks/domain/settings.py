@@ -41,6 +41,19 @@ class Settings(BaseSettings):
         default="~/.local/share/thresher/models", description="folder of the model store, on any storage"
     )
     cache: Path = Field(default=Path("~/.cache/thresher"), description="environments and copies of remote packages")
+    pythons: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="interpreters, or folders of some, for model packages (comma between), besides PATH, pyenv and uv",
+    )
+    loosen: bool = Field(
+        default=False,
+        description="whether a Python or a pinned package that cannot be had becomes the nearest one that can",
+    )
+    offline: bool = Field(default=False, description="whether packages are installed from the cache only")
+    base_packages: Path = Field(
+        default=ROOT / "infra" / "serving" / "base_packages.toml",
+        description="file of the packages that models import without naming them, by type",
+    )
     pools: Path = Field(default=ROOT / "infra" / "pools", description="folder of the resource pools' files")
     stack: Path = Field(
         default=Path("~/.local/share/thresher/stack"),
@@ -102,7 +115,7 @@ class Settings(BaseSettings):
     )
     report_seconds: float = Field(default=10, gt=0, description="time between two partial reports of a shard")
 
-    @field_validator("share_link_hosts", "devices", mode="before")
+    @field_validator("share_link_hosts", "devices", "pythons", mode="before")
     @classmethod
     def _comma(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -126,7 +139,7 @@ class Settings(BaseSettings):
             raise ValueError("should be an http:// or https:// address, such as http://collector:4318")
         return value
 
-    @field_validator("cache", "pools", "stack")
+    @field_validator("cache", "pools", "stack", "base_packages")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         try:

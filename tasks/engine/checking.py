@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from tasks.clients.packages.model_store import ModelStore
-from tasks.clients.packages.package_code import code_warnings
+from tasks.clients.packages.package_code import code_warnings, read_base_lists
 from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage.failures import ObjectError
@@ -24,6 +24,7 @@ from tasks.domain import paths
 from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.file_request import left_out, takes_file
 from tasks.domain.header import TableMapping
 from tasks.domain.headers import looks_secret, plain_text_secrets
 from tasks.domain.mapping import generate, odd_types, walk
@@ -178,7 +179,9 @@ class _Found:
         files = await files_of(storage, self._package)
         self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
         if self._serving == "built-in":
-            self._warnings += await code_warnings(storage, self._package, self._config, files)
+            self._warnings += await code_warnings(
+                storage, self._package, self._config, files, read_base_lists(self._settings.base_packages)
+            )
 
     @cached_property
     def _there(self) -> Mapping[str, Pool]:
@@ -219,9 +222,20 @@ class _Found:
             expected = f"the model answers at: {there}{f' (passed over: {others})' if others else ''}"
             raise SpecificationError([Problem("request_path", asked, expected)]) from None
         rule = self._right.get("mapping")
-        if api.file_leaf is not None:
+        if takes_file(api):
             if rule is not None:
                 self._warnings.append("mapping is not used: the model's request is a file")
+            optional, required = left_out(api)
+            if required:
+                expected = (
+                    f"its request requires {', '.join(required)} beside the file: give each a const or default in the "
+                    "schema of config.json, with which it is sent"
+                )
+                raise SpecificationError([Problem("model", self._right.get("model"), expected)])
+            self._warnings += [
+                f"request of the model: {name} has no const or default, and is left out beside the file"
+                for name in optional
+            ]
             return
         schema = api.request.data
         self._rule = rule if rule is not None else generate(schema)

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from tasks.clients.storage.failures import Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError
+from tasks.domain.file_request import file_request
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.refused_items import FIRST, Refusal
-from tasks.domain.request import Body, FileForm
+from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.items import size_error
@@ -136,7 +137,9 @@ class _Looking:
         return self._form(address, data)
 
     def _form(self, address: Address, data: bytes) -> Look:
-        return Look(None, FileForm(self._run.api.file_leaf or "file").body(address.name, data))
+        form = file_request(self._run.api, self._run.serving)
+        assert form is not None
+        return Look(None, form.body(address.name, data))
 
     async def _read(self, item: Item, address: Address) -> bytes:
         return await self._storage.read(address, self._limit, item.size, item.version)

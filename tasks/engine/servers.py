@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.server_output import ServerOutputs
+
+_log = logging.getLogger(__name__)
 
 
 class ModelServers:
@@ -84,9 +87,13 @@ class ModelServers:
                     folder,
                     self._run.model_name,
                     given.values,
-                    self._settings.cache,
+                    self._settings,
                     Limits.of(self._run.flavor),
+                    loosen=self._run.service.loosen,
+                    accelerators=self._run.flavor.accelerators,
                 )
+                for warning in launch.warnings:
+                    _log.warning("%s", self.masker.line(warning))
                 self._launch = replace(
                     launch, secrets=given.secrets, log_bytes_per_second=self._settings.log_bytes_per_second
                 )

@@ -13,11 +13,11 @@ from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.errors import ServerAway
+from tasks.domain.file_request import file_request
 from tasks.domain.header import TableMapping
 from tasks.domain.instance import GivenEnvironment
 from tasks.domain.masking import Masker
 from tasks.domain.paths import parse_address
-from tasks.domain.request import FileForm
 from tasks.domain.run import PLANNED, SHARDS, Run
 from tasks.domain.settings import Settings
 from tasks.domain.stop import Stop
@@ -69,8 +69,7 @@ class Session:
         self.remote_reads = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.remote_writes = asyncio.Semaphore(REMOTE_AT_ONCE)
         self.mapping = TableMapping.of_service(run.service, run.rule) if run.rule is not None else None
-        leaf = run.api.file_leaf
-        self.form = FileForm(leaf) if leaf is not None else None
+        self.form = file_request(run.api, run.serving)
         self.joined = JoinedRows(run.api.response)
         service = run.service
         self.ending = Ending(service, planned_items, lambda: self.group.end_waiting())

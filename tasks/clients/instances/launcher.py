@@ -10,6 +10,8 @@ from pathlib import Path
 
 from tasks.clients.model_http.health import ask_health
 from tasks.clients.packages.environments import SERVING, environment
+from tasks.clients.packages.installing import Rules
+from tasks.clients.packages.package_environment import package_environment
 from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.clients.processes.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
@@ -17,6 +19,7 @@ from tasks.domain.instance import Launch, Limits, instance_environment, server_e
 from tasks.domain.masking import Masker
 from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig, Serving
 from tasks.domain.paths import redact
+from tasks.domain.settings import Settings
 
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
@@ -31,27 +34,29 @@ async def prepare(
     folder: Path,
     name: str,
     given: Mapping[str, str],
-    cache: Path,
+    settings: Settings,
     limits: Limits | None = None,
+    *,
+    loosen: bool = False,
+    accelerators: int = 0,
 ) -> Launch:
     """Make the package's isolated environment and return the launch of an instance of the model ``name``.
 
-    ``given`` is the service's own environment, ``limits`` are those of its flavor. Raises ModelServerError if the
-    environment cannot be made.
+    ``given`` is the service's own environment, ``limits`` and ``accelerators`` are those of its flavor. Raises
+    ModelServerError if the environment cannot be made.
     """
     own = server_environment(os.environ, {})
     if serving == "boot-file":
         if (folder / REQUIREMENTS).is_file():
-            made = await environment([["-r", REQUIREMENTS]], folder, cache)
+            rules = Rules(offline=settings.offline, cpu=not accelerators)
+            made = await environment([["-r", REQUIREMENTS]], folder, settings.cache, rules=rules)
             own |= _activated(made, own)
         return Launch(("sh", BOOT_FILE), folder, instance_environment(own, given, limits), limits=limits)
-    steps = [["-r", str(SERVING / "requirements.txt")], *config.requirements]
-    if (folder / REQUIREMENTS).is_file():
-        steps.append(["-r", REQUIREMENTS])
-    made = await environment(steps, folder, cache)
-    own |= _activated(made, own) | {"MODEL_NAME": name}
+    made, warnings = await package_environment(config, folder, settings, loosen=loosen, cpu=not accelerators)
+    own |= _activated(made, own) | {"MODEL_NAME": name, "MODEL_CONFIG": config.for_server()}
     command = (str(made / "bin" / "python"), str(SERVING / "server.py"))
-    return Launch(command, folder, instance_environment(own, given, limits), limits=limits)
+    environment_of_it = instance_environment(own, given, limits)
+    return Launch(command, folder, environment_of_it, limits=limits, warnings=tuple(warnings))
 
 
 def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""Isolated Python environments of model packages, made by uv and cached by content."""
+"""Isolated Python environments of model packages, cached by content."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -13,29 +14,31 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tasks.clients.packages.installing import Installer, Rules
 from tasks.clients.packages.package_files import is_sealed, seal
-from tasks.clients.processes.lifeline import GuardedProcess
-from tasks.clients.storage.temporary_names import unique_name
-from tasks.domain.environment import installer_environment
+from tasks.clients.packages.pythons import Interpreter, own_interpreter
 from tasks.domain.errors import ModelServerError
-from tasks.domain.paths import redact
 from tasks.domain.settings import ROOT
 
 SERVING = ROOT / "infra" / "serving"
 """The built-in model server, which runs inside the environments."""
+DEFAULT_RULES = Rules()
 _COMPLETE = ".complete"
-_OUTPUT_SHOWN = 3000
+_NOTES = "thresher-notes.json"
 _REQUIREMENTS_FILES = (".txt", ".in")
 _OPTION = re.compile(r"^(-[rc]|--(requirement|constraint)=)(?=.)")
 
 
-def key_of(steps: Sequence[Sequence[str]], folder: Path) -> str:
+def key_of(
+    steps: Sequence[Sequence[str]], folder: Path, interpreter: Interpreter | None = None, rules: Rules = DEFAULT_RULES
+) -> str:
     """The cache key of an environment: a hash of everything that determines its content.
 
     ``steps`` are the arguments of ``uv pip install``, in order; files they name (wheels, requirements) are hashed by
     content.
     """
-    digest = hashlib.sha256(f"1 {sys.version} {sys.platform} {sys.executable}".encode())
+    python = interpreter or own_interpreter()
+    digest = hashlib.sha256(f"2 {python.build} {sys.platform} {python.path} {rules.loosen} {rules.cpu}".encode())
     for step in steps:
         for argument in step:
             digest.update(f"\n{argument} ".encode())
@@ -62,15 +65,22 @@ def _contents(path: Path, folder: Path, seen: set[Path]) -> Iterator[bytes]:
             yield from _contents(above / _OPTION.sub("", word), folder, seen)
 
 
-async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path) -> Path:
+async def environment(
+    steps: Sequence[Sequence[str]],
+    folder: Path,
+    cache: Path,
+    interpreter: Interpreter | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Path:
     """The folder of an environment in which ``steps`` were installed, in order; made if it does not exist yet.
 
-    ``folder`` is the package's: relative file names in the steps are relative to it. If two processes need the same
-    environment, it is made once. Raises ModelServerError with uv's output.
+    ``folder`` is the package's: relative file names in the steps are relative to it. ``interpreter`` is by default the
+    one of this process. If two processes need the same environment, it is made once. Raises ModelServerError with the
+    package that cannot be installed, and why.
     """
     home = cache / "environments"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = home / key_of(steps, folder)
+    made = home / key_of(steps, folder, interpreter, rules)
     _use(made)
     if await asyncio.to_thread(is_sealed, made, _COMPLETE):
         return made
@@ -80,18 +90,20 @@ async def environment(steps: Sequence[Sequence[str]], folder: Path, cache: Path)
         if (made / _COMPLETE).exists():
             _check_unused(made)  # changed after it was made, for example by a model
         shutil.rmtree(made, ignore_errors=True)
+        installer = Installer(made, folder, home, interpreter or own_interpreter(), rules)
         try:
-            await _uv(home, folder, "venv", "--quiet", "--no-project", "--python", sys.executable, str(made))
-            for step in steps:
-                await _uv(
-                    home, folder, "pip", "install", "--quiet", "--compile-bytecode", "--link-mode", "copy",
-                    "--python", str(made / "bin" / "python"), *step,
-                )  # fmt: skip
+            await installer.make(steps)
+            (made / _NOTES).write_text(json.dumps(installer.notes))
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
         await asyncio.to_thread(seal, made, _COMPLETE)
     return made
+
+
+def notes_of(made: Path) -> list[str]:
+    """What was installed otherwise than the package says when an environment was made."""
+    return [str(note) for note in json.loads((made / _NOTES).read_bytes())]
 
 
 _used: dict[Path, int] = {}
@@ -116,35 +128,6 @@ def _check_unused(made: Path) -> None:
         ) from None
     finally:
         fcntl.flock(_used[made], fcntl.LOCK_SH)
-
-
-async def _uv(home: Path, folder: Path, *arguments: str) -> None:
-    from uv import find_uv_bin
-
-    log = home / f"uv-{unique_name()}.log"
-    own, secret = installer_environment(os.environ)
-    # The build of a package runs with uv's own environment variables.
-    building = ["--no-build"] if secret and arguments[:2] == ("pip", "install") else []
-    process = await GuardedProcess.start(
-        [find_uv_bin(), *arguments, *building], folder=folder, environment=own | {"VIRTUAL_ENV": ""}, log=log
-    )
-    try:
-        status = await process.ended()
-        detail = redact(log.read_text(errors="replace")).strip()
-    finally:
-        await process.stop()
-        log.unlink(missing_ok=True)
-    if status != 0:
-        detail = detail or f"It printed nothing: perhaps there is no room in {home} (THRESHER_CACHE)."
-        why = (
-            f" Packages are not built from source while {secret} holds a password, which they would read."
-            if building
-            else ""
-        )
-        raise ModelServerError(
-            f"The model package's environment could not be made (uv {' '.join(arguments[:2])} ended with {status}):\n"
-            f"{detail[-_OUTPUT_SHOWN:]}{why}"
-        )
 
 
 @asynccontextmanager

@@ -1,49 +1,123 @@
-"""The code of a package for the built-in model server: its imports that nothing provides."""
+"""The code of a package for the built-in model server: its imports, what provides them, and what does not."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
+from pathlib import Path
 
 from tasks.clients.packages.environments import SERVING
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
+from tasks.domain.base_packages import BaseLists, default_modules, from_base_list, parse_base_lists
+from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import CUSTOM_SERVICE, REQUIREMENTS, PackageConfig
 from tasks.domain.package_imports import imported, missing, modules_of
 from tasks.domain.paths import Address
+from tasks.domain.runtime import Runtime, parse_runtime
+from tasks.domain.unexpected import cause_of_library
 
 MAX_CODE_BYTES = 4 << 20
+_MAX_MODULES = 200
 
 
-async def code_warnings(storage: Storage, folder: Address, config: PackageConfig, files: AbstractSet[str]) -> list[str]:
+def read_base_lists(path: Path) -> BaseLists:
+    """The administrator's base lists. Raises SpecificationError naming the file."""
+    try:
+        return parse_base_lists(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        cause = str(error) if type(error) is ValueError else cause_of_library(error)
+        raise SpecificationError([Problem("THRESHER_BASE_PACKAGES", str(path), cause)]) from None
+
+
+async def code_warnings(
+    storage: Storage, folder: Address, config: PackageConfig, files: AbstractSet[str], lists: BaseLists
+) -> list[str]:
     """Warnings about a package's customize_service.py before it is started; ``files`` are those next to it."""
+    twice = [f"dependencies of the model: {sentence}" for sentence in config.named_twice]
     try:
         source = await storage.read(folder.child(CUSTOM_SERVICE), MAX_CODE_BYTES)
         required = await storage.read(folder.child(REQUIREMENTS), MAX_CODE_BYTES) if REQUIREMENTS in files else b""
     except ObjectError:
-        return []  # starting it will show why
+        return twice  # starting it will show why
     try:
         names = imported(source)
     except SyntaxError as error:
-        return [f"{CUSTOM_SERVICE} of the model, line {error.lineno}: {error.msg}"]
+        return [*twice, f"{CUSTOM_SERVICE} of the model, line {error.lineno}: {error.msg}"]
     except (ValueError, RecursionError, MemoryError):
-        return []
+        return twice
     lines = required.decode("utf-8", "replace").splitlines()
-    installed = [*(one for step in config.requirements for one in step), *_served_with()[1], *lines]
-    found = missing(names, installed, modules_of(files) | _served_with()[0])
+    found = from_base_list(_unprovided(names, config, lines, files), lists, config.model_type, _runtime(config))[1]
     if not found:
-        return []
+        return twice
     return [
-        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}: not in the package, its dependencies or the "
-        "built-in model server. The model will not start, unless one of the dependencies brings what is missing"
+        *twice,
+        f"{CUSTOM_SERVICE} of the model imports {', '.join(found)}: not in the package, its dependencies, the base "
+        f"list of {config.model_type} or the built-in model server. The model will not start, unless one of the "
+        "dependencies brings what is missing",
     ]
+
+
+def base_requirements(folder: Path, config: PackageConfig, lists: BaseLists) -> list[str]:
+    """The packages of the base list that the code in ``folder`` imports and that nothing else provides."""
+    files = {path.name for path in folder.iterdir()}
+    source = (folder / CUSTOM_SERVICE).read_bytes()
+    lines = (folder / REQUIREMENTS).read_text("utf-8", "replace").splitlines() if REQUIREMENTS in files else []
+    names = default_modules(config.model_type, source)
+    for code in _reached(folder, source):
+        try:
+            names |= imported(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue  # importing it will show why
+    return from_base_list(_unprovided(names, config, lines, files), lists, config.model_type, _runtime(config))[0]
+
+
+def _runtime(config: PackageConfig) -> Runtime:
+    return parse_runtime(config.runtime)
+
+
+def _unprovided(
+    names: Collection[str], config: PackageConfig, lines: Sequence[str], files: Collection[str]
+) -> list[str]:
+    installed = [*(one for step in config.requirements for one in step), *_served_with()[1], *lines]
+    return missing(names, installed, modules_of(files) | _served_with()[0])
+
+
+def _reached(folder: Path, source: bytes) -> Iterator[bytes]:
+    """The code of customize_service.py and of the package's own modules that it imports, directly or not."""
+    left = [source]
+    seen: set[Path] = set()
+    while left and len(seen) < _MAX_MODULES:
+        code = left.pop()
+        yield code
+        try:
+            names = imported(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+        for path in (path for name in sorted(names) for path in _files_of(folder, name)):
+            if path not in seen and path.stat().st_size <= MAX_CODE_BYTES:
+                seen.add(path)
+                left.append(path.read_bytes())
+
+
+def _files_of(folder: Path, name: str) -> list[Path]:
+    """The files of a module of the package; of a package in it, all next to its ``__init__``."""
+    path = folder.joinpath(*name.removeprefix("model.").split("."))
+    if path.with_suffix(".py").is_file():
+        return (
+            [path.with_suffix(".py"), *path.parent.glob("*.py")] if path.parent != folder else [path.with_suffix(".py")]
+        )
+    return sorted(path.glob("*.py")) if path.is_dir() and path != folder else []
 
 
 @cache
 def _served_with() -> tuple[frozenset[str], tuple[str, ...]]:
-    """The modules of the built-in model server, and the packages installed for it."""
+    """The modules of the built-in model server and of the platform, and the packages installed for it."""
+    roots = (SERVING, SERVING / "platform_modules")
     there = {
-        ".".join(path.relative_to(SERVING).with_suffix("").parts).removesuffix(".__init__")
-        for path in SERVING.glob("**/*.py")
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        for root in roots
+        for path in root.glob("**/*.py")
     }
-    return frozenset(there), tuple((SERVING / "requirements.txt").read_text().splitlines())
+    return frozenset({*there, "model"}), tuple((SERVING / "requirements.txt").read_text().splitlines())

@@ -1,0 +1,43 @@
+"""JSON as people write it in config.json."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.domain.lenient_json import parse_lenient
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "odd"),
+    [
+        ('{"a": 1}', {"a": 1}, []),
+        ('\ufeff{"a": 1}', {"a": 1}, []),
+        ('{"a": 1, // one\n"b": [2,],}', {"a": 1, "b": [2]}, ["comments", "comma"]),
+        ('{/* a\n */"a": "http://x//y" }', {"a": "http://x//y"}, ["comments"]),
+        ('{"a": {"type": "string"}//,\n//  "b": 2\n}', {"a": {"type": "string"}}, ["comments"]),
+        ('{"a": ",]", "b": "/* no */", "c": "\\"//",}', {"a": ",]", "b": "/* no */", "c": '"//'}, ["comma"]),
+        ("[1, 2 , ]", [1, 2], ["comma"]),
+    ],
+)
+def test_json__with_comments_and_commas_too_many_is_read(text: str, value: object, odd: list[str]) -> None:
+    got, said = parse_lenient(text.encode())
+    assert got == value
+    assert len(said) == len(odd) and all(word in sentence for word, sentence in zip(odd, said, strict=True))
+
+
+def test_json__in_gb18030_is_read() -> None:
+    assert parse_lenient('{"a": "食物", // 注释\n}'.encode("gb18030")) == (
+        {"a": "食物"},
+        ["it is GB18030, not UTF-8", "it has comments", "it has a comma before a closing bracket"],
+    )
+
+
+@pytest.mark.parametrize("raw", [b"{", b"", b"{'a': 1}", b'{"a" 1}', b"\xff", b"[" * 10_000, b'{"a": 1} // x\n}'])
+def test_json__that_is_none_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError, match=r"line|nested|codec"):
+        parse_lenient(raw)
+
+
+def test_error__names_the_line_although_comments_are_passed_over() -> None:
+    with pytest.raises(ValueError, match="line 3 column 8"):
+        parse_lenient(b'{ // one\n/* two\n*/ "a" 1}')
