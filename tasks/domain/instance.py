@@ -57,6 +57,8 @@ class Launch:
     command: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with each request and health check."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must not be shown if the model server prints them."""
     limits: Limits | None = None

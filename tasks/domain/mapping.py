@@ -329,6 +329,8 @@ def _pieces(
     With a ``chosen`` leaf, it is the only field, whatever the indexes.
     """
     kind = schema_type(schema)
+    if has_constant(schema) and not properties(schema) and not element_schemas(schema) and kind in ("object", "array"):
+        return [constant_text(schema, kind)]
     if kind == "object":
         members: list[str | Field] = []
         for name, child in properties(schema).items():

@@ -237,7 +237,7 @@ class BatchService(BaseModel):
         dict[str, Annotated[str, AfterValidator(check_meant)]],
         Field(
             title="HTTP headers",
-            description="To a running model server; secrets by reference: {{ prefect.blocks.secret.NAME }}",
+            description="Of every request to the model server; secrets by reference: {{ prefect.blocks.secret.NAME }}",
         ),
     ] = Field(default_factory=dict)
     request_timeout_seconds: Annotated[

@@ -158,9 +158,6 @@ class _Found:
                     )
             self._config = await self._running_config(storage)
             return
-        if names := ", ".join(map(str, self._right.get("headers") or ())):
-            expected = f"are for a model server that already runs, at an http(s):// address in model; given: {names}"
-            raise SpecificationError([Problem("headers", None, expected)])
         if self._right.get("running_config", self._right.get("model_config")) is not None:
             raise SpecificationError([Problem("model_config", None, "is for the address of a running server only")])
         if is_package_address(model):

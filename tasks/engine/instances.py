@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from tasks.clients.instances.launcher import Server
 from tasks.clients.instances.running_server import RunningServer, first_there
-from tasks.clients.instances.sidecar import BACK_SECONDS, Sidecar
+from tasks.clients.instances.sidecar import BACK_SECONDS
 from tasks.clients.processes.devices import device_kind
 from tasks.domain.concurrency import AdaptiveLimit
 from tasks.domain.errors import ModelServerError
@@ -211,7 +211,7 @@ class InstanceGroup:
     async def _start(self, instance: Instance) -> None:
         servers = self._servers
         if servers.sidecar_port is not None:
-            instance.server = Sidecar(servers.sidecar_port)
+            instance.server = await servers.sidecar(servers.sidecar_port)
             await instance.server.ready(servers.health)
             self._take_in(instance, instance.server.url)
             return
@@ -219,7 +219,8 @@ class InstanceGroup:
         if instance.devices is None:
             instance.devices = await servers.devices()
         visible = device_variables(instance.devices.devices, device_kind())
-        launch = replace(launch, environment={**launch.environment, **visible})
+        scratch = servers.scratch_variables(instance.number, launch.environment)
+        launch = replace(launch, environment={**launch.environment, **scratch, **visible})
         instance.server = await Server.start(launch, servers.log_of(instance.number))
         await instance.server.ready(servers.health)
         self._take_in(instance, instance.server.url)

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from tasks.clients.model_http.health import ask_health
 from tasks.clients.model_http.model_server import RequestFailed
 from tasks.domain.outage import NOT_ALLOWED, Outage, Tries, is_refusal, minutes_text
 from tasks.domain.package import Health
@@ -90,7 +89,8 @@ class Outages:
     async def _ask(self, instance: Instance) -> str:
         if instance.running is not None:
             return await instance.running.ask()
-        return await ask_health(instance.url, self._health.url, self._health.timeout_seconds)
+        assert instance.server is not None
+        return await instance.server.ask(self._health)
 
     async def failed(self, instance: Instance, tries: Tries, failed: RequestFailed) -> int:
         """Count a request whose failure is its own; how many of its attempts count against it."""

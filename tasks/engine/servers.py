@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from tasks.clients.instances import launcher
 from tasks.clients.instances.running_server import RunningServer
+from tasks.clients.instances.sidecar import Sidecar
 from tasks.clients.model_http.connections import Reuse
 from tasks.clients.model_http.model_server import ModelClient
 from tasks.clients.packages.packages import local_copy
@@ -22,6 +24,9 @@ from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.server_output import ServerOutputs
+
+SCRATCH = "SCRATCH_FOLDER"
+"""Variable that tells a model server a folder in which it may write: the package's is shared by all instances."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,8 +99,12 @@ class ModelServers:
                 )
                 for warning in launch.warnings:
                     _log.warning("%s", self.masker.line(warning))
+                self._headers = given.headers
                 self._launch = replace(
-                    launch, secrets=given.secrets, log_bytes_per_second=self._settings.log_bytes_per_second
+                    launch,
+                    headers=given.headers,
+                    secrets=given.secrets,
+                    log_bytes_per_second=self._settings.log_bytes_per_second,
                 )
             return self._launch
 
@@ -105,11 +114,30 @@ class ModelServers:
         flavor = self._run.flavor
         return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)
 
-    def log_of(self, instance: int) -> Path:
-        """The local file for the next output of an instance, which is followed, until it is published."""
+    async def sidecar(self, port: int) -> Sidecar:
+        """The server next to this process. Raises ThresherError if the service's headers cannot be resolved."""
+        self._headers = (await self.given()).headers
+        return Sidecar(port, self._headers)
+
+    def scratch_variables(self, instance: int, environment: Mapping[str, str]) -> Mapping[str, str]:
+        """Variables that name an empty folder of an instance's own, to write in; it is removed after the run.
+
+        A folder for temporary files that the service itself names in the instance's ``environment`` stays.
+        """
+        folder = self._own_folder() / f"instance-{instance}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        named = environment.get("TMPDIR") not in (None, os.environ.get("TMPDIR"))
+        return {SCRATCH: str(folder)} if named else {SCRATCH: str(folder), "TMPDIR": str(folder)}
+
+    def _own_folder(self) -> Path:
         if self._folder is None:  # as late as possible: a process killed earlier leaves no folder
             self._folder = scratch_folder()
-        log = self._folder / f"instance-{instance}.log"
+        return self._folder
+
+    def log_of(self, instance: int) -> Path:
+        """The local file for the next output of an instance, which is followed, until it is published."""
+        log = self._own_folder() / f"instance-{instance}.log"
         self._outputs.follow(instance, log, self.masker)
         return log
 

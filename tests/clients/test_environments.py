@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from clients.support import ROOT, processes_with, run, wait_for
 
-from tasks.clients.packages.environments import environment, key_of
+from tasks.clients.packages.environments import SERVING, environment, key_of, notes_of
+from tasks.clients.packages.installing import Rules
+from tasks.clients.packages.pythons import interpreter_for
 from tasks.domain.errors import ModelServerError
+from tasks.domain.runtime import parse_runtime
 
 
 def make_wheel(folder: Path, name: str, version: str, says: str = "") -> Path:
@@ -302,3 +305,85 @@ def test_environment__installs_a_real_package(tmp_path: Path) -> None:
     made = run(environment([["idna>=3"]], tmp_path, tmp_path / "cache"))
     command = [made / "bin" / "python", "-c", "import idna; print(idna.encode('ü'))"]
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "b'xn--tda'"
+
+
+def pinned(name: str, *versions: str) -> list[str]:
+    return [f"{name}=={version}" for version in versions]
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of wheels, the only place that packages come from."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    monkeypatch.setenv("UV_NO_INDEX", "1")
+    return folder
+
+
+def test_pins__that_contradict_are_installed_one_after_the_other(tmp_path: Path, index: Path) -> None:
+    for version in ("1.0", "2.0"):
+        make_wheel(index, "tinym", version)
+    make_wheel(index, "tinyn", "1.0")
+    steps = [[*pinned("tinym", "1.0"), "tinyn", *pinned("tinym", "2.0")]]
+    made = run(environment(steps, tmp_path, tmp_path / "cache"))
+    assert (said_in(made, "tinym"), said_in(made, "tinyn"), notes_of(made)) == ("2.0", "1.0", [])
+
+
+def test_pin__that_cannot_be_had_is_refused_in_one_line(tmp_path: Path, index: Path) -> None:
+    make_wheel(index, "tinyo", "1.0")
+    make_wheel(index, "tinyp", "1.5")
+    steps = [[*pinned("tinyo", "1.0"), *pinned("tinyp", "1.2")]]
+    with pytest.raises(ModelServerError) as raised:
+        run(environment(steps, tmp_path, tmp_path / "cache", rules=Rules(runtime="python3.11")))
+    text = str(raised.value)
+    assert text.startswith("The model package's dependency tinyp==1.2 cannot be installed on Python 3.11 (runtime ")
+    assert "tinyp==1.2" in text.partition(": ")[2] and "\n" not in text
+    assert left_in(tmp_path / "cache") == []
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "taken"),
+    [
+        (("1.0", "1.5", "2.0"), "tinyq==1.2", "1.5"),
+        (("1.0", "1.1"), "tinyq==1.2", "1.1"),
+        (("3.0",), "tinyq<=2.0", "3.0"),
+    ],
+)
+def test_pin__that_cannot_be_had_is_loosened_to_the_nearest_version(
+    tmp_path: Path, index: Path, there: tuple[str, ...], asked: str, taken: str
+) -> None:
+    for version in there:
+        make_wheel(index, "tinyq", version)
+    made = run(environment([[asked]], tmp_path, tmp_path / "cache", rules=Rules(loosen=True)))
+    assert said_in(made, "tinyq") == taken
+    (note,) = notes_of(made)
+    assert note.startswith(f"{asked} cannot be installed on Python 3.11: tinyq=={taken} was taken (")
+    strict = environment([[asked]], tmp_path, tmp_path / "cache")
+    with pytest.raises(ModelServerError, match="cannot be installed"):  # not the loosened one
+        run(strict)
+
+
+def test_offline__uses_what_is_made_and_says_what_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))  # an empty one
+    with pytest.raises(ModelServerError, match=r"dependency idna>=3 cannot be installed on Python 3\.11: .*"):
+        run(environment([["idna>=3"]], tmp_path, tmp_path / "cache", rules=Rules(offline=True)))
+    steps = [["--no-index", str(make_wheel(tmp_path, "tinyr", "1.0"))]]
+    made = run(environment(steps, tmp_path, tmp_path / "cache"))
+    assert run(environment(steps, tmp_path, tmp_path / "cache", rules=Rules(offline=True))) == made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.13"])
+def test_environment__is_made_with_old_and_new_pythons(tmp_path: Path, version: str) -> None:
+    runtime = parse_runtime(f"python{version}")
+    try:
+        interpreter, _ = run(interpreter_for(runtime, (), loosen=False))
+    except ModelServerError:
+        pytest.skip(f"this machine has no Python {version}")
+    wheel = make_wheel(tmp_path, "tinys", "1.0")
+    steps = [["-r", str(SERVING / "requirements.txt")], [str(wheel), "six==1.16.0", "idna", "six==1.17.0"]]
+    made = run(environment(steps, tmp_path, tmp_path / "cache", interpreter))
+    code = "import sys, six, tinys; print('%d.%d' % sys.version_info[:2], six.__version__, tinys.SAYS)"
+    said = subprocess.run([made / "bin" / "python", "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said.split() == [version, "1.17.0", "1.0"]

@@ -20,6 +20,7 @@ from tasks.domain.config_file import parse_config
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
 from tasks.domain.package import PackageConfig
+from tasks.domain.settings import Settings
 
 WritePackage = Callable[..., tuple[Path, PackageConfig]]
 
@@ -41,7 +42,12 @@ def package(tmp_path: Path) -> WritePackage:
 
 
 async def launch_of(folder: Path, config: PackageConfig, given: dict[str, str] | None = None) -> Launch:
-    return await prepare("boot-file", config, folder, folder.name, given or {}, folder.parent / "cache")
+    return await prepare("boot-file", config, folder, folder.name, given or {}, settings_of(folder))
+
+
+def settings_of(folder: Path) -> Settings:
+    """Settings with a cache beside a package."""
+    return Settings(cache=folder.parent / "cache")
 
 
 async def started(folder: Path, config: PackageConfig, given: dict[str, str] | None = None) -> Server:
@@ -288,7 +294,7 @@ def test_built_in_server__runs_a_package_with_a_custom_service(tmp_path: Path) -
     config = parse_config((folder / "config.json").read_bytes(), "config.json")
 
     async def work() -> object:
-        launch = await prepare("built-in", config, folder, "twice", {}, tmp_path / "cache")
+        launch = await prepare("built-in", config, folder, "twice", {}, settings_of(folder))
         server = await Server.start(launch, tmp_path / "log")
         try:
             await server.ready(config.health)

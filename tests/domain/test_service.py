@@ -39,7 +39,7 @@ def test_service__needs_a_model_an_input_and_an_output_and_nothing_else() -> Non
         "schedule": None, "error_threshold": None, "deadline_minutes": None, "failed_of": None, "merge": False,
         "result_folder": "infer-result-{task_id}", "max_concurrency": None,
         "rows_per_request": 1, "csv_header": "absent", "empty_cells": "refuse", "headers": {},
-        "request_timeout_seconds": None, "outage_minutes": 15, "priority": 1, "model_config": None,
+        "request_timeout_seconds": None, "outage_minutes": 15, "loosen": False, "priority": 1, "model_config": None,
     }  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def test_service__every_field_has_a_title_and_a_help_for_the_form() -> None:
         "mapping", "output_path", "flavor", "instances", "environment", "timeout_minutes", "runtime_log_output",
         "schedule", "error_threshold", "deadline_minutes", "failed_of", "merge", "result_folder", "max_concurrency",
         "rows_per_request", "csv_header", "empty_cells", "headers", "request_timeout_seconds", "outage_minutes",
-        "priority", "model_config",
+        "loosen", "priority", "model_config",
     ]  # fmt: skip
     for field in schema["properties"].values():
         assert field["title"]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from clients.support import run
 
-from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.running_address import is_running_model
 from tasks.domain.settings import Settings
@@ -62,15 +61,6 @@ def test_check__warns_of_headers_that_look_like_secrets_in_plain_text(tmp_path: 
 def test_check__warns_of_instances_that_the_addresses_say(tmp_path: Path) -> None:
     (warning,) = warnings_of(tmp_path, {"kind": "local"}, model="http://a http://b", instances=3)
     assert warning == "instances is not used: each address in model is one instance"
-
-
-def test_check__refuses_headers_for_a_model_that_is_started(tmp_path: Path) -> None:
-    with pytest.raises(SpecificationError) as raised:
-        warnings_of(tmp_path, {"kind": "local"}, headers={"X-Key": "hunter22"})
-    (problem,) = raised.value.problems
-    assert str(problem) == (
-        "headers: are for a model server that already runs, at an http(s):// address in model; given: X-Key"
-    )
 
 
 def test_check__warns_of_a_key_in_the_address(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_session__of_a_sidecar_that_never_comes_says_where_its_output_is(
 def test_sidecar__ends_when_nothing_listens_any_more(server: FakeModelServer) -> None:
     async def work() -> None:
         with kept_running(server):
-            sidecar = Sidecar(server.port)
+            sidecar = Sidecar(server.port, {})
             await sidecar.ready(Health())
             assert sidecar.running
         await sidecar.command_ended()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from tasks.clients.model_http.health import ask_health
+from tasks.clients.model_http.health import NOT_ALLOWED, ask_health
 from tasks.clients.packages.environments import SERVING, environment
 from tasks.clients.packages.installing import Rules
 from tasks.clients.packages.package_environment import package_environment
@@ -85,6 +85,10 @@ class Server:
         """Its address."""
         return f"http://{HOST}:{self._port}"
 
+    async def ask(self, health: Health) -> str:
+        """Ask for its health once; empty if healthy, else the reason."""
+        return await ask_health(self.url, health.url, health.timeout_seconds, self._launch.headers)
+
     async def ready(self, health: Health) -> None:
         """Wait until the server is healthy. Raises ModelServerError, with its last output, if it ends first.
 
@@ -113,7 +117,12 @@ class Server:
         start = loop.time()
         period = _FIRST_PERIOD_SECONDS
         while self.running:
-            detail = await ask_health(self.url, health.url, health.timeout_seconds)
+            detail = await self.ask(health)
+            if detail in NOT_ALLOWED:
+                raise ModelServerError(
+                    f"The model server answered {detail} to GET {health.url}: the service's headers should have what "
+                    f"it asks for (Authorization ...).{self.tail()}"
+                )
             if not detail:
                 if not await self._port_is_taken():
                     return True

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tasks.clients.model_http.health import ask_health
+from tasks.clients.model_http.health import NOT_ALLOWED, ask_health
 from tasks.clients.model_http.http_reply import NO_SUCH_HOST, NO_TLS
 from tasks.domain.errors import ModelServerError, ServerAway
 from tasks.domain.package import Health
@@ -15,7 +15,6 @@ from tasks.domain.running_address import health_base
 
 NO_HEALTH_ADDRESS = {"HTTP 400", "HTTP 404", "HTTP 405", "HTTP 501"}
 """Answers of a server that is up but has no such address, or no GET there."""
-NOT_ALLOWED = ("HTTP 401", "HTTP 403")
 _FINAL = ("HTTP 3", "HTTP 4", NO_SUCH_HOST, NO_TLS)
 """Prefixes of answers that waiting does not change. This includes redirects: they lead elsewhere."""
 _MAY_PASS = ("HTTP 408", "HTTP 425", "HTTP 429")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 
 from tasks.clients.model_http.health import ask_health
@@ -23,8 +24,9 @@ class Sidecar:
     busy, or that closes connections, is still there.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, headers: Mapping[str, str]) -> None:
         self._port = port
+        self._headers = headers
         self._over = asyncio.Event()
         self.health_detail = "not asked yet"
 
@@ -33,12 +35,16 @@ class Sidecar:
         """Its address."""
         return f"http://{HOST}:{self._port}"
 
+    async def ask(self, health: Health) -> str:
+        """Ask for its health once; empty if healthy, else the reason."""
+        return await ask_health(self.url, health.url, health.timeout_seconds, self._headers)
+
     async def ready(self, health: Health) -> None:
         """Wait until the server is healthy. Its image may be downloaded first, so only the caller limits the time."""
         period = _FIRST_PERIOD_SECONDS
         while self.health_detail:
             await asyncio.sleep(period)
-            self.health_detail = await ask_health(self.url, health.url, health.timeout_seconds)
+            self.health_detail = await self.ask(health)
             period = min(period * 1.3, health.period_seconds)
 
     @property

@@ -11,6 +11,8 @@ from tasks.domain.request import NO_BODY
 
 MOST_BYTES = 1 << 20
 """Health responses are not read beyond this size."""
+NOT_ALLOWED = ("HTTP 401", "HTTP 403")
+"""Answers of a server that wants other credentials."""
 PLACE_SHOWN = 200
 """Characters shown of a redirect's target."""
 
