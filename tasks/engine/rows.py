@@ -10,7 +10,7 @@ from itertools import islice
 
 import orjson
 
-from tasks.domain.answer import answer_line, split
+from tasks.domain.answer import answer_line
 from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
@@ -27,6 +27,7 @@ from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
+from tasks.engine.splitting import split
 
 SINGLES_AT_ONCE = 16
 """Most rows of one request that are sent alone concurrently."""
@@ -355,9 +356,9 @@ class _Rows:
             return None
         joined.auto.answered(len(ready), body.size, answered.seconds, answered.in_flight)
         answer = answered.data.removeprefix(BOM_UTF8)
-        parts = split(answer, len(ready), joined.array_path, orjson.loads)
+        parts = split(answer, len(ready), joined.array_path)
         if parts is None and joined.array_path is not None:
-            parts = split(answer, len(ready), None, orjson.loads)
+            parts = split(answer, len(ready))
         if parts is None:
             first = self._named(ready[0][0])
             self._refuse(f"a request of {len(ready)} rows from {first} on had no answer with one element for each row")
