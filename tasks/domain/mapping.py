@@ -239,13 +239,13 @@ class Mapping:
         ``line`` is the row's line in its file, for messages. Raises RowError, naming line, column, field and value, if
         a column is missing or a cell cannot be converted.
         """
-        try:
-            return self._filled([convert(cells[index]) for convert, index in self._steps])
-        except (ValueError, IndexError):
-            raise self._row_error(cells, line) from None
+        texts = self.row_texts([cells])
+        if texts is None:
+            raise self._row_error(cells, line)
+        return texts[0]
 
     def row_texts(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
-        """The :meth:`row_text` of many rows, made column by column in a fifth of the time.
+        """The :meth:`row_text` of many rows, made column by column: of 64 rows in a fifth of the time of single ones.
 
         None if rows must be converted one by one: they differ in width, or a column is missing, or a cell cannot be
         converted.

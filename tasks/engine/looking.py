@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tasks.clients.storage.failures import Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError
+from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.refused_items import FIRST, Refusal
@@ -79,6 +80,7 @@ class _Looking:
         self._settings = settings
         self._limit = settings.max_item_bytes
         self._storage = storage
+        self._table = TableMapping.of_service(run.service, run.rule) if run.rule is not None else None
         self._links = 0
         self._linking = asyncio.Semaphore(LINKS_READ)
         self._bytes = 0
@@ -99,8 +101,8 @@ class _Looking:
 
     async def _look(self, item: Item, address: Address) -> Look | None:
         try:
-            if self._run.rule is not None:
-                return await self._table(item, address)
+            if self._table is not None:
+                return await self._look_at_table(item, address, self._table)
             return await self._file(item, address)
         except TooLarge as larger:
             return Look(Refusal("size", size_error(address.name, larger.size, self._limit)))
@@ -108,13 +110,13 @@ class _Looking:
             kind = "missing" if isinstance(failed, Missing) else "reading"
             return Look(Refusal(kind, str(DownloadError(failed.cause))))
 
-    async def _table(self, item: Item, address: Address) -> Look | None:
+    async def _look_at_table(self, item: Item, address: Address, table: TableMapping) -> Look | None:
         if self._bytes > TABLES_BYTES:
             return None
         data = await self._read(item, address)
         self._bytes += len(data)
         try:
-            seen = await look_at_table(self._run, data, self._settings)
+            seen = await look_at_table(self._run.service, table, data, self._settings)
         except ContentError as error:
             return Look(Refusal("content", str(error)))
         if seen.body is None:

@@ -13,7 +13,7 @@ from tasks.domain.mapping import Mapping
 from tasks.domain.refused_items import looks_like_names
 from tasks.domain.request import Body, row_body
 from tasks.domain.rows_per_request import AutoRows
-from tasks.domain.run import Run
+from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
 from tasks.engine.rows import read_rows, rows_of_a_request
 
@@ -34,12 +34,11 @@ class TableLook(NamedTuple):
     """Notes on how its header was read."""
 
 
-async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
+async def look_at_table(service: BatchService, table: TableMapping, data: bytes, settings: Settings) -> TableLook:
     """The findings about the first rows of a table. Raises ContentError if it is not valid CSV or has no rows."""
-    table = TableMapping.of_service(run.service, run.rule or {})
     reader = await read_rows(table, data, settings)
     mapping, notes = table.of(reader.names())
-    wanted = rows_of_a_request(run.service, mapping, AutoRows())
+    wanted = rows_of_a_request(service, mapping, AutoRows())
     texts: list[str] = []
     looked = bad = 0
     first_bad, names = "", False
@@ -62,7 +61,7 @@ async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
     some = f"{bad:,} of its {'' if looked == reader.count else f'first {looked:,} '}rows cannot become a request"
     if not texts:
         return TableLook(None, reader.count, f"{some}, first: {first_bad}", notes=notes)
-    detail = f"{some}, first: {first_bad}" if bad else _passed_over(run, mapping, data, settings)
+    detail = f"{some}, first: {first_bad}" if bad else _passed_over(service, mapping, data, settings)
     return TableLook(row_body(mapping.request(texts)), reader.count, detail, notes=notes)
 
 
@@ -82,9 +81,9 @@ def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows
     return ", ".join(visible(cell).strip('"') for cell in islice(cells, _NAMES_SHOWN)) + more
 
 
-def _passed_over(run: Run, mapping: Mapping, data: bytes, settings: Settings) -> str:
+def _passed_over(service: BatchService, mapping: Mapping, data: bytes, settings: Settings) -> str:
     """A warning if the header line could be a row; empty if it could not, or if that cannot be determined."""
-    if run.service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
+    if service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
         return ""
     try:
         mapping.row_text(*_first_line(mapping, data, settings))
