@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 from tasks.domain.errors import AnswerError
@@ -78,50 +77,3 @@ def array_path(response: Any) -> tuple[str, ...] | None:
 
     look(response.get("data") if isinstance(response, dict) else None, ())
     return found[0] if len(found) == 1 else None
-
-
-Loads = Callable[[bytes], Any]
-"""Reads JSON as :func:`loads` does, but may refuse (ValueError) numbers that no double can hold."""
-
-
-def json_error(answer: bytes, quick_loads: Loads | None = None) -> str:
-    """Why a response is not JSON (see :func:`loads`); empty if it is."""
-    detail = ""
-    for read in (quick_loads or loads, loads):
-        try:
-            read(answer)
-            return ""
-        except (ValueError, RecursionError) as error:
-            detail = detail or str(error)
-    return detail
-
-
-def answer_line(answer: bytes, masker: Masker = _NOTHING_SECRET, quick_loads: Loads | None = None) -> bytes:
-    """The line of a response in a table's result file: compact JSON, or a JSON string for text that is not JSON.
-
-    Line breaks at the end of a text are dropped. Raises AnswerError if it is neither JSON nor text, or empty.
-    """
-    if not answer.strip():
-        raise AnswerError("The model's answer is empty; JSON was expected")
-    error = json_error(answer, quick_loads)
-    if not error:
-        return compact(answer)
-    try:
-        text = answer.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise AnswerError(f"The model's answer is not JSON ({error}), nor text in UTF-8: {shown(answer, masker)}")
-    return json.dumps(text.rstrip("\r\n"), ensure_ascii=False).encode()
-
-
-def loads(text: bytes) -> Any:
-    """JSON with numbers of any size; beyond RFC 8259 also NaN, Infinity and -Infinity, which many programs write.
-
-    Raises ValueError, RecursionError.
-    """
-    return json.loads(text.decode(), parse_int=_number, parse_float=_number)
-
-
-def _number(text: str) -> float:
-    return 0.0 if len(text) > 300 else float(text)  # its value does not matter, and may exceed a double

@@ -8,9 +8,6 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-import orjson
-
-from tasks.domain.answer import answer_line
 from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
@@ -25,9 +22,9 @@ from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
 from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
+from tasks.engine.row_answers import answer_line, split
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
-from tasks.engine.splitting import split
 
 SINGLES_AT_ONCE = 16
 """Most rows of one request that are sent alone concurrently."""
@@ -220,7 +217,7 @@ class _Rows:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
         answer = (await self._session.sender.send(body, self._sent, urgent=urgent)).data.removeprefix(BOM_UTF8)
-        return answer_line(answer, self._session.masker, orjson.loads)
+        return answer_line(answer, self._session.masker)
 
     async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
         """Send a row alone and add its line; its answer, None if it failed."""

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.answer import SHOWN, answer_line, compact, error_line, shown, status_error
-from tasks.domain.errors import AnswerError
+from tasks.domain.answer import SHOWN, compact, error_line, shown, status_error
 
 
 @pytest.mark.parametrize(
@@ -102,28 +101,3 @@ def test_status_error__names_where_a_redirect_leads_without_its_secrets() -> Non
     assert "SECRET" not in str(status_error(302, b"", 1, location="https://u:SECRET@host/x?Signature=SECRET"))
     assert "\n" not in str(status_error(302, b"", 1, location="/a\n\x1b[31mb"))
     assert str(status_error(404, b"", 1, location="/elsewhere")) == "The model answered HTTP 404"
-
-
-@pytest.mark.parametrize(
-    ("answer", "line"),
-    [
-        (b'{"a": 1}', b'{"a":1}'),
-        (b'{"p": NaN, "q": [Infinity, -Infinity], "t": "N aN"}', b'{"p":NaN,"q":[Infinity,-Infinity],"t":"N aN"}'),
-        (b"NaN", b"NaN"),
-        (b"setosa", b'"setosa"'),
-        (b"setosa\r\n", b'"setosa"'),
-        ('Größe 汉 "x"\n\tb'.encode(), '"Größe 汉 \\"x\\"\\n\\tb"'.encode()),
-        (b'{"ok": tr', b'"{\\"ok\\": tr"'),
-        (b"<html>\n</html>\n", b'"<html>\\n</html>"'),
-        (b"nan", b'"nan"'),
-    ],
-)  # fmt: skip
-def test_answer_line__is_compact_json_or_a_text_as_a_json_string(answer: bytes, line: bytes) -> None:
-    assert answer_line(answer) == line
-    assert b"\n" not in line
-
-
-@pytest.mark.parametrize("answer", [b"", b" \r\n", b"\xff\xd8\xff\xe0", '{"a": "é"}'.encode("latin-1"), b"[\0]"])
-def test_answer_line__of_what_is_empty_or_no_text_is_an_error(answer: bytes) -> None:
-    with pytest.raises(AnswerError, match=r"is empty; JSON was expected|is not JSON .*nor text in UTF-8"):
-        answer_line(answer)

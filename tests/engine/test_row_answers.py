@@ -1,4 +1,4 @@
-"""The answer to several rows, taken apart."""
+"""The lines of answers: to one row, and to several rows taken apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.splitting import split
+from tasks.domain.errors import AnswerError
+from tasks.domain.masking import Masker
+from tasks.engine.row_answers import answer_line, split
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.integers() | st.text(),
@@ -118,3 +120,28 @@ def test_split__takes_the_array_at_a_path(path: tuple[str, ...] | None, parts: l
 
 def test_split__takes_an_answer_that_is_an_array_by_its_empty_path() -> None:
     assert split(b"[1, [2]]", 2, ()) == [b"[1]", b"[[2]]"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (b'{"a": 1}', b'{"a":1}'),
+        (b'{"p": NaN, "q": [Infinity, -Infinity], "t": "N aN"}', b'{"p":NaN,"q":[Infinity,-Infinity],"t":"N aN"}'),
+        (b"NaN", b"NaN"),
+        (b"setosa", b'"setosa"'),
+        (b"setosa\r\n", b'"setosa"'),
+        ('Größe 汉 "x"\n\tb'.encode(), '"Größe 汉 \\"x\\"\\n\\tb"'.encode()),
+        (b'{"ok": tr', b'"{\\"ok\\": tr"'),
+        (b"<html>\n</html>\n", b'"<html>\\n</html>"'),
+        (b"nan", b'"nan"'),
+    ],
+)  # fmt: skip
+def test_answer_line__is_compact_json_or_a_text_as_a_json_string(answer: bytes, line: bytes) -> None:
+    assert answer_line(answer, Masker()) == line
+    assert b"\n" not in line
+
+
+@pytest.mark.parametrize("answer", [b"", b" \r\n", b"\xff\xd8\xff\xe0", '{"a": "é"}'.encode("latin-1"), b"[\0]"])
+def test_answer_line__of_what_is_empty_or_no_text_is_an_error(answer: bytes) -> None:
+    with pytest.raises(AnswerError, match=r"is empty; JSON was expected|is not JSON .*nor text in UTF-8"):
+        answer_line(answer, Masker())
