@@ -18,6 +18,7 @@ from typing import Any
 from tasks.domain.cells import COLUMNS, OMITTED, SHOWN, Convert, EmptyCells, converter, problem, unseen_signs, visible
 from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
+from tasks.domain.plain_text import has_halves
 
 LEAF_TYPES = ("string", "number", "integer", "boolean")
 _ALIASES = {
@@ -152,11 +153,7 @@ def column_index(value: Any) -> int | None:
 
 def _text(text: str) -> str:
     """JSON text, unescaped where UTF-8 can encode it (half a surrogate pair can only be escaped)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(text)
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=has_halves(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ def plain_json(value: Any, *, indent: int | None = None) -> str:
     return _NOT_IN_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent))
 
 
+def has_halves(text: str) -> bool:
+    """Whether a text holds half a surrogate pair, which UTF-8 cannot encode."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
 def without_halves(text: str) -> str:
     """A text that can be encoded: half a surrogate pair becomes U+FFFD."""
     return _HALF.sub("\ufffd", text)

@@ -19,7 +19,7 @@ from pydantic import (
 from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
 from tasks.domain.headers import header_texts
-from tasks.domain.plain_text import plain_line
+from tasks.domain.plain_text import has_halves, plain_line
 from tasks.domain.running_address import is_running_model, running_addresses
 from tasks.domain.schedule import Schedule
 from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
@@ -227,10 +227,8 @@ class BatchService(BaseModel):
     @field_validator("input_path", "output_path")
     @classmethod
     def _storage(cls, value: str) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("should be UTF-8") from None
+        if has_halves(value):
+            raise ValueError("should be UTF-8")
         if paths.parse_address(value).scheme == "http":
             raise ValueError("should be a local path, file://, s3:// or obs://; share links stand in a manifest")
         return value
