@@ -153,9 +153,6 @@ class RowReader:
         """The header's cells; empty if it has a fault or is missing. Raises ContentError, as rows do."""
         if not self._header:
             return ()
-        if self._plain:
-            first = next(self._plain_lines(), None)
-            return () if first is None else first.split(",")
         record = next(self._all_records(skip=False), None)
         return () if record is None or record.fault else record.cells
 

@@ -21,16 +21,16 @@ from tasks.domain.errors import RowError
 from tasks.domain.plain_text import has_halves
 
 LEAF_TYPES = ("string", "number", "integer", "boolean")
-_ALIASES = {
+_TYPES = {
     **dict.fromkeys(("str", "text", "char", "varchar"), "string"),
     **dict.fromkeys(("float", "double", "real", "decimal", "numeric", "float16", "float32", "float64"), "number"),
     **dict.fromkeys(("int", "long", "short", "bigint", "int8", "int16", "int32", "int64", "uint8"), "integer"),
     **dict.fromkeys(("bool", "boolen"), "boolean"),
     **dict.fromkeys(("dict", "map", "struct"), "object"),
     **dict.fromkeys(("list", "tuple"), "array"),
+    **{name: name for name in (*LEAF_TYPES, "object", "array", "file")},
 }
-"""Type names of other languages, and JSON Schema's names for them."""
-_KNOWN = {*LEAF_TYPES, "object", "array", "file"}
+"""Type names of JSON Schema and of other languages, and JSON Schema's names for them."""
 
 _INDEX = re.compile(r"[0-9]{1,18}")
 _TEMPLATES_KEPT = 1000
@@ -49,18 +49,13 @@ def schema_type(schema: Any) -> str | None:
         return None
     declared = schema.get("type")
     for name in declared if isinstance(declared, list) else [declared]:
-        if isinstance(name, str) and (known := _known_type(name)):
+        if isinstance(name, str) and (known := _TYPES.get(name.strip().lower())):
             return known
     if declared is None and isinstance(schema.get("properties"), dict):
         return "object"
     if declared is None and element_schemas(schema):
         return "array"
     return None
-
-
-def _known_type(name: str) -> str:
-    name = name.strip().lower()
-    return name if name in _KNOWN else _ALIASES.get(name, "")
 
 
 def odd_types(schema: Any) -> list[str]:

@@ -104,7 +104,7 @@ class _Rows:
         self._read_at_once = max(1, min(ROWS_READ, LONG * rows.count // max(1, rows.size)))
         self._in_use = False
         """Whether lines from joined answers have been added."""
-        self._unproved = Unproved()
+        self._unproved: Unproved = {}
         self._sample: tuple[Ready, list[bytes]] | None = None
         self._breath = Breath()
         self._working = self._most = 0
@@ -224,7 +224,7 @@ class _Rows:
         try:
             answer = await self._answer(text, urgent=urgent)
         except AnswerError as error:
-            self.answers.fail(row, str(error))
+            self.answers.fail_all([(row, str(error))])
             return None
         self.answers.add(row, answer)
         return answer
@@ -298,7 +298,7 @@ class _Rows:
 
     def _doubt(self, ready: Ready, parts: list[bytes], server: ServerId, moment: int) -> None:
         """Note that a joined answer has to be covered by a later check."""
-        self._unproved.add(server, moment)
+        self._unproved[server] = moment
         self._sample = (ready, parts)
 
     async def _last_check(self) -> bool:
