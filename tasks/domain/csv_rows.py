@@ -130,7 +130,8 @@ class RowReader:
         self._text = text
         self._header = header
         self._needed = needed
-        # Lines without quotes are split at commas: 0.25 us a row instead of 1.9 us, of 10 us of a row among many.
+        # Lines without quotes are split at commas: 0.25 us a row instead of 1.9 us, where all else that is done here
+        # for a row among many takes 1.5 us.
         self._plain = not (
             '"' in text or "\r" in text or "\n\n" in text or text.startswith(("\n", _MARK)) or f"\n{_MARK}" in text
         )
