@@ -49,15 +49,13 @@ def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -
     return auto.size if service.rows_per_request == "auto" else min(service.rows_per_request, auto.most)
 
 
-def table_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """The rows of a CSV file. Raises ContentError if it is not valid CSV or has characters that ``settings`` forbid."""
-    text = csv_text(data, chinese=settings.chinese == "allow")
-    return RowReader(text, header=table.header, needed=table.by_place.columns)
-
-
 async def read_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """The rows of a CSV file, counted. Raises ContentError if it is not valid CSV or has no rows."""
-    rows = table_rows(table, data, settings)
+    """The rows of a CSV file, counted.
+
+    Raises ContentError if it is not valid CSV, has characters that ``settings`` forbid, or has no rows.
+    """
+    text = csv_text(data, chinese=settings.chinese == "allow")
+    rows = RowReader(text, header=table.header, needed=table.by_place.columns)
     breath = Breath()
     for _ in rows.scan():
         await breath()
