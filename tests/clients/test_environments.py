@@ -307,10 +307,6 @@ def test_environment__installs_a_real_package(tmp_path: Path) -> None:
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "b'xn--tda'"
 
 
-def pinned(name: str, *versions: str) -> list[str]:
-    return [f"{name}=={version}" for version in versions]
-
-
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of wheels, the only place that packages come from."""
@@ -322,43 +318,43 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_pins__that_contradict_are_installed_one_after_the_other(tmp_path: Path, index: Path) -> None:
-    for version in ("1.0", "2.0"):
-        make_wheel(index, "tinym", version)
+    for version in ("1.0", "2.0.0"):
+        make_wheel(index, "thrtinym", version)
     make_wheel(index, "tinyn", "1.0")
-    steps = [[*pinned("tinym", "1.0"), "tinyn", *pinned("tinym", "2.0")]]
+    steps = [["thrtinym==1.0", "tinyn", "thrtinym==2.0.0"]]
     made = run(environment(steps, tmp_path, tmp_path / "cache"))
-    assert (said_in(made, "tinym"), said_in(made, "tinyn"), notes_of(made)) == ("2.0", "1.0", [])
+    assert (said_in(made, "thrtinym"), said_in(made, "tinyn"), notes_of(made)) == ("2.0.0", "1.0", [])
 
 
 def test_pin__that_cannot_be_had_is_refused_in_one_line(tmp_path: Path, index: Path) -> None:
-    make_wheel(index, "tinyo", "1.0")
-    make_wheel(index, "tinyp", "1.5")
-    steps = [[*pinned("tinyo", "1.0"), *pinned("tinyp", "1.2")]]
+    make_wheel(index, "thrtinyo", "1.0")
+    make_wheel(index, "thrtinyp", "1.5")
+    steps = [["thrtinyo==1.0", "thrtinyp==1.2"]]
     with pytest.raises(ModelServerError) as raised:
         run(environment(steps, tmp_path, tmp_path / "cache", rules=Rules(runtime="python3.11")))
     text = str(raised.value)
-    assert text.startswith("The model package's dependency tinyp==1.2 cannot be installed on Python 3.11 (runtime ")
-    assert "tinyp==1.2" in text.partition(": ")[2] and "\n" not in text
+    assert text.startswith("The model package's dependency thrtinyp==1.2 cannot be installed on Python 3.11 (runtime ")
+    assert "thrtinyp==1.2" in text.partition(": ")[2] and "\n" not in text
     assert left_in(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize(
     ("there", "asked", "taken"),
     [
-        (("1.0", "1.5", "2.0"), "tinyq==1.2", "1.5"),
-        (("1.0", "1.1"), "tinyq==1.2", "1.1"),
-        (("3.0",), "tinyq<=2.0", "3.0"),
+        (("1.0", "1.5", "2.0"), "thrtinyq==1.2", "1.5"),
+        (("1.0", "1.1"), "thrtinyq==1.2", "1.1"),
+        (("3.0",), "thrtinyq<=2.0", "3.0"),
     ],
 )
 def test_pin__that_cannot_be_had_is_loosened_to_the_nearest_version(
     tmp_path: Path, index: Path, there: tuple[str, ...], asked: str, taken: str
 ) -> None:
     for version in there:
-        make_wheel(index, "tinyq", version)
+        make_wheel(index, "thrtinyq", version)
     made = run(environment([[asked]], tmp_path, tmp_path / "cache", rules=Rules(loosen=True)))
-    assert said_in(made, "tinyq") == taken
+    assert said_in(made, "thrtinyq") == taken
     (note,) = notes_of(made)
-    assert note.startswith(f"{asked} cannot be installed on Python 3.11: tinyq=={taken} was taken (")
+    assert note.startswith(f"{asked} cannot be installed on Python 3.11: thrtinyq=={taken} was taken (")
     strict = environment([[asked]], tmp_path, tmp_path / "cache")
     with pytest.raises(ModelServerError, match="cannot be installed"):  # not the loosened one
         run(strict)

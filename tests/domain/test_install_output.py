@@ -21,6 +21,21 @@ BUILD = """  × Failed to build `numpy==1.15.0`
       [stderr]
       Traceback (most recent call last):
 """
+QUIET = """error: No solution found when resolving dependencies
+  cause: Because a was not found in the package registry and you require a==1.2, we can conclude that your \
+requirements are unsatisfiable.
+"""
+QUIET_BUILD = """error: Failed to build `numpy==1.15.0`
+  cause: The build backend returned an error
+  cause: Call to `setuptools.build_meta:__legacy__.build_wheel` failed (exit status: 1)
+
+         [stderr]
+         Traceback (most recent call last):
+           File "<string>", line 11, in <module>
+         ModuleNotFoundError: No module named 'distutils.msvccompiler'
+
+hint: This error likely indicates
+"""
 PIP = """WARNING: You are using pip version 21
 ERROR: Could not find a version that satisfies the requirement numpy==9 (from versions: 1.1, 1.2)
 ERROR: No matching distribution found for numpy==9
@@ -36,6 +51,15 @@ ERROR: No matching distribution found for numpy==9
             "requirements are unsatisfiable.",
         ),
         (BUILD, "Call to `setuptools.build_meta:__legacy__.build_wheel` failed (exit status: 1)"),
+        (
+            QUIET,
+            "Because a was not found in the package registry and you require a==1.2, we can conclude that your "
+            "requirements are unsatisfiable.",
+        ),
+        (
+            QUIET_BUILD,
+            "Failed to build `numpy==1.15.0`: ModuleNotFoundError: No module named 'distutils.msvccompiler'",
+        ),
         (PIP, "Could not find a version that satisfies the requirement numpy==9 (from versions: 1.1, 1.2)"),
         ("cannot run /no/such/uv", "cannot run /no/such/uv"),
         ("warning: old\n", ""),
