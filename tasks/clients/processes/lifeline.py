@@ -8,12 +8,9 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from tasks.clients.processes.confinement import MARK_BITS, has_mark
 from tasks.clients.processes.control_groups import REMOVE_SECONDS, Group
@@ -25,7 +22,6 @@ from tasks.domain.instance import Limits, handed_on
 WARDEN = Path(__file__).with_name("warden.py")
 PRIVATE = Path(__file__).with_name("private_process.py")
 STOP_SECONDS = 15.0
-EXEC_SECONDS = 2.0
 _ENDED = (b"Z", b"X")
 
 
@@ -192,27 +188,6 @@ def started(pid: int) -> int | None:
         fields = stat(pid)
         return None if fields[0] in _ENDED else int(fields[19])
     return None
-
-
-def children(matching: str = "") -> list[int]:
-    """Ids of this process's children whose command line contains ``matching``; empty if the system hides them."""
-    return [one.pid for one in psutil.Process().children() if matching in _command_line(one)]
-
-
-def _command_line(process: psutil.Process) -> str:
-    """Command line of a process; empty once it has ended.
-
-    While a program starts, its command line is empty for a moment, although its parent already goes on (Linux closes
-    the close-on-exec file descriptors before it sets the arguments).
-    """
-    deadline = time.monotonic() + EXEC_SECONDS
-    with suppress(psutil.Error):
-        while True:
-            line = "\0".join(process.cmdline())
-            if line or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
-                return line
-            time.sleep(0.001)
-    return ""
 
 
 def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:
