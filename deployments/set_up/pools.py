@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from deployments.services.service import queue_of
 from deployments.set_up.form_deployment import CONSOLE_POOL, register_console
@@ -27,10 +27,8 @@ PRIORITIES = (3, 2, 1)
 """Highest first. Prefect counts in the opposite order: its priority 1 is the highest."""
 
 
-class PoolState(BaseModel):
+class PoolState(BaseModel, frozen=True):
     """A resource pool, as shown to the user."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     kind: str
