@@ -7,13 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deployments.terminal.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
+from deployments.terminal.output import AsJson, Merge, Overrides, Spec, print_json, print_text, say
 from tasks.clients.surroundings.startup import importing
 from tasks.domain.errors import SpecificationError
 
 
 def run(
-    spec: Path,
+    spec: Spec,
     /,
     *,
     overrides: Overrides = (),
@@ -31,17 +31,11 @@ def run(
 
     Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names. A run that is resumed repeats
     nothing that was finished; it is refused if model, mapping, input or output have changed since it began.
-
-    Parameters
-    ----------
-    spec
-        The service specification, a YAML file.
     """
     with importing():
         from deployments.one_run.shown_run import exit_code, show_result, show_run
         from deployments.services.specification import absolute, read_specification
 
-    console = talk()
     command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
     fields = read_specification(spec, overrides)
     if retry_failed is not None:
@@ -50,8 +44,8 @@ def run(
     if merge:
         fields["merge"] = True
         command += ["--merge"]
-    result = show_run(fields, console, verbose=verbose, resume=resume, command=command)
-    show_result(result, console)
+    result = show_run(fields, verbose=verbose, resume=resume, command=command)
+    show_result(result)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
@@ -59,19 +53,13 @@ def run(
     return exit_code(result)
 
 
-def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
+def validate(spec: Spec, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
     """Check a service without running it: every problem at once, else plan, mapping and first request.
 
     Items are listed, and some of them looked at. If no item could be sent the service is refused, too (exit code 2).
-
-    Parameters
-    ----------
-    spec
-        The service specification, a YAML file.
     """
     with importing():
-        from deployments.one_run.validation import validate_service
-        from deployments.one_run.validation_text import preview_text
+        from deployments.one_run.validation import preview_text, validate_service
         from deployments.services.specification import read_specification
 
     found, problems = validate_service(read_specification(spec, overrides))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import requests
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-from rich.console import Console
 
 from deployments.local_stack.sqlite_cursors import sqlite_url
 from deployments.local_stack.stack_lock import announced, answers, claimed
@@ -19,8 +18,7 @@ from deployments.local_stack.stack_runs import stopped_runs
 from deployments.set_up.form_deployment import CONSOLE_POOL
 from deployments.set_up.pools import PoolState, apply_pools, online_workers
 from deployments.set_up.zombies import end_orphans
-from deployments.terminal.output import print_text, talk
-from deployments.terminal.talk import say_on
+from deployments.terminal.output import error_console, print_text, say
 from tasks.clients.processes.lifeline import GuardedProcess
 from tasks.clients.surroundings.proxies import spare_loopback
 from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, authorization
@@ -44,41 +42,40 @@ _POLL_SECONDS = 0.2
 
 def run_stack(port: int | None = None) -> int:
     """Run the stack until Ctrl-C or SIGTERM; exit code 0. Returns at once if it already runs. Raises ThresherError."""
-    console = talk()
     if port is not None and not 1 <= port <= 65_535:
         raise CallError([Problem("--port", port, "should be 1 to 65535")])
     spare_loopback()
-    with claimed(read_settings().stack, START_SECONDS, console) as running:
+    with claimed(read_settings().stack, START_SECONDS) as running:
         if running:
-            return _again(running, port, console)
+            return _again(running, port)
         port = PORT if port is None else port
         url = _api(port)
         _check_free(port)
         try:
-            LoopThread("thresher-stack").run_blocking(_run(url, port, console), STOP_SECONDS)
+            LoopThread("thresher-stack").run_blocking(_run(url, port), STOP_SECONDS)
         except KeyboardInterrupt:
-            say_on(console, "Stopped: no process is left.")
+            say("Stopped: no process is left.")
     return 0
 
 
-def _again(url: str, port: int | None, console: Console) -> int:
+def _again(url: str, port: int | None) -> int:
     """Apply the pool files again to the stack that already runs; exit code 0."""
     password = made_password(read_settings().stack)
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         asyncio.run(_applied())
     if port is not None and url != _api(port):
-        say_on(console, f"Runs already at {_ui(url)}; --port is not used.")
-    say_on(console, "Runs already; the pool files were applied again.")
-    _print_address(url, password, console)
+        say(f"Runs already at {_ui(url)}; --port is not used.")
+    say("Runs already; the pool files were applied again.")
+    _print_address(url, password)
     return 0
 
 
-async def _run(url: str, port: int, console: Console) -> None:
+async def _run(url: str, port: int) -> None:
     folder = read_settings().stack
     password = made_password(folder)
     # Prefect's settings are local to a context, and this is another thread.
     with temporary_settings(updates={PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
-        say_on(console, "Starting the Prefect server ...")
+        say("Starting the Prefect server ...")
         command = ("tasks.prefect_side.prefect_app", str(port))
         environment = of_the_server(folder, url, password, sqlite_url(folder / "prefect" / "prefect.db"))
         async with guarded("server", command, folder, environment) as server:
@@ -86,28 +83,26 @@ async def _run(url: str, port: int, console: Console) -> None:
             pools = await _applied()
             await end_orphans(WORKER)  # left by a stack that was killed
             try:
-                await _serve(pools, server, folder, url, password, console)
+                await _serve(pools, server, folder, url, password)
             finally:
                 with suppress(ServerError):
                     await asyncio.shield(end_orphans(WORKER))
 
 
-async def _serve(
-    pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, password: str, console: Console
-) -> None:
+async def _serve(pools: list[PoolState], server: GuardedProcess, folder: Path, url: str, password: str) -> None:
     """Keep the workers running until the server ends or this is cancelled."""
     limits = {pool.name: pool.max_runs for pool in pools if _is_local(pool)} | {CONSOLE_POOL: None}
     environment = of_a_worker(folder, url, password)
-    keepers = [asyncio.create_task(_keep_worker(name, folder, environment, console)) for name in limits]
+    keepers = [asyncio.create_task(_keep_worker(name, folder, environment)) for name in limits]
     try:
         await _until_ready(list(limits), server, folder)
         with announced(url):
-            _greet(pools, console)
-            await asyncio.to_thread(_print_address, url, password, console)
+            _greet(pools)
+            await asyncio.to_thread(_print_address, url, password)
             await server.ended()
         raise ServerError(f"The Prefect server has ended by itself.{tail(folder / 'server.log')}")
     finally:
-        async with stopped_runs(WORKER, limits, console):
+        async with stopped_runs(WORKER, limits):
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
@@ -163,30 +158,29 @@ async def _until_ready(served: list[str], server: GuardedProcess, folder: Path) 
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str], console: Console) -> None:
+async def _keep_worker(name: str, folder: Path, environment: Mapping[str, str]) -> None:
     """Run the worker of a work pool, and restart it whenever it ends by itself."""
     command = ("prefect", "worker", "start", "--pool", name, "--type", "process", "--name", f"{WORKER}{name}")
     while True:
         async with guarded(f"worker-{name}", command, folder, environment) as worker:
             status = await worker.ended()
-        say_on(console, f"The worker of {name} has ended (status {status}) and is started again.")
+        say(f"The worker of {name} has ended (status {status}) and is started again.")
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-def _greet(pools: list[PoolState], console: Console) -> None:
+def _greet(pools: list[PoolState]) -> None:
     others = [pool.name for pool in pools if not _is_local(pool)]
-    say_on(console, f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.")
+    say(f"Pools with a worker here: {', '.join(pool.name for pool in pools if _is_local(pool))}.")
     if others:
-        say_on(console, f"Pools whose workers run elsewhere: {', '.join(others)}.")
-    say_on(
-        console,
+        say(f"Pools whose workers run elsewhere: {', '.join(others)}.")
+    say(
         "Deploy a service: in the user interface under Deployments, deploy-service; or\n"
         "  thresher deploy deployments/examples/digits.yaml\n"
         "Ctrl-C stops everything.",
     )
 
 
-def _print_address(url: str, password: str, console: Console) -> None:
+def _print_address(url: str, password: str) -> None:
     """Print the address of the user interface and a single-use link that signs a browser in. Raises ServerError."""
     try:
         with requests.Session() as session:
@@ -198,7 +192,7 @@ def _print_address(url: str, password: str, console: Console) -> None:
         link = str(made.json()["link"])
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         raise ServerError(f"The stack at {_ui(url)} makes no link to sign in ({type(error).__name__}).") from None
-    console.print(
+    error_console().print(
         f"Open this in a browser, once: {_ui(url)}{SIGN_IN}#{link}\n"
         f"It signs you in. Later, or in another browser, the password is what stands in {password_file()}.",
         highlight=False,

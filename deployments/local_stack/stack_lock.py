@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import requests
-from rich.console import Console
 
-from deployments.terminal.talk import say_on
+from deployments.terminal.output import say
 from tasks.domain.errors import ServerError
 from tasks.domain.unexpected import unusable_folder
 from tasks.prefect_side.stack_access import private_folder, stack_address, stack_file
@@ -23,7 +22,7 @@ _POLL_SECONDS = 0.2
 
 
 @contextmanager
-def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | None]:
+def claimed(folder: Path, seconds: float) -> Iterator[str | None]:
     """Hold the lock of the stack's folder and yield None, or yield the API address of the stack that holds it.
 
     A stack that is starting or stopping is waited for. The kernel releases the lock of a killed process, and no child
@@ -35,7 +34,7 @@ def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | No
     except OSError as error:
         raise unusable_folder("THRESHER_STACK", str(folder), error) from None
     try:
-        running = _running(lock, folder, seconds, console)
+        running = _running(lock, folder, seconds)
         if running is None:
             stack_file().unlink(missing_ok=True)  # left by a stack that was killed
         yield running
@@ -43,7 +42,7 @@ def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | No
         os.close(lock)
 
 
-def _running(lock: int, folder: Path, seconds: float, console: Console) -> str | None:
+def _running(lock: int, folder: Path, seconds: float) -> str | None:
     deadline = time.monotonic() + seconds
     waiting = False
     while True:
@@ -62,7 +61,7 @@ def _running(lock: int, folder: Path, seconds: float, console: Console) -> str |
                 "there; THRESHER_STACK names the folder of a second stack."
             )
         if not waiting:
-            say_on(console, "Another stack is starting or stopping in the same folder: waiting ...")
+            say("Another stack is starting or stopping in the same folder: waiting ...")
             waiting = True
         time.sleep(_POLL_SECONDS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,7 +16,9 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
 from tasks.domain.paths import redact_source
+from tasks.domain.plain_text import plain_lines
 from tasks.domain.pool import Pool
+from tasks.domain.refused_items import REASONS, Count
 from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings, read_settings
@@ -115,3 +118,37 @@ def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
         "content_type": body.content_type,
         "body": shown,
     }
+
+
+def preview_text(found: dict[str, Any]) -> str:
+    """Plan, mapping and first request, in human-readable form."""
+    plan, model = found["plan"], found["model"]
+    lines = [
+        f"service   {found['name']}",
+        f"model     {model['type']}{' ' + model['version'] if model['version'] else ''}, served by: {model['serving']}",
+        f"instances {found['instances']} x {found['flavor']}",
+        f"plan      {plan['items']:,} items, {plan['bytes']:,} bytes, {plan['shards']:,} shards",
+    ]
+    if plan["rows"] is not None:
+        lines.append(f"          {plan['rows']:,} rows")
+    if plan["items_of_unknown_size"]:
+        lines.append(f"          {plan['items_of_unknown_size']:,} items of unknown size")
+    for number, count in enumerate(found["refused"]):
+        shown = Count(**count)
+        lines.append(f"{'' if number else 'refused':10}{shown.share} ({REASONS[shown.reason]})")
+    lines.append(f"manifest  {found['output_manifest']}")
+    if found["mapping"] is not None:
+        lines += ["", "mapping", json.dumps(found["mapping"], ensure_ascii=False, indent=2)]
+    request = found["request"]
+    if request is not None:
+        lines += [
+            "",
+            f"first request (of {request['item']})",
+            f"{request['method']} {request['path']}",
+            f"Content-Type: {request['content_type']}",
+            "",
+            request["body"].replace("\r\n", "\n"),
+        ]
+    else:
+        lines += ["", f"first request: none, because {found['no_request']}"]
+    return "\n".join(one for line in lines for one in plain_lines(line)) + "\n"

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, MutableSequence
 from contextlib import suppress
 
-from deployments.terminal.talk import error_console, say_on
+from deployments.terminal.output import say
 from tasks.domain.errors import CallError, Problem, RunError, SpecificationError, ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.plain_text import plain_block
@@ -126,7 +126,7 @@ def _show_trace(error: BaseException) -> None:
 
 def _say(text: str) -> None:
     try:
-        say_on(error_console(), text)
+        say(text)
     except (ImportError, MemoryError):
         with suppress(OSError):
             os.write(sys.stderr.fileno(), f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))

@@ -17,12 +17,7 @@ def stop_on_signals() -> None:
             signal.signal(number, _interrupt)
 
 
-def ignore_signals() -> None:
-    """Ignore further requests to stop: a graceful shutdown takes a moment."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
-
 def _interrupt(*_: object) -> None:
-    ignore_signals()
+    for number in _SIGNALS:  # a graceful shutdown takes a moment
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
