@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tasks.clients.storage.failures import IsFolder, Missing, NoSpace, ObjectError, TooLarge, changed
@@ -51,6 +51,15 @@ def explain(error: OSError) -> ObjectError:
         return IsFolder(f"{error.strerror}.")
     failed = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ObjectError
     return failed(f"{error.strerror or type(error).__name__}.")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise the system's errors in the block as ObjectError."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error) from None
 
 
 def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) -> bytes:
@@ -105,11 +114,9 @@ def chunks(path: str, chunk_bytes: int) -> Iterator[bytes]:
 
 def refuse_system(path: str) -> None:
     """Raises ObjectError if a file or folder is, or would be, in a place of the system."""
-    try:
+    with explained():
         if place := folder_place(path):
-            raise explain(SystemPlace(place))
-    except OSError as error:
-        raise explain(error) from None
+            raise SystemPlace(place)
 
 
 def _write(path: str, data: bytes, temporary_folder: str) -> None:
@@ -288,10 +295,8 @@ def is_creatable(folder: str) -> bool:
 
 def room_for(folder: str) -> int:
     """Bytes of free space for a folder that does not exist yet. Raises ObjectError."""
-    try:
+    with explained():
         found = os.statvfs(_above(folder))
-    except OSError as error:
-        raise explain(error) from None
     return found.f_bavail * found.f_frsize
 
 

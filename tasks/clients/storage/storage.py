@@ -69,11 +69,9 @@ class Storage:
     async def stream(self, address: Address) -> AsyncGenerator[bytes]:
         """The bytes at an address in chunks of about one MiB."""
         if address.scheme == "local":
-            try:
+            with local_files.explained():
                 for chunk in local_files.chunks(address.path, 1 << 20):
                     yield chunk
-            except OSError as error:
-                raise local_files.explain(error) from None
         else:
             async with aclosing(self.bucket(address).stream(address.path)) as chunks:
                 async for chunk in chunks:
@@ -118,10 +116,8 @@ class Storage:
     async def size(self, address: Address) -> int:
         """Size in bytes of a file or object. Raises ObjectError if it does not exist."""
         if address.scheme == "local":
-            try:
+            with local_files.explained():
                 return os.stat(address.path).st_size
-            except OSError as error:
-                raise local_files.explain(error) from None
         size = await self.bucket(address).size(address.path)
         if size is None:
             raise Missing("There is no such object.")
@@ -133,13 +129,12 @@ class Storage:
         The version is 0 for local files.
         """
         if folder.scheme == "local":
-            try:
-                for relative, size in local_files.walk(folder.path):
-                    yield relative, size, 0
-            except NotADirectoryError:
-                raise ObjectError("It is not a folder.") from None
-            except OSError as error:
-                raise local_files.explain(error) from None
+            with local_files.explained():
+                try:
+                    for relative, size in local_files.walk(folder.path):
+                        yield relative, size, 0
+                except NotADirectoryError:
+                    raise ObjectError("It is not a folder.") from None
         else:
             start = len(f"{folder.path.rstrip('/')}/") if folder.path else 0
             async with aclosing(self.bucket(folder).list(folder.path)) as found_keys:
