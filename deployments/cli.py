@@ -7,17 +7,17 @@ from contextlib import nullcontext
 
 from cyclopts import App, CycloptsError
 
-from deployments.commands import models, pools, running, services, stack
+from deployments.commands import models, pools, running, services
 from deployments.terminal.door import (
     REFUSED,
     guarded,
+    own_standard_error,
     quiet_libraries,
+    stop_on_signals,
     take_verbose,
     usable_streams,
     usable_temporary_folder,
 )
-from deployments.terminal.own_output import own_standard_error
-from deployments.terminal.stopping import stop_on_signals
 from tasks.clients.processes.process_privacy import hide_memory
 from tasks.clients.surroundings.startup import end_without_searching
 
@@ -40,7 +40,7 @@ app = App(
 )
 app.command(running.run, help_format="markdown")
 app.command(running.validate, help_format="markdown")
-app.command(stack.up, help_format="markdown")
+app.command(running.up, help_format="markdown")
 services.register(app)
 app.command(pools.app)
 app.command(models.app)

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from deployments.one_run.shown_run import show_run
 from deployments.services.specification import read_specification
+from deployments.terminal.door import stop_on_signals
 from deployments.terminal.output import error_console
-from deployments.terminal.stopping import stop_on_signals
 from tasks.domain.errors import ThresherError
 from tasks.domain.run import RunResult
 from tasks.domain.settings import ROOT

@@ -6,8 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.one_run.run import carry_out, prepared
-from deployments.one_run.unfinished import unfinished_runs
+from deployments.one_run.run import carry_out, prepared, unfinished_runs
 from deployments.terminal.live import live_progress
 from deployments.terminal.output import say
 from tasks.clients.processes.process_identity import own_start

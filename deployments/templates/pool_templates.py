@@ -153,12 +153,8 @@ def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
         devices = [{"Count": accelerators, "Capabilities": [["gpu"]]}] if accelerators else []
         return {"mem_limit": f"{memory}m", "nano_cpus": round(cpu * 1e9), "device_requests": devices}
     if pool.kind == "kubernetes":
-        found = {
-            "cpu_request": f"{round(cpu * 1000)}m",
-            "cpu_limit": f"{round(cpu * 1000)}m",
-            "memory_request": f"{memory}Mi",
-            "memory_limit": f"{memory}Mi",
-        }
+        cores, room = f"{round(cpu * 1000)}m", f"{memory}Mi"
+        found = {"cpu_request": cores, "cpu_limit": cores, "memory_request": room, "memory_limit": room}
         # Left out at 0, so that the template drops the resource.
         return found | ({"accelerators": str(accelerators)} if accelerators else {})
     return {}

@@ -29,7 +29,7 @@ from tasks.engine.session import Session
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
 from tasks.prefect_side.internals import NEVER_AWAITED, RUN_LOGGERS, without_integrations
-from tasks.prefect_side.run_identity import own_task_id
+from tasks.prefect_side.own_run import own_task_id
 from tasks.prefect_side.run_logs import outlive_reader, plain_errors
 
 

@@ -16,7 +16,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 def own_process() -> str:
     """This process: its machine's boot id, the namespace of its process ids, its process id, and its start time."""
-    return f"{_place()}/{os.getpid()}/{started(os.getpid())}"
+    return _own(_place(), "/")
 
 
 def is_there(process: str) -> bool | None:
@@ -24,31 +24,34 @@ def is_there(process: str) -> bool | None:
 
     That is so on another machine, outside the process's container, or for an empty identity.
     """
-    place, _, rest = process.partition("/")
-    pid, _, began = rest.partition("/")
-    if place != _place() or not pid.isdigit():
-        return None
-    return str(started(int(pid))) == began
+    return _exists(process, _place(), "/")
 
 
 def short_own_process() -> str:
     """This process, as a part of a file name: like :func:`own_process`, but shorter and without slashes."""
-    return f"{_short(_place())}-{os.getpid()}-{started(os.getpid())}"
+    return _own(_short_place(), "-")
 
 
 def is_gone(short: str) -> bool:
     """Whether a process, as identified by :func:`short_own_process`, has ended; False if that cannot be determined
     here.
     """
-    place, _, rest = short.partition("-")
-    pid, _, began = rest.partition("-")
-    if place != _short(_place()) or not pid.isdigit() or not began.isdigit():
-        return False
-    return str(started(int(pid))) != began
+    return _exists(short, _short_place(), "-") is False
 
 
-def _short(place: str) -> str:
-    return hashlib.sha256(place.encode()).hexdigest()[:12]
+def _own(place: str, between: str) -> str:
+    return f"{place}{between}{os.getpid()}{between}{started(os.getpid())}"
+
+
+def _exists(process: str, own_place: str, between: str) -> bool | None:
+    place, pid, began = (*process.split(between), "", "")[:3]
+    if place != own_place or not pid.isdigit() or not began.isdigit():
+        return None
+    return str(started(int(pid))) == began
+
+
+def _short_place() -> str:
+    return hashlib.sha256(_place().encode()).hexdigest()[:12]
 
 
 def own_start() -> float:

@@ -79,18 +79,14 @@ def _read(count: int) -> bytes:
     return found
 
 
-def _given_environment() -> bytes:
-    """The command's environment, from the lifeline."""
-    return _read(*struct.unpack("=Q", _read(8)))
-
-
-def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> ProcessBounds | None:
+def _limited(given: Mapping[str, str], log: str) -> ProcessBounds | None:
     """The command's limits; None if it has no limits."""
-    if memory_bytes is None and cpu is None:
+    memory, cpu = given.get("--memory"), given.get("--cpu")
+    if not memory and not cpu:
         return None
     from tasks.clients.processes.limits import ProcessBounds
 
-    return ProcessBounds(memory_bytes, cpu, log)
+    return ProcessBounds(int(memory) if memory else None, float(cpu) if cpu else None, log)
 
 
 def _start(
@@ -254,13 +250,13 @@ def _close_inherited() -> None:
                 continue
 
 
-def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
+def _output(log: str, own: bool, rate: str | None) -> tuple[Drain | None, int]:
     """The reader of the command's output (None if there is no pipe), and the command's file descriptor."""
     if own:
         return None, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     from tasks.clients.processes.output_drain import BYTES_PER_SECOND, Drain
 
-    drain = Drain(log, rate or BYTES_PER_SECOND)
+    drain = Drain(log, int(rate or 0) or BYTES_PER_SECOND)
     return drain, drain.write_end
 
 
@@ -281,18 +277,9 @@ def _remove_scratch(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def guard(
-    log: str,
-    command: list[str],
-    memory_bytes: int | None = None,
-    cpu: float | None = None,
-    scratch: str | None = None,
-    own: bool = False,
-    its_mark: int = 0,
-    rate: int | None = None,
-) -> int:
-    """Run the command until it ends or the lifeline closes; the exit status."""
-    environment = _given_environment()
+def guard(log: str, command: list[str], given: Mapping[str, str], own: bool) -> int:
+    """Run the command, with the ``given`` options, until it ends or the lifeline closes; the exit status."""
+    environment = _read(*struct.unpack("=Q", _read(8)))  # the command's, from the lifeline
     _close_inherited()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -300,9 +287,9 @@ def guard(
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    bounds = _limited(memory_bytes, cpu, log)
-    drain, output = _output(log, own, rate)
-    child = _start(output, command, bounds, environment, own, its_mark)
+    bounds = _limited(given, log)
+    drain, output = _output(log, own, given.get("--rate"))
+    child = _start(output, command, bounds, environment, own, int(given["--mark"]))
     _say(f"{child} {bounds.group.path}\n" if bounds and bounds.group else f"{child}\n")
     status = None
     orphaned = True
@@ -334,7 +321,7 @@ def guard(
         bounds.remove()
     if status is None and orphaned:
         _remove(log)
-    if scratch:
+    if scratch := given.get("--scratch"):
         _remove_scratch(scratch)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
@@ -385,10 +372,7 @@ def main(arguments: list[str]) -> int:
     sys.path.append(given["--root"])
     if own := arguments[0] == "--own":
         arguments = arguments[1:]
-    memory, cpu = given.get("--memory"), given.get("--cpu")
-    bounds = (int(memory) if memory else None, float(cpu) if cpu else None)
-    rate = int(given["--rate"]) if "--rate" in given else None
-    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"), own, int(given["--mark"]), rate)
+    return guard(arguments[0], arguments[2:], given, own)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tasks.clients.storage import local_files
-from tasks.clients.storage.endpoints import credentials_of
 from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.local_places import forget_folder
 from tasks.clients.storage.object_store import Bucket
+from tasks.clients.storage.s3_client import credentials_of
 from tasks.domain.credentials import Credentials
 from tasks.domain.manifest import LONGEST_LINE
 from tasks.domain.paths import Address
