@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import nullcontext
 
@@ -19,7 +20,6 @@ from deployments.terminal.door import (
     usable_temporary_folder,
 )
 from tasks.clients.processes.process_privacy import hide_memory
-from tasks.clients.surroundings.startup import end_without_searching
 
 
 def _version() -> str:
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         quiet_libraries()
     with nullcontext() if verbose else own_standard_error():
         code = guarded(lambda: _call(given), verbose=verbose)
-    end_without_searching()
+    gc.freeze()  # the memory is freed as a whole: searching Prefect's objects at exit takes 0.3 s
     sys.exit(code)
 
 

@@ -33,7 +33,7 @@ def run(
     nothing that was finished; it is refused if model, mapping, input or output have changed since it began.
     """
     with importing():
-        from deployments.one_run.shown_run import exit_code, show_result, show_run
+        from deployments.one_run.shown_run import show_result, show_run
         from deployments.services.specification import absolute, read_specification
 
     command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
@@ -50,7 +50,7 @@ def run(
         print_json(result.model_dump(mode="json"))
     else:
         print_text(f"{result.manifest}\n")
-    return exit_code(result)
+    return 1 if result.failure or result.failed else 0
 
 
 def validate(spec: Spec, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:

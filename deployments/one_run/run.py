@@ -25,7 +25,7 @@ from tasks.domain.service import BatchService
 from tasks.domain.settings import read_settings
 from tasks.domain.specification import require
 from tasks.engine import progress
-from tasks.engine.loop import LoopThread, engine_loop
+from tasks.engine.loop import LoopThread, engine_loop, on_engine_loop
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.embedded_server import start_server
 from tasks.prefect_side.environment import set_for_run
@@ -106,24 +106,22 @@ def _start_prefect() -> None:
         start_server()
 
 
-def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
+@on_engine_loop
+async def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
     """Ids of the unpublished runs with a plan in a service's output folder (that of ``task_id``).
 
     Empty if the folder cannot be listed: the run that is about to begin reports that.
     """
-    with suppress(ThresherError, ObjectError, ValueError):
-        return engine_loop().run_blocking(_unfinished(service, task_id))
-    return []
-
-
-async def _unfinished(service: BatchService, task_id: str) -> list[str]:
-    settings = read_settings()
     now = datetime.now(UTC)
-    folder = parse_address(expand_words(service.output_path, task_id=task_id, name=service.name, scheduled_time=now))
-    async with open_storage(settings, await storage_keys(settings)) as storage:
-        found = [one for name in await storage.top(folder) if (one := scratch_of(name))]
-        planned = [folder.child(f"{OutputNames(one).scratch}/{PLAN_NAME}") for one in found]
-        return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
+    with suppress(ThresherError, ObjectError, ValueError):
+        settings = read_settings()
+        where = expand_words(service.output_path, task_id=task_id, name=service.name, scheduled_time=now)
+        folder = parse_address(where)
+        async with open_storage(settings, await storage_keys(settings)) as storage:
+            found = [one for name in await storage.top(folder) if (one := scratch_of(name))]
+            planned = [folder.child(f"{OutputNames(one).scratch}/{PLAN_NAME}") for one in found]
+            return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
+    return []
 
 
 async def _resumed(

@@ -55,11 +55,6 @@ def _how_to_resume(command: Sequence[str]) -> str:
     return f" It was run {runs[-1]}: `{shlex.join([*command, '--resume', runs[-1]])}` goes on with it."
 
 
-def exit_code(result: RunResult) -> int:
-    """0 if every item succeeded, else 1."""
-    return 0 if not result.failure and not result.failed else 1
-
-
 def show_result(result: RunResult) -> None:
     """Print the outcome of a run on standard error."""
     for warning in result.warnings:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Cancelled, Cancelling
 
@@ -210,8 +210,11 @@ async def stop(name: str, *, wait: bool = False) -> Service:
             service = await read_service(client, name)
             expected = f"has no run that could be stopped (its status is {service.status})"
             raise SpecificationError([Problem("NAME", name, expected)])
-        if wait:
-            await _until_ended(client, deployment)
+        if wait and await _still_active(client, deployment.id):
+            raise ServerError(
+                f"The runs of {name} have not ended within {ENDED_SECONDS:g} s: is there a worker of the resource pool "
+                f"{deployment.work_pool_name}?"
+            )
         return await read_service(client, name)
 
 
@@ -252,7 +255,7 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
     Runs that do not end in time, because no process is left to end them, are set to Cancelled; returns their ids.
     Raises SpecificationError if it has active runs and ``force`` is not given, ServerError.
     """
-    given_up: tuple[str, ...] = ()
+    given_up: list[FlowRun] = []
     async with prefect_server() as client:
         deployment = await api.service(client, name)
         if active := await api.active_runs(client, deployment.id):
@@ -262,9 +265,13 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
                 )
                 raise SpecificationError([Problem("NAME", name, expected)])
             await _cancel(client, deployment.id)
-            given_up = await _ended_or_given_up(client, deployment.id)
+            given_up = await _still_active(client, deployment.id)
+            never = f"it had not ended {ENDED_SECONDS:g} s after the request to stop."
+            for flow_run in given_up:
+                state: State[None] = Cancelled(message=f"Given up by thresher delete --force: {never}")
+                await client.set_flow_run_state(flow_run.id, state, force=True)
         await client.delete_deployment(deployment.id)
-    return given_up
+    return tuple(str(flow_run.id) for flow_run in given_up)
 
 
 @callable_anywhere
@@ -343,23 +350,6 @@ async def _cancel(client: PrefectClient, deployment_id: UUID) -> int:
         if flow_run.state_type != "CANCELLING":
             await client.set_flow_run_state(flow_run.id, Cancelling(message="Stopped by thresher stop."))
     return len(active)
-
-
-async def _until_ended(client: PrefectClient, deployment: DeploymentResponse) -> None:
-    if await _still_active(client, deployment.id):
-        raise ServerError(
-            f"The runs of {deployment.name} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
-            f"resource pool {deployment.work_pool_name}?"
-        )
-
-
-async def _ended_or_given_up(client: PrefectClient, deployment_id: UUID) -> tuple[str, ...]:
-    """Wait for a service's runs to end, and force those that do not to Cancelled. The ids of those."""
-    detail = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after the request to stop."
-    left = await _still_active(client, deployment_id)
-    for flow_run in left:
-        await client.set_flow_run_state(flow_run.id, Cancelled(message=detail), force=True)
-    return tuple(str(flow_run.id) for flow_run in left)
 
 
 async def _still_active(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:

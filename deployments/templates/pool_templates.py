@@ -129,11 +129,7 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
     container["resources"]["limits"]["ephemeral-storage"] = DISK_LIMIT
     resource = pool.resource_of_accelerators
     if any(flavor.accelerators for flavor in pool.flavors):
-        variables["accelerators"] = {
-            "title": "Accelerators",
-            "description": f"Number of {resource}",
-            "type": "string",
-        }
+        variables["accelerators"] = {"title": "Accelerators", "description": f"Number of {resource}", "type": "string"}
         for bound in ("limits", "requests"):
             container["resources"][bound][resource] = "{{ accelerators }}"
 

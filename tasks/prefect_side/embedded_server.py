@@ -127,7 +127,7 @@ def _closed_server() -> type[Any]:
                 listener.bind((HOST, 0))
                 self.port = listener.getsockname()[1]
                 process = _private(environment, listener.fileno(), self._log)
-            self._guard = adopt([process.pid])
+            self._guard = adopt(process.pid)
             return process
 
         def stop(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ from typing import Any
 
 from tasks.clients.processes.peers import peer_account
 from tasks.clients.processes.process_privacy import hide_memory
-from tasks.clients.surroundings.startup import end_without_searching, importing
+from tasks.clients.surroundings.startup import importing
 from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, Asked, Verdict, authorization, verdict
 from tasks.domain.sign_in import PAGE, PAGE_POLICY, Links
 
@@ -205,7 +206,7 @@ def main() -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])
-    end_without_searching()
+    gc.freeze()  # the memory is freed as a whole
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Processes that are already running, adopted by a warden."""
+"""A process that is already running, adopted by a warden."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import subprocess, sys, time
 from tasks.clients.processes.lifeline import adopt
 
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))
-warden = adopt([child.pid])
+warden = adopt(child.pid)
 print("warden", warden.pid, flush=True)
 time.sleep(600)
 """

@@ -138,13 +138,10 @@ class ProcessBounds:
         if self._memory_bytes is None:
             return
         allowed = amount(self._memory_bytes)
-        if self._excess:
-            used = f"{amount(self._excess)} of {allowed}"
+        if self._excess or (self.group and self.group.ran_out_of_memory()):
+            used = f"{amount(self._excess)} of {allowed}" if self._excess else allowed
             self._say(f"the model server used more memory than its flavor allows ({used}) and was ended")
-            return
-        if self.group:
-            if self.group.ran_out_of_memory():
-                self._say(f"the model server used more memory than its flavor allows ({allowed}) and was ended")
+        if self._excess or self.group:
             return
         most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         if status < 0 and most > self._memory_bytes:

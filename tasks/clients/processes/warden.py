@@ -1,7 +1,7 @@
 """Ends a process and everything it started when the owner of the warden ends. Standard library only.
 
 Run as ``python -I -S warden.py OPTION... LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
-``python -I -S warden.py --adopt PID...`` for processes that are already running. The command's output goes to the file
+``python -I -S warden.py --adopt PID`` for a process that is already running. The command's output goes to the file
 LOG. The options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and optionally ``--memory
 BYTES``, ``--cpu CORES``, ``--scratch FOLDER``, ``--rate BYTES``, ``--own``.
 
@@ -327,42 +327,38 @@ def guard(log: str, command: list[str], given: Mapping[str, str], own: bool) -> 
     return 0 if status is None else status if status >= 0 else 128 - status
 
 
-def adopt(pids: list[int]) -> int:
-    """Wait for the lifeline to close, then end these processes; return early if all of them have ended."""
-    handles: dict[int, int] = {}
-    for pid in pids:
-        try:
-            handles[pid] = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
-        except (OSError, AttributeError):
-            continue
+def adopt(pid: int) -> int:
+    """Wait for the lifeline to close, then end this process; return early if it has ended."""
+    try:
+        handle = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
+    except (OSError, AttributeError):
+        return 0
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while handles:
-        ready = select.select([0, *handles.values()], [], [])[0]
-        handles = {pid: handle for pid, handle in handles.items() if handle not in ready}
-        if 0 in ready and not os.read(0, 512):
-            break
+    owned = True
+    while owned:
+        ready = select.select([0, handle], [], [])[0]
+        if handle in ready:
+            return 0
+        owned = bool(os.read(0, 512))
     deadline = time.monotonic() + GRACE_SECONDS
     sent: int = signal.SIGTERM
-    while handles:
-        for pid, handle in list(handles.items()):
-            try:
-                # SIGTERM once, then signal 0 (only a check) until the grace period is over.
-                signal.pidfd_send_signal(handle, sent)
-                if select.select([handle], [], [], 0)[0]:
-                    del handles[pid]
-            except OSError:
-                del handles[pid]
+    while True:
+        try:
+            # SIGTERM once, then signal 0 (only a check) until the grace period is over.
+            signal.pidfd_send_signal(handle, sent)
+        except OSError:
+            return 0
+        if select.select([handle], [], [], 0.02)[0]:
+            return 0
         sent = signal.SIGKILL if time.monotonic() > deadline else 0
-        time.sleep(0.02)
-    return 0
 
 
 def main(arguments: list[str]) -> int:
     """Run with these command-line arguments; the exit status."""
     _prctl(PR_SET_DUMPABLE, 0)
     if arguments[0] == "--adopt":
-        return adopt([int(pid) for pid in arguments[1:]])
+        return adopt(int(arguments[1]))
     given: dict[str, str] = {}
     while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch", "--rate"):
         given[arguments[0]] = arguments[1]

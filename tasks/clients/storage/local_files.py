@@ -7,12 +7,10 @@ import errno
 import heapq
 import itertools
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from tasks.clients.storage.failures import IsFolder, Missing, NoSpace, ObjectError, TooLarge, changed
 from tasks.clients.storage.local_places import SystemPlace, folder_place, open_to_read
@@ -265,11 +263,6 @@ def remove_file(path: str) -> None:
         os.unlink(path)
     except OSError:
         pass
-
-
-def remove_tree(folder: str) -> None:
-    """Remove a folder and everything below it, if it exists; errors are ignored."""
-    shutil.rmtree(Path(folder), ignore_errors=True)
 
 
 def remove_empty(*folders: str) -> None:

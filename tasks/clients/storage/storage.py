@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -165,7 +166,7 @@ class Storage:
     async def delete(self, folder: Address) -> None:
         """Remove a folder and everything below it; a missing one is no error."""
         if folder.scheme == "local":
-            local_files.remove_tree(folder.path)
+            shutil.rmtree(folder.path, ignore_errors=True)
             return
         bucket = self.bucket(folder)
         keys = [key async for key, _, _ in bucket.list(folder.path)]
