@@ -92,9 +92,8 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
 async def _apply(client: PrefectClient, pool: Pool) -> None:
     detail = f"{pool.access} resource pool; contact {pool.contact}"
     await put_work_pool(client, pool.name, pool.kind, detail, base_job_template(pool), pool.max_runs)
-    queues = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool.name)}
-    for place, priority in enumerate(PRIORITIES, start=1):
-        name = queue_of(priority)
+    queues = {queue.name for queue in await client.read_work_queues(work_pool_name=pool.name)}
+    for place, name in enumerate(map(queue_of, PRIORITIES), start=1):
         if name not in queues:
             await client.create_work_queue(name=name, work_pool_name=pool.name, priority=place)
 
