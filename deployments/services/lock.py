@@ -28,20 +28,22 @@ async def one_at_a_time(client: PrefectClient) -> AsyncIterator[None]:
     """
     with suppress(ObjectAlreadyExists):  # a race of two deployments on a new server
         await client.upsert_global_concurrency_limit_by_name(LOCK, 1)
-    deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
-    lease = None
-    while lease is None:
-        try:
-            answer = await client.increment_concurrency_slots_with_lease([LOCK], 1, "concurrency", LOCK_SECONDS)
-            lease = UUID(answer.json()["lease_id"])
-        except PrefectHTTPStatusError as error:
-            if error.response.status_code != _LOCKED:
-                raise
-            if asyncio.get_running_loop().time() > deadline:
-                busy = f"Other services are being deployed for more than {LOCK_SECONDS:g} s; try again."
-                raise ServerError(busy) from None
-            await asyncio.sleep(_POLL_SECONDS)
+    lease = await _acquire(client)
     try:
         yield
     finally:
         await asyncio.shield(client.release_concurrency_slots_with_lease(lease))
+
+
+async def _acquire(client: PrefectClient) -> UUID:
+    deadline = asyncio.get_running_loop().time() + LOCK_SECONDS
+    while True:
+        try:
+            answer = await client.increment_concurrency_slots_with_lease([LOCK], 1, "concurrency", LOCK_SECONDS)
+            return UUID(answer.json()["lease_id"])
+        except PrefectHTTPStatusError as error:
+            if error.response.status_code != _LOCKED:
+                raise
+        if asyncio.get_running_loop().time() > deadline:
+            raise ServerError(f"Other services are being deployed for more than {LOCK_SECONDS:g} s; try again.")
+        await asyncio.sleep(_POLL_SECONDS)
