@@ -4,8 +4,6 @@ Environment: ``PORT`` (required; bound on 127.0.0.1 only), ``MODEL_NAME`` (defau
 ``MODEL_SERVER_THREADS`` (default 1). For the rest, see README.md in this folder.
 """
 
-from __future__ import annotations
-
 import sys
 
 # As a script, this file's folder is the first entry of sys.path: both packages below are found without being installed.

@@ -42,7 +42,8 @@ async def not_started(run: Run, planned: Plan, error: ModelServerError | RunStop
         begun = progress.done > 0
         progress.done = progress.failed = 0  # each shard recounts the outcomes that it finds
         stop = BY_HAND if stopped else Stop(reason="not started", cause=str(error), resumable=begun)
-        session.start_nothing(stop, held.preparing_since if held is not None else 0.0)
+        session.preparing_since = held.preparing_since if held is not None else 0.0
+        session.ending.stop(stop)
         try:
             return [await work_on(session, shard) for shard in planned.shards]
         finally:

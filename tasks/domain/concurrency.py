@@ -61,13 +61,6 @@ class AdaptiveLimit:
     clock.
     """
 
-    __slots__ = (
-        "_answers", "_base", "_base_latency", "_base_rate", "_begun", "_ceiling", "_ceiling_seconds",
-        "_ceiling_until", "_count", "_decreased", "_down_in", "_early", "_fresh", "_full", "_held", "_hold_since",
-        "_holds", "_last", "_latencies", "_needed", "_noise", "_patience", "_pause", "_phase", "_refusals", "_since",
-        "_squares", "_step", "_unloaded", "_wait", "cap", "latency", "limit", "throughput",
-    )  # fmt: skip
-
     def __init__(self, cap: int | None = None) -> None:
         self.cap = min(cap or LARGEST, LARGEST_CAP)
         self.limit = min(START, self.cap)

@@ -249,7 +249,8 @@ class Coordination:
         if self._stopped is not None:
             if one.stop_sent != self._stopped:
                 return  # it is told first
-            report = _with_hands(report)
+            # It needs no model server to account for unprocessed items.
+            report = InstanceReport(seconds=report.seconds, ready=True, shards=report.shards, stopped=report.stopped)
         one.due_at = now + self._interval
         one.report = report
         self._sharing.heard(name, report)
@@ -352,8 +353,3 @@ class Coordination:
         sick += len({*self._given_up, *self._cut_off, *(self._was_ready - reports.keys())})
         outage = run_outage(reports.values()) if self._stopped is None else ("", 0.0)
         return Show(done, failed, min(sick, self._service.instances), *outage, bool(self._was_ready))
-
-
-def _with_hands(report: InstanceReport) -> InstanceReport:
-    """An instance's report for a run that is stopped: it needs no model server to account for unprocessed items."""
-    return InstanceReport(seconds=report.seconds, ready=True, shards=report.shards, stopped=report.stopped)

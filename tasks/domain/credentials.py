@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field, SecretStr, field_validator
 
-_REGION = re.compile(r"[A-Za-z0-9._-]*")
+_REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.IGNORECASE)
 """It becomes part of host names."""
 
 
@@ -64,7 +64,6 @@ class Credentials(BaseModel, frozen=True, extra="ignore", populate_by_name=True)
         return [*hidden, *([self.access_key_id] if self.access_key_id else [])]
 
 
-_REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.IGNORECASE)
 _AWS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3", "AWS_SKIP_SIGNATURE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",

@@ -130,6 +130,8 @@ class RowReader:
         self._text = text
         self._header = header
         self._needed = needed
+        # Lines without quotes are split at commas: 0.25 us a row instead of 1.9 us, where all else that is done here
+        # for a row among many takes 1.5 us.
         self._plain = not (
             '"' in text or "\r" in text or "\n\n" in text or text.startswith(("\n", _MARK)) or f"\n{_MARK}" in text
         )
@@ -152,9 +154,6 @@ class RowReader:
         """The header's cells; empty if it has a fault or is missing. Raises ContentError, as rows do."""
         if not self._header:
             return ()
-        if self._plain:
-            first = next(self._plain_lines(), None)
-            return () if first is None else first.split(",")
         record = next(self._all_records(skip=False), None)
         return () if record is None or record.fault else record.cells
 

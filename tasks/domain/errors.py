@@ -123,23 +123,15 @@ class ItemError(ThresherError):
 class DownloadError(ItemError):
     """The item's bytes could not be read."""
 
-    def __init__(self, cause: str) -> None:
-        self.cause = cause
-        super().__init__(f"Download file failed. {cause}")
-
-    def __reduce__(self) -> tuple[type[DownloadError], tuple[str]]:
-        return type(self), (self.cause,)
+    def __str__(self) -> str:
+        return f"Download file failed. {super().__str__()}"
 
 
 class UploadError(ItemError):
     """The item's result file could not be written."""
 
-    def __init__(self, cause: str) -> None:
-        self.cause = cause
-        super().__init__(f"Upload of the result file failed. {cause}")
-
-    def __reduce__(self) -> tuple[type[UploadError], tuple[str]]:
-        return type(self), (self.cause,)
+    def __str__(self) -> str:
+        return f"Upload of the result file failed. {super().__str__()}"
 
 
 class ContentError(ItemError):

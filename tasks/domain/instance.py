@@ -116,20 +116,14 @@ _SILENT = {"DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "ORT_DISABLE_TE
 
 
 def instance_environment(
-    environment: Mapping[str, str],
-    given: Mapping[str, str],
-    limits: Limits | None,
-    devices: Sequence[str] | None = None,
-    kind: DeviceKind = "gpu",
+    environment: Mapping[str, str], given: Mapping[str, str], limits: Limits | None
 ) -> dict[str, str]:
-    """The environment of one instance: ``environment``, adapted to its limits and its accelerators.
+    """The environment of one instance: ``environment``, adapted to its limits.
 
-    ``given`` are the service's own variables. Its thread counts take precedence; its choice of accelerators does not,
-    since another instance may be using them. Without ``devices`` (None) no variables for accelerators are set.
+    ``given`` are the service's own variables. Its thread counts take precedence.
     """
     threads = {} if limits is None else thread_variables(limits.cpu)
-    visible = {} if devices is None else device_variables(devices, kind)
-    return {**_SILENT, **environment, **threads, **given, **visible}
+    return {**_SILENT, **environment, **threads, **given}
 
 
 class Deaths:

@@ -49,16 +49,9 @@ class Order(NamedTuple):
     moment: int
 
 
-class Unproved:
-    """Responses for one file's rows that came in joined requests and are not covered by its own checks."""
-
-    def __init__(self) -> None:
-        self.last: dict[ServerId, int] = {}
-        """The moment of the last such response of each server."""
-
-    def add(self, server: ServerId, moment: int) -> None:
-        """Count a response."""
-        self.last[server] = moment
+Unproved = dict[ServerId, int]
+"""Responses for one file's rows that came in joined requests and are not covered by its own checks: the moment of the
+last such response of each server."""
 
 
 class Joining:
@@ -154,9 +147,7 @@ class Joining:
 
     def covers(self, unproved: Unproved) -> bool:
         """Whether later checks cover all responses of a file."""
-        return not self.refused and all(
-            moment < self._covered.get(server, 0) for server, moment in unproved.last.items()
-        )
+        return not self.refused and all(moment < self._covered.get(server, 0) for server, moment in unproved.items())
 
 
 def rungs(wanted: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tasks.domain.cells import unseen
 from tasks.domain.file_kinds import LOOKED_AT, encoding_of, is_utf8, other_kind
+from tasks.domain.plain_text import has_halves
 
 MANIFEST_SUFFIX = ".manifest"
 LONGEST_LINE = 8 << 20
@@ -131,10 +132,7 @@ def _entry(value: Any, text: str, number: int) -> Entry:
         source = next((held for key, held in value.items() if key.strip() == "source"), None)
     if not isinstance(source, str) or not source.strip():
         return _unreadable(text, number, "it has no source that is a text")
-    try:
-        if not source.isascii():
-            source.encode()
-    except UnicodeEncodeError:
+    if has_halves(source):
         return _unreadable(text, number, "its source has half a surrogate pair")
     return Entry(source, "")
 
@@ -183,10 +181,8 @@ def read_output_line(raw: bytes) -> OutputLine:
         raise ValueError("it is not JSON in UTF-8") from None
     if not isinstance(value, dict) or not isinstance(source := value.get("source"), str):
         raise ValueError("it has no source that is a text")
-    try:
-        source.encode()
-    except UnicodeEncodeError:
-        raise ValueError("its source has half a surrogate pair") from None
+    if has_halves(source):
+        raise ValueError("its source has half a surrogate pair")
     result, message, location = value.get("result"), value.get("error_message"), value.get("inference-loc")
     if result == "SUCCESSFUL" and isinstance(location, str):
         return OutputLine(source, "", location)

@@ -18,18 +18,19 @@ from typing import Any
 from tasks.domain.cells import COLUMNS, OMITTED, SHOWN, Convert, EmptyCells, converter, problem, unseen_signs, visible
 from tasks.domain.csv_rows import Fault
 from tasks.domain.errors import RowError
+from tasks.domain.plain_text import has_halves
 
 LEAF_TYPES = ("string", "number", "integer", "boolean")
-_ALIASES = {
+_TYPES = {
     **dict.fromkeys(("str", "text", "char", "varchar"), "string"),
     **dict.fromkeys(("float", "double", "real", "decimal", "numeric", "float16", "float32", "float64"), "number"),
     **dict.fromkeys(("int", "long", "short", "bigint", "int8", "int16", "int32", "int64", "uint8"), "integer"),
     **dict.fromkeys(("bool", "boolen"), "boolean"),
     **dict.fromkeys(("dict", "map", "struct"), "object"),
     **dict.fromkeys(("list", "tuple"), "array"),
+    **{name: name for name in (*LEAF_TYPES, "object", "array", "file")},
 }
-"""Type names of other languages, and JSON Schema's names for them."""
-_KNOWN = {*LEAF_TYPES, "object", "array", "file"}
+"""Type names of JSON Schema and of other languages, and JSON Schema's names for them."""
 
 _INDEX = re.compile(r"[0-9]{1,18}")
 _TEMPLATES_KEPT = 1000
@@ -48,18 +49,13 @@ def schema_type(schema: Any) -> str | None:
         return None
     declared = schema.get("type")
     for name in declared if isinstance(declared, list) else [declared]:
-        if isinstance(name, str) and (known := _known_type(name)):
+        if isinstance(name, str) and (known := _TYPES.get(name.strip().lower())):
             return known
     if declared is None and isinstance(schema.get("properties"), dict):
         return "object"
     if declared is None and element_schemas(schema):
         return "array"
     return None
-
-
-def _known_type(name: str) -> str:
-    name = name.strip().lower()
-    return name if name in _KNOWN else _ALIASES.get(name, "")
 
 
 def odd_types(schema: Any) -> list[str]:
@@ -152,11 +148,7 @@ def column_index(value: Any) -> int | None:
 
 def _text(text: str) -> str:
     """JSON text, unescaped where UTF-8 can encode it (half a surrogate pair can only be escaped)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(text)
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=has_halves(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +231,13 @@ class Mapping:
         ``line`` is the row's line in its file, for messages. Raises RowError, naming line, column, field and value, if
         a column is missing or a cell cannot be converted.
         """
-        try:
-            return self._filled([convert(cells[index]) for convert, index in self._steps])
-        except (ValueError, IndexError):
-            raise self._row_error(cells, line) from None
+        texts = self.row_texts([cells])
+        if texts is None:
+            raise self._row_error(cells, line)
+        return texts[0]
 
     def row_texts(self, rows: Sequence[Sequence[str]]) -> list[str] | None:
-        """The :meth:`row_text` of many rows, made column by column in a fifth of the time.
+        """The :meth:`row_text` of many rows, made column by column: of 64 rows in a fifth of the time of single ones.
 
         None if rows must be converted one by one: they differ in width, or a column is missing, or a cell cannot be
         converted.

@@ -110,12 +110,6 @@ class Outage:
     against them; the last does not apply if the spell ends with a repeated response to an earlier request.
     """
 
-    __slots__ = (
-        "_fresh", "_healthy", "_last_answer", "_looked_at", "_not_allowed", "_probes", "_proved_down", "_slowest",
-        "_unhealthy_at", "cause", "down", "holds", "limit_seconds", "probe", "quiet_since", "real", "resume_at",
-        "served", "since", "spell",
-    )  # fmt: skip
-
     def __init__(self, limit_seconds: float = 0.0) -> None:
         self.limit_seconds = limit_seconds
         self.since: float | None = None

@@ -36,7 +36,9 @@ def plain_lines(text: str) -> list[str]:
     """
     if _SUSPICIOUS.search(text) is None:
         return text.split("\n")
-    return [_plain(_last_state(line)) for line in _split(_without_escapes(text))]
+    # A lone carriage return goes back to the start of the line: see _last_state.
+    lines = re.split("[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", _without_escapes(text))
+    return [_plain(_last_state(line)) for line in lines]
 
 
 def plain_line(text: str) -> str:
@@ -55,6 +57,11 @@ def plain_block(text: str) -> str:
 def plain_json(value: Any, *, indent: int | None = None) -> str:
     """JSON in which characters that act on a terminal, or are not UTF-8, are ``\\u`` escapes."""
     return _NOT_IN_JSON.sub(lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def has_halves(text: str) -> bool:
+    """Whether a text holds half a surrogate pair, which UTF-8 cannot encode."""
+    return not text.isascii() and _HALF.search(text) is not None
 
 
 def without_halves(text: str) -> str:
@@ -85,11 +92,6 @@ def _without_escapes(text: str) -> str:
 
 
 _C1 = re.compile("[\x80-\x9f]")
-
-
-def _split(text: str) -> list[str]:
-    # A lone carriage return goes back to the start of the line: see _last_state.
-    return re.split("[\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
 
 
 def _last_state(line: str) -> str:

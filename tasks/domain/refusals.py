@@ -31,8 +31,6 @@ class Refusals:
     it down to almost nothing. Such refusals are recognized because they are about as frequent under much lower limits.
     """
 
-    __slots__ = ("_credit", "_seen", "_share")
-
     def __init__(self) -> None:
         self._seen: deque[_Refusal] = deque(maxlen=COMPARED)
         self._credit = 0.0

@@ -91,9 +91,8 @@ class Counts:
 class Sample:
     """A sample of very many items: all while they are few, otherwise the first ones and random others."""
 
-    def __init__(self, most: int, first: int = FIRST) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._first = first
         self._chance = Random(0)  # a fixed seed: the same call examines the same items
         self._kept: list[Item] = []
         self.seen = 0
@@ -103,8 +102,8 @@ class Sample:
         self.seen += 1
         if len(self._kept) < self._most:
             self._kept.append(item)
-        elif (place := self._chance.randrange(self.seen - self._first)) < self._most - self._first:
-            self._kept[self._first + place] = item
+        elif (place := self._chance.randrange(self.seen - FIRST)) < self._most - FIRST:
+            self._kept[FIRST + place] = item
 
     @property
     def items(self) -> Sequence[Item]:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 PASSING = (408, 429, 502, 503, 504)
 """Statuses of a server that may answer soon: it is starting or overloaded."""
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 def not_an_api(shown: str) -> str:
@@ -29,7 +30,7 @@ def unlike_an_api(shown: str, status: int, location: str = "", through: str = ""
     """
     if status in (200, 404):
         return not_an_api(shown)
-    named = f"HTTP {status} {phrase}" if (phrase := _phrase(status)) else f"HTTP {status}"
+    named = f"HTTP {status} {phrase}" if (phrase := _PHRASES.get(status)) else f"HTTP {status}"
     if 300 <= status < 400:
         where = f", to {location}" if location else ""
         return f"{shown} is not the API of a Prefect server: it answers {named}{where}."
@@ -39,10 +40,3 @@ def unlike_an_api(shown: str, status: int, location: str = "", through: str = ""
         cause = "That is the answer of a gateway whose server is away, or of a server that starts or is overloaded."
         return not_answered(shown, f"{through} ({named})", cause)
     return f"The Prefect server {shown} answers {named}{through} when it is asked for its version."
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

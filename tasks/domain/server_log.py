@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 
@@ -96,28 +96,15 @@ class LogRecord:
 
     def to_json(self) -> bytes:
         """The record as one line of JSON."""
-        fields = {
-            "time": self.time.astimezone(UTC).isoformat(timespec="milliseconds"),
-            "group": self.group,
-            "stream": self.stream,
-            "task_id": self.task_id,
-            "instance": self.instance,
-            "message": self.message,
-        }
+        fields = asdict(self) | {"time": self.time.astimezone(UTC).isoformat(timespec="milliseconds")}
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
     @classmethod
     def from_json(cls, line: bytes) -> LogRecord:
         """The record in one line of JSON. Raises ValueError if the line is not from the log store."""
         try:
-            fields = json.loads(line)
-            return cls(
-                time=datetime.fromisoformat(fields["time"]),
-                group=fields["group"],
-                stream=fields["stream"],
-                task_id=fields["task_id"],
-                instance=int(fields["instance"]),
-                message=fields["message"],
-            )
+            found = json.loads(line)
+            texts = {name: found[name] for name in ("group", "stream", "task_id", "message")}
+            return cls(time=datetime.fromisoformat(found["time"]), instance=int(found["instance"]), **texts)
         except (KeyError, TypeError) as error:
             raise ValueError(f"should be a line of the log store: {error}") from None

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_val
 from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
 from tasks.domain.headers import header_texts
-from tasks.domain.plain_text import plain_line
+from tasks.domain.plain_text import has_halves, plain_line
 from tasks.domain.running_address import is_running_model, running_addresses
 from tasks.domain.schedule import Schedule
 from tasks.domain.secret_reference import SECRET_REFERENCE, check_meant
@@ -41,216 +41,137 @@ class BatchService(
 ):
     """A model package plus the data it reads and the folder it writes."""
 
-    name: Annotated[
-        str,
-        Field(
-            title="Name",
-            description="1-64 letters, digits, '-' or '_'",
-            pattern=NAME.pattern,
-        ),
-    ] = Field(default_factory=default_name)
-    description: Annotated[
-        str,
-        Field(
-            title="Description",
-            description="Up to 100 characters, none of ! < > = & \" '",
-            max_length=100,
-        ),
-    ] = ""
-    resource_pool: Annotated[
-        str,
-        Field(
-            title="Resource pool",
-            description="Where the instances run",
-            min_length=1,
-        ),
-    ] = "public-cpu"
-    model_source: Annotated[
-        Literal["my-models", "my-subscriptions"],
-        Field(
-            title="Model source",
-            description="In which part of the model store the model is",
-        ),
-    ] = "my-models"
-    model: Annotated[
-        str,
-        Field(
-            title="Model",
-            min_length=1,
-            description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
-            "server that already runs; several addresses, separated by blanks, share the load",
-        ),
-    ]
-    model_version: Annotated[
-        str | None,
-        Field(
-            title="Version",
-            description="Default: the newest version in the Normal state",
-        ),
-    ] = None
-    input_path: Annotated[
-        str,
-        Field(
-            title="Input path",
-            description="Folder, file or .manifest file: local path, file://, s3:// or obs://",
-        ),
-    ]
-    request_path: Annotated[
-        str | None,
-        Field(
-            title="Request path",
-            description="One of the API urls of the model's config.json; default: its only one, else /",
-        ),
-    ] = None
-    mapping: Annotated[
-        dict[str, Any] | None,
-        Field(
-            title="Mapping relationship",
-            description="Request schema with an index (CSV column from 0) per field; default: made from config.json",
-        ),
-    ] = None
-    output_path: Annotated[
-        str,
-        Field(
-            title="Output path",
-            description="An empty folder; {task_id}, {name} and {scheduled_time:%Y-%m-%d} are replaced",
-        ),
-    ]
-    flavor: Annotated[
-        str | None,
-        Field(
-            title="Instance flavor",
-            description="Default: the pool's first flavor that satisfies the model",
-        ),
-    ] = None
-    instances: Annotated[
-        int,
-        Field(
-            title="Instances",
-            description="1: standalone computing mode, more: distributed computing mode",
-            ge=1,
-            le=128,
-        ),
-    ] = 1
-    environment: Annotated[
-        dict[str, Annotated[str, AfterValidator(check_meant)]],
-        Field(
-            title="Environment variables",
-            description="For the model server only. Secrets by reference: {{ prefect.blocks.secret.NAME }}",
-        ),
-    ] = Field(default_factory=dict)
-    timeout_minutes: Annotated[
-        float,
-        Field(
-            title="Timeout (minutes)",
-            description="For one instance to be prepared, started and healthy",
-            ge=3,
-            le=120,
-        ),
-    ] = 20
-    runtime_log_output: Annotated[
-        bool,
-        Field(
-            title="Runtime log output",
-            description="Export the model server's output to the log store; stays on once on",
-        ),
-    ] = False
-    schedule: Annotated[Schedule | None, Field(title="Schedule", description="Starts by itself")] = None
-    error_threshold: Annotated[
-        float | None,
-        Field(
-            title="Error threshold",
-            ge=0,
-            description="Share (below 1) or number of failed items above which the run stops; default: never",
-        ),
-    ] = None
-    deadline_minutes: Annotated[
-        float | None,
-        Field(
-            title="Deadline (minutes)",
-            description="For the whole run, from its start; then it stops early with a complete manifest; "
-            "default: none",
-            gt=0,
-        ),
-    ] = None
-    failed_of: Annotated[
-        str | None,
-        Field(
-            title="Failed items of",
-            description="Output manifest of an earlier run: only its FAILED items are processed; default: the whole "
-            "input path",
-        ),
-    ] = None
-    merge: Annotated[
-        bool,
-        Field(
-            title="Merge",
-            description="With failed items of an earlier run: the new manifest is complete, with its SUCCESSFUL lines",
-        ),
-    ] = False
-    result_folder: Annotated[
-        Literal["infer-result-{task_id}", "infer-result"],
-        Field(
-            title="Result folder",
-            description="infer-result: the older layout, the output folder must be really empty",
-        ),
-    ] = "infer-result-{task_id}"
-    max_concurrency: Annotated[
-        int | None,
-        Field(
-            title="Requests in flight",
-            description="At most, per instance; default: found while running",
-            ge=1,
-            le=1024,
-        ),
-    ] = None
-    rows_per_request: Annotated[
-        int | Literal["auto"],
-        Field(
-            title="Rows per request",
-            description="CSV rows in one request: 1, a number, or auto",
-        ),
-    ] = 1
-    csv_header: Annotated[
-        Literal["absent", "present"],
-        Field(
-            title="CSV header",
-            description="Whether the first line of a CSV file holds names",
-        ),
-    ] = "absent"
-    empty_cells: Annotated[
-        Literal["refuse", "null", "omit"],
-        Field(
-            title="Empty cells",
-            description="Of a number, integer or boolean: refuse (the row fails), null, or omit the field",
-        ),
-    ] = "refuse"
-    headers: Annotated[
-        dict[str, Annotated[str, AfterValidator(check_meant)]],
-        Field(
-            title="HTTP headers",
-            description="To a running model server; secrets by reference: {{ prefect.blocks.secret.NAME }}",
-        ),
-    ] = Field(default_factory=dict)
-    request_timeout_seconds: Annotated[
-        float | None,
-        Field(
-            title="Request timeout (seconds)",
-            description="For the answer to one request; default: the administrator's",
-            gt=0,
-            le=86_400,
-        ),
-    ] = None
-    outage_minutes: Annotated[
-        float,
-        Field(
-            title="Outage (minutes)",
-            description="How long a running model server may be away or overloaded before the run stops",
-            ge=0,
-            le=10_080,
-        ),
-    ] = 15
-    priority: Annotated[int, Field(title="Priority", description="1-3, higher first in its pool", ge=1, le=3)] = 1
+    name: str = Field(
+        default_factory=default_name, title="Name", description="1-64 letters, digits, '-' or '_'", pattern=NAME.pattern
+    )
+    description: str = Field(
+        default="", title="Description", description="Up to 100 characters, none of ! < > = & \" '", max_length=100
+    )
+    resource_pool: str = Field(
+        default="public-cpu", title="Resource pool", description="Where the instances run", min_length=1
+    )
+    model_source: Literal["my-models", "my-subscriptions"] = Field(
+        default="my-models", title="Model source", description="In which part of the model store the model is"
+    )
+    model: str = Field(
+        title="Model",
+        min_length=1,
+        description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
+        "server that already runs; several addresses, separated by blanks, share the load",
+    )
+    model_version: str | None = Field(
+        default=None, title="Version", description="Default: the newest version in the Normal state"
+    )
+    input_path: str = Field(
+        title="Input path", description="Folder, file or .manifest file: local path, file://, s3:// or obs://"
+    )
+    request_path: str | None = Field(
+        default=None,
+        title="Request path",
+        description="One of the API urls of the model's config.json; default: its only one, else /",
+    )
+    mapping: dict[str, Any] | None = Field(
+        default=None,
+        title="Mapping relationship",
+        description="Request schema with an index (CSV column from 0) per field; default: made from config.json",
+    )
+    output_path: str = Field(
+        title="Output path", description="An empty folder; {task_id}, {name} and {scheduled_time:%Y-%m-%d} are replaced"
+    )
+    flavor: str | None = Field(
+        default=None, title="Instance flavor", description="Default: the pool's first flavor that satisfies the model"
+    )
+    instances: int = Field(
+        default=1,
+        title="Instances",
+        description="1: standalone computing mode, more: distributed computing mode",
+        ge=1,
+        le=128,
+    )
+    environment: dict[str, Annotated[str, AfterValidator(check_meant)]] = Field(
+        default_factory=dict,
+        title="Environment variables",
+        description="For the model server only. Secrets by reference: {{ prefect.blocks.secret.NAME }}",
+    )
+    timeout_minutes: float = Field(
+        default=20,
+        title="Timeout (minutes)",
+        description="For one instance to be prepared, started and healthy",
+        ge=3,
+        le=120,
+    )
+    runtime_log_output: bool = Field(
+        default=False,
+        title="Runtime log output",
+        description="Export the model server's output to the log store; stays on once on",
+    )
+    schedule: Schedule | None = Field(default=None, title="Schedule", description="Starts by itself")
+    error_threshold: float | None = Field(
+        default=None,
+        title="Error threshold",
+        ge=0,
+        description="Share (below 1) or number of failed items above which the run stops; default: never",
+    )
+    deadline_minutes: float | None = Field(
+        default=None,
+        title="Deadline (minutes)",
+        description="For the whole run, from its start; then it stops early with a complete manifest; default: none",
+        gt=0,
+    )
+    failed_of: str | None = Field(
+        default=None,
+        title="Failed items of",
+        description="Output manifest of an earlier run: only its FAILED items are processed; default: the whole "
+        "input path",
+    )
+    merge: bool = Field(
+        default=False,
+        title="Merge",
+        description="With failed items of an earlier run: the new manifest is complete, with its SUCCESSFUL lines",
+    )
+    result_folder: Literal["infer-result-{task_id}", "infer-result"] = Field(
+        default="infer-result-{task_id}",
+        title="Result folder",
+        description="infer-result: the older layout, the output folder must be really empty",
+    )
+    max_concurrency: int | None = Field(
+        default=None,
+        title="Requests in flight",
+        description="At most, per instance; default: found while running",
+        ge=1,
+        le=1024,
+    )
+    rows_per_request: int | Literal["auto"] = Field(
+        default=1, title="Rows per request", description="CSV rows in one request: 1, a number, or auto"
+    )
+    csv_header: Literal["absent", "present"] = Field(
+        default="absent", title="CSV header", description="Whether the first line of a CSV file holds names"
+    )
+    empty_cells: Literal["refuse", "null", "omit"] = Field(
+        default="refuse",
+        title="Empty cells",
+        description="Of a number, integer or boolean: refuse (the row fails), null, or omit the field",
+    )
+    headers: dict[str, Annotated[str, AfterValidator(check_meant)]] = Field(
+        default_factory=dict,
+        title="HTTP headers",
+        description="To a running model server; secrets by reference: {{ prefect.blocks.secret.NAME }}",
+    )
+    request_timeout_seconds: float | None = Field(
+        default=None,
+        title="Request timeout (seconds)",
+        description="For the answer to one request; default: the administrator's",
+        gt=0,
+        le=86_400,
+    )
+    outage_minutes: float = Field(
+        default=15,
+        title="Outage (minutes)",
+        description="How long a running model server may be away or overloaded before the run stops",
+        ge=0,
+        le=10_080,
+    )
+    priority: int = Field(default=1, title="Priority", description="1-3, higher first in its pool", ge=1, le=3)
     running_config: Annotated[
         str | None,
         Field(
@@ -298,10 +219,8 @@ class BatchService(
     @field_validator("input_path", "output_path")
     @classmethod
     def _storage(cls, value: str) -> str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError("should be UTF-8") from None
+        if has_halves(value):
+            raise ValueError("should be UTF-8")
         if paths.parse_address(value).scheme == "http":
             raise ValueError("should be a local path, file://, s3:// or obs://; share links stand in a manifest")
         return value

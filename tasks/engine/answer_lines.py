@@ -46,10 +46,6 @@ class Answers:
             for row, line in zip(rows, lines, strict=True):
                 self._take(row, 1, line)
 
-    def fail(self, row: int, message: str) -> None:
-        """Add a row's failure."""
-        self.fail_all([(row, message)])
-
     def fail_all(self, failures: Sequence[tuple[int, str]]) -> None:
         """Add the failures of some rows, in order."""
         if not failures:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import chain
@@ -82,28 +82,23 @@ async def check(
     return found.run(service, task_id)
 
 
+@dataclasses.dataclass
 class _Found:
     """The findings of the checks, made one after the other; a check is skipped if its fields are invalid."""
 
-    def __init__(
-        self,
-        right: Mapping[str, Any],
-        settings: Settings,
-        pools: Mapping[str, Pool] | None,
-    ) -> None:
-        self._right = right
-        self._pools = pools
-        self._settings = settings
-        self._warnings: list[str] = []
-        self._config: PackageConfig | None = None
-        self._api: Api | None = None
-        self._serving: Serving = "built-in"
-        self._package: Address | None = None
-        self._version: str | None = None
-        self._rule: dict[str, Any] | None = None
-        self._flavor: Any = None
-        self._pool: Pool | None = None
-        self._output: Address | None = None
+    _right: Mapping[str, Any]
+    _settings: Settings
+    _pools: Mapping[str, Pool] | None
+    _warnings: list[str] = dataclasses.field(default_factory=list)
+    _config: PackageConfig | None = None
+    _api: Api | None = None
+    _serving: Serving = "built-in"
+    _package: Address | None = None
+    _version: str | None = None
+    _rule: dict[str, Any] | None = None
+    _flavor: Any = None
+    _pool: Pool | None = None
+    _output: Address | None = None
 
     def run(self, service: BatchService, task_id: str) -> Run:
         assert self._config is not None and self._api is not None and self._output is not None
@@ -349,4 +344,4 @@ def _order(problem: Problem) -> int:
 
 def _real(address: Address) -> Address:
     """An address; if local, with symbolic links resolved."""
-    return replace(address, path=os.path.realpath(address.path)) if address.scheme == "local" else address
+    return dataclasses.replace(address, path=os.path.realpath(address.path)) if address.scheme == "local" else address

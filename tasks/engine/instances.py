@@ -218,6 +218,7 @@ class InstanceGroup:
         launch = await servers.prepare()
         if instance.devices is None:
             instance.devices = await servers.devices()
+        # The service's own choice of accelerators does not count: another instance may be using them.
         visible = device_variables(instance.devices.devices, device_kind())
         launch = replace(launch, environment={**launch.environment, **visible})
         instance.server = await Server.start(launch, servers.log_of(instance.number))

@@ -177,11 +177,8 @@ async def _table(
     message = ""
     if answers.failed:
         message = session.masker.line(rows_message(answers.rows, answers.failed, answers.first_failure()))
-    if answers.failed == answers.rows:
-        return Outcome(
-            item.number, item.source, item.result_name, message, False, answers.rows, answers.failed, bytes_read=size
-        )
-    await _write(session, item, answers)
-    return Outcome(
-        item.number, item.source, item.result_name, message, True, answers.rows, answers.failed, size, answers.size
-    )
+    written = answers.failed < answers.rows
+    if written:
+        await _write(session, item, answers)
+    counts = (answers.rows, answers.failed, size, answers.size if written else 0)
+    return Outcome(item.number, item.source, item.result_name, message, written, *counts)

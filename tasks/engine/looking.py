@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
 
 from tasks.clients.storage.failures import Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import ContentError, DownloadError
+from tasks.domain.header import TableMapping
 from tasks.domain.item import Item
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.refused_items import FIRST, Refusal
-from tasks.domain.request import Body, FileForm
+from tasks.domain.request import FileForm
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.items import size_error
-from tasks.engine.table_sampling import look_at_table
+from tasks.engine.table_sampling import Look, look_at_table
 
 TABLES_BYTES = 64 << 20
 """Total size, in bytes, up to which tables are read."""
@@ -28,18 +28,6 @@ LOOK_SECONDS = 3.0
 """Time-out for all looks together; the caller waits for them."""
 FIRST_SECONDS = 15.0
 """Further time for a first readable item, if none was read within the time-out and few items were looked at."""
-
-
-class Look(NamedTuple):
-    """The findings about one item."""
-
-    refusal: Refusal | None = None
-    body: Body | None = None
-    rows: int = 0
-    warning: str = ""
-    """Problem of a part of it."""
-    notes: tuple[str, ...] = ()
-    """Notes on how its header was read, if it is a table."""
 
 
 async def look_at_items(
@@ -79,6 +67,7 @@ class _Looking:
         self._settings = settings
         self._limit = settings.max_item_bytes
         self._storage = storage
+        self._table = TableMapping.of_service(run.service, run.rule) if run.rule is not None else None
         self._links = 0
         self._linking = asyncio.Semaphore(LINKS_READ)
         self._bytes = 0
@@ -99,8 +88,8 @@ class _Looking:
 
     async def _look(self, item: Item, address: Address) -> Look | None:
         try:
-            if self._run.rule is not None:
-                return await self._table(item, address)
+            if self._table is not None:
+                return await self._look_at_table(item, address, self._table)
             return await self._file(item, address)
         except TooLarge as larger:
             return Look(Refusal("size", size_error(address.name, larger.size, self._limit)))
@@ -108,18 +97,15 @@ class _Looking:
             kind = "missing" if isinstance(failed, Missing) else "reading"
             return Look(Refusal(kind, str(DownloadError(failed.cause))))
 
-    async def _table(self, item: Item, address: Address) -> Look | None:
+    async def _look_at_table(self, item: Item, address: Address, table: TableMapping) -> Look | None:
         if self._bytes > TABLES_BYTES:
             return None
         data = await self._read(item, address)
         self._bytes += len(data)
         try:
-            seen = await look_at_table(self._run, data, self._settings)
+            return await look_at_table(self._run.service, table, data, self._settings)
         except ContentError as error:
             return Look(Refusal("content", str(error)))
-        if seen.body is None:
-            return Look(Refusal("header" if seen.header else "rows", seen.detail))
-        return Look(None, seen.body, seen.rows, seen.detail, seen.notes)
 
     async def _file(self, item: Item, address: Address) -> Look | None:
         if address.scheme == "http":

@@ -6,8 +6,8 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 
 from tasks.clients.storage.failures import Missing, ObjectError
@@ -15,11 +15,12 @@ from tasks.clients.storage.local_files import refuse_system
 from tasks.clients.storage.output_folder import OutputFolder
 from tasks.clients.storage.storage import Storage
 from tasks.domain.cells import unseen_signs
-from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError
+from tasks.domain.errors import DownloadError, Problem, SpecificationError, StorageError, ThresherError
 from tasks.domain.fingerprint import Digest, Fingerprint
 from tasks.domain.item import UNKNOWN_SIZE, Item
 from tasks.domain.manifest import MANIFEST_SUFFIX, NAME_NOT_UTF8, Entry, foreign, read_line
 from tasks.domain.paths import Address, parse_address, redact, result_name
+from tasks.domain.plain_text import has_halves
 from tasks.domain.run import PLAN_NAME, Plan, Run, RunStopped, ShardRef
 from tasks.domain.settings import Settings
 from tasks.domain.shard import Cutter, ShardBounds
@@ -122,9 +123,7 @@ class Planner:
                 if not size and await self._storage.is_placeholder(parse_address(address)):
                     marks += 1
                     continue
-                try:
-                    address.encode()
-                except UnicodeEncodeError:
+                if has_halves(address):
                     shown = address.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
                     error = str(DownloadError(NAME_NOT_UTF8))
                     yield Item(number, shown, "", size, result_name(f"item-{number}"), error)
@@ -329,50 +328,46 @@ async def make_plan(run: Run, settings: Settings, storage: Storage, output: Outp
 
     async def store(shard: ShardRef, items: Sequence[Item]) -> None:
         sealed, data = sealed_part(run, shard, items)
-        try:
+        with _writing(output):
             await output.write(f"{scratch}/{sealed.plan_name}", data)
-        except ObjectError as error:
-            raise _unwritable(output, error) from None
         shards.append(sealed)
 
     try:
-        try:
+        with _writing(output):
             await output.make()
-        except ObjectError as error:
-            raise _unwritable(output, error) from None
         async with aclosing(planner.items()) as items:
             async for item in items:
                 if progress.stopped:
-                    await _give_up(output)
                     raise RunStopped("The run was stopped while its input was being listed; nothing was sent.")
                 if (full := cutter.add(item)) is not None:
                     await store(*full)
                     await asyncio.sleep(0)  # a local listing never yields to the event loop, and must be cancellable
         if (last := cutter.end()) is not None:
             await store(*last)
-    except (asyncio.CancelledError, StorageError):
+        if not cutter.items:
+            field = "input_path" if run.failed_of is None else "failed_of"
+            raise SpecificationError([Problem(field, named_by, "there is no item in it")])
+    except (asyncio.CancelledError, ThresherError):
         await _give_up(output)
         raise
     except ObjectError as error:
         await _give_up(output)
         raise StorageError(f"Planning {redact(named_by)} failed: {error.cause}") from None
-    if not cutter.items:
-        await _give_up(output)
-        field = "input_path" if run.failed_of is None else "failed_of"
-        raise SpecificationError([Problem(field, named_by, "there is no item in it")])
     plan = Plan(
         items=cutter.items, bytes=cutter.bytes, kept=planner.passed if run.service.merge else 0,
         unknown_sizes=cutter.unknown_sizes, shards=tuple(shards),
         warnings=tuple(planner.warnings), seconds=round(time.monotonic() - started, 6),
         fingerprint=(now.with_manifest(planner.manifest) if planner.manifest else now).fields,
     )  # fmt: skip
-    try:
+    with _writing(output):
         await output.write(f"{scratch}/{PLAN_NAME}", sealed_plan(run, plan))
         await output.sync()
-    except ObjectError as error:
-        raise _unwritable(output, error) from None
     return plan
 
 
-def _unwritable(output: OutputFolder, error: ObjectError) -> StorageError:
-    return StorageError(f"The plan in {output.scratch} (output_path) cannot be written: {error.cause}")
+@contextmanager
+def _writing(output: OutputFolder) -> Iterator[None]:
+    try:
+        yield
+    except ObjectError as error:
+        raise StorageError(f"The plan in {output.scratch} (output_path) cannot be written: {error.cause}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.domain.run import RunResult
 from tasks.domain.status import PHASES, Phase, RunReport
@@ -52,18 +53,8 @@ class Progress:
     @property
     def report(self) -> RunReport:
         """The report on the run for other processes."""
-        return RunReport(
-            phase=self.phase,
-            items=self.items,
-            done=self.done,
-            failed=self.failed,
-            sick_instances=self.sick_instances,
-            outage=self.outage,
-            outage_since=self.outage_since or 0.0,
-            manifest=self.manifest,
-            summary=self.summary,
-            resumable=self.resumable,
-        )
+        told: dict[str, Any] = {name: getattr(self, name) for name in RunReport.model_fields}
+        return RunReport(**told | {"outage_since": self.outage_since or 0.0})
 
     @property
     def items_per_second(self) -> float:

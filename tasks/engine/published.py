@@ -44,20 +44,17 @@ async def published_result(run: Run, storage: Storage, output: OutputFolder) -> 
 
 def _result(run: Run, summary: str, values: dict[str, Any]) -> RunResult:
     items = values["items"]
+    same = {
+        name: values[name] for name in ("name", "manifests", "seconds", "top_causes", "warnings", "failure", "stopped")
+    }
     return RunResult(
+        **same,
         task_id=run.task_id,
-        name=values["name"],
         manifest=values["manifests"][0],
-        manifests=tuple(values["manifests"]),
         summary=summary,
         items=items["planned"],
         successful=items["successful"],
         failed=items["failed"],
         not_processed=items.get("not_processed", 0),
-        seconds=values["seconds"],
-        top_causes=tuple(values["top_causes"]),
-        warnings=tuple(values["warnings"]),
-        failure=values["failure"],
-        stopped=values["stopped"],
         resumable=values.get("resumable", False),
     )

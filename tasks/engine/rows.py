@@ -8,9 +8,6 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-import orjson
-
-from tasks.domain.answer import answer_line, split
 from tasks.domain.csv_rows import RowBatch, RowReader, csv_text
 from tasks.domain.errors import AnswerError, ContentError, RowError
 from tasks.domain.evidence import alike
@@ -25,6 +22,7 @@ from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
 from tasks.engine.answer_lines import Answers
 from tasks.engine.breath import Breath
+from tasks.engine.row_answers import answer_line, split
 from tasks.engine.sent import Sent
 from tasks.engine.session import Session
 
@@ -51,15 +49,13 @@ def rows_of_a_request(service: BatchService, mapping: Mapping, auto: AutoRows) -
     return auto.size if service.rows_per_request == "auto" else min(service.rows_per_request, auto.most)
 
 
-def table_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """The rows of a CSV file. Raises ContentError if it is not valid CSV or has characters that ``settings`` forbid."""
-    text = csv_text(data, chinese=settings.chinese == "allow")
-    return RowReader(text, header=table.header, needed=table.by_place.columns)
-
-
 async def read_rows(table: TableMapping, data: bytes, settings: Settings) -> RowReader:
-    """The rows of a CSV file, counted. Raises ContentError if it is not valid CSV or has no rows."""
-    rows = table_rows(table, data, settings)
+    """The rows of a CSV file, counted.
+
+    Raises ContentError if it is not valid CSV, has characters that ``settings`` forbid, or has no rows.
+    """
+    text = csv_text(data, chinese=settings.chinese == "allow")
+    rows = RowReader(text, header=table.header, needed=table.by_place.columns)
     breath = Breath()
     for _ in rows.scan():
         await breath()
@@ -106,7 +102,7 @@ class _Rows:
         self._read_at_once = max(1, min(ROWS_READ, LONG * rows.count // max(1, rows.size)))
         self._in_use = False
         """Whether lines from joined answers have been added."""
-        self._unproved = Unproved()
+        self._unproved: Unproved = {}
         self._sample: tuple[Ready, list[bytes]] | None = None
         self._breath = Breath()
         self._working = self._most = 0
@@ -219,14 +215,14 @@ class _Rows:
         """One answer as one line. Raises AnswerError."""
         body = row_body(self._mapping.request([text]))
         answer = (await self._session.sender.send(body, self._sent, urgent=urgent)).data.removeprefix(BOM_UTF8)
-        return answer_line(answer, self._session.masker, orjson.loads)
+        return answer_line(answer, self._session.masker)
 
     async def _single(self, row: int, text: str, *, urgent: bool = False) -> bytes | None:
         """Send a row alone and add its line; its answer, None if it failed."""
         try:
             answer = await self._answer(text, urgent=urgent)
         except AnswerError as error:
-            self.answers.fail(row, str(error))
+            self.answers.fail_all([(row, str(error))])
             return None
         self.answers.add(row, answer)
         return answer
@@ -300,7 +296,7 @@ class _Rows:
 
     def _doubt(self, ready: Ready, parts: list[bytes], server: ServerId, moment: int) -> None:
         """Note that a joined answer has to be covered by a later check."""
-        self._unproved.add(server, moment)
+        self._unproved[server] = moment
         self._sample = (ready, parts)
 
     async def _last_check(self) -> bool:
@@ -355,9 +351,9 @@ class _Rows:
             return None
         joined.auto.answered(len(ready), body.size, answered.seconds, answered.in_flight)
         answer = answered.data.removeprefix(BOM_UTF8)
-        parts = split(answer, len(ready), joined.array_path, orjson.loads)
+        parts = split(answer, len(ready), joined.array_path)
         if parts is None and joined.array_path is not None:
-            parts = split(answer, len(ready), None, orjson.loads)
+            parts = split(answer, len(ready))
         if parts is None:
             first = self._named(ready[0][0])
             self._refuse(f"a request of {len(ready)} rows from {first} on had no answer with one element for each row")

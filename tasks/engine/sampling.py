@@ -24,8 +24,9 @@ from tasks.domain.settings import Settings
 from tasks.domain.shard import Cutter, ShardBounds
 from tasks.engine.fingerprinting import is_manifest
 from tasks.engine.items import refusal, size_error
-from tasks.engine.looking import FIRST_SECONDS, LOOK_SECONDS, TABLES_BYTES, Look, look_at_items
+from tasks.engine.looking import FIRST_SECONDS, LOOK_SECONDS, TABLES_BYTES, look_at_items
 from tasks.engine.planning import Planner
+from tasks.engine.table_sampling import Look
 
 ITEMS_LOOKED_AT = 64
 """Number of items that are looked at if there are more."""

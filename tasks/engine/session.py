@@ -20,7 +20,6 @@ from tasks.domain.paths import parse_address
 from tasks.domain.request import FileForm
 from tasks.domain.run import PLANNED, SHARDS, Run
 from tasks.domain.settings import Settings
-from tasks.domain.stop import Stop
 from tasks.engine.budget import Budget
 from tasks.engine.ending import Ending
 from tasks.engine.instances import InstanceGroup
@@ -78,6 +77,7 @@ class Session:
         self.reach = Reach(self.storage, self.output, places, settings.max_item_bytes)
         self.shards = Shards()
         self.preparing_since = 0.0
+        """Start of the attempt to have an instance; 0 before it."""
         self.ready_at = 0.0
         self._starting: asyncio.Task[None] | None = None
         self._work: set[asyncio.Future[Any]] = set()
@@ -155,11 +155,6 @@ class Session:
         if self.number is None or self.ending.stopped:
             return False
         return self.group.lost or bool(self.reach.cut_off)
-
-    def start_nothing(self, stop: Stop, since: float) -> None:
-        """Only account for the items: no instance could be started, or goes on; ``since``: start of trying, or 0."""
-        self.preparing_since = since
-        self.ending.stop(stop)
 
     async def close(self) -> None:
         """Stop every instance and close every connection; returns when no process is left.

@@ -37,7 +37,8 @@ MOST_STORING = 0.95
 async def work_on(session: Session, shard: ShardRef) -> ShardDone:
     """Process one shard in a session. Raises ModelServerError, StorageError."""
     started_at = clock.now()
-    done, report, digest, tally = await session.during(infer_shard(session, shard))
+    with rare_collections():
+        done, report, digest, tally = await session.during(infer_shard(session, shard))
     return ShardDone(
         shard=done,
         report=report,
@@ -62,11 +63,6 @@ async def infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str,
     instance can be started, or if this process's only instance is lost or cut off while others may go on; StorageError
     if the plan or a report cannot be read or written.
     """
-    with rare_collections():
-        return await _infer_shard(session, shard)
-
-
-async def _infer_shard(session: Session, shard: ShardRef) -> tuple[ShardRef, str, str, Tally]:
     try:
         items = await _planned(session, shard)
         reporter = Reporter(session, shard)

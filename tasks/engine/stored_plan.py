@@ -64,10 +64,8 @@ async def stored_plan(run: Run, output: OutputFolder) -> Plan | None:
     except ObjectError as error:
         raise StorageError(f"The plan in {output.scratch} cannot be read: {error.cause}") from None
     except (ValidationError, DamagedFile) as error:
-        place, why = (
-            output.root.child(name),
-            f"it {error}" if isinstance(error, DamagedFile) else "it is of another form",
-        )
+        place = output.root.child(name)
+        why = f"it {error}" if isinstance(error, DamagedFile) else "it is of another form"
     try:
         used = any(one.rpartition("/")[2] != PLANNED for one in await output.list(f"{output.scratch.name}/{SHARDS}"))
     except ObjectError as error:

@@ -10,10 +10,10 @@ from tasks.domain.csv_rows import RowReader, csv_text
 from tasks.domain.errors import ContentError, RowError
 from tasks.domain.header import TableMapping
 from tasks.domain.mapping import Mapping
-from tasks.domain.refused_items import looks_like_names
+from tasks.domain.refused_items import Refusal, looks_like_names
 from tasks.domain.request import Body, row_body
 from tasks.domain.rows_per_request import AutoRows
-from tasks.domain.run import Run
+from tasks.domain.service import BatchService
 from tasks.domain.settings import Settings
 from tasks.engine.rows import read_rows, rows_of_a_request
 
@@ -22,24 +22,23 @@ ROWS_LOOKED_AT = 1_000
 _NAMES_SHOWN = 5
 
 
-class TableLook(NamedTuple):
-    """The first request of a table (None if no row can be sent), its number of rows, and the problems of its rows."""
+class Look(NamedTuple):
+    """The findings about one item."""
 
-    body: Body | None
-    rows: int
-    detail: str = ""
-    header: bool = False
-    """Whether its first line, read as a row, looks like column names."""
+    refusal: Refusal | None = None
+    body: Body | None = None
+    rows: int = 0
+    warning: str = ""
+    """Problem of a part of it."""
     notes: tuple[str, ...] = ()
-    """Notes on how its header was read."""
+    """Notes on how its header was read, if it is a table."""
 
 
-async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
+async def look_at_table(service: BatchService, table: TableMapping, data: bytes, settings: Settings) -> Look:
     """The findings about the first rows of a table. Raises ContentError if it is not valid CSV or has no rows."""
-    table = TableMapping.of_service(run.service, run.rule or {})
     reader = await read_rows(table, data, settings)
     mapping, notes = table.of(reader.names())
-    wanted = rows_of_a_request(run.service, mapping, AutoRows())
+    wanted = rows_of_a_request(service, mapping, AutoRows())
     texts: list[str] = []
     looked = bad = 0
     first_bad, names = "", False
@@ -58,12 +57,12 @@ async def look_at_table(run: Run, data: bytes, settings: Settings) -> TableLook:
                 names = names or (looked == 1 and not table.header and len(cells) >= mapping.columns)
     if names and (header := _names(mapping, data, settings, others_are_rows=bad == 1)):
         detail = f"the first line looks like names ({header}); csv_header: present"
-        return TableLook(None, reader.count, detail, header=True)
+        return Look(Refusal("header", detail))
     some = f"{bad:,} of its {'' if looked == reader.count else f'first {looked:,} '}rows cannot become a request"
     if not texts:
-        return TableLook(None, reader.count, f"{some}, first: {first_bad}", notes=notes)
-    detail = f"{some}, first: {first_bad}" if bad else _passed_over(run, mapping, data, settings)
-    return TableLook(row_body(mapping.request(texts)), reader.count, detail, notes=notes)
+        return Look(Refusal("rows", f"{some}, first: {first_bad}"))
+    detail = f"{some}, first: {first_bad}" if bad else _passed_over(service, mapping, data, settings)
+    return Look(None, row_body(mapping.request(texts)), reader.count, detail, notes)
 
 
 def _first_line(mapping: Mapping, data: bytes, settings: Settings) -> tuple[list[str], int]:
@@ -82,9 +81,9 @@ def _names(mapping: Mapping, data: bytes, settings: Settings, *, others_are_rows
     return ", ".join(visible(cell).strip('"') for cell in islice(cells, _NAMES_SHOWN)) + more
 
 
-def _passed_over(run: Run, mapping: Mapping, data: bytes, settings: Settings) -> str:
+def _passed_over(service: BatchService, mapping: Mapping, data: bytes, settings: Settings) -> str:
     """A warning if the header line could be a row; empty if it could not, or if that cannot be determined."""
-    if run.service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
+    if service.csv_header != "present" or all(field.type == "string" for field in mapping.fields):
         return ""
     try:
         mapping.row_text(*_first_line(mapping, data, settings))

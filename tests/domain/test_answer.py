@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.domain.answer import SHOWN, answer_line, compact, error_line, shown, split, status_error
-from tasks.domain.errors import AnswerError
+from tasks.domain.answer import SHOWN, compact, error_line, shown, status_error
 
 
 @pytest.mark.parametrize(
@@ -96,93 +95,9 @@ def test_status_error__says_status_attempts_and_answer(status: int, answer: byte
     assert str(status_error(status, answer, attempts)) == message
 
 
-@pytest.mark.parametrize(
-    ("answer", "rows", "parts"),
-    [
-        ([1, 2], 2, [[1], [2]]),
-        ({"data": {"resp_data": [{"p": 1}, {"p": 2}]}}, 2, [{"data": {"resp_data": [{"p": 1}]}},
-         {"data": {"resp_data": [{"p": 2}]}}]),
-        ({"model": "m", "rows": [1, 2], "n": 2}, 2, [{"model": "m", "rows": [1], "n": 2}, {"model": "m",
-         "rows": [2], "n": 2}]),
-        ([[1, 2], [3]], 2, [[[1, 2]], [[3]]]),
-        ([], 0, []),
-        ([1, 2, 3], 2, None),
-        ([1], 2, None),
-        ({"a": [1, 2], "b": [1, 2]}, 2, None),
-        ({"a": 1}, 2, None),
-        ("ab", 2, None),
-        (None, 2, None),
-        (7, 1, None),
-    ],
-)  # fmt: skip
-def test_split__takes_an_answer_apart_where_it_has_its_one_array(answer: Any, rows: int, parts: Any) -> None:
-    assert split(dumped(answer), rows) == (None if parts is None else [dumped(part) for part in parts])
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [b'[{"a":1 2},{"a":3}]', b'{"p":[{"v":t rue},{"v":0 .5}]}', b"[1, 2,]", b"[1 2, 3]", b'{"a": [1, 2]'],
-)
-def test_split__takes_nothing_apart_that_is_no_json(answer: bytes) -> None:
-    assert split(answer, 2) is None
-
-
-def dumped(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def test_split__keeps_numbers_and_texts_to_the_letter() -> None:
-    answer = b'{"rows": [ {"p": 1.10, "n": 123456789012345678901234567890}, {"p": 1e2, "t": "a [ , ] \\" b"} ]}'
-    assert split(answer, 2) == [
-        b'{"rows":[{"p":1.10,"n":123456789012345678901234567890}]}',
-        b'{"rows":[{"p":1e2,"t":"a [ , ] \\" b"}]}',
-    ]
-
-
-@given(st.lists(json_values, min_size=1, max_size=6), st.lists(st.text(max_size=3), max_size=3))
-def test_split__gives_every_row_the_answer_it_would_have_had_alone(rows: list[Any], keys: list[str]) -> None:
-    def wrapped(values: list[Any]) -> Any:
-        document: Any = values
-        for key in keys:
-            document = {key: document}
-        return document
-
-    assert split(dumped(wrapped(rows)), len(rows)) == [dumped(wrapped([row])) for row in rows]
-    assert split(dumped(wrapped(rows)), len(rows) + 1) is None
-
-
 def test_status_error__names_where_a_redirect_leads_without_its_secrets() -> None:
     said = str(status_error(307, b"", 1, location="http://127.0.0.1:8080/predict/"))
     assert said.startswith("The model answered HTTP 307 to http://127.0.0.1:8080/predict/ (")
     assert "SECRET" not in str(status_error(302, b"", 1, location="https://u:SECRET@host/x?Signature=SECRET"))
     assert "\n" not in str(status_error(302, b"", 1, location="/a\n\x1b[31mb"))
     assert str(status_error(404, b"", 1, location="/elsewhere")) == "The model answered HTTP 404"
-
-
-@pytest.mark.parametrize(
-    ("answer", "line"),
-    [
-        (b'{"a": 1}', b'{"a":1}'),
-        (b'{"p": NaN, "q": [Infinity, -Infinity], "t": "N aN"}', b'{"p":NaN,"q":[Infinity,-Infinity],"t":"N aN"}'),
-        (b"NaN", b"NaN"),
-        (b"setosa", b'"setosa"'),
-        (b"setosa\r\n", b'"setosa"'),
-        ('Größe 汉 "x"\n\tb'.encode(), '"Größe 汉 \\"x\\"\\n\\tb"'.encode()),
-        (b'{"ok": tr', b'"{\\"ok\\": tr"'),
-        (b"<html>\n</html>\n", b'"<html>\\n</html>"'),
-        (b"nan", b'"nan"'),
-    ],
-)  # fmt: skip
-def test_answer_line__is_compact_json_or_a_text_as_a_json_string(answer: bytes, line: bytes) -> None:
-    assert answer_line(answer) == line
-    assert b"\n" not in line
-
-
-@pytest.mark.parametrize("answer", [b"", b" \r\n", b"\xff\xd8\xff\xe0", '{"a": "é"}'.encode("latin-1"), b"[\0]"])
-def test_answer_line__of_what_is_empty_or_no_text_is_an_error(answer: bytes) -> None:
-    with pytest.raises(AnswerError, match=r"is empty; JSON was expected|is not JSON .*nor text in UTF-8"):
-        answer_line(answer)
-
-
-def test_split__keeps_what_is_no_number_as_the_model_wrote_it() -> None:
-    assert split(b'{"p": [NaN, 0.5, -Infinity]}', 3) == [b'{"p":[NaN]}', b'{"p":[0.5]}', b'{"p":[-Infinity]}']

@@ -69,13 +69,11 @@ def test_device_variables__hide_all_from_an_instance_without_any() -> None:
     assert list(device_variables([]).values()) == ["", "void", "-1", ""]
 
 
-def test_instance_environment__lets_the_service_choose_threads_but_not_accelerators() -> None:
-    own = {"PATH": "/bin", "OMP_NUM_THREADS": "64", "MKL_NUM_THREADS": "64", "CUDA_VISIBLE_DEVICES": "0,1,2"}
-    given = {"OMP_NUM_THREADS": "3", "CUDA_VISIBLE_DEVICES": "0", "MODEL": "x"}
-    found = instance_environment(own, given, Limits(2, 1024), ["2"])
+def test_instance_environment__lets_the_service_choose_threads() -> None:
+    own = {"PATH": "/bin", "OMP_NUM_THREADS": "64", "MKL_NUM_THREADS": "64"}
+    found = instance_environment(own, {"OMP_NUM_THREADS": "3", "MODEL": "x"}, Limits(2, 1024))
     assert found["OMP_NUM_THREADS"] == "3"
     assert found["MKL_NUM_THREADS"] == "2"
-    assert found["CUDA_VISIBLE_DEVICES"] == "2"
     assert (found["PATH"], found["MODEL"]) == ("/bin", "x")
 
 

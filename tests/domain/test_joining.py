@@ -47,7 +47,7 @@ class Play:
         joining = self.joining
         lines = [-1] * len(rows)
         flying: list[tuple[Order, int, Sequence[int]]] = []
-        unproved = Unproved()
+        unproved: Unproved = {}
         sample: tuple[Sequence[int], Sequence[int]] | None = None
         used = False
         at = 0
@@ -78,7 +78,7 @@ class Play:
             elif singles:
                 joining.matched(order, HERE, len({*singles}))
             else:
-                unproved.add(HERE, moment)
+                unproved[HERE] = moment
                 sample = (taken, answers)
             joining.not_answered(order)
         if used and not joining.covers(unproved):
@@ -232,13 +232,12 @@ def test_check__covers_what_its_own_server_answered_before_it_was_sent() -> None
     assert proof is not None
     joining.matched(proof, HERE, 4)
     orders = [joining.last_check(4) for _ in range(2)]
-    early, late, elsewhere = Unproved(), Unproved(), Unproved()
-    early.add(HERE, joining.answered(orders[0]))
-    elsewhere.add((0, 1), joining.answered(orders[0]))
+    early: Unproved = {HERE: joining.answered(orders[0])}
+    elsewhere: Unproved = {(0, 1): joining.answered(orders[0])}
     check = joining.last_check(4)
-    late.add(HERE, joining.answered(orders[1]))
+    late: Unproved = {HERE: joining.answered(orders[1])}
     assert not joining.covers(early)
     joining.matched(check, HERE, 2)
-    assert [joining.covers(one) for one in (early, late, elsewhere, Unproved())] == [True, False, False, True]
+    assert [joining.covers(one) for one in (early, late, elsewhere, {})] == [True, False, False, True]
     joining.refuse("no")
     assert not joining.covers(early) and joining.order(4, 100) is not None

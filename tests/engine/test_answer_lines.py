@@ -12,8 +12,8 @@ def test_answers__that_come_in_any_order_give_lines_in_row_order() -> None:
     for number in (3, 1, 5, 2):
         answers.add(number, b"%d" % number)
     assert answers.rows == 4
-    answers.fail(7, "seven")
-    answers.fail(4, "four")
+    answers.fail_all([(7, "seven")])
+    answers.fail_all([(4, "four")])
     answers.add(6, b"6")
     assert answers.result() == b'1\n2\n3\n{"error": "four"}\n5\n6\n{"error": "seven"}\n'
     assert (answers.rows, answers.failed, answers.first_failure()) == (7, 2, "row 4: four")

@@ -98,21 +98,21 @@ def test_server__answers_in_the_form_that_postprocess_chose(answers: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    ("expression", "error"),
+    ("expression", "status", "error"),
     [
-        ("1 / 0", "ZeroDivisionError: division by zero"),
-        ("data['nope']", "KeyError: 'nope'"),
-        ("sys.exit(3)", "SystemExit: 3"),
-        ("(_ for _ in ()).throw(ValueError())", "ValueError"),
-        ("object()", "TypeError: answer: object cannot be sent as JSON; convert it in _postprocess"),
+        ("1 / 0", 500, "ZeroDivisionError: division by zero"),
+        ("data['nope']", 400, "KeyError: 'nope'"),
+        ("sys.exit(3)", 500, "SystemExit: 3"),
+        ("(_ for _ in ()).throw(ValueError())", 500, "ValueError"),
+        ("object()", 400, "TypeError: answer: object cannot be sent as JSON; convert it in _postprocess"),
     ],
 )
 def test_server__lives_on_after_an_exception_of_the_model(
-    write_package: WritePackage, start_server: StartServer, expression: str, error: str
+    write_package: WritePackage, start_server: StartServer, expression: str, status: int, error: str
 ) -> None:
     server = start_server(write_package(ANSWERS)).ready()
     answer = server.post({"answer": expression})
-    assert (answer.status, answer.json()) == (500, {"error": error})
+    assert (answer.status, answer.json()) == (status, {"error": error})
     assert "Traceback" in server.output()
     assert error.partition(":")[0] in server.output()
     assert server.post({"answer": "1 + 1"}).json() == 2

@@ -81,8 +81,8 @@ def test_exception__may_pass_if_memory_disk_or_network_were_short(
 
 FAILING = """
 import threading
-from model_service.python_model_service import XgSklServingBaseService
-class Failing(XgSklServingBaseService):
+from model_service.pytorch_model_service import PTServingBaseService
+class Failing(PTServingBaseService):
     def __init__(self, model_name, model_path):
         if {thread}:
             threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -99,7 +99,7 @@ def test_server__explains_the_exceptions_of_the_package_and_no_others(
 ) -> None:
     server = start_server(write_package(FAILING.replace("{thread}", "False"))).ready()
     for body, status, explained in (
-        ({"index": 1}, 500, True), ({}, 200, False), ([], 500, True), ("memory", 500, False), (b"no JSON", 400, False)
+        ({"index": 1}, 500, True), ({}, 200, False), ([], 400, True), ("memory", 500, False), (b"no JSON", 400, False)
     ):  # fmt: skip
         answer = server.post(body)
         assert (answer.status, HEADER in answer.headers) == (status, explained), (body, answer)

@@ -1,149 +1,171 @@
 """Creation of a package's service object from its folder."""
 
-from __future__ import annotations
-
-import importlib.util
 import inspect
 import logging
-import os
-import sys
 import threading
 import traceback
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import List, NamedTuple, Optional, Type
 
-# Imported before any code of the package, so that a stub folder "model_service", which authors keep next to their code
-# for local tests, never replaces the real base classes.
 from model_service.model_service import SingleNodeService
+from model_service.tfserving_model_service import TfServingBaseService
 
-from .settings import StartError
+from .families import FAMILIES, family_of
+from .model_path import find_model_path
+from .settings import Settings, StartError
+from .surroundings import HOME, import_module, prepare_imports
 from .threads import LOOK_SECONDS, StartedThreads, ThreadFailed
 
 SERVICE_FILE = "customize_service.py"
-BASE_CLASSES = (
-    "model_service.model_service.SingleNodeService",
-    "model_service.pytorch_model_service.PTServingBaseService",
-    "model_service.tfserving_model_service.TfServingBaseService",
-    "model_service.python_model_service.XgSklServingBaseService",
-    "model_service.spark_model_service.SparkServingBaseService",
-    "model_service.caffe_model_service.CaffeBaseService",
-)
-_NO_MODEL_SUFFIXES = frozenset({".py", ".md", ".txt"})
-"""Code and texts, including ``requirements.txt``."""
+Service = Type[SingleNodeService]
 
 _log = logging.getLogger("model_server")
 
 
-def load_service(folder: Path, model_name: str, threads: StartedThreads) -> SingleNodeService:
-    """Import ``customize_service.py`` from ``folder`` and create its service, which loads the model.
+class Loaded(NamedTuple):
+    """A service that is ready, and how it is talked to."""
+
+    service: SingleNodeService
+    as_text: bool
+    """JSON is handed to it as text, and its lists are wrapped."""
+
+
+def load_service(settings: Settings, threads: StartedThreads) -> Loaded:
+    """Import ``customize_service.py`` from the package's folder and create its service, which loads the model.
 
     Returns once the threads that this starts, and that may load the model, have ended. Raises StartError; its message
     includes the exception of the package's own code, whose traceback is printed first.
     """
     with threads:
-        service = _created(folder, model_name)
-        _wait_for(threads, folder)
-    return service
+        loaded = _created(settings)
+        _wait_for(threads, settings.folder)
+    return loaded
 
 
-def _created(folder: Path, model_name: str) -> SingleNodeService:
+def _created(settings: Settings) -> Loaded:
+    folder = settings.folder
+    path = folder / SERVICE_FILE
+    if not path.is_file():
+        raise StartError("there is no %s in %s" % (SERVICE_FILE, folder))
     try:
-        module = _import_module(folder)
+        prepare_imports(folder)
+        module = import_module(folder, path)
     except BaseException as error:
-        raise _failed(folder, f"{SERVICE_FILE} cannot be imported", error) from None
-    service_class = find_service_class(module)
-    model_path = find_model_path(folder)
+        raise _failed(folder, "%s cannot be imported" % SERVICE_FILE, error) from None
+    service_class = find_service_class(module, folder)
+    family = family_of(settings.model_type, service_class)
+    _check_inference(service_class)
+    model_path = str(find_model_path(folder, family))
+    arguments = _arguments(service_class, settings.model_name, model_path)
     try:
-        return service_class(model_name, str(model_path))
+        service = service_class(*arguments)
+        for name, value in (("model_name", settings.model_name), ("model_path", model_path)):
+            if not hasattr(service, name):  # its __init__ does not call that of the base class
+                setattr(service, name, value)
+        if isinstance(service, TfServingBaseService) and not _overrides(service_class, TfServingBaseService):
+            service.load()
     except BaseException as error:
-        raise _failed(folder, f"{service_class.__name__}({model_name!r}, {str(model_path)!r}) failed", error) from None
+        call = "%s(%s)" % (service_class.__name__, ", ".join(repr(each) for each in arguments))
+        raise _failed(folder, "%s failed" % call, error) from None
+    return Loaded(service, family is not None and family.as_text)
 
 
 def _wait_for(threads: StartedThreads, folder: Path) -> None:
-    named: threading.Thread | None = None
+    named: Optional[threading.Thread] = None
     try:
-        while (thread := threads.loading()) is not None:
+        while True:
+            thread = threads.loading()
+            if thread is None:
+                return
             if thread is not named:
                 named = thread
                 _log.info("the model is ready once the thread %r has ended, which the package has started", thread.name)
             thread.join(LOOK_SECONDS)
     except ThreadFailed as failed:
-        what = f"the thread {failed.thread.name!r}, which the package has started to load the model, failed"
+        what = "the thread %r, which the package has started to load the model, failed" % failed.thread.name
         raise _failed(folder, what, failed.error) from None
 
 
-def find_service_class(module: ModuleType) -> type[SingleNodeService]:
-    """The one class defined in ``module`` that derives from a base class. Raises StartError if it is not exactly one.
+def find_service_class(module: ModuleType, folder: Path) -> Service:
+    """The one class of the package below a base class that has no sub-class there. Raises StartError without such one.
 
-    Imported classes do not count: a base class that is itself imported into the module is not a service.
+    A class that ``customize_service.py`` imports from another module of the package counts if it defines none itself.
     """
-    found = {
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, SingleNodeService) and value.__module__ == module.__name__
-    }
-    if not found:
-        raise StartError(
-            f"{SERVICE_FILE} defines no service: one class must derive from one of {', '.join(BASE_CLASSES)}"
-        )
-    if len(found) > 1:
-        names = ", ".join(sorted(each.__name__ for each in found))
-        raise StartError(f"{SERVICE_FILE} defines {len(found)} services ({names}): exactly one is needed")
-    (service_class,) = found
-    # Reported now, and not in the response to every request.
-    unwritten = service_class._inference is SingleNodeService._inference
-    if unwritten and service_class.inference is SingleNodeService.inference:
-        raise StartError(f"{service_class.__name__}._inference(self, data) is not written: it must run the model")
-    return service_class
+    found: List[Service] = [
+        value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, SingleNodeService)
+    ]
+    own = [each for each in found if each.__module__ == module.__name__]
+    candidates = set(own or [each for each in found if _is_inside(each, folder)])
+    leaves = {one for one in candidates if not any(other is not one and issubclass(other, one) for other in candidates)}
+    if not leaves:
+        bases = [SingleNodeService, *(family.base for family in FAMILIES)]
+        names = ", ".join("%s.%s" % (base.__module__, base.__name__) for base in bases)
+        raise StartError("%s defines no service: one class must derive from one of %s" % (SERVICE_FILE, names))
+    if len(leaves) > 1:
+        names = ", ".join(sorted(each.__name__ for each in leaves))
+        raise StartError("%s defines %d services (%s): exactly one is needed" % (SERVICE_FILE, len(leaves), names))
+    return leaves.pop()
 
 
-def find_model_path(folder: Path) -> Path:
-    """The only model file in ``folder`` and its sub-folders, or ``folder`` itself if there is not exactly one.
-
-    Not model files: config.json, ``*.py``, ``*.md``, ``*.txt``, hidden files and everything below hidden folders.
-    """
-    only: Path | None = None
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
-        for name in files:
-            path = Path(parent, name)
-            if name.startswith(".") or name == "config.json" or path.suffix.lower() in _NO_MODEL_SUFFIXES:
-                continue
-            if only is not None:
-                return folder
-            only = path
-    return only or folder
+def _is_inside(service_class: Service, folder: Path) -> bool:
+    try:
+        return _is_below(inspect.getfile(service_class), folder)
+    except TypeError:
+        return False
 
 
-def _import_module(folder: Path) -> ModuleType:
-    path = folder / SERVICE_FILE
-    if not path.is_file():
-        raise StartError(f"there is no {SERVICE_FILE} in {folder}")
-    # First, so that the package's own modules take precedence over the server's.
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise StartError(f"{path} is not a Python module")
-    module = importlib.util.module_from_spec(spec)
-    # Pickled models refer to their classes by this name.
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+def _check_inference(service_class: Service) -> None:
+    """Report a service that cannot answer now, and not in the response to every request."""
+    if service_class._inference is SingleNodeService._inference and not _overrides(service_class, SingleNodeService):
+        raise StartError("%s._inference(self, data) is not written: it must run the model" % service_class.__name__)
+
+
+def _overrides(service_class: Service, base: Service) -> bool:
+    return service_class._inference is not base._inference or service_class.inference is not base.inference
+
+
+def _arguments(service_class: Service, model_name: str, model_path: str) -> List[str]:
+    """What the constructor takes: ``model_name`` and ``model_path``, or ``model_path`` alone, or nothing."""
+    try:
+        parameters = list(inspect.signature(service_class).parameters.values())
+    except (TypeError, ValueError):
+        return [model_name, model_path]
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return [model_name, model_path]
+    places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    needed = [each for each in places if each.default is each.empty]
+    if not places:
+        return []
+    if len(places) == 1 or (len(needed) == 1 and needed[0].name == "model_path"):
+        return [model_path]
+    return [model_name, model_path]
 
 
 def _failed(folder: Path, what: str, error: BaseException) -> StartError:
     if isinstance(error, StartError):
         return error
     traceback.print_exception(type(error), error, traceback_of_package(folder, error.__traceback__))
-    cure = "; put its package into dependencies of config.json" if isinstance(error, ModuleNotFoundError) else ""
-    return StartError(f"{what}: {describe(error)}{cure}")
+    return StartError("%s: %s%s" % (what, describe(error), _cure(error)))
 
 
-def traceback_of_package(folder: Path, full: TracebackType | None) -> TracebackType | None:
+def _cure(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return "; put its package into dependencies of config.json"
+    if isinstance(error, FileNotFoundError) and HOME in str(error):
+        return "; %s is the package's folder on the original platform only: use self.model_path or __file__" % HOME
+    return ""
+
+
+def _is_below(path: str, folder: Path) -> bool:
+    return path.startswith(str(folder) + "/")
+
+
+def traceback_of_package(folder: Path, full: Optional[TracebackType]) -> Optional[TracebackType]:
     """``full`` from the first frame of the package's code on: the server's own frames do not help a model author."""
     current = full
     while current is not None:
-        if Path(current.tb_frame.f_code.co_filename).is_relative_to(folder):
+        if _is_below(current.tb_frame.f_code.co_filename, folder):
             return current
         current = current.tb_next
     return full
@@ -155,4 +177,4 @@ def describe(error: BaseException) -> str:
         message = str(error)
     except Exception:
         message = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return "%s: %s" % (type(error).__name__, message) if message else type(error).__name__

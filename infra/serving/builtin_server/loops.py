@@ -1,12 +1,10 @@
 """Whether a function has a loop that only other code can end, as far as its source shows."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import textwrap
 from types import FrameType
-from typing import Any
+from typing import Any, Optional
 
 
 def loops_for_ever(frame: FrameType) -> bool:
@@ -16,7 +14,7 @@ def loops_for_ever(frame: FrameType) -> bool:
     return isinstance(body, list) and any(_is_endless(one, frame.f_locals.get("self")) for one in body)
 
 
-def _source_of(function: Any) -> ast.AST | None:
+def _source_of(function: Any) -> Optional[ast.AST]:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     except (OSError, SyntaxError, TypeError, ValueError, IndexError):

@@ -1,18 +1,17 @@
 """``multipart/form-data`` bodies, as browsers and other clients write them in practice."""
 
-from __future__ import annotations
-
 import io
 import re
+from typing import Dict, Iterator, Optional, Tuple, Union
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
-Form = dict[str, "str | dict[str, io.BytesIO]"]
+Form = Dict[str, Union[str, Dict[str, io.BytesIO]]]
 """Form key -> its text, or file name -> file object."""
 
 MAX_HEADER_BYTES = 16 * 1024
 """Per header line of a part: room for the longest object names (1,024 bytes), however they are escaped."""
+MAX_HEADERS = 32
+"""Header lines of a part."""
+MAX_BOUNDARY_BYTES = 256
 
 _PARAMETER = re.compile(
     r"""\s*;\s*([\w*-]+)\s*=\s*(?:
@@ -30,104 +29,112 @@ class MultipartError(ValueError):
     """The body does not match its Content-Type; the message names the part."""
 
 
-def boundary_of(content_type: str) -> bytes | None:
+def boundary_of(content_type: str) -> Optional[bytes]:
     """The boundary in a Content-Type header; None without one."""
-    return parse_options_header(content_type)[1].get(b"boundary") or None
+    return parameters_of(content_type).get("boundary", "").encode("latin-1", "replace") or None
 
 
 def parse_multipart(body: bytes, boundary: bytes) -> Form:
     """Read a whole body. Raises MultipartError for broken bodies and for conflicting parts."""
-    reader = _Reader()
-    try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": reader.on_part_begin,
-                "on_part_data": reader.on_part_data,
-                "on_part_end": reader.on_part_end,
-                "on_header_field": reader.on_header_field,
-                "on_header_value": reader.on_header_value,
-                "on_header_end": reader.on_header_end,
-                "on_end": reader.on_end,
-            },
-            max_header_count=32,
-            max_header_size=MAX_HEADER_BYTES,
-        )
-        parser.write(body)
-    except FormParserError as error:
-        raise MultipartError(f"the multipart body is broken: {error}") from None
-    if not reader.complete:
-        raise MultipartError("the multipart body ends before its closing boundary")
-    return reader.form
+    if len(boundary) > MAX_BOUNDARY_BYTES:
+        raise MultipartError("the boundary is longer than %d bytes" % MAX_BOUNDARY_BYTES)
+    form: Form = {}
+    for headers, content in _parts(body, b"--" + boundary):
+        _add(form, headers, content)
+    return form
 
 
-class _Reader:
-    """Collects the parts that the parser delivers piece by piece."""
-
-    def __init__(self) -> None:
-        self.form: Form = {}
-        self.complete = False
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
-        self._pieces: list[bytes] = []
-
-    def on_part_begin(self) -> None:
-        self._disposition = b""
-        self._pieces = []
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._pieces.append(data[start:end])
-
-    def on_part_end(self) -> None:
-        key, file_name = names_of_part(self._disposition)
-        content = b"".join(self._pieces)
-        if file_name is None:
-            if key in self.form:
-                raise MultipartError(f"the form key {key!r} comes twice")
-            try:
-                self.form[key] = content.decode("utf-8")
-            except UnicodeDecodeError:
-                raise MultipartError(f"the text under {key!r} is not UTF-8; bytes need a file name") from None
-            return
-        files = self.form.setdefault(key, {})
-        if isinstance(files, str):
-            raise MultipartError(f"the form key {key!r} comes as text and as a file")
-        if file_name in files:
-            raise MultipartError(f"the file {file_name!r} comes twice under {key!r}")
-        files[file_name] = io.BytesIO(content)
-
-    def on_end(self) -> None:
-        self.complete = True
+def _parts(body: bytes, delimiter: bytes) -> Iterator[Tuple[bytes, bytes]]:
+    """Headers and content of each part."""
+    if body.startswith(delimiter):
+        boundary = 0
+    else:  # there may be a text before the first part
+        boundary = body.find(b"\r\n" + delimiter) + 2
+        if boundary < 2:
+            raise MultipartError("the multipart body is broken: it does not begin with its boundary")
+    while not body.startswith(b"--", boundary + len(delimiter)):
+        line_end = body.find(b"\r\n", boundary + len(delimiter))
+        if line_end < 0 or body[boundary + len(delimiter) : line_end].strip(b" \t"):
+            raise MultipartError("the multipart body is broken: its boundary %r has no line of its own" % delimiter)
+        blank = body.find(b"\r\n\r\n", line_end)
+        if blank < 0:
+            raise MultipartError("the multipart body ends before its closing boundary")
+        end = _end_of(body, b"\r\n" + delimiter, blank + 2)
+        yield body[line_end + 2 : max(blank, line_end + 2)], body[blank + 4 : end]
+        boundary = end + 2
 
 
-def names_of_part(disposition: bytes) -> tuple[str, str | None]:
+def _end_of(body: bytes, separator: bytes, start: int) -> int:
+    """Where a part ends: at the next boundary that is followed by two dashes, a blank or a line end."""
+    while True:
+        end = body.find(separator, start)
+        if end < 0:
+            raise MultipartError("the multipart body ends before its closing boundary")
+        after = body[end + len(separator) : end + len(separator) + 2]
+        if after in (b"--", b"\r\n") or after[:1] in (b" ", b"\t"):
+            return end
+        start = end + 1
+
+
+def _add(form: Form, headers: bytes, content: bytes) -> None:
+    key, file_name = names_of_part(_disposition(headers))
+    if file_name is None:
+        if key in form:
+            raise MultipartError("the form key %r comes twice" % key)
+        try:
+            form[key] = content.decode("utf-8")
+        except UnicodeDecodeError:
+            raise MultipartError("the text under %r is not UTF-8; bytes need a file name" % key) from None
+        return
+    files = form.setdefault(key, {})
+    if isinstance(files, str):
+        raise MultipartError("the form key %r comes as text and as a file" % key)
+    if file_name in files:
+        raise MultipartError("the file %r comes twice under %r" % (file_name, key))
+    files[file_name] = io.BytesIO(content)
+
+
+def _disposition(headers: bytes) -> bytes:
+    lines = headers.split(b"\r\n")
+    if len(lines) > MAX_HEADERS:
+        raise MultipartError("the multipart body is broken: a part has more than %d headers" % MAX_HEADERS)
+    found = b""
+    for line in lines:
+        if len(line) > MAX_HEADER_BYTES:
+            raise MultipartError(
+                "the multipart body is broken: a header of a part is longer than %d bytes" % MAX_HEADER_BYTES
+            )
+        name, colon, value = line.partition(b":")
+        if line and not colon:
+            raise MultipartError("the multipart body is broken: %r is not a header" % line[:80])
+        if name.strip().lower() == b"content-disposition":
+            found = value.strip()
+    return found
+
+
+def names_of_part(disposition: bytes) -> Tuple[str, Optional[str]]:
     """Form key and file name (None: a text) from a Content-Disposition value. Raises MultipartError without a key."""
-    text = _decode(disposition)
-    parameters: dict[str, str] = {}
-    position = len(text.partition(";")[0])
-    while match := _PARAMETER.match(text, position):
+    parameters = parameters_of(_decode(disposition))
+    if "name" not in parameters:
+        raise MultipartError("a part of the multipart body has no name in its Content-Disposition")
+    return parameters["name"], parameters.get("filename")
+
+
+def parameters_of(header: str) -> Dict[str, str]:
+    """The parameters of a header value, by lower-case name."""
+    parameters: Dict[str, str] = {}
+    position = len(header.partition(";")[0])
+    while True:
+        match = _PARAMETER.match(header, position)
+        if match is None:
+            return parameters
         name, browser, escaped, word = match.groups()
         if browser is not None:
-            value = _BROWSER_ESCAPE.sub(lambda found: _BROWSER_ESCAPES[found[0]], browser)
+            value = _BROWSER_ESCAPE.sub(lambda found: _BROWSER_ESCAPES[found.group()], browser)
         else:
             value = re.sub(r"\\(.)", r"\1", escaped) if escaped is not None else word.strip()
         parameters.setdefault(name.lower(), value)
         position = match.end()
-    if "name" not in parameters:
-        raise MultipartError("a part of the multipart body has no name in its Content-Disposition")
-    return parameters["name"], parameters.get("filename")
 
 
 def _decode(header: bytes) -> str:

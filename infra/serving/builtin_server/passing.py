@@ -1,9 +1,7 @@
 """Transient exceptions of a package: the same request may succeed a little later."""
 
-from __future__ import annotations
-
 import errno
-from collections.abc import Iterator
+from typing import Iterator, Optional
 
 _SHORT_OF = {
     errno.EAGAIN, errno.EBUSY, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EINTR,
@@ -29,7 +27,7 @@ def may_pass(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    current: BaseException | None = error
+    current: Optional[BaseException] = error
     for _ in range(_CAUSES):
         if current is None:
             return

@@ -1,8 +1,7 @@
 """The life of the server's process: listen, load, serve, stop."""
 
-from __future__ import annotations
-
 import asyncio
+import io
 import logging
 import os
 import signal
@@ -11,27 +10,22 @@ import sys
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
-from io import TextIOWrapper
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-import uvicorn
-import uvloop
-from model_service.model_service import SingleNodeService
-
-from .app import ModelApp
-from .loading import load_service
+from .app import ModelApp, failure
+from .http_server import HttpServer
+from .loading import Loaded, load_service
 from .settings import Settings, StartError, read_settings
 from .threads import StartedThreads
 
 HOST = "127.0.0.1"
 """Reachable from this machine only: the server answers every client."""
-KEEP_ALIVE_SECONDS = 120
-"""Longer than clients keep an idle connection, so that the server never closes one with a request in flight."""
 STOP_SECONDS = 2
 """Time that requests in flight get after SIGTERM."""
 EXIT_SECONDS = 0.5
 """Time that the package's own threads and exit handlers get at the very end."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger("model_server")
 
@@ -42,18 +36,18 @@ def main() -> int:
     Returns the exit code: 0 after a signal, 1 with the reason as last line on standard error if it cannot start.
     """
     _prepare_output()
-    # Before uvicorn takes over the signals, and after it hands them back at its end: exit with code 0.
-    for stop_signal in (signal.SIGTERM, signal.SIGINT):
+    for stop_signal in STOP_SIGNALS:  # before the loop takes over the signals, and after its end
         signal.signal(stop_signal, lambda *_: sys.exit(0))
     code = 0
+    loop = asyncio.new_event_loop()
     try:
         settings = read_settings(Path.cwd())
         # Bound here, so that a port in use is reported before the model loads, which may take minutes.
         with _listen(settings.port) as listener:
-            uvloop.run(_serve(settings, listener))
+            loop.run_until_complete(_serve(settings, listener, loop))
     except StartError as error:
         code = 1
-        print(f"model server: cannot start: {error}", file=sys.stderr)
+        print("model server: cannot start: %s" % error, file=sys.stderr)
     except SystemExit:
         pass
     except Exception:
@@ -63,51 +57,49 @@ def main() -> int:
     return code
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
     """Serve until the process gets a stop signal. Raises StartError if the model cannot be loaded."""
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="model")
-    app = ModelApp(settings, threads)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    server = uvicorn.Server(config)
+    app = ModelApp(settings, threads, loop)
+    server = HttpServer(loop, app, failure)
+    await server.listen(listener)
+    stopped: "asyncio.Future[None]" = loop.create_future()
 
-    async def load() -> None:
-        try:
-            # In the threads that will run the model: some libraries tie a model to the thread that loaded it.
-            app.service = await asyncio.get_running_loop().run_in_executor(threads, _load, settings, app.started)
-        except Exception:
-            server.should_exit = True
-            raise
+    def stop() -> None:
+        if not stopped.done():
+            stopped.set_result(None)
 
-    loading = asyncio.create_task(load())
-    try:
-        await server.serve(sockets=[listener])
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
-    await loading
+    for stop_signal in STOP_SIGNALS:
+        loop.add_signal_handler(stop_signal, stop)
+    loading = asyncio.ensure_future(_load(settings, app, threads, loop))
+    await asyncio.wait([stopped, loading], return_when=asyncio.FIRST_COMPLETED)
+    if loading.done() and loading.exception() is None:
+        await stopped
+    await server.stop(STOP_SECONDS, "the model server is stopping")
+    threads.shutdown(wait=False)
+    if loading.done():
+        await loading
+    else:
+        loading.cancel()
 
 
-def _load(settings: Settings, started_threads: StartedThreads) -> SingleNodeService:
+async def _load(settings: Settings, app: ModelApp, threads: Executor, loop: asyncio.AbstractEventLoop) -> None:
+    # In the threads that will run the model: some libraries tie a model to the thread that loaded it.
+    app.loaded = await loop.run_in_executor(threads, _loaded, settings, app.started)
+
+
+def _loaded(settings: Settings, started_threads: StartedThreads) -> Loaded:
+    # Before Python 3.9 an executor's threads are daemons, which those would inherit that the package starts.
+    threading.current_thread()._daemonic = False  # type: ignore[attr-defined]
     started = time.monotonic()
     _log.info("loading model %r from %s", settings.model_name, settings.folder)
-    service = load_service(settings.folder, settings.model_name, started_threads)
+    loaded = load_service(settings, started_threads)
     _log.info(
         "model %r is ready after %.2f s: %s, %d thread(s), http://%s:%d",
-        *(settings.model_name, time.monotonic() - started, type(service).__name__, settings.threads),
+        *(settings.model_name, time.monotonic() - started, type(loaded.service).__name__, settings.threads),
         *(HOST, settings.port),
     )
-    return service
+    return loaded
 
 
 def _listen(port: int) -> socket.socket:
@@ -119,15 +111,17 @@ def _listen(port: int) -> socket.socket:
         listener.listen(2048)
     except OSError as error:
         listener.close()
-        raise StartError(f"cannot listen on {HOST}:{port}: {error.strerror or error}") from None
+        raise StartError("cannot listen on %s:%d: %s" % (HOST, port, error.strerror or error)) from None
     return listener
 
 
 def _prepare_output() -> None:
     """Flush every complete line of output, whatever its characters; log INFO and above."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):  # not reconfigured: Python 3.6 cannot
+            whole = io.TextIOWrapper(stream.detach(), "utf-8", "backslashreplace", line_buffering=True)
+            setattr(sys, name, whole)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 

@@ -1,13 +1,10 @@
 """The threads that a package starts while it is loaded: the server waits for those that load the model."""
 
-from __future__ import annotations
-
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
 from .loops import loops_for_ever
 
@@ -40,14 +37,14 @@ class StartedThreads:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._all: list[threading.Thread] = []
-        self._threads: list[threading.Thread] = []
-        self._waited: dict[threading.Thread, int] = {}
-        self._failed: list[ThreadFailed] = []
+        self._all: List[threading.Thread] = []
+        self._threads: List[threading.Thread] = []
+        self._waited: Dict[threading.Thread, int] = {}
+        self._failed: List[ThreadFailed] = []
         self._over = False
         self._start: Any = None
 
-    def __enter__(self) -> StartedThreads:
+    def __enter__(self) -> "StartedThreads":
         self._start = threading.Thread.start
         watch, start, forget = self._watch, self._start, self._forget
 
@@ -63,7 +60,10 @@ class StartedThreads:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
     ) -> None:
         self._over = True
         threading.Thread.start = self._start  # type: ignore[method-assign]
@@ -90,7 +90,7 @@ class StartedThreads:
             if thread in some:
                 some.remove(thread)
 
-    def loading(self) -> threading.Thread | None:
+    def loading(self) -> Optional[threading.Thread]:
         """A thread that still runs and may load the model. Raises ThreadFailed if such a thread has failed."""
         if self._failed:
             raise self._failed[0]
@@ -124,7 +124,7 @@ class StartedThreads:
         return any(loops_for_ever(each) for each in _frames(frame) if self._is_own(each))
 
     def _waits_for_work(self, frame: FrameType) -> bool:
-        names: list[tuple[str, str]] = []
+        names: List[Tuple[str, str]] = []
         """Calls made by the package's code, innermost first; in a thread without such code, all calls."""
         for each in _frames(frame):
             if self._is_own(each):
@@ -144,7 +144,7 @@ class StartedThreads:
 
 def _frames(innermost: FrameType) -> Iterator[FrameType]:
     """The frames of a thread, innermost first, up to the wrapper in this file that starts it."""
-    frame: FrameType | None = innermost
+    frame: Optional[FrameType] = innermost
     while frame is not None and frame.f_code.co_filename != __file__:
         yield frame
         frame = frame.f_back

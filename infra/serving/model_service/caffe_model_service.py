@@ -1,9 +1,7 @@
 """The import path that Caffe packages use for their base class."""
 
-from __future__ import annotations
-
 from model_service.model_service import SingleNodeService
 
 
 class CaffeBaseService(SingleNodeService):
-    """Base class of Caffe packages. The package's own ``__init__`` loads the model."""
+    """Base class of Caffe packages. The package's own ``__init__`` loads the model, and its ``_inference`` runs it."""

@@ -1,7 +1,5 @@
 """The import path that Spark packages use for their base class."""
 
-from __future__ import annotations
-
 from model_service.model_service import SingleNodeService
 
 

@@ -1,0 +1,1 @@
+"""The model server of MXNet, as far as packages import it."""

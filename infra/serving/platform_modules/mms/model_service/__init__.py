@@ -1,0 +1,1 @@
+"""The base classes under the names of the model server of MXNet."""
