@@ -13,7 +13,8 @@ from rich.console import Console
 
 from deployments.one_run.shown_run import show_run
 from deployments.services.specification import read_specification
-from deployments.terminal.stopping import stop_on_signals
+from deployments.terminal.door import stop_on_signals
+from deployments.terminal.output import error_console
 from tasks.domain.errors import ThresherError
 from tasks.domain.run import RunResult
 from tasks.domain.settings import ROOT
@@ -27,7 +28,6 @@ _WIDTH = 160
 def main() -> None:
     """Run both example services into ``demo-output`` and print the results and their accuracy."""
     console = Console(width=_WIDTH if not sys.stdout.isatty() else None, highlight=False, soft_wrap=True)
-    talk = Console(stderr=True)
     stop_on_signals()
     output = Path(sys.argv[1]).absolute() if len(sys.argv) > 1 else ROOT / "demo-output"
     results: dict[str, RunResult] = {}
@@ -35,9 +35,9 @@ def main() -> None:
         spec = EXAMPLES / f"{name}.yaml"
         console.print(f"\n[bold]thresher run {spec.relative_to(ROOT)}[/bold]")
         try:
-            results[name] = show_run(read_specification(spec, [f"output_path={output / name}"]), talk, verbose=False)
+            results[name] = show_run(read_specification(spec, [f"output_path={output / name}"]), verbose=False)
         except (ThresherError, KeyboardInterrupt) as error:
-            talk.print(str(error), markup=False)
+            error_console().print(str(error), markup=False)
             sys.exit(1)
         result = results[name]
         console.print(f"{result.successful:,} of {result.items:,} items SUCCESSFUL, {result.failed:,} FAILED")

@@ -23,10 +23,9 @@ from tasks.engine.loop import engine_loop
 from tasks.engine.progress import forget, progress_of
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.internals import answer_soon
+from tasks.prefect_side.own_run import note_start, own_task_id
 from tasks.prefect_side.reporting import RunReporter
-from tasks.prefect_side.run_identity import own_task_id
 from tasks.prefect_side.run_logs import in_our_words
-from tasks.prefect_side.starting import note_start
 
 P = ParamSpec("P")
 

@@ -22,9 +22,9 @@ from tasks.engine.ending import unless_stopped
 from tasks.engine.loop import engine_loop
 from tasks.engine.progress import progress_of
 from tasks.prefect_side.api import server_pools
-from tasks.prefect_side.as_deployed import not_as_deployed, own_flow_run
+from tasks.prefect_side.as_deployed import not_as_deployed
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
-from tasks.prefect_side.run_identity import own_task_id
+from tasks.prefect_side.own_run import own_flow_run, own_task_id
 
 
 @task(name="validate", task_run_name="validate", cache_policy=NO_CACHE, persist_result=False)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-from deployments.terminal.output import AsJson, print_json, print_rows, print_text, quietly
+from deployments.terminal.output import AsJson, print_json, print_result, print_rows, print_text, quietly
+
+if TYPE_CHECKING:
+    from deployments.set_up.pools import PoolState
 
 app = App(
     name="pools",
@@ -17,7 +21,7 @@ app = App(
 
 @app.command
 @quietly
-def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
+def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> None:
     """Create or change the pools of a folder's files on the Prefect server, and what belongs to them.
 
     That is the form that deploys services, and the automations that find runs whose process has vanished.
@@ -29,21 +33,21 @@ def apply(folder: Path | None = None, /, *, as_json: AsJson = False) -> int:
     """
     from deployments.set_up.pools import apply_pools
 
-    return _print(apply_pools(folder), as_json)
+    _print(apply_pools(folder), as_json)
 
 
 @app.command(name="list")
 @quietly
-def list_pools(*, as_json: AsJson = False) -> int:
+def list_pools(*, as_json: AsJson = False) -> None:
     """List the resource pools of the Prefect server: kind, access, status, limit of runs, flavors, contact."""
     from deployments.set_up import pools
 
-    return _print(pools.list_pools(), as_json)
+    _print(pools.list_pools(), as_json)
 
 
 @app.command
 @quietly
-def show(name: str, /, *, as_json: AsJson = False) -> int:
+def show(name: str, /, *, as_json: AsJson = False) -> None:
     """Show one resource pool: its flavors with CPU, memory, accelerators and price, its workers, its page.
 
     Parameters
@@ -56,7 +60,7 @@ def show(name: str, /, *, as_json: AsJson = False) -> int:
     pool = show_pool(name)
     if as_json:
         print_json(pool.model_dump(mode="json"))
-        return 0
+        return
     limit = "no limit" if pool.max_runs is None else f"at most {pool.max_runs}"
     facts = [
         ("name", pool.name), ("kind", pool.kind), ("access", pool.access), ("contact", pool.contact),
@@ -71,18 +75,12 @@ def show(name: str, /, *, as_json: AsJson = False) -> int:
               for one in pool.flavors),
         ]
     )  # fmt: skip
-    return 0
 
 
-def _print(found: list, as_json: bool) -> int:  # type: ignore[type-arg]
-    if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
-        return 0
-    print_rows(
-        [
-            (one.name, one.kind, one.access, one.status, "" if one.max_runs is None else f"max {one.max_runs} runs",
-             ", ".join(flavor.name for flavor in one.flavors), one.contact)
-            for one in found
-        ]
-    )  # fmt: skip
-    return 0
+def _print(found: list[PoolState], as_json: bool) -> None:
+    rows = [
+        (one.name, one.kind, one.access, one.status, "" if one.max_runs is None else f"max {one.max_runs} runs",
+         ", ".join(flavor.name for flavor in one.flavors), one.contact)
+        for one in found
+    ]  # fmt: skip
+    print_result(found, rows, as_json=as_json)

@@ -1,4 +1,4 @@
-"""``thresher run`` and ``thresher validate``: a service without a server, or before it is deployed."""
+"""``thresher run``, ``validate`` and ``up``: a service without a server, or before it is deployed; the local stack."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from deployments.terminal.output import AsJson, Merge, Overrides, print_json, print_text, say, talk
+from deployments.terminal.output import AsJson, Merge, Overrides, Spec, print_json, print_text, say
 from tasks.clients.surroundings.startup import importing
 from tasks.domain.errors import SpecificationError
 
 
 def run(
-    spec: Path,
+    spec: Spec,
     /,
     *,
     overrides: Overrides = (),
@@ -31,17 +31,11 @@ def run(
 
     Runs on an embedded Prefect server, or against the one that PREFECT_API_URL names. A run that is resumed repeats
     nothing that was finished; it is refused if model, mapping, input or output have changed since it began.
-
-    Parameters
-    ----------
-    spec
-        The service specification, a YAML file.
     """
     with importing():
-        from deployments.one_run.shown_run import exit_code, show_result, show_run
+        from deployments.one_run.shown_run import show_result, show_run
         from deployments.services.specification import absolute, read_specification
 
-    console = talk()
     command = ["thresher", "run", str(spec), *(part for one in overrides for part in ("--set", one))]
     fields = read_specification(spec, overrides)
     if retry_failed is not None:
@@ -50,28 +44,22 @@ def run(
     if merge:
         fields["merge"] = True
         command += ["--merge"]
-    result = show_run(fields, console, verbose=verbose, resume=resume, command=command)
-    show_result(result, console)
+    result = show_run(fields, verbose=verbose, resume=resume, command=command)
+    show_result(result)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         print_text(f"{result.manifest}\n")
-    return exit_code(result)
+    return 1 if result.failure or result.failed else 0
 
 
-def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
+def validate(spec: Spec, /, *, overrides: Overrides = (), as_json: AsJson = False) -> int:
     """Check a service without running it: every problem at once, else plan, mapping and first request.
 
     Items are listed, and some of them looked at. If no item could be sent the service is refused, too (exit code 2).
-
-    Parameters
-    ----------
-    spec
-        The service specification, a YAML file.
     """
     with importing():
-        from deployments.one_run.validation import validate_service
-        from deployments.one_run.validation_text import preview_text
+        from deployments.one_run.validation import preview_text, validate_service
         from deployments.services.specification import read_specification
 
     found, problems = validate_service(read_specification(spec, overrides))
@@ -84,3 +72,17 @@ def validate(spec: Path, /, *, overrides: Overrides = (), as_json: AsJson = Fals
     if problems:
         raise SpecificationError(problems)
     return 0
+
+
+def up(
+    *, port: Annotated[int | None, Parameter(help="Port of the Prefect server on 127.0.0.1; 4200 if not given.")] = None
+) -> int:
+    """Start a local stack: a Prefect server, the resource pools, the deploy form, a worker for it and each local pool.
+
+    Prints the address of the user interface and runs until Ctrl-C, which stops everything, active runs with a complete
+    output manifest. Called again while it runs, on whatever port, it applies the pool files again and prints the
+    address. A second stack needs a folder of its own: set THRESHER_STACK, for its commands too.
+    """
+    from deployments.local_stack.stack import run_stack
+
+    return run_stack(port)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from deployments.terminal.output import AsJson, Merge, Overrides, print_json, print_rows, print_text, quietly, say
+from deployments.terminal.output import AsJson, Merge, Name, Overrides, Spec, print_result, print_text, quietly, say
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.plain_text import plain_block, plain_json
 
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
 Wait = Annotated[bool, Parameter(negative=(), help="Return when the run has ended; the exit code tells how.")]
 
 
-def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
-    """Create a service on the Prefect server and start its first run. Prints its name, status and id.
-
-    Parameters
-    ----------
-    spec
-        The service specification, a YAML file.
-    """
+def deploy(spec: Spec, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False) -> int:
+    """Create a service on the Prefect server and start its first run. Prints its name, status and id."""
     import asyncio
 
     from deployments.services.lifecycle import create
@@ -35,60 +29,40 @@ def deploy(spec: Path, /, *, overrides: Overrides = (), wait: Wait = False, as_j
     return _ended(made, made.last_run, wait=wait, as_json=as_json)
 
 
-def list_services(*, as_json: AsJson = False) -> int:
+def list_services(*, as_json: AsJson = False) -> None:
     """List the services: name, status, pool, model, id, description."""
     from deployments.services.overview import list_services as listed
 
     found = listed()
-    if as_json:
-        print_json([one.model_dump(mode="json") for one in found])
-    else:
-        print_rows(
-            [(one.name, one.status, one.resource_pool, one.model, one.id, one.description) for one in found] or [()]
-        )
-    return 0
+    rows = [(one.name, one.status, one.resource_pool, one.model, one.id, one.description) for one in found]
+    print_result(found, [*rows] or [()], as_json=as_json)
 
 
 def show(
-    name: str,
+    name: Name,
     /,
     *,
     runs: Annotated[bool, Parameter(negative=(), help="Show its last runs, newest first.")] = False,
     as_json: AsJson = False,
-) -> int:
-    """Show a service: status, id, paths, description, model, pool, flavor, instances, schedule, last run.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+) -> None:
+    """Show a service: status, id, paths, description, model, pool, flavor, instances, schedule, last run."""
     from deployments.services import overview
 
     if runs:
         found = overview.runs(name)
-        if as_json:
-            print_json([one.model_dump(mode="json") for one in found])
-        else:
-            print_rows([(one.id, one.status, one.started, _counts(one), one.manifest) for one in found] or [()])
-        return 0
-    _print(overview.show(name), as_json)
-    return 0
+        rows = [(one.id, one.status, one.started, _counts(one), one.manifest) for one in found]
+        print_result(found, [*rows] or [()], as_json=as_json)
+    else:
+        _print(overview.show(name), as_json)
 
 
 def start(
-    name: str, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False,
+    name: Name, /, *, overrides: Overrides = (), wait: Wait = False, as_json: AsJson = False,
     resume: Annotated[
         str | None, Parameter(help="Id of a run that ended before it was complete: it goes on where it was.")
     ] = None,
 ) -> int:  # fmt: skip
-    """Start a service again, or resume one of its runs. --set changes fields for this run only.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+    """Start a service again, or resume one of its runs. --set changes fields for this run only."""
     from deployments.services import lifecycle, overview
 
     if resume is None:
@@ -129,47 +103,33 @@ def retry_failed(
 
 
 def stop(
-    name: str,
+    name: Name,
     /,
     *,
     wait: Annotated[bool, Parameter(negative=(), help="Return when its runs have ended.")] = False,
     as_json: AsJson = False,
-) -> int:
-    """Stop a service's runs. The output manifest accounts for what was done; the rest is FAILED as stopped.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+) -> None:
+    """Stop a service's runs. The output manifest accounts for what was done; the rest is FAILED as stopped."""
     from deployments.services import lifecycle
 
     _print(lifecycle.stop(name, wait=wait), as_json)
-    return 0
 
 
 def edit(
-    name: str,
+    name: Name,
     /,
     *,
     description: Annotated[str, Parameter(help="Up to 100 characters, none of ! < > = & \" '")],
     as_json: AsJson = False,
-) -> int:
-    """Change a service's description.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+) -> None:
+    """Change a service's description."""
     from deployments.services import lifecycle
 
     _print(lifecycle.edit(name, description=description), as_json)
-    return 0
 
 
 def schedule(
-    name: str,
+    name: Name,
     /,
     *,
     cron: Annotated[str | None, Parameter(help="Five cron fields, as in '0 2 * * *'.")] = None,
@@ -177,14 +137,8 @@ def schedule(
     timezone: Annotated[str, Parameter(help="Name of the time zone, as in Europe/Berlin.")] = "UTC",
     off: Annotated[bool, Parameter(negative=(), help="Do not start by itself any more.")] = False,
     as_json: AsJson = False,
-) -> int:
-    """Let a service start by itself: by a cron line or at an interval.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+) -> None:
+    """Let a service start by itself: by a cron line or at an interval."""
     from deployments.services import lifecycle
 
     if off + (cron is not None) + (interval_minutes is not None) != 1:
@@ -192,19 +146,12 @@ def schedule(
         raise SpecificationError([Problem("--cron", None, expected)])
     when = {"cron": cron, "interval_minutes": interval_minutes, "timezone": timezone}
     _print(lifecycle.schedule(name, None if off else when), as_json)
-    return 0
 
 
 def delete(
-    name: str, /, *, force: Annotated[bool, Parameter(negative=(), help="Stop its active runs first.")] = False
-) -> int:
-    """Delete a service. What its runs have written stays.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+    name: Name, /, *, force: Annotated[bool, Parameter(negative=(), help="Stop its active runs first.")] = False
+) -> None:
+    """Delete a service. What its runs have written stays."""
     from deployments.services import lifecycle
 
     for task_id in lifecycle.delete(name, force=force):
@@ -213,25 +160,18 @@ def delete(
             "manifest."
         )
     say(f"Deleted {name}.")
-    return 0
 
 
 def logs(
-    name: str,
+    name: Name,
     /,
     *,
     follow: Annotated[bool, Parameter(negative=(), help="Go on until the run has ended.")] = False,
     run: Annotated[str | None, Parameter(help="Id of a run; default: the last one.")] = None,
     store: Annotated[bool, Parameter(negative=(), help="From the log store: the model server's output only.")] = False,
     as_json: AsJson = False,
-) -> int:
-    """Print the log of a service's last run: Thresher's own lines, and what the model server prints.
-
-    Parameters
-    ----------
-    name
-        The service's name.
-    """
+) -> None:
+    """Print the log of a service's last run: Thresher's own lines, and what the model server prints."""
     import asyncio
 
     from deployments.services import service_logs
@@ -246,7 +186,6 @@ def logs(
             print_text(f"{plain_json(line.model_dump(mode='json')) if as_json else plain_block(line.text)}\n")
 
     asyncio.run(print_lines())
-    return 0
 
 
 def register(app: App) -> None:
@@ -264,7 +203,7 @@ def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bo
     if begun is not None and not show_pool(service.resource_pool).workers:
         say(f"No worker of {service.resource_pool} is running; the run waits for one.")
     if not wait or begun is None:
-        _print_short(service, as_json)
+        print_result(service, [(service.name, service.status, service.id)], as_json=as_json)
         return 0
     try:
         ended: Execution = wait_for(begun.id)
@@ -273,28 +212,18 @@ def _ended(service: Service, begun: Execution | None, *, wait: bool, as_json: bo
         raise KeyboardInterrupt(f"{detail}{service.name}` stops it.") from None
     say(f"{ended.status}. {_counts(ended)}. {ended.message}".strip())
     if as_json:
-        print_json(read(service.name).model_dump(mode="json"))
+        _print(read(service.name), as_json)
     else:
         print_text(f"{ended.manifest or ended.status}\n")
     return ended.exit_code
 
 
-def _print_short(service: Service, as_json: bool) -> None:
-    if as_json:
-        print_json(service.model_dump(mode="json"))
-    else:
-        print_rows([(service.name, service.status, service.id)])
-
-
 def _print(service: Service, as_json: bool) -> None:
-    if as_json:
-        print_json(service.model_dump(mode="json"))
-        return
     facts = [(name, value) for name, value in service.model_dump(mode="json").items() if name != "last_run"]
     if (last := service.last_run) is not None:
         facts += [("last run", last.id), ("started", last.started), ("ended", last.ended), ("items", _counts(last))]
         facts += [("message", last.message), ("manifest", last.manifest), ("summary", last.summary), ("run", last.page)]
-    print_rows(facts)
+    print_result(service, facts, as_json=as_json)
 
 
 def _counts(run: Execution) -> str:

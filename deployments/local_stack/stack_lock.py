@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import requests
-from rich.console import Console
 
-from deployments.terminal.talk import say_on
+from deployments.terminal.output import say
+from tasks.clients.processes.file_lock import locked
 from tasks.domain.errors import ServerError
 from tasks.domain.unexpected import unusable_folder
 from tasks.prefect_side.stack_access import private_folder, stack_address, stack_file
@@ -23,48 +23,39 @@ _POLL_SECONDS = 0.2
 
 
 @contextmanager
-def claimed(folder: Path, seconds: float, console: Console) -> Iterator[str | None]:
+def claimed(folder: Path, seconds: float) -> Iterator[str | None]:
     """Hold the lock of the stack's folder and yield None, or yield the API address of the stack that holds it.
 
-    A stack that is starting or stopping is waited for. The kernel releases the lock of a killed process, and no child
-    inherits it. Raises ServerError after waiting for ``seconds``, and CallError if the folder cannot be used.
+    A stack that is starting or stopping is waited for. Raises ServerError after waiting for ``seconds``, and CallError
+    if the folder cannot be used.
     """
-    try:
-        private_folder(folder)
-        lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise unusable_folder("THRESHER_STACK", str(folder), error) from None
-    try:
-        running = _running(lock, folder, seconds, console)
-        if running is None:
-            stack_file().unlink(missing_ok=True)  # left by a stack that was killed
-        yield running
-    finally:
-        os.close(lock)
-
-
-def _running(lock: int, folder: Path, seconds: float, console: Console) -> str | None:
     deadline = time.monotonic() + seconds
     waiting = False
     while True:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            pass
+            private_folder(folder)
+            lock = locked(folder / LOCK_FILE, os.O_RDWR, 0o600)
         except OSError as error:
             raise unusable_folder("THRESHER_STACK", str(folder), error) from None
+        if lock is not None:
+            break
         if (url := stack_address()) and answers(url):
-            return url
+            yield url
+            return
         if time.monotonic() > deadline:
             raise ServerError(
                 f"Another stack in {folder} has been starting or stopping for more than {seconds:g} s. Its logs are "
                 "there; THRESHER_STACK names the folder of a second stack."
             )
         if not waiting:
-            say_on(console, "Another stack is starting or stopping in the same folder: waiting ...")
+            say("Another stack is starting or stopping in the same folder: waiting ...")
             waiting = True
         time.sleep(_POLL_SECONDS)
+    try:
+        stack_file().unlink(missing_ok=True)  # left by a stack that was killed
+        yield None
+    finally:
+        os.close(lock)
 
 
 @contextmanager
@@ -81,8 +72,13 @@ def announced(url: str) -> Iterator[None]:
 def answers(url: str) -> bool:
     """Whether a Prefect server answers at this address."""
     try:
-        with requests.Session() as session:
-            session.trust_env = False
-            return session.get(f"{url}/health", timeout=2).ok
+        return ask_stack("GET", f"{url}/health", timeout=2).ok
     except requests.RequestException:
         return False
+
+
+def ask_stack(method: str, url: str, **options: Any) -> requests.Response:
+    """The answer of a stack on this machine, whatever proxies are set. Raises requests.RequestException."""
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, url, **options)

@@ -11,9 +11,8 @@ from prefect.client.schemas.actions import WorkPoolUpdate
 from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling
-from rich.console import Console
 
-from deployments.terminal.talk import say_on
+from deployments.terminal.output import say
 from tasks.domain.errors import ServerError
 from tasks.prefect_side.api import runs_of_workers
 from tasks.prefect_side.server import prefect_server
@@ -24,7 +23,7 @@ _POLL_SECONDS = 0.5
 
 
 @asynccontextmanager
-async def stopped_runs(workers: str, pools: Mapping[str, int | None], console: Console) -> AsyncIterator[None]:
+async def stopped_runs(workers: str, pools: Mapping[str, int | None]) -> AsyncIterator[None]:
     """Stop the runs of the workers whose names begin with ``workers``, then let the block end these workers.
 
     ``pools`` are their pools with their concurrency limits. The limits are 0 until the block has ended, or waiting runs
@@ -34,7 +33,7 @@ async def stopped_runs(workers: str, pools: Mapping[str, int | None], console: C
     with suppress(ServerError):
         async with prefect_server() as client:
             await _allow(client, dict.fromkeys(pools, 0))
-            await _stop(client, workers, console)
+            await _stop(client, workers)
     try:
         yield
     finally:
@@ -49,14 +48,14 @@ async def _allow(client: PrefectClient, pools: Mapping[str, int | None]) -> None
             await client.update_work_pool(name, WorkPoolUpdate(concurrency_limit=runs))
 
 
-async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
+async def _stop(client: PrefectClient, workers: str) -> None:
     deadline = asyncio.get_running_loop().time() + STOP_RUNS_SECONDS
     shown = 0
     while active := await runs_of_workers(client, workers, of_services=True):
         if len(active) > shown:
             shown = len(active)
             what = "1 run is" if shown == 1 else f"{shown} runs are"
-            say_on(console, f"{what} being stopped; the manifests account for every item ...")
+            say(f"{what} being stopped; the manifests account for every item ...")
         for flow_run in active:
             if flow_run.state_type == "RUNNING":
                 state: State[None] = Cancelling(message="The local stack is being stopped.")
@@ -64,6 +63,6 @@ async def _stop(client: PrefectClient, workers: str, console: Console) -> None:
                     await client.set_flow_run_state(flow_run.id, state)
         if asyncio.get_running_loop().time() > deadline:
             what = "1 run has" if len(active) == 1 else f"{len(active)} runs have"
-            say_on(console, f"{what} not ended within {STOP_RUNS_SECONDS:g} s: ended by force.")
+            say(f"{what} not ended within {STOP_RUNS_SECONDS:g} s: ended by force.")
             return
         await asyncio.sleep(_POLL_SECONDS)

@@ -6,31 +6,33 @@ import asyncio
 import logging
 import os
 import warnings
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from deployments.one_run.unfinished import unfinished_runs
 from deployments.one_run.validation import check_service
 from tasks.clients import clock
+from tasks.clients.storage.failures import ObjectError
+from tasks.clients.storage.storage import open_storage
 from tasks.clients.surroundings.prefect_files import check_prefect_settings
 from tasks.clients.surroundings.startup import importing
 from tasks.clients.surroundings.surroundings import blamed, check_limits
-from tasks.domain.errors import Problem, RunError, SpecificationError
-from tasks.domain.paths import redact
+from tasks.domain.errors import Problem, RunError, SpecificationError, ThresherError
+from tasks.domain.paths import OutputNames, expand_words, parse_address, redact, scratch_of
 from tasks.domain.plain_text import plain_line
-from tasks.domain.run import RunFailed, RunResult
+from tasks.domain.run import PLAN_NAME, RunFailed, RunResult
 from tasks.domain.service import BatchService
 from tasks.domain.settings import read_settings
 from tasks.domain.specification import require
 from tasks.engine import progress
-from tasks.engine.loop import LoopThread, engine_loop
+from tasks.engine.loop import LoopThread, engine_loop, on_engine_loop
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.embedded_server import start_server
 from tasks.prefect_side.environment import set_for_run
 from tasks.prefect_side.internals import EVENTS_LOGGER, NO_HOME
 from tasks.prefect_side.prefect_import import import_prefect
 from tasks.prefect_side.stack_access import refused
-from tasks.prefect_side.storage_keys import keys_in_blocks
+from tasks.prefect_side.storage_keys import keys_in_blocks, storage_keys
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -104,6 +106,24 @@ def _start_prefect() -> None:
         start_server()
 
 
+@on_engine_loop
+async def unfinished_runs(service: BatchService, task_id: str = "") -> list[str]:
+    """Ids of the unpublished runs with a plan in a service's output folder (that of ``task_id``).
+
+    Empty if the folder cannot be listed: the run that is about to begin reports that.
+    """
+    now = datetime.now(UTC)
+    with suppress(ThresherError, ObjectError, ValueError):
+        settings = read_settings()
+        where = expand_words(service.output_path, task_id=task_id, name=service.name, scheduled_time=now)
+        folder = parse_address(where)
+        async with open_storage(settings, await storage_keys(settings)) as storage:
+            found = [one for name in await storage.top(folder) if (one := scratch_of(name))]
+            planned = [folder.child(f"{OutputNames(one).scratch}/{PLAN_NAME}") for one in found]
+            return [one for one, plan in zip(found, planned, strict=True) if await storage.is_file(plan)]
+    return []
+
+
 async def _resumed(
     client: PrefectClient, run: str, fields: dict[str, Any], service: BatchService
 ) -> tuple[FlowRun | None, BatchService]:
@@ -147,8 +167,7 @@ async def _run(service: BatchService, fields: dict[str, Any], resume: str | None
         from prefect.settings import PREFECT_API_URL
 
         from flows.batch_service import batch_service
-        from tasks.prefect_side.run_identity import taking_up
-        from tasks.prefect_side.starting import begin_command
+        from tasks.prefect_side.own_run import begin_command, taking_up
 
     if PREFECT_API_URL.value():
         from tasks.prefect_side.server import prefect_server

@@ -6,12 +6,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
-from deployments.one_run.run import carry_out, prepared
-from deployments.one_run.unfinished import unfinished_runs
-from deployments.terminal.live import LiveProgress
-from deployments.terminal.talk import say_on
+from deployments.one_run.run import carry_out, prepared, unfinished_runs
+from deployments.terminal.live import live_progress
+from deployments.terminal.output import say
 from tasks.clients.processes.process_identity import own_start
 from tasks.domain.paths import redact
 from tasks.domain.plain_text import plain_line
@@ -21,7 +18,7 @@ from tasks.engine import progress
 
 
 def show_run(
-    fields: dict[str, Any], talk: Console, *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
+    fields: dict[str, Any], *, verbose: bool, resume: str | None = None, command: Sequence[str] = ()
 ) -> RunResult:
     """Run a service once, or resume its run with the id ``resume``, and return the result.
 
@@ -30,8 +27,8 @@ def show_run(
     """
     service = prepared(fields, verbose=verbose, resumed=resume is not None)
     if command and resume is None:
-        _tell_unfinished(service, talk, command)
-    with LiveProgress(talk):
+        _tell_unfinished(service, command)
+    with live_progress():
         try:
             result = carry_out(service, fields, resume, own_start())
         except KeyboardInterrupt as stopped:
@@ -41,14 +38,14 @@ def show_run(
     return result.model_copy(update={"failure": f"{result.failure}{hint}"}) if hint else result
 
 
-def _tell_unfinished(service: BatchService, talk: Console, command: Sequence[str]) -> None:
+def _tell_unfinished(service: BatchService, command: Sequence[str]) -> None:
     for task_id in unfinished_runs(service):
         detail = (
             f"warning: {redact(service.output_path)} holds what run {task_id} has done, which is not all. Unless it "
             f"is running now, `{shlex.join([*command, '--resume', task_id])}` goes on with it, or, if it is a run of a "
             f"service, `thresher start NAME --resume {task_id}`."
         )
-        say_on(talk, detail)
+        say(detail)
 
 
 def _how_to_resume(command: Sequence[str]) -> str:
@@ -58,16 +55,11 @@ def _how_to_resume(command: Sequence[str]) -> str:
     return f" It was run {runs[-1]}: `{shlex.join([*command, '--resume', runs[-1]])}` goes on with it."
 
 
-def exit_code(result: RunResult) -> int:
-    """0 if every item succeeded, else 1."""
-    return 0 if not result.failure and not result.failed else 1
-
-
-def show_result(result: RunResult, talk: Console) -> None:
+def show_result(result: RunResult) -> None:
     """Print the outcome of a run on standard error."""
     for warning in result.warnings:
-        say_on(talk, f"warning: {warning}")
-    say_on(talk, result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
+        say(f"warning: {warning}")
+    say(result.after_failure(f"{result.counts}.") if result.failure else f"Completed. {result.counts}.")
     for cause in result.top_causes:
         which = f" ({plain_line(str(cause['item']))})" if cause.get("item") else ""
-        say_on(talk, f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")
+        say(f"  {cause['items']:>8,} x {plain_line(str(cause['cause']))}{which}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,12 +16,14 @@ from tasks.domain.credentials import Credentials
 from tasks.domain.errors import Problem
 from tasks.domain.item import Item
 from tasks.domain.paths import redact_source
+from tasks.domain.plain_text import plain_lines
 from tasks.domain.pool import Pool
+from tasks.domain.refused_items import REASONS, Count
 from tasks.domain.request import Body
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings, read_settings
 from tasks.engine.checking import check
-from tasks.engine.loop import engine_loop
+from tasks.engine.loop import on_engine_loop
 from tasks.engine.sampling import Preview, look_at_input, refuse_hopeless
 from tasks.prefect_side.storage_keys import storage_keys
 
@@ -28,47 +31,12 @@ PATIENCE_SECONDS = 2.0
 """The longest that transient storage errors are retried when items are examined."""
 
 
-def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+@on_engine_loop
+async def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     """A preview of a run as plain JSON values, and the problems if no item could be sent. Creates nothing.
 
     Raises SpecificationError with every problem if the specification is refused.
     """
-    return engine_loop().run_blocking(_validate(fields))
-
-
-def check_service(fields: dict[str, Any]) -> Run:
-    """The run, checked in a fraction of a second without reading its items. Creates nothing.
-
-    Raises SpecificationError with every problem.
-    """
-
-    async def work() -> Run:
-        settings = read_settings()
-        pools, keys = await pools_to_run_in(fields, settings), await storage_keys(settings)
-        run = await _check(fields, settings, keys, pools)
-        if run.failed_of is None:
-            async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
-                with suppress(ObjectError):  # the run itself reports it, after retrying the storage
-                    await refuse_hopeless(run, settings, storage)
-        return run
-
-    return engine_loop().run_blocking(work())
-
-
-async def _check(
-    fields: dict[str, Any], settings: Settings, keys: dict[str, Credentials], pools: Mapping[str, Pool] | None
-) -> Run:
-    return await check(
-        fields,
-        task_id=str(uuid.uuid4()),
-        scheduled_time=datetime.now(UTC),
-        settings=settings,
-        credentials=keys,
-        pools=pools,
-    )
-
-
-async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     settings = read_settings()
     pools, warnings = await pools_to_deploy_in(fields, settings)
     keys = await storage_keys(settings)
@@ -77,6 +45,30 @@ async def _validate(fields: dict[str, Any]) -> tuple[dict[str, Any], list[Proble
         preview = await look_at_input(run, settings, storage)
     preview.warnings += warnings
     return _as_json(run, preview), preview.problems
+
+
+@on_engine_loop
+async def check_service(fields: dict[str, Any]) -> Run:
+    """The run, checked in a fraction of a second without reading its items. Creates nothing.
+
+    Raises SpecificationError with every problem.
+    """
+    settings = read_settings()
+    pools, keys = await pools_to_run_in(fields, settings), await storage_keys(settings)
+    run = await _check(fields, settings, keys, pools)
+    if run.failed_of is None:
+        async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
+            with suppress(ObjectError):  # the run itself reports it, after retrying the storage
+                await refuse_hopeless(run, settings, storage)
+    return run
+
+
+async def _check(
+    fields: dict[str, Any], settings: Settings, keys: dict[str, Credentials], pools: Mapping[str, Pool] | None
+) -> Run:
+    now = datetime.now(UTC)
+    task_id = str(uuid.uuid4())
+    return await check(fields, task_id=task_id, scheduled_time=now, settings=settings, credentials=keys, pools=pools)
 
 
 def _as_json(run: Run, preview: Preview) -> dict[str, Any]:
@@ -115,3 +107,37 @@ def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
         "content_type": body.content_type,
         "body": shown,
     }
+
+
+def preview_text(found: dict[str, Any]) -> str:
+    """Plan, mapping and first request, in human-readable form."""
+    plan, model = found["plan"], found["model"]
+    lines = [
+        f"service   {found['name']}",
+        f"model     {model['type']}{' ' + model['version'] if model['version'] else ''}, served by: {model['serving']}",
+        f"instances {found['instances']} x {found['flavor']}",
+        f"plan      {plan['items']:,} items, {plan['bytes']:,} bytes, {plan['shards']:,} shards",
+    ]
+    if plan["rows"] is not None:
+        lines.append(f"          {plan['rows']:,} rows")
+    if plan["items_of_unknown_size"]:
+        lines.append(f"          {plan['items_of_unknown_size']:,} items of unknown size")
+    for number, count in enumerate(found["refused"]):
+        shown = Count(**count)
+        lines.append(f"{'' if number else 'refused':10}{shown.share} ({REASONS[shown.reason]})")
+    lines.append(f"manifest  {found['output_manifest']}")
+    if found["mapping"] is not None:
+        lines += ["", "mapping", json.dumps(found["mapping"], ensure_ascii=False, indent=2)]
+    request = found["request"]
+    if request is not None:
+        lines += [
+            "",
+            f"first request (of {request['item']})",
+            f"{request['method']} {request['path']}",
+            f"Content-Type: {request['content_type']}",
+            "",
+            request["body"].replace("\r\n", "\n"),
+        ]
+    else:
+        lines += ["", f"first request: none, because {found['no_request']}"]
+    return "\n".join(one for line in lines for one in plain_lines(line)) + "\n"

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentUpdate
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Cancelled, Cancelling
 
@@ -38,7 +38,6 @@ from flows.calling import callable_anywhere
 from tasks.domain.errors import Problem, ServerError, SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.relative_paths import relative_paths
-from tasks.domain.run import Run
 from tasks.domain.service import BatchService
 from tasks.domain.settings import read_settings
 from tasks.domain.specification import require
@@ -75,10 +74,8 @@ async def deploy(specification: BatchService | Mapping[str, Any], *, folder: Pat
 async def create(fields: Mapping[str, Any]) -> Service:
     """Like :func:`deploy`, but paths are not resolved: a relative local path is a problem like any other."""
     async with prefect_server() as client:
-        pools = await api.server_pools(client)
         named = {"name": BatchService.model_fields["name"].get_default(call_default_factory=True), **fields}
-        run = await _checked(client, named, pools, await _name_problems(client, named.get("name")))
-        service = run.service
+        service, pool, variables = await _checked(client, named, await _name_problems(client, named.get("name")))
         async with one_at_a_time(client):
             if problems := await _name_problems(client, service.name):  # another deployment came first
                 raise SpecificationError(problems)
@@ -92,11 +89,11 @@ async def create(fields: Mapping[str, Any]) -> Service:
                 work_pool_name=service.resource_pool,
                 work_queue_name=queue_of(service.priority),
                 parameters=parameters_of(service),
-                parameter_openapi_schema=form(batch_service, {service.resource_pool: pools[service.resource_pool]}),
+                parameter_openapi_schema=form(batch_service, {service.resource_pool: pool}),
                 enforce_parameter_schema=True,
                 schedules=schedules_of(service.schedule),
                 tags=[TAG, KEPT_TAG] if service.runtime_log_output else [TAG],
-                job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+                job_variables=variables,
             )
         await client.create_flow_run_from_deployment(deployment_id)
         return await read_service(client, service.name)
@@ -116,11 +113,7 @@ async def start(name: str, overrides: Overrides = ()) -> Execution:
 
 @callable_anywhere
 async def retry_failed(
-    run: str,
-    overrides: Overrides = (),
-    *,
-    merge: bool = False,
-    output_path: str | None = None,
+    run: str, overrides: Overrides = (), *, merge: bool = False, output_path: str | None = None
 ) -> Execution:
     """Start a run of exactly the FAILED items of the earlier run ``run`` (an id), whose files stay unchanged.
 
@@ -164,14 +157,12 @@ async def _service_of_run(client: PrefectClient, run: str) -> tuple[DeploymentRe
 async def _start(client: PrefectClient, deployment: DeploymentResponse, fields: Mapping[str, Any]) -> Execution:
     """Start a run of a service with these fields. Raises SpecificationError with every problem."""
     problems = await _not_its_own(client, deployment, fields)
-    pools = await api.server_pools(client)
-    run = await _checked(client, fields, pools, problems)
-    service = run.service
+    service, _, variables = await _checked(client, fields, problems)
     flow_run = await client.create_flow_run_from_deployment(
         deployment.id,
         parameters=parameters_of(service),
         work_queue_name=queue_of(service.priority),
-        job_variables=job_variables(pools[service.resource_pool], run.flavor, service.instances),
+        job_variables=variables,
     )
     return Execution.of(flow_run)
 
@@ -194,10 +185,7 @@ async def resume(name: str, run: str, overrides: Overrides = ()) -> Execution:
 
 
 async def _resumed_with(
-    client: PrefectClient,
-    deployment: DeploymentResponse,
-    flow_run: FlowRun,
-    overrides: Overrides,
+    client: PrefectClient, deployment: DeploymentResponse, flow_run: FlowRun, overrides: Overrides
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields of a run with ``overrides`` applied, and the job variables for them.
 
@@ -206,10 +194,8 @@ async def _resumed_with(
     before = specification_of(flow_run)
     fields = _changed(before, overrides)
     problems = await _not_its_own(client, deployment, fields) + where_it_was(before, fields)
-    pools = await api.server_pools(client)
-    made = await _checked(client, fields, pools, problems, flow_run)
-    variables = job_variables(pools[made.service.resource_pool], made.flavor, made.service.instances)
-    return dict(parameters_of(made.service)["service"]), variables
+    service, _, variables = await _checked(client, fields, problems, flow_run)
+    return dict(parameters_of(service)["service"]), variables
 
 
 @callable_anywhere
@@ -224,8 +210,11 @@ async def stop(name: str, *, wait: bool = False) -> Service:
             service = await read_service(client, name)
             expected = f"has no run that could be stopped (its status is {service.status})"
             raise SpecificationError([Problem("NAME", name, expected)])
-        if wait:
-            await _until_ended(client, deployment)
+        if wait and await _still_active(client, deployment.id):
+            raise ServerError(
+                f"The runs of {name} have not ended within {ENDED_SECONDS:g} s: is there a worker of the resource pool "
+                f"{deployment.work_pool_name}?"
+            )
         return await read_service(client, name)
 
 
@@ -266,7 +255,7 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
     Runs that do not end in time, because no process is left to end them, are set to Cancelled; returns their ids.
     Raises SpecificationError if it has active runs and ``force`` is not given, ServerError.
     """
-    given_up: tuple[str, ...] = ()
+    given_up: list[FlowRun] = []
     async with prefect_server() as client:
         deployment = await api.service(client, name)
         if active := await api.active_runs(client, deployment.id):
@@ -276,9 +265,13 @@ async def delete(name: str, *, force: bool = False) -> tuple[str, ...]:
                 )
                 raise SpecificationError([Problem("NAME", name, expected)])
             await _cancel(client, deployment.id)
-            given_up = await _ended_or_given_up(client, deployment.id)
+            given_up = await _still_active(client, deployment.id)
+            never = f"it had not ended {ENDED_SECONDS:g} s after the request to stop."
+            for flow_run in given_up:
+                state: State[None] = Cancelled(message=f"Given up by thresher delete --force: {never}")
+                await client.set_flow_run_state(flow_run.id, state, force=True)
         await client.delete_deployment(deployment.id)
-    return given_up
+    return tuple(str(flow_run.id) for flow_run in given_up)
 
 
 @callable_anywhere
@@ -314,14 +307,14 @@ def _changed(fields: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
 
 
 async def _checked(
-    client: PrefectClient, fields: Mapping[str, Any], pools: Mapping[str, Pool], problems: list[Problem],
-    again: FlowRun | None = None,
-) -> Run:  # fmt: skip
-    """The run that these fields describe: a new one, or ``again`` if given.
+    client: PrefectClient, fields: Mapping[str, Any], problems: list[Problem], again: FlowRun | None = None
+) -> tuple[BatchService, Pool, dict[str, Any]]:
+    """What a run of these fields is, a new one, or ``again`` if given: its service, pool and job variables.
 
     Raises SpecificationError with ``problems`` and all others.
     """
     settings = read_settings()
+    pools = await api.server_pools(client)
     run = await engine_loop().run(
         check(
             dict(fields),
@@ -334,7 +327,8 @@ async def _checked(
         )
     )
     await resolved_environment(run.service)  # a missing block is found now, not in each run
-    return run
+    pool = pools[run.service.resource_pool]
+    return run.service, pool, job_variables(pool, run.flavor, run.service.instances)
 
 
 async def _name_problems(client: PrefectClient, name: object) -> list[Problem]:
@@ -356,23 +350,6 @@ async def _cancel(client: PrefectClient, deployment_id: UUID) -> int:
         if flow_run.state_type != "CANCELLING":
             await client.set_flow_run_state(flow_run.id, Cancelling(message="Stopped by thresher stop."))
     return len(active)
-
-
-async def _until_ended(client: PrefectClient, deployment: DeploymentResponse) -> None:
-    if await _still_active(client, deployment.id):
-        raise ServerError(
-            f"The runs of {deployment.name} have not ended within {ENDED_SECONDS:g} s: is there a worker of the "
-            f"resource pool {deployment.work_pool_name}?"
-        )
-
-
-async def _ended_or_given_up(client: PrefectClient, deployment_id: UUID) -> tuple[str, ...]:
-    """Wait for a service's runs to end, and force those that do not to Cancelled. The ids of those."""
-    detail = f"Given up by thresher delete --force: it had not ended {ENDED_SECONDS:g} s after the request to stop."
-    left = await _still_active(client, deployment_id)
-    for flow_run in left:
-        await client.set_flow_run_state(flow_run.id, Cancelled(message=detail), force=True)
-    return tuple(str(flow_run.id) for flow_run in left)
 
 
 async def _still_active(client: PrefectClient, deployment_id: UUID) -> list[FlowRun]:

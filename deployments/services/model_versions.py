@@ -21,7 +21,7 @@ from tasks.domain.paths import parse_address
 from tasks.domain.settings import read_settings
 from tasks.domain.unexpected import in_one_line, unusable_folder
 from tasks.engine.checking import ANSWER_SECONDS
-from tasks.engine.loop import engine_loop
+from tasks.engine.loop import on_engine_loop
 from tasks.prefect_side.storage_keys import storage_keys
 
 SOURCE = "my-models"
@@ -30,15 +30,12 @@ _LEAST_ROOM = 1 << 20
 """Bytes that must fit into the cache; an environment takes far more."""
 
 
-def register(package: Path, model: str, version: str) -> ModelVersion:
+@on_engine_loop
+async def register(package: Path, model: str, version: str) -> ModelVersion:
     """Put a package into the store: check its config.json, copy it, start it once and check its health.
 
     The version becomes Normal, or on failure Abnormal with the reason. Raises SpecificationError, StorageError.
     """
-    return engine_loop().run_blocking(_register(package, model, version))
-
-
-async def _register(package: Path, model: str, version: str) -> ModelVersion:
     if not package.is_dir():
         raise SpecificationError([Problem("PACKAGE", str(package), "should be a folder")])
     settings = read_settings()
@@ -90,12 +87,9 @@ async def _start_once(launch: Launch, health: Health) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def versions(model: str | None) -> list[ModelVersion]:
+@on_engine_loop
+async def versions(model: str | None) -> list[ModelVersion]:
     """Every version of one model, or of all, newest first."""
-    return engine_loop().run_blocking(_versions(model))
-
-
-async def _versions(model: str | None) -> list[ModelVersion]:
     settings = read_settings()
     async with open_storage(settings, await storage_keys(settings), ANSWER_SECONDS) as storage:
         store = ModelStore(storage, settings.model_store)

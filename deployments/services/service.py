@@ -10,7 +10,7 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule, FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tasks.domain.paths import redact
 from tasks.domain.schedule import Schedule
@@ -23,10 +23,8 @@ ENTRYPOINT = "flows.batch_service.batch_service"
 TAG = "thresher"
 
 
-class Execution(BaseModel):
+class Execution(BaseModel, frozen=True):
     """One run of a service, as shown to the user."""
-
-    model_config = ConfigDict(frozen=True)
 
     id: str
     status: Status
@@ -69,10 +67,8 @@ class Execution(BaseModel):
         return 0 if self.status == "Completed" and not self.failed else 1
 
 
-class Service(BaseModel):
+class Service(BaseModel, frozen=True, protected_namespaces=()):
     """A batch service, as shown to the user."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     name: str
     status: Status

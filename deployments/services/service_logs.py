@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from deployments.services.overview import read_service
 from tasks.clients.logs.log_store import LogStore
@@ -31,10 +31,8 @@ _LATE = timedelta(seconds=15)
 _LEVELS = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 
 
-class Line(BaseModel):
+class Line(BaseModel, frozen=True):
     """One line of a log."""
-
-    model_config = ConfigDict(frozen=True)
 
     time: datetime
     level: str

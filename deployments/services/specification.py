@@ -38,12 +38,7 @@ def read_specification(path: Path, overrides: Sequence[str] = ()) -> dict[str, A
         raise SpecificationError([Problem("SPEC", str(path), "is a folder; a YAML file is needed")]) from None
     except OSError as error:
         raise SpecificationError([Problem("SPEC", str(path), f"cannot be read: {error.strerror}")]) from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        TypeError,
-        RecursionError,
-    ) as error:  # ValueError: 31 February, for example
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # ValueError: 31 February, for example
         detail = " ".join(str(error).split())
         raise SpecificationError([Problem("SPEC", str(path), f"should be a YAML file: {detail}")]) from None
     if not isinstance(document, dict) or not all(isinstance(name, str) for name in document):

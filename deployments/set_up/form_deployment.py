@@ -25,23 +25,13 @@ async def register_console(client: PrefectClient, pools: Mapping[str, Pool]) -> 
     Also create its work pool. Raises SpecificationError if a work pool of that name is of another kind.
     """
     (described,) = yaml.safe_load(PREFECT_FILE.read_bytes())["deployments"]
-    await put_work_pool(
-        client,
-        CONSOLE_POOL,
-        kind="process",
-        description="Where the form that deploys services runs; no resource pool",
-        base_job_template=console_job_template(),
-        concurrency_limit=None,
-    )
+    detail = "Where the form that deploys services runs; no resource pool"
+    await put_work_pool(client, CONSOLE_POOL, "process", detail, console_job_template(), None)
     await client.create_deployment(
         flow_id=await client.create_flow(deploy_service),
-        name=described["name"],
-        description=described["description"],
-        entrypoint=described["entrypoint"],
         pull_steps=[],
         work_pool_name=CONSOLE_POOL,
         work_queue_name=described["work_pool"]["work_queue_name"],
         parameter_openapi_schema=form(deploy_service, pools),
-        enforce_parameter_schema=described["enforce_parameter_schema"],
-        tags=described["tags"],
+        **{one: described[one] for one in ("name", "description", "entrypoint", "enforce_parameter_schema", "tags")},
     )

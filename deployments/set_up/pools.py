@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import WorkPool
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from deployments.services.service import queue_of
+from deployments.services.service import queue_of, specification_of
 from deployments.set_up.form_deployment import CONSOLE_POOL, register_console
-from deployments.set_up.renewal import renew_services
 from deployments.set_up.zombies import create_automations
-from deployments.templates.pool_templates import base_job_template
+from deployments.templates.form import form
+from deployments.templates.pool_templates import base_job_template, job_variables
 from deployments.templates.work_pools import put_work_pool
+from flows.batch_service import batch_service
 from flows.calling import callable_anywhere
 from tasks.clients.pool_files import read_pools
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.pool import Flavor, Pool
 from tasks.domain.settings import read_settings
-from tasks.prefect_side.api import pool_of, server_pools
+from tasks.prefect_side.api import pool_of, server_pools, services
 from tasks.prefect_side.server import prefect_server, ui_url
 
 PRIORITIES = (3, 2, 1)
 """Highest first. Prefect counts in the opposite order: its priority 1 is the highest."""
 
 
-class PoolState(BaseModel):
+class PoolState(BaseModel, frozen=True):
     """A resource pool, as shown to the user."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     kind: str
@@ -81,24 +85,42 @@ async def apply_pools(folder: Path | None = None) -> list[PoolState]:
             await _apply(client, pool)
         await create_automations(client, settings.zombie_seconds)
         await register_console(client, await server_pools(client))
-        await renew_services(client, pools)
+        await _renew_services(client, pools)
         return [PoolState.of(pool, await client.read_work_pool(name)) for name, pool in pools.items()]
 
 
 async def _apply(client: PrefectClient, pool: Pool) -> None:
-    await put_work_pool(
-        client,
-        pool.name,
-        kind=pool.kind,
-        description=f"{pool.access} resource pool; contact {pool.contact}",
-        base_job_template=base_job_template(pool),
-        concurrency_limit=pool.max_runs,
-    )
-    queues = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=pool.name)}
-    for place, priority in enumerate(PRIORITIES, start=1):
-        name = queue_of(priority)
+    detail = f"{pool.access} resource pool; contact {pool.contact}"
+    await put_work_pool(client, pool.name, pool.kind, detail, base_job_template(pool), pool.max_runs)
+    queues = {queue.name for queue in await client.read_work_queues(work_pool_name=pool.name)}
+    for place, name in enumerate(map(queue_of, PRIORITIES), start=1):
         if name not in queues:
             await client.create_work_queue(name=name, work_pool_name=pool.name, priority=place)
+
+
+async def _renew_services(client: PrefectClient, pools: Mapping[str, Pool]) -> None:
+    """Update the form and the job variables of the services of these pools, where they differ.
+
+    An existing service can then be started with a new flavor, and gets the current resources of its own.
+    """
+    forms = {name: json.loads(json.dumps(form(batch_service, {name: pool}))) for name, pool in pools.items()}
+    for deployment in [one async for page in services(client) for one in page]:
+        pool = pools.get(deployment.work_pool_name or "")
+        if pool is None:
+            continue
+        wanted = {"parameter_openapi_schema": forms[pool.name], "job_variables": _job(deployment, pool)}
+        changed = {name: value for name, value in wanted.items() if getattr(deployment, name) != value}
+        if changed:
+            await client.update_deployment(deployment.id, DeploymentUpdate(**changed))
+
+
+def _job(deployment: DeploymentResponse, pool: Pool) -> dict[str, Any]:
+    """The job variables of a service; unchanged if it names no flavor, or one that is no longer offered."""
+    fields = specification_of(deployment)
+    flavor = pool.flavor(str(fields.get("flavor")))
+    if flavor is None:
+        return deployment.job_variables
+    return job_variables(pool, flavor, int(fields.get("instances") or 1))
 
 
 @callable_anywhere

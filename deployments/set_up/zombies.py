@@ -40,16 +40,14 @@ async def create_automations(client: PrefectClient, seconds: int) -> None:
     stuck = f"The run was asked to stop and has not ended within {STUCK_MINUTES} minutes."
     never = f"The run was not begun within {PENDING_MINUTES} minutes: the process that was to start it has vanished."
     crashed, cancelled = StateType.CRASHED, StateType.CANCELLED
-    silence = timedelta(seconds=seconds)
+    silence, stuck_for = timedelta(seconds=seconds), timedelta(minutes=STUCK_MINUTES)
+    pending, pending_for = "prefect.flow-run.Pending", timedelta(minutes=PENDING_MINUTES)
     wanted = [
         _automation(NAME, beat, {beat, _STOPPING} | _ENDS, silence, crashed, detail),
         _automation(STOPPING_NAME, _STOPPING, {beat} | _ENDS, silence, cancelled, detail),
         # Its process may also vanish after one more heartbeat.
-        _automation(STUCK_NAME, _STOPPING, _ENDS, timedelta(minutes=STUCK_MINUTES), cancelled, stuck),
-        _automation(
-            *(PENDING_NAME, "prefect.flow-run.Pending", _GOES_ON | _ENDS),
-            *(timedelta(minutes=PENDING_MINUTES), crashed, never),
-        ),
+        _automation(STUCK_NAME, _STOPPING, _ENDS, stuck_for, cancelled, stuck),
+        _automation(PENDING_NAME, pending, _GOES_ON | _ENDS, pending_for, crashed, never),
     ]
     for automation in wanted:
         there = await client.read_automations_by_name(automation.name)

@@ -129,11 +129,7 @@ def _adapt_kubernetes(pool: Pool, template: dict[str, Any]) -> None:
     container["resources"]["limits"]["ephemeral-storage"] = DISK_LIMIT
     resource = pool.resource_of_accelerators
     if any(flavor.accelerators for flavor in pool.flavors):
-        variables["accelerators"] = {
-            "title": "Accelerators",
-            "description": f"Number of {resource}",
-            "type": "string",
-        }
+        variables["accelerators"] = {"title": "Accelerators", "description": f"Number of {resource}", "type": "string"}
         for bound in ("limits", "requests"):
             container["resources"][bound][resource] = "{{ accelerators }}"
 
@@ -153,12 +149,8 @@ def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
         devices = [{"Count": accelerators, "Capabilities": [["gpu"]]}] if accelerators else []
         return {"mem_limit": f"{memory}m", "nano_cpus": round(cpu * 1e9), "device_requests": devices}
     if pool.kind == "kubernetes":
-        found = {
-            "cpu_request": f"{round(cpu * 1000)}m",
-            "cpu_limit": f"{round(cpu * 1000)}m",
-            "memory_request": f"{memory}Mi",
-            "memory_limit": f"{memory}Mi",
-        }
+        cores, room = f"{round(cpu * 1000)}m", f"{memory}Mi"
+        found = {"cpu_request": cores, "cpu_limit": cores, "memory_request": room, "memory_limit": room}
         # Left out at 0, so that the template drops the resource.
         return found | ({"accelerators": str(accelerators)} if accelerators else {})
     return {}

@@ -1,4 +1,4 @@
-"""Error handling at the top of the command line: every failure is reported in one line, without a traceback.
+"""What surrounds each command: streams, signals, and every failure reported in one line, without a traceback.
 
 With ``--verbose`` the traceback precedes that line, with secrets masked.
 """
@@ -8,21 +8,23 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, MutableSequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, MutableSequence
+from contextlib import contextmanager, suppress
 
-from deployments.terminal.talk import error_console, say_on
+from deployments.terminal.output import say
 from tasks.domain.errors import CallError, Problem, RunError, SpecificationError, ThresherError
 from tasks.domain.masking import masked
 from tasks.domain.plain_text import plain_block
 from tasks.domain.unexpected import VERBOSE, in_one_line, is_unexpected
 
 FAILED, REFUSED = 1, 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def guarded(work: Callable[[], int], *, verbose: bool) -> int:
@@ -104,6 +106,54 @@ def usable_temporary_folder() -> None:
             os.environ["TMPDIR"] = tempfile.gettempdir()
 
 
+@contextmanager
+def own_standard_error() -> Iterator[None]:
+    """Inside the block, discard output to file descriptor 2, which such libraries use; ``sys.stderr`` still works.
+
+    A panic in Rust prints two lines there before it reaches Python as an exception, which is reported in one.
+    """
+    stream = sys.stderr
+    try:
+        if not isinstance(stream, io.TextIOWrapper) or stream.fileno() != 2:
+            raise OSError
+        stream.flush()
+        shown = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except (OSError, ValueError):  # standard error is closed or replaced
+        yield
+        return
+    sys.stderr = io.TextIOWrapper(
+        io.FileIO(shown, "w", closefd=False),
+        encoding=stream.encoding, errors=stream.errors, line_buffering=True, write_through=True,
+    )  # fmt: skip
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
+        os.dup2(shown, 2)
+        sys.stderr = stream
+        os.close(shown)
+
+
+def stop_on_signals() -> None:
+    """Make the first Ctrl-C or SIGTERM raise KeyboardInterrupt in the main thread; later ones are ignored.
+
+    A signal that is already ignored stays ignored, such as Ctrl-C for a background command of a script.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    for number in _SIGNALS:  # a graceful shutdown takes a moment
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _explained(error: BaseException) -> ThresherError:
     try:
         from tasks.clients.surroundings.surroundings import explained  # imported only after a failure
@@ -126,7 +176,7 @@ def _show_trace(error: BaseException) -> None:
 
 def _say(text: str) -> None:
     try:
-        say_on(error_console(), text)
+        say(text)
     except (ImportError, MemoryError):
         with suppress(OSError):
             os.write(sys.stderr.fileno(), f"{plain_block(masked(text))}\n".encode(errors="backslashreplace"))

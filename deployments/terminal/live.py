@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from deployments.terminal.talk import say_on
+from deployments.terminal.output import error_console, say
 from tasks.clients import clock
 from tasks.engine import progress
 
@@ -51,41 +51,38 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-class LiveProgress:
-    """Shows the progress of this process's run inside the block."""
+@contextmanager
+def live_progress() -> Iterator[None]:
+    """Show the progress of this process's run inside the block."""
+    ended = threading.Event()
+    showing = threading.Thread(target=_show, args=(ended,), daemon=True)
+    showing.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        showing.join()
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._show, daemon=True)
 
-    def __enter__(self) -> LiveProgress:
-        self._thread.start()
-        return self
+def _current() -> str:
+    found = list(progress.runs().values())
+    return line(found[-1]) if found else "starting Prefect"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._thread.join()
 
-    def _current(self) -> str:
-        found = list(progress.runs().values())
-        return line(found[-1]) if found else "starting Prefect"
-
-    def _show(self) -> None:
-        if self._console.is_terminal:
-            with Live(Text(self._current()), console=self._console, refresh_per_second=5, transient=False) as live:
-                while not self._ended.wait(_REFRESH_SECONDS):
-                    live.update(Text(self._current()))
-                live.update(Text(self._current()))
-            return
-        detail, when = "", 0.0
-        while not self._ended.wait(_REFRESH_SECONDS):
-            now = self._current()
-            changed = now.split("  ")[0] != detail.split("  ")[0]
-            if changed or (now != detail and time.monotonic() - when >= _LINE_SECONDS):
-                say_on(self._console, now)
-                detail, when = now, time.monotonic()
-        if (now := self._current()) != detail:
-            say_on(self._console, now)
+def _show(ended: threading.Event) -> None:
+    console = error_console()
+    if console.is_terminal:
+        with Live(Text(_current()), console=console, refresh_per_second=5, transient=False) as live:
+            while not ended.wait(_REFRESH_SECONDS):
+                live.update(Text(_current()))
+            live.update(Text(_current()))
+        return
+    detail, when = "", 0.0
+    while not ended.wait(_REFRESH_SECONDS):
+        now = _current()
+        changed = now.split("  ")[0] != detail.split("  ")[0]
+        if changed or (now != detail and time.monotonic() - when >= _LINE_SECONDS):
+            say(now)
+            detail, when = now, time.monotonic()
+    if (now := _current()) != detail:
+        say(now)

@@ -7,20 +7,24 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Annotated, Any, ParamSpec
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 from cyclopts import Parameter
 from rich.console import Console
 
-from deployments.terminal.talk import error_console, say_on
 from tasks.domain.errors import RunError
-from tasks.domain.plain_text import plain_json, plain_line, plain_lines, without_halves
+from tasks.domain.masking import masked
+from tasks.domain.plain_text import plain_block, plain_json, plain_line, plain_lines, without_halves
 from tasks.prefect_side.environment import set_for_command
 from tasks.prefect_side.internals import EVENTS_LOGGER
 from tasks.prefect_side.prefect_import import import_prefect
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
+Spec = Annotated[Path, Parameter(help="The service specification, a YAML file.")]
+Name = Annotated[str, Parameter(help="The service's name.")]
 Overrides = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative=(), help="Override a field: field=value. May be given several times."),
@@ -32,14 +36,17 @@ Merge = Annotated[
 AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON.")]
 
 
-def talk() -> Console:
-    """The console for messages: standard error."""
-    return error_console()
+def error_console() -> Console:
+    """A console on standard error."""
+    return Console(stderr=True)
 
 
 def say(text: str) -> None:
-    """Print a message on standard error, without control sequences and known secrets."""
-    say_on(talk(), text)
+    """Print a message on standard error: no escape sequences, rich markup or known secrets; further lines are indented.
+
+    The only way in which commands write messages.
+    """
+    error_console().print(plain_block(masked(text)), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def quiet_prefect() -> None:
@@ -49,11 +56,11 @@ def quiet_prefect() -> None:
     logging.getLogger(EVENTS_LOGGER).setLevel(logging.ERROR)
 
 
-def quietly(command: Callable[P, int]) -> Callable[P, int]:
+def quietly(command: Callable[P, R]) -> Callable[P, R]:
     """Decorator of a command that uses the Prefect server: see :func:`quiet_prefect`."""
 
     @wraps(command)
-    def quiet(*arguments: P.args, **named: P.kwargs) -> int:
+    def quiet(*arguments: P.args, **named: P.kwargs) -> R:
         quiet_prefect()
         return command(*arguments, **named)
 
@@ -91,3 +98,12 @@ def print_rows(rows: Sequence[Sequence[object]]) -> None:
     else:
         lines = ["\t".join(row) for row in texts]
     print_text("".join(f"{line}\n" for line in lines))
+
+
+def print_result(found: Any, rows: Sequence[Sequence[object]], *, as_json: bool) -> None:
+    """Write a model, or a list of models: as JSON, or as a table of ``rows``."""
+    if as_json:
+        several = isinstance(found, list)
+        print_json([one.model_dump(mode="json") for one in found] if several else found.model_dump(mode="json"))
+    else:
+        print_rows(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 import orjson
 import pyarrow as pa
@@ -19,31 +19,11 @@ from tasks.domain.item import Item
 from tasks.domain.result import Outcome, Tally
 from tasks.domain.seal import seal, unseal
 
-_PLAN = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("source", pa.string()),
-        ("address", pa.string()),
-        ("size", pa.int64()),
-        ("result_name", pa.string()),
-        ("error", pa.string()),
-        ("version", pa.int64()),
-    ]
+_ARROW = {int: pa.int64(), str: pa.string(), bool: pa.bool_()}
+_PLAN, _REPORT = (
+    pa.schema([(name, _ARROW[kind]) for name, kind in get_type_hints(row).items()]) for row in (Item, Outcome)
 )
-_REPORT = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("source", pa.string()),
-        ("result_name", pa.string()),
-        ("message", pa.string()),
-        ("written", pa.bool_()),
-        ("rows", pa.int64()),
-        ("failed_rows", pa.int64()),
-        ("bytes_read", pa.int64()),
-        ("bytes_written", pa.int64()),
-        ("final", pa.bool_()),
-    ]
-)
+"""A column for each field: a field that is added to one of them later belongs into ``_LATER``."""
 _LATER = ("version",)
 """Integer columns missing from the first plans: 0 there."""
 _TALLY = b"thresher.tally"

@@ -28,9 +28,8 @@ from tasks.engine.progress import forget
 from tasks.engine.session import Session
 from tasks.engine.sessions import sessions
 from tasks.prefect_side.blocks import resolved_environment, storage_credentials
-from tasks.prefect_side.embedded_server import guard_server
 from tasks.prefect_side.internals import NEVER_AWAITED, RUN_LOGGERS, without_integrations
-from tasks.prefect_side.run_identity import own_task_id
+from tasks.prefect_side.own_run import own_task_id
 from tasks.prefect_side.run_logs import outlive_reader, plain_errors
 
 
@@ -68,7 +67,6 @@ async def instances() -> AsyncIterator[None]:
     hide_memory()
     plain_errors()
     outlive_reader()
-    guard_server()
     await asyncio.to_thread(remove_left_folders)
     task_id = own_task_id()
     _close_at_exit()

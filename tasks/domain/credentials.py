@@ -6,16 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AliasChoices, BaseModel, Field, SecretStr, field_validator
 
 _REGION = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.IGNORECASE)
 """It becomes part of host names."""
 
 
-class Credentials(BaseModel):
+class Credentials(BaseModel, frozen=True, extra="ignore", populate_by_name=True):
     """Endpoint and keys of one object store; a field of None is left to its usual lookup (profile, role)."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     endpoint_url: str | None = Field(default=None, validation_alias=AliasChoices("endpoint_url", "endpoint"))
     access_key_id: str | None = Field(

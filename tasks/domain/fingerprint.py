@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tasks.domain.errors import Problem
 from tasks.domain.paths import redact
@@ -19,15 +19,13 @@ WRITTEN_BY_SERVERS = (".pyc", ".log", ".pid")
 """Endings of files that a model server may write into its own package."""
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(BaseModel, frozen=True):
     """Everything that determines a run's results, as readable texts.
 
     Not included, and free to change: instances, flavor, pool, environment, headers, timeouts, concurrency, rows per
     request, error threshold, log output, priority, description. They determine only how fast and where a run is
     processed, or when it is given up.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     fields: dict[str, str] = Field(default_factory=dict)
 

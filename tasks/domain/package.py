@@ -12,7 +12,6 @@ from pydantic import (
     AliasChoices,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -57,10 +56,8 @@ def _text_or_nothing(value: Any) -> Any:
 Text = Annotated[str, BeforeValidator(_text_or_nothing)]
 
 
-class _Part(BaseModel):
+class _Part(BaseModel, frozen=True, extra="allow", populate_by_name=True):
     """A part of the file. Real files have undocumented fields: these are kept, and are not errors."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -202,10 +199,8 @@ class Health(_Part):
         return value.strip().upper()
 
 
-class PackageConfig(_Part):
+class PackageConfig(_Part, protected_namespaces=()):
     """A whole ``config.json``."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     model_type: str
     model_algorithm: Any = ""

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tasks.domain.package import PackageConfig
 from tasks.domain.secret_words import SECRET_WORDS
@@ -19,8 +19,8 @@ _OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
 """Fields that only some kinds of pools have."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Part(BaseModel, frozen=True, extra="forbid"):
+    """A part of a pool file."""
 
 
 class Flavor(_Part):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tasks.domain.errors import RunError
 from tasks.domain.package import Api, PackageConfig, Serving
@@ -15,10 +15,8 @@ from tasks.domain.service import BatchService, is_package_address
 from tasks.domain.stop import Stop
 
 
-class Run(BaseModel):
+class Run(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     """A validated run, as tasks pass it on: small, and without secrets."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
     task_id: str
     service: BatchService
@@ -78,14 +76,12 @@ class Run(BaseModel):
         return None if given is None else parse_address(given)
 
 
-class ShardRef(BaseModel):
+class ShardRef(BaseModel, frozen=True):
     """One shard, or a part of one, by reference: its items are in the plan.
 
     While shards are processed, idle instances take over parts of them. ``number`` is that of the planned shard;
     ``first_item`` and ``items`` are the range of item numbers.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     number: int
     first_item: int
@@ -138,10 +134,8 @@ SHARDS = "shards"
 PLANNED = "plan.parquet"
 
 
-class ShardDone(BaseModel):
+class ShardDone(BaseModel, frozen=True):
     """A shard (or a part of one) whose report is written. Times are seconds since 1970, of this try only."""
-
-    model_config = ConfigDict(frozen=True)
 
     shard: ShardRef
     report: str = Field(description="its report, below the scratch folder")
@@ -157,10 +151,8 @@ class ShardDone(BaseModel):
     stopped: Stop | None = Field(default=None, description="the run's early end, as far as this process knows it")
 
 
-class RunResult(BaseModel):
+class RunResult(BaseModel, frozen=True):
     """The outcome of a run: addresses and counts."""
-
-    model_config = ConfigDict(frozen=True)
 
     task_id: str
     name: str
@@ -214,10 +206,8 @@ class DeadlinePassed(RunError):
     """The run's deadline passed before anything was sent, so there is nothing to account for."""
 
 
-class Plan(BaseModel):
+class Plan(BaseModel, frozen=True):
     """The input of a run, by reference: the totals and the shards."""
-
-    model_config = ConfigDict(frozen=True)
 
     items: int
     kept: int = Field(default=0, description="SUCCESSFUL lines of an earlier run's manifest that are merged in")

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -24,10 +24,8 @@ _NTH_WEEKDAY = re.compile(r"([0-9a-z]+)#[1-5]")
 _EXPECTED = "cron should have five fields: minute hour day month weekday, as in 0 2 * * 1-5"
 
 
-class Schedule(BaseModel):
+class Schedule(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """When a service starts by itself: a cron line or an interval, not both."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cron: Annotated[str | None, Field(title="Cron", description="five cron fields, for example 0 2 * * *")] = None
     interval_minutes: Annotated[

@@ -7,14 +7,7 @@ import re
 import secrets
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from tasks.domain import paths
 from tasks.domain.environment import as_text, environment_texts
@@ -35,19 +28,18 @@ def default_name() -> str:
     return f"service-{secrets.token_hex(2)}"
 
 
-class BatchService(BaseModel):
+class BatchService(
+    BaseModel,
+    frozen=True,
+    extra="forbid",
+    protected_namespaces=(),
+    populate_by_name=True,
+    serialize_by_alias=True,
+    allow_inf_nan=False,
+    hide_input_in_errors=True,  # the input holds the environment
+    title="Batch service",
+):
     """A model package plus the data it reads and the folder it writes."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        protected_namespaces=(),
-        populate_by_name=True,
-        serialize_by_alias=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,  # the input holds the environment
-        title="Batch service",
-    )
 
     name: str = Field(
         default_factory=default_name, title="Name", description="1-64 letters, digits, '-' or '_'", pattern=NAME.pattern

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field, TypeAdapter, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode
 
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import validation_problems
@@ -32,10 +32,8 @@ def _bytes(value: object) -> object:
 Bytes = Annotated[int, BeforeValidator(_bytes)]
 
 
-class Settings(BaseSettings):
+class Settings(BaseSettings, env_prefix="THRESHER_", frozen=True, extra="ignore", protected_namespaces=()):
     """Each field ``x`` is set by the environment variable ``THRESHER_X``."""
-
-    model_config = SettingsConfigDict(env_prefix="THRESHER_", frozen=True, extra="ignore", protected_namespaces=())
 
     model_store: str = Field(
         default="~/.local/share/thresher/models", description="folder of the model store, on any storage"

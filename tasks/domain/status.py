@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 Status = Literal["Deploying", "Running", "Concerning", "Stopping", "Stopped", "Completed", "Failed"]
 Phase = Literal["validating", "planning", "preparing", "inferring", "publishing", "done"]
@@ -26,10 +26,8 @@ PROCESS_LABEL = f"{_PREFIX}process"
 """Label that identifies the process of the run (tasks.clients.processes.process_identity)."""
 
 
-class RunReport(BaseModel):
+class RunReport(BaseModel, frozen=True, extra="ignore"):
     """The progress of a run, kept as labels of its flow run, so that it is read together with the flow run."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     phase: Phase = "validating"
     items: int = 0

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tasks.domain.result import NOT_PROCESSED, STOPPED_BEFORE, not_processed
 
 
-class Stop(BaseModel):
+class Stop(BaseModel, frozen=True, extra="forbid"):
     """Why a run sends no further request. Two are equal if they have the same reason, cause and prospects."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: Literal["by hand", "deadline", "threshold", "output gone", "outage", "no instance", "not started"]
     cause: str = Field(default="", description="ends 'the run was stopped early because'; if not started: sentences")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import uvloop
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 CANCEL_SECONDS = 30.0
@@ -84,3 +86,13 @@ def engine_loop() -> LoopThread:
         if os.getpid() not in _loops:
             _loops[os.getpid()] = LoopThread("thresher-engine")
         return _loops[os.getpid()]
+
+
+def on_engine_loop(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Decorator of an async function: code without an event loop calls it, and it runs on the engine's."""
+
+    @wraps(function)
+    def called(*arguments: P.args, **named: P.kwargs) -> T:
+        return engine_loop().run_blocking(function(*arguments, **named))
+
+    return called

@@ -10,12 +10,12 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentUpdate
 from prefect.client.schemas.objects import FlowRun
-from prefect.context import FlowRunContext
 
 from tasks.domain.errors import Problem
 from tasks.domain.relative_paths import relative_paths
 from tasks.domain.service import BatchService
 from tasks.prefect_side.api import has_run_tagged
+from tasks.prefect_side.own_run import own_flow_run
 
 KEPT_TAG = "runtime-log-output"
 """Tag of services for which runtime log output was ever on, and of the runs that had it on."""
@@ -47,15 +47,6 @@ async def log_output_kept(
         return []
     expected = "was true for this service and cannot be set back: deploy another service without it"
     return [Problem("runtime_log_output", False, expected)]
-
-
-def own_flow_run() -> FlowRun | None:
-    """The flow run of the calling code, as it was when it began; None outside a flow run.
-
-    Prefect's ``runtime.deployment`` would ask the server, in another thread, about each run without a deployment.
-    """
-    context = FlowRunContext.get()
-    return None if context is None else context.flow_run
 
 
 async def not_as_deployed(service: BatchService, *, in_pods: bool = False) -> list[Problem]:

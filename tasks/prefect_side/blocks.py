@@ -23,10 +23,11 @@ async def storage_credentials(settings: Settings) -> dict[str, Credentials]:
     for scheme, block in named.items():
         if block is None:
             continue
-        value = await _secret(block, f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK")
+        field = f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK"
+        value = (await _block(block, field)).get()
         if not isinstance(value, dict):
             expected = "the block should hold JSON with endpoint_url, access_key_id and secret_access_key"
-            raise SpecificationError([Problem(f"THRESHER_{scheme.upper()}_CREDENTIALS_BLOCK", block, expected)])
+            raise SpecificationError([Problem(field, block, expected)])
         found[scheme] = Credentials.model_validate({**value, "origin": f"the Secret block {block}"})
     return found
 
@@ -45,7 +46,8 @@ async def resolved_environment(service: BatchService) -> GivenEnvironment:
             for name in SECRET_REFERENCE.findall(text):
                 try:
                     if name not in values:
-                        values[name] = await _as_stored(name, f"{field}.{variable}")
+                        # Prefect parses a text as JSON where it can, which turns 1.10 into 1.1, and true into True.
+                        values[name] = (await _block(name, f"{field}.{variable}")).value.get_secret_value()
                 except SpecificationError as error:
                     problems += error.problems
     if problems:
@@ -53,17 +55,6 @@ async def resolved_environment(service: BatchService) -> GivenEnvironment:
     given = resolved(service.environment, values, service.secret_variables)
     headers = resolved_headers(service.headers, values)
     return replace(given, headers=headers, secrets=(*given.secrets, *secrets_of(headers)))
-
-
-async def _secret(name: str, field: str) -> object:
-    value: object = (await _block(name, field)).get()
-    return value
-
-
-async def _as_stored(name: str, field: str) -> object:
-    """A block's value without Prefect's parsing of text as JSON, which turns 1.10 into 1.1, and true into True."""
-    value: object = (await _block(name, field)).value.get_secret_value()
-    return value
 
 
 async def _block(name: str, field: str) -> Any:

@@ -6,7 +6,6 @@ the process in another way: with a fresh password, on a socket that is already b
 
 from __future__ import annotations
 
-import atexit
 import os
 import secrets
 import signal
@@ -14,13 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import IO, Any
 
-from tasks.clients.processes.lifeline import PRIVATE, adopt, children
+from tasks.clients.processes.lifeline import PRIVATE, adopt
 from tasks.clients.surroundings.proxies import spare_loopback
 from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.instance import handed_on
@@ -28,14 +26,9 @@ from tasks.domain.paths import redact
 from tasks.domain.unexpected import in_one_line
 from tasks.prefect_side.environment import of_embedded_server, set_for_embedding
 
-_GUARD_SECONDS = 0.02
-"""Interval between checks for the server's process."""
 _DID_NOT_START = 3
 """uvicorn's exit code after a failed start."""
 HOST = "127.0.0.1"
-_SERVER = "tasks.prefect_side.prefect_app"
-"""A part of an embedded server's command line."""
-_guarded: set[int] = set()
 
 
 def start_server() -> None:
@@ -51,14 +44,6 @@ def start_server() -> None:
     _check_home()
     from prefect.client.orchestration import get_client
 
-    up = threading.Event()
-
-    def guard() -> None:
-        while not guard_server() and not up.wait(_GUARD_SECONDS):
-            continue
-
-    guarding = threading.Thread(target=guard, daemon=True)
-    guarding.start()
     try:
         with _ctrl_c_blocked():
             get_client(sync_client=True)
@@ -66,9 +51,6 @@ def start_server() -> None:
         detail, known = in_one_line(error)
         detail = detail if known else redact(str(error))
         raise RunError(f"The embedded Prefect server did not start: {detail}") from None
-    finally:
-        up.set()
-        guarding.join()
 
 
 def _check_home() -> None:
@@ -130,6 +112,7 @@ def _closed_server() -> type[Any]:
     class ClosedServer(SubprocessASGIServer):
         password: str
         _log: IO[bytes] | None = None
+        _guard: subprocess.Popen[bytes]
 
         def find_available_port(self) -> int:
             return 0  # chosen by the kernel when the socket is bound
@@ -143,7 +126,14 @@ def _closed_server() -> type[Any]:
             with socket.socket() as listener:
                 listener.bind((HOST, 0))
                 self.port = listener.getsockname()[1]
-                return _private(environment, listener.fileno(), self._log)
+                process = _private(environment, listener.fileno(), self._log)
+            self._guard = adopt(process.pid)
+            return process
+
+        def stop(self) -> None:
+            if self.server_process is not None:
+                self._guard.communicate()  # its lifeline is closed: it ends the server
+            super().stop()
 
     return ClosedServer
 
@@ -161,7 +151,7 @@ def _private(environment: dict[str, str], listener: int, log: IO[bytes]) -> subp
     """
     plain = {name: value for name, value in environment.items() if name.startswith("PYTHON")}
     process = _Process(
-        [sys.executable, "-P", str(PRIVATE), _SERVER, "--embedded", str(listener)],
+        [sys.executable, "-P", str(PRIVATE), "tasks.prefect_side.prefect_app", "--embedded", str(listener)],
         env=handed_on(environment) | plain, stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=[listener],
     )  # fmt: skip
     assert process.stdin is not None
@@ -178,23 +168,6 @@ def _last_words(log: IO[bytes]) -> str:
     lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line.startswith(("File", "raise"))]
     return (errors or lines or ["it has ended by itself"])[-1]
-
-
-def guard_server() -> bool:
-    """Make an embedded server that this process has started end with it; whether there is one."""
-    found = set(children(_SERVER))
-    if fresh := found - _guarded:
-        _guarded.update(fresh)
-        guard = adopt(fresh)
-        lifeline = guard.stdin
-        assert lifeline is not None
-
-        def end() -> None:
-            lifeline.close()
-            guard.wait()
-
-        atexit.register(end)
-    return bool(found)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ Prefect's embedded server has no password, and a port that another account may t
 | `dask_kubernetes.operator._objects` | `clients/cluster/pod_cluster` | `KubeCluster` connects only without TLS |
 | `_call_s3`, `_s3` | `clients/storage/odd_keys` | s3fs as a client of S3, without its paths, which change odd keys |
 | `_client._endpoint.http_session._sessions`, `_close` | `clients/packages/packages` | s3fs closes in another loop |
-| `_expiry_time` | `clients/storage/endpoints` | when botocore's keys end; obstore asks for it |
+| `_expiry_time` | `clients/storage/s3_client` | when botocore's keys end; obstore asks for it |
 | `opentelemetry.sdk._logs`, `_log_exporter` | `clients/logs/log_export` | its logs have no public name |
 | names of loggers | `clients/logs/log_export`, `deployments/terminal/door` | what libraries print themselves |
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import secrets
@@ -20,7 +21,7 @@ from typing import Any
 
 from tasks.clients.processes.peers import peer_account
 from tasks.clients.processes.process_privacy import hide_memory
-from tasks.clients.surroundings.startup import end_without_searching, importing
+from tasks.clients.surroundings.startup import importing
 from tasks.domain.api_access import SIGN_IN, SIGN_IN_LINKS, Asked, Verdict, authorization, verdict
 from tasks.domain.sign_in import PAGE, PAGE_POLICY, Links
 
@@ -72,7 +73,7 @@ class Door:
             await _answer(send, 200, {"link": link})
         elif asked.path == UI_SETTINGS:
             plain = [one for one in scope["headers"] if one[0].lower() != b"accept-encoding"]
-            await self._app({**scope, "headers": plain}, receive, _Here(send, asked.header("host") or HOST))
+            await self._app({**scope, "headers": plain}, receive, _here(send, asked.header("host") or HOST))
         else:
             await self._app(scope, receive, _safe(send))
 
@@ -88,28 +89,26 @@ class Door:
             await _answer(send, 403, {"exception_message": "This link was used before, or is too old."})
 
 
-class _Here:
-    """Points the user interface to the API at the address that its page came from: 127.0.0.1, localhost, a forwarded
+def _here(send: Send, host: str) -> Send:
+    """Point the user interface to the API at the address that its page came from: 127.0.0.1, localhost, a forwarded
     port.
     """
+    status, body = 200, b""
 
-    def __init__(self, send: Send, host: str) -> None:
-        self._send = send
-        self._host = host
-        self._status = 200
-        self._body = b""
-
-    async def __call__(self, message: Message) -> None:
+    async def corrected(message: Message) -> None:
+        nonlocal status, body
         if message["type"] == "http.response.start":
-            self._status = message["status"]
+            status = message["status"]
             return
-        self._body += message.get("body", b"")
+        body += message.get("body", b"")
         if message.get("more_body"):
             return
-        if self._status != 200:
-            await _send(self._send, self._status, b"application/json", self._body)
-            return
-        await _answer(self._send, 200, {**json.loads(self._body), "api_url": f"http://{self._host}/api"})
+        if status != 200:
+            await _send(send, status, b"application/json", body)
+        else:
+            await _answer(send, 200, {**json.loads(body), "api_url": f"http://{host}/api"})
+
+    return corrected
 
 
 def _asked(scope: Message) -> Asked:
@@ -207,7 +206,7 @@ def main() -> None:
         server_header=False,
     )
     uvicorn.Server(config).run(sockets=[listener])
-    end_without_searching()
+    gc.freeze()  # the memory is freed as a whole
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ class RunReporter:
             if now == self._written:
                 return
             with suppress(httpx.HTTPError, PrefectException):
-                await _label(self._client, self._flow_run, now)
+                labels = {**now.labels(), PROCESS_LABEL: own_process()}
+                await answer_soon(self._client, "PATCH", f"/flow_runs/{self._flow_run}/labels", json=labels)
                 if progress.service and now.items:
                     await self._show(progress.service, now)
                 self._written = now
@@ -86,9 +87,3 @@ class RunReporter:
             self._artifact = await acreate_progress_artifact(share, key=key, description=text)
         else:
             await aupdate_progress_artifact(self._artifact, share, description=text)
-
-
-async def _label(client: PrefectClient, flow_run: UUID, now: RunReport) -> None:
-    """Set the labels of the flow run. Raises httpx.HTTPError."""
-    labels = {**now.labels(), PROCESS_LABEL: own_process()}
-    await answer_soon(client, "PATCH", f"/flow_runs/{flow_run}/labels", json=labels)

@@ -34,15 +34,11 @@ async def storage_keys(settings: Settings) -> dict[str, Credentials]:
         async with prefect_server():
             return await storage_credentials(settings)
     except (ServerError, RuntimeError, httpx.HTTPError) as error:
-        why = str(error) if isinstance(error, ServerError) else _of_embedded(error)
-        raise CallError([Problem(*_first_block(settings), f"the block cannot be read. {why}")]) from None
-
-
-def _of_embedded(error: Exception) -> str:
-    return f"Prefect's embedded server does not answer: {in_one_line(error)[0]} PREFECT_API_URL names another server."
-
-
-def _first_block(settings: Settings) -> tuple[str, str | None]:
-    if settings.s3_credentials_block is not None:
-        return "THRESHER_S3_CREDENTIALS_BLOCK", settings.s3_credentials_block
-    return "THRESHER_OBS_CREDENTIALS_BLOCK", settings.obs_credentials_block
+        why = str(error)
+        if not isinstance(error, ServerError):
+            detail = in_one_line(error)[0]
+            why = f"Prefect's embedded server does not answer: {detail} PREFECT_API_URL names another server."
+        scheme = "OBS" if settings.s3_credentials_block is None else "S3"
+        block = settings.s3_credentials_block or settings.obs_credentials_block
+        wrong = Problem(f"THRESHER_{scheme}_CREDENTIALS_BLOCK", block, f"the block cannot be read. {why}")
+        raise CallError([wrong]) from None

@@ -1,4 +1,4 @@
-"""Processes that a library has started: found among the children, and adopted by a warden."""
+"""A process that is already running, adopted by a warden."""
 
 from __future__ import annotations
 
@@ -13,40 +13,12 @@ import pytest
 from clients.process_tree import TREE
 from clients.support import ROOT, alive, pids, wait_for
 
-from tasks.clients.processes.lifeline import children
-
-
-def test_children__finds_programs_that_are_just_being_started() -> None:
-    processors = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(processors)})  # on one processor the child is mostly looked at before it goes on
-    try:
-        for _ in range(50):
-            with subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", "input()", "just started"], stdin=subprocess.PIPE
-            ) as child:
-                found = children("just started")
-                child.kill()
-                assert found == [child.pid]
-    finally:
-        os.sched_setaffinity(0, processors)
-
-
-def test_children__passes_over_those_that_have_ended() -> None:
-    with subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()", "ends"], stdin=subprocess.PIPE) as child:
-        assert children("ends") == [child.pid]
-        child.kill()
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert children("ends") == []
-
-
 ADOPTER = """
 import subprocess, sys, time
-from tasks.clients.processes.lifeline import adopt, children
+from tasks.clients.processes.lifeline import adopt
 
-assert children() == []
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", *sys.argv[2:]], stdout=open(sys.argv[1], "ab"))
-assert children("no such command") == []
-warden = adopt(children("-I"))
+warden = adopt(child.pid)
 print("warden", warden.pid, flush=True)
 time.sleep(600)
 """

@@ -30,6 +30,7 @@ asyncio.run(main())
 """
 CONTENDER = """
 import asyncio, os, sys
+from contextlib import closing
 from pathlib import Path
 from tasks.clients.processes import devices
 
@@ -37,7 +38,7 @@ devices.RETRY_SECONDS = 0.002
 
 async def instance(folder, count):
     for _ in range(20):
-        with await devices.lease(count, ["0", "1", "2"], folder) as held:
+        with closing(await devices.lease(count, ["0", "1", "2"], folder)) as held:
             assert len(set(held.devices)) == count
             for name in held.devices:
                 os.close(os.open(folder / f"used-{name}", os.O_CREAT | os.O_EXCL))

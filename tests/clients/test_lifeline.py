@@ -20,7 +20,7 @@ from tasks.clients.processes.lifeline import GuardedProcess
 OWNER = """
 import asyncio, os, signal, sys
 from pathlib import Path
-from tasks.clients.processes.lifeline import GuardedProcess, children
+from tasks.clients.processes.lifeline import GuardedProcess
 
 async def main():
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"owner was interrupted\\n"))

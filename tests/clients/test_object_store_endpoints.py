@@ -16,9 +16,9 @@ from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port
 
 from tasks.clients.cluster.dask_security import made_identity
-from tasks.clients.storage.endpoints import credentials_of
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.object_store import Bucket
+from tasks.clients.storage.s3_client import credentials_of
 from tasks.clients.storage.storage import Storage
 from tasks.domain.credentials import Credentials
 from tasks.domain.paths import parse_address

@@ -98,13 +98,13 @@ def test_embedded_server__without_a_place_for_its_database_does_not_start(tmp_pa
 
 
 def test_prefect__still_starts_its_embedded_server_the_way_that_is_replaced() -> None:
-    """Two methods of Prefect's are overridden: were they renamed, a server without a password would start."""
+    """Three methods of Prefect's are overridden: were they renamed, a server without a password would start."""
     from prefect.server.api.server import SubprocessASGIServer
 
     from tasks.prefect_side.embedded_server import _closed_server
 
     made = _closed_server()
-    for method in ("find_available_port", "_run_uvicorn_command"):
+    for method in ("find_available_port", "_run_uvicorn_command", "stop"):
         assert callable(getattr(SubprocessASGIServer, method)) and method in vars(made)
 
 

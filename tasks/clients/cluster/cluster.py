@@ -30,17 +30,11 @@ ASK_SECONDS = 30.0
 class DaskCluster:
     """The current workers, by address, and calls to them outside their tasks. Belongs to the engine's event loop."""
 
-    def __init__(
-        self,
-        client: Client,
-        security: Security,
-        scheduler: Scheduler | None = None,
-        own: LocalWorkers | Pods | None = None,
-    ) -> None:
+    def __init__(self, client: Client, security: Security) -> None:
         self._client: Any = client
         self.security = security
-        self._scheduler = scheduler
-        self._own = own
+        self._scheduler: Scheduler | None = None
+        self._own: LocalWorkers | Pods | None = None
         self._known: list[str] = []
         self._rpc = cast(Any, client.scheduler)
         self.address = str(self._rpc.address)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from tasks.clients.processes.keepers import Keepers
 from tasks.clients.processes.lifeline import GuardedProcess
+from tasks.clients.processes.output_drain import last_bytes
 from tasks.clients.processes.scratch_folders import scratch_folder
 
 HOST = "127.0.0.1"
@@ -27,22 +28,14 @@ class LocalWorkers:
         )
         self._count = count
         self._environment = dict(environment)
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: Keepers | None = None
         self.detail = ""
         """The last output of the worker that most recently ended by itself."""
 
     def start(self) -> None:
         """Start the workers; they join the cluster one by one."""
-        self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self._count)]
-
-    async def _keep(self, number: int) -> None:
-        loop = asyncio.get_running_loop()
-        pause = _FIRST_PAUSE_SECONDS
-        while True:
-            started = loop.time()
-            await self._run(number)
-            pause = min(_LONGEST_PAUSE_SECONDS, 2 * pause) if loop.time() - started < 60 else _FIRST_PAUSE_SECONDS
-            await asyncio.sleep(pause)
+        lives = [partial(self._run, number) for number in range(self._count)]
+        self._keepers = Keepers(lives, _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
 
     async def _run(self, number: int) -> None:
         """One worker from start to end. All temporary files of it and its model server are in one folder."""
@@ -55,8 +48,7 @@ class LocalWorkers:
             )  # fmt: skip
             try:
                 await process.command_ended()
-                with suppress(OSError):
-                    self.detail = log.read_text(errors="replace")[-_DETAIL_CHARACTERS:]
+                self.detail = last_bytes(log, 4 * _DETAIL_CHARACTERS).decode(errors="replace")[-_DETAIL_CHARACTERS:]
             finally:
                 await process.stop()
         finally:
@@ -64,6 +56,5 @@ class LocalWorkers:
 
     async def close(self) -> None:
         """End all workers."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._keepers is not None:
+            await self._keepers.close()

@@ -54,12 +54,13 @@ class Pods:
 
     async def _start(self) -> None:
         import kr8s.asyncio
+        from dask_kubernetes.operator._objects import DaskCluster
         from kr8s.asyncio.objects import Secret
 
         group = self._group
         self._api = await kr8s.asyncio.api(namespace=group.namespace)
         await self._remove(f"{RUN_LABEL}={group.task_id}")  # an earlier try of the run that was killed
-        cluster = self._cluster(cluster_manifest(group))
+        cluster: Any = DaskCluster(cluster_manifest(group), namespace=group.namespace, api=self._api)
         await cluster.create()
         self._looking = asyncio.create_task(self._look())
         # After its owner, so that a process killed here leaves no Secret; the pods wait for it.
@@ -67,11 +68,6 @@ class Pods:
         await secret.create()
         await self._taken_up(cluster)
         self.address = await self._connected()
-
-    def _cluster(self, manifest: dict[str, Any]) -> Any:
-        from dask_kubernetes.operator._objects import DaskCluster
-
-        return DaskCluster(manifest, namespace=self._group.namespace, api=self._api)
 
     async def _taken_up(self, cluster: Any) -> None:
         """Wait until the operator has picked it up. Raises ModelServerError if it does not."""

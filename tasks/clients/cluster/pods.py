@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,9 +101,9 @@ def cluster_manifest(group: PodGroup) -> dict[str, Any]:
 
 def secret_manifest(group: PodGroup, owner_uid: str) -> dict[str, Any]:
     """The Secret with every value that may be secret; it is deleted with its owner, the DaskCluster."""
-    values = {_worker_key(name): value for name, value in _own(group).items()}
+    values = {f"worker.{name}": value for name, value in _own(group).items()}
     if group.model_image is not None:
-        values |= {_model_key(name): value for name, value in group.given.items()}
+        values |= {f"model.{name}": value for name, value in group.given.items()}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -111,12 +112,7 @@ def secret_manifest(group: PodGroup, owner_uid: str) -> dict[str, Any]:
             "namespace": group.namespace,
             "labels": {RUN_LABEL: group.task_id},
             "ownerReferences": [
-                {
-                    "apiVersion": "kubernetes.dask.org/v1",
-                    "kind": "DaskCluster",
-                    "name": group.name,
-                    "uid": owner_uid,
-                }
+                {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster", "name": group.name, "uid": owner_uid}
             ],
         },
         "type": "Opaque",
@@ -126,27 +122,23 @@ def secret_manifest(group: PodGroup, owner_uid: str) -> dict[str, Any]:
 
 
 def _fit_scheduler(pod: dict[str, Any], group: PodGroup) -> None:
-    _fit_pod(pod, group)
-    (container,) = pod["containers"]
-    _secure(container)
+    container = _closed(pod, group)
     container["args"] = [
         *(*_DASK, "dask_scheduler", "--protocol", "tls", "--no-dashboard"),
         *("--host", "0.0.0.0", "--port", "8786"),  # noqa: S104  the pod's own
     ]
     failures = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(MOST_FAILURES)}
-    identity = {name: _worker_key(name) for name in group.identity.variables()}
+    identity = {name: f"worker.{name}" for name in group.identity.variables()}
     container["env"] = [*_plain({**group.pool.environment, **failures}), *_secret(identity, group)]
     container["resources"] = _amounts(SCHEDULER_CPU, SCHEDULER_MEMORY_MIB)
 
 
 def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
-    _fit_pod(pod, group)
-    (container,) = pod["containers"]
-    _secure(container)
+    container = _closed(pod, group)
     own = _own(group)
     container["env"] = [
         *_plain({name: value for name, value in group.pool.environment.items() if name not in own}),
-        *_secret({name: _worker_key(name) for name in own}, group),
+        *_secret({name: f"worker.{name}" for name in own}, group),
     ]
     flavor = group.flavor
     memory = math.ceil(flavor.memory_gb * 1024)
@@ -157,7 +149,7 @@ def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
     container["resources"] = _amounts(WORKER_CPU, WORKER_MEMORY_MIB)
     fixed = {"PORT": str(group.model_port)}
     fitted = instance_environment({}, {}, Limits.of(flavor)) | fixed
-    given = {name: _model_key(name) for name in group.given if name not in fixed}
+    given = {name: f"model.{name}" for name in group.given if name not in fixed}
     pod["containers"].append(
         {
             "name": MODEL,
@@ -176,18 +168,17 @@ def _fit_worker(pod: dict[str, Any], group: PodGroup) -> None:
     pod["volumes"].append(scratch_volume(MODEL_TEMPORARY))
 
 
-def _fit_pod(pod: dict[str, Any], group: PodGroup) -> None:
+def _closed(pod: dict[str, Any], group: PodGroup) -> dict[str, Any]:
+    """Restrict a pod, and its container of the project's own image, which needs no more; the container."""
     # The account is for pulling images and for cloud identities; no container here may call the cluster's API.
     pod["serviceAccountName"] = group.pool.service_account
     pod |= closed_pod()
     pod["volumes"] = own_volumes()
-
-
-def _secure(container: dict[str, Any]) -> None:
-    """Restrict a container of the project's own image, which needs no more."""
+    container: dict[str, Any] = pod["containers"][0]
     container["imagePullPolicy"] = "IfNotPresent"
     container["securityContext"] = closed_container()
     container["volumeMounts"] = own_mounts()
+    return container
 
 
 def _amounts(cpu: float, memory_mib: int, others: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -214,22 +205,10 @@ def _own(group: PodGroup) -> dict[str, str]:
     return {**group.own, **group.identity.variables()}
 
 
-def _worker_key(variable: str) -> str:
-    return f"worker.{variable}"
-
-
-def _model_key(variable: str) -> str:
-    return f"model.{variable}"
-
-
 def trouble_of(pods: Sequence[Mapping[str, Any]]) -> str:
     """Why pods do not run, one clause for each reason, most frequent first; empty if there is no reason."""
-    found: dict[str, int] = {}
-    for pod in pods:
-        for detail in _troubles(pod):
-            found[detail] = found.get(detail, 0) + 1
-    by_count = sorted(found.items(), key=lambda one: -one[1])
-    return "; ".join(f"{detail} ({count} pods)" if count > 1 else detail for detail, count in by_count)
+    found = Counter(detail for pod in pods for detail in _troubles(pod))
+    return "; ".join(f"{detail} ({count} pods)" if count > 1 else detail for detail, count in found.most_common())
 
 
 def _troubles(pod: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from tasks.clients.packages.environments import SERVING, environment
 from tasks.clients.packages.installing import Rules
 from tasks.clients.packages.package_environment import package_environment
 from tasks.clients.processes.lifeline import GuardedProcess
+from tasks.clients.processes.output_drain import last_bytes
 from tasks.clients.processes.ports import HOST, belongs_to_another, free_port
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch, Limits, instance_environment, server_environment
@@ -162,13 +163,8 @@ class Server:
 
     def tail(self) -> str:
         """The server's last output, or that it printed nothing, as the end of a message."""
-        try:
-            with open(os.open(self._log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-                # A secret is masked only if all of it is read, so read from before the part that is shown.
-                file.seek(max(0, os.path.getsize(self._log) - _TAIL_BYTES - _BEFORE_BYTES))
-                output = file.read(_TAIL_BYTES + _BEFORE_BYTES)
-        except OSError:
-            output = b""
+        # A secret is masked only if all of it is read, so read from before the part that is shown.
+        output = last_bytes(self._log, _TAIL_BYTES + _BEFORE_BYTES)
         text = self._masker.block(output.decode("utf-8", "replace"))
         lines = [line for line in text[-_TAIL_BYTES:].strip().splitlines() if line.strip()][-_TAIL_LINES:]
         if not lines:

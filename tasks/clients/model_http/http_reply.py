@@ -57,24 +57,22 @@ NO_TLS = "no TLS connection"
 """NoConnection's message begins with one of these two if waiting cannot help."""
 
 
-class ReplyTooLarge(Exception):
-    """The response has more bytes than allowed."""
-
+class _ReplyUnusable(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class ReplyTooLarge(_ReplyUnusable):
+    """The response has more bytes than allowed."""
 
 
 class ReplyDoubted(Exception):
     """The responses on the connection, including this one, may not belong to their requests."""
 
 
-class ReplyUnclear(Exception):
+class ReplyUnclear(_ReplyUnusable):
     """More bytes follow the only response of a connection: its length is wrong."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
 
 
 class ReplyLate(Exception):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from urllib.parse import quote
 
+from tasks.clients.processes.file_lock import locked
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import DeviceKind
 
@@ -73,14 +72,6 @@ class DeviceLease:
         while self._locks:
             os.close(self._locks.pop())
 
-    def __enter__(self) -> DeviceLease:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = "") -> DeviceLease:
     """``count`` accelerators out of ``among`` that no other process of this machine has leased in ``folder``.
@@ -112,7 +103,7 @@ async def lease(count: int, among: Sequence[str], folder: Path, flavor: str = ""
 
 def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
     """Lease all of them at once, or none."""
-    guard = _locked(folder / "guard.lock")
+    guard = locked(folder / "guard.lock")
     if guard is None:
         return None
     taken: dict[str, int] = {}
@@ -120,7 +111,7 @@ def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
         for name in among:
             if len(taken) == count:
                 break
-            lock = _locked(folder / f"device-{quote(name, safe='')}.lock")
+            lock = locked(folder / f"device-{quote(name, safe='')}.lock")
             if lock is not None:
                 taken[name] = lock
         if len(taken) == count:
@@ -132,24 +123,3 @@ def _take(count: int, among: Sequence[str], folder: Path) -> DeviceLease | None:
         for lock in taken.values():
             os.close(lock)
         os.close(guard)
-
-
-def _locked(path: Path) -> int | None:
-    """The open file, unless it is locked elsewhere; the kernel releases the lock when the file is closed.
-
-    Files are never removed: a lock on a removed file would exclude no other process. Other users' files can also be
-    locked.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        handle = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle

@@ -8,25 +8,22 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from tasks.clients.processes.confinement import MARK_BITS, has_mark
 from tasks.clients.processes.control_groups import REMOVE_SECONDS, Group
 from tasks.clients.processes.output_drain import BYTES_PER_SECOND
 from tasks.clients.processes.private_process import ROOT
-from tasks.clients.processes.warden import environment_frame, stat, stats
+from tasks.clients.processes.warden import environment_frame, stats
 from tasks.domain.instance import Limits, handed_on
 
 WARDEN = Path(__file__).with_name("warden.py")
 PRIVATE = Path(__file__).with_name("private_process.py")
 STOP_SECONDS = 15.0
-EXEC_SECONDS = 2.0
-_ENDED = (b"Z", b"X")
+ENDED = (b"Z", b"X")
+"""States of a process that only waits for its parent (proc_pid_stat(5))."""
 
 
 class GuardedProcess:
@@ -182,46 +179,17 @@ def _running(session: int, mark: int) -> list[int]:
     return [
         pid
         for pid, fields in stats().items()
-        if fields[0] not in _ENDED and (int(fields[3]) == session or has_mark(pid, mark))
+        if fields[0] not in ENDED and (int(fields[3]) == session or has_mark(pid, mark))
     ]
 
 
-def started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot; None if it has ended, or the system does not show it."""
-    with suppress(OSError):
-        fields = stat(pid)
-        return None if fields[0] in _ENDED else int(fields[19])
-    return None
-
-
-def children(matching: str = "") -> list[int]:
-    """Ids of this process's children whose command line contains ``matching``; empty if the system hides them."""
-    return [one.pid for one in psutil.Process().children() if matching in _command_line(one)]
-
-
-def _command_line(process: psutil.Process) -> str:
-    """Command line of a process; empty once it has ended.
-
-    While a program starts, its command line is empty for a moment, although its parent already goes on (Linux closes
-    the close-on-exec file descriptors before it sets the arguments).
-    """
-    deadline = time.monotonic() + EXEC_SECONDS
-    with suppress(psutil.Error):
-        while True:
-            line = "\0".join(process.cmdline())
-            if line or process.status() == psutil.STATUS_ZOMBIE or time.monotonic() > deadline:
-                return line
-            time.sleep(0.001)
-    return ""
-
-
-def adopt(pids: Iterable[int]) -> subprocess.Popen[bytes]:
-    """Guard processes that a library has started (Prefect's embedded server): they end when this one does in any way.
+def adopt(pid: int) -> subprocess.Popen[bytes]:
+    """Guard a process that is not under a warden (Prefect's embedded server): it ends when this one does in any way.
 
     Returns the warden; nothing is ever written to its standard input, which closes when this process ends.
     """
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(WARDEN), "--adopt", *map(str, pids)],
+        [sys.executable, "-I", "-S", str(WARDEN), "--adopt", str(pid)],
         env=handed_on(os.environ), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip

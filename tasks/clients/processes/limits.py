@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable
 
 from tasks.clients.processes.control_groups import REMOVE_SECONDS, Group, make_group, read
+from tasks.clients.processes.output_drain import last_bytes
 
 GIB = 1024**3
 MIB = 1024**2
@@ -137,18 +138,15 @@ class ProcessBounds:
         if self._memory_bytes is None:
             return
         allowed = amount(self._memory_bytes)
-        if self._excess:
-            used = f"{amount(self._excess)} of {allowed}"
+        if self._excess or (self.group and self.group.ran_out_of_memory()):
+            used = f"{amount(self._excess)} of {allowed}" if self._excess else allowed
             self._say(f"the model server used more memory than its flavor allows ({used}) and was ended")
-            return
-        if self.group:
-            if self.group.ran_out_of_memory():
-                self._say(f"the model server used more memory than its flavor allows ({allowed}) and was ended")
+        if self._excess or self.group:
             return
         most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         if status < 0 and most > self._memory_bytes:
             self._say(f"the model server used more memory than its flavor allows ({amount(most)} of {allowed})")
-        elif status and _REFUSED.search(self._tail()):
+        elif status and _REFUSED.search(last_bytes(self._log, _TAIL_BYTES, self._log_start)):
             self._say(f"the model server asked for more memory than its flavor allows ({allowed})")
 
     def remove(self) -> None:
@@ -157,16 +155,8 @@ class ProcessBounds:
         while self.group and not self.group.remove() and time.monotonic() < deadline:
             time.sleep(0.01)
 
-    def _tail(self) -> bytes:
-        try:
-            with open(self._log, "rb") as file:
-                file.seek(max(self._log_start, os.path.getsize(self._log) - _TAIL_BYTES))
-                return file.read()
-        except OSError:
-            return b""
-
     def _say(self, text: str) -> None:
-        start = "" if self._tail()[-1:] in (b"", b"\n") else "\n"
+        start = "" if last_bytes(self._log, 1, self._log_start) in (b"", b"\n") else "\n"
         try:
             with open(self._log, "a") as file:
                 file.write(f"{start}thresher: {text}\n")

@@ -1,7 +1,7 @@
 """Ends a process and everything it started when the owner of the warden ends. Standard library only.
 
 Run as ``python -I -S warden.py OPTION... LOG -- COMMAND...`` with a pipe as standard input (the lifeline), or as
-``python -I -S warden.py --adopt PID...`` for processes that are already running. The command's output goes to the file
+``python -I -S warden.py --adopt PID`` for a process that is already running. The command's output goes to the file
 LOG. The options, in this order: ``--root FOLDER`` (of this project), ``--mark NUMBER``, and optionally ``--memory
 BYTES``, ``--cpu CORES``, ``--scratch FOLDER``, ``--rate BYTES``, ``--own``.
 
@@ -79,18 +79,14 @@ def _read(count: int) -> bytes:
     return found
 
 
-def _given_environment() -> bytes:
-    """The command's environment, from the lifeline."""
-    return _read(*struct.unpack("=Q", _read(8)))
-
-
-def _limited(memory_bytes: int | None, cpu: float | None, log: str) -> ProcessBounds | None:
+def _limited(given: Mapping[str, str], log: str) -> ProcessBounds | None:
     """The command's limits; None if it has no limits."""
-    if memory_bytes is None and cpu is None:
+    memory, cpu = given.get("--memory"), given.get("--cpu")
+    if not memory and not cpu:
         return None
     from tasks.clients.processes.limits import ProcessBounds
 
-    return ProcessBounds(memory_bytes, cpu, log)
+    return ProcessBounds(int(memory) if memory else None, float(cpu) if cpu else None, log)
 
 
 def _start(
@@ -254,13 +250,13 @@ def _close_inherited() -> None:
                 continue
 
 
-def _output(log: str, own: bool, rate: int | None) -> tuple[Drain | None, int]:
+def _output(log: str, own: bool, rate: str | None) -> tuple[Drain | None, int]:
     """The reader of the command's output (None if there is no pipe), and the command's file descriptor."""
     if own:
         return None, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     from tasks.clients.processes.output_drain import BYTES_PER_SECOND, Drain
 
-    drain = Drain(log, rate or BYTES_PER_SECOND)
+    drain = Drain(log, int(rate or 0) or BYTES_PER_SECOND)
     return drain, drain.write_end
 
 
@@ -281,18 +277,9 @@ def _remove_scratch(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def guard(
-    log: str,
-    command: list[str],
-    memory_bytes: int | None = None,
-    cpu: float | None = None,
-    scratch: str | None = None,
-    own: bool = False,
-    its_mark: int = 0,
-    rate: int | None = None,
-) -> int:
-    """Run the command until it ends or the lifeline closes; the exit status."""
-    environment = _given_environment()
+def guard(log: str, command: list[str], given: Mapping[str, str], own: bool) -> int:
+    """Run the command, with the ``given`` options, until it ends or the lifeline closes; the exit status."""
+    environment = _read(*struct.unpack("=Q", _read(8)))  # the command's, from the lifeline
     _close_inherited()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -300,9 +287,9 @@ def guard(
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
-    bounds = _limited(memory_bytes, cpu, log)
-    drain, output = _output(log, own, rate)
-    child = _start(output, command, bounds, environment, own, its_mark)
+    bounds = _limited(given, log)
+    drain, output = _output(log, own, given.get("--rate"))
+    child = _start(output, command, bounds, environment, own, int(given["--mark"]))
     _say(f"{child} {bounds.group.path}\n" if bounds and bounds.group else f"{child}\n")
     status = None
     orphaned = True
@@ -334,48 +321,44 @@ def guard(
         bounds.remove()
     if status is None and orphaned:
         _remove(log)
-    if scratch:
+    if scratch := given.get("--scratch"):
         _remove_scratch(scratch)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
 
 
-def adopt(pids: list[int]) -> int:
-    """Wait for the lifeline to close, then end these processes; return early if all of them have ended."""
-    handles: dict[int, int] = {}
-    for pid in pids:
-        try:
-            handles[pid] = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
-        except (OSError, AttributeError):
-            continue
+def adopt(pid: int) -> int:
+    """Wait for the lifeline to close, then end this process; return early if it has ended."""
+    try:
+        handle = os.pidfd_open(pid)  # cannot be mistaken for a later process with the same number
+    except (OSError, AttributeError):
+        return 0
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    while handles:
-        ready = select.select([0, *handles.values()], [], [])[0]
-        handles = {pid: handle for pid, handle in handles.items() if handle not in ready}
-        if 0 in ready and not os.read(0, 512):
-            break
+    owned = True
+    while owned:
+        ready = select.select([0, handle], [], [])[0]
+        if handle in ready:
+            return 0
+        owned = bool(os.read(0, 512))
     deadline = time.monotonic() + GRACE_SECONDS
     sent: int = signal.SIGTERM
-    while handles:
-        for pid, handle in list(handles.items()):
-            try:
-                # SIGTERM once, then signal 0 (only a check) until the grace period is over.
-                signal.pidfd_send_signal(handle, sent)
-                if select.select([handle], [], [], 0)[0]:
-                    del handles[pid]
-            except OSError:
-                del handles[pid]
+    while True:
+        try:
+            # SIGTERM once, then signal 0 (only a check) until the grace period is over.
+            signal.pidfd_send_signal(handle, sent)
+        except OSError:
+            return 0
+        if select.select([handle], [], [], 0.02)[0]:
+            return 0
         sent = signal.SIGKILL if time.monotonic() > deadline else 0
-        time.sleep(0.02)
-    return 0
 
 
 def main(arguments: list[str]) -> int:
     """Run with these command-line arguments; the exit status."""
     _prctl(PR_SET_DUMPABLE, 0)
     if arguments[0] == "--adopt":
-        return adopt([int(pid) for pid in arguments[1:]])
+        return adopt(int(arguments[1]))
     given: dict[str, str] = {}
     while arguments[0] in ("--root", "--mark", "--memory", "--cpu", "--scratch", "--rate"):
         given[arguments[0]] = arguments[1]
@@ -385,10 +368,7 @@ def main(arguments: list[str]) -> int:
     sys.path.append(given["--root"])
     if own := arguments[0] == "--own":
         arguments = arguments[1:]
-    memory, cpu = given.get("--memory"), given.get("--cpu")
-    bounds = (int(memory) if memory else None, float(cpu) if cpu else None)
-    rate = int(given["--rate"]) if "--rate" in given else None
-    return guard(arguments[0], arguments[2:], *bounds, given.get("--scratch"), own, int(given["--mark"]), rate)
+    return guard(arguments[0], arguments[2:], given, own)
 
 
 if __name__ == "__main__":

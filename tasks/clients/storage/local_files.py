@@ -7,12 +7,10 @@ import errno
 import heapq
 import itertools
 import os
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 from tasks.clients.storage.failures import IsFolder, Missing, NoSpace, ObjectError, TooLarge, changed
 from tasks.clients.storage.local_places import SystemPlace, folder_place, open_to_read
@@ -51,6 +49,15 @@ def explain(error: OSError) -> ObjectError:
         return IsFolder(f"{error.strerror}.")
     failed = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else ObjectError
     return failed(f"{error.strerror or type(error).__name__}.")
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Raise the system's errors in the block as ObjectError."""
+    try:
+        yield
+    except OSError as error:
+        raise explain(error) from None
 
 
 def _read(path: str, max_bytes: int | None, size: int, *, many: bool = False) -> bytes:
@@ -105,11 +112,9 @@ def chunks(path: str, chunk_bytes: int) -> Iterator[bytes]:
 
 def refuse_system(path: str) -> None:
     """Raises ObjectError if a file or folder is, or would be, in a place of the system."""
-    try:
+    with explained():
         if place := folder_place(path):
-            raise explain(SystemPlace(place))
-    except OSError as error:
-        raise explain(error) from None
+            raise SystemPlace(place)
 
 
 def _write(path: str, data: bytes, temporary_folder: str) -> None:
@@ -260,11 +265,6 @@ def remove_file(path: str) -> None:
         pass
 
 
-def remove_tree(folder: str) -> None:
-    """Remove a folder and everything below it, if it exists; errors are ignored."""
-    shutil.rmtree(Path(folder), ignore_errors=True)
-
-
 def remove_empty(*folders: str) -> None:
     """Remove those of these folders that are empty."""
     for folder in folders:
@@ -288,10 +288,8 @@ def is_creatable(folder: str) -> bool:
 
 def room_for(folder: str) -> int:
     """Bytes of free space for a folder that does not exist yet. Raises ObjectError."""
-    try:
+    with explained():
         found = os.statvfs(_above(folder))
-    except OSError as error:
-        raise explain(error) from None
     return found.f_bavail * found.f_frsize
 
 

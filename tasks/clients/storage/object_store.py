@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, MutableSequence, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, MutableSequence, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, BinaryIO
 
 import obstore
@@ -121,13 +121,11 @@ class Bucket:
 
     async def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
         """An object and its ETag; None if the response has no ETag."""
-        try:
+        with self._explained():
             got = await obstore.get_async(self._store, key)
             if max_bytes is not None and got.meta["size"] > max_bytes:
                 raise TooLarge(got.meta["size"])
             data = (await got.bytes_async()).to_bytes()
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
         return data, got.meta.get("e_tag")
 
     async def stream(self, key: str) -> AsyncGenerator[bytes]:
@@ -139,7 +137,7 @@ class Bucket:
             async for chunk in self._odd_keys.stream(key, size):
                 yield chunk
             return
-        try:
+        with self._explained():
             for pause in (*READ_PAUSES_SECONDS, None):
                 got = await obstore.get_async(self._store, key)
                 if got.meta["size"] == size:
@@ -149,8 +147,6 @@ class Bucket:
                 await asyncio.sleep(pause)
             async for chunk in got.stream(min_chunk_size=1 << 20):
                 yield bytes(chunk)
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
 
     async def pieces(self, key: str, size: int, version: int) -> AsyncGenerator[bytes]:
         """An object of a listed size and version. A large one is requested in ranges, since one request for all of it
@@ -182,25 +178,19 @@ class Bucket:
 
     async def write(self, key: str, data: bytes) -> None:
         """Write a whole object, visible only once it is complete."""
-        try:
+        with self._explained():
             await obstore.put_async(self._store, key, data, use_multipart=len(data) > _PUT_AT_ONCE)
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
 
     async def write_file(self, key: str, file: BinaryIO) -> None:
         """Write an object from an open file, in parts if it is large; visible only once it is complete."""
-        try:
+        with self._explained():
             await obstore.put_async(self._store, key, file, chunk_size=_PART_BYTES, max_concurrency=2)
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
 
     async def write_stream(self, key: str, chunks: AsyncIterator[bytes]) -> None:
         """Write an object in parts, visible only once it is complete. If ``chunks`` raises, the upload is aborted."""
-        try:
+        with self._explained():
             # With a slow storage, at most four parts may wait in memory.
             await obstore.put_async(self._store, key, chunks, use_multipart=True, chunk_size=8 << 20, max_concurrency=4)
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
 
     async def size(self, key: str) -> int | None:
         """Size of an object in bytes; None if it does not exist."""
@@ -235,6 +225,14 @@ class Bucket:
             detail = self._explain(error)
             if isinstance(detail, RequestRefused):
                 raise detail from None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Raise obstore's errors in the block as ObjectError."""
+        try:
+            yield
+        except Exception as error:  # the class of a Rust panic cannot be imported
+            raise self._explain(error) from None
 
     def _explain(self, error: Exception) -> Exception:
         """An error of obstore as an ObjectError; any other exception unchanged."""
@@ -280,7 +278,7 @@ class Bucket:
             for one in sorted(found):
                 yield one
             return
-        try:
+        with self._explained(), suppress(InvalidPathError):
             async for page in obstore.list(self._store, folder or None, chunk_size=_PAGE_KEYS):
                 for meta in page:
                     key, size = meta["path"], meta["size"]
@@ -289,10 +287,6 @@ class Bucket:
                     last = key
                     yield key, size, version_of(meta["e_tag"])
             return
-        except InvalidPathError:
-            pass
-        except Exception as error:  # the class of a Rust panic cannot be imported
-            raise self._explain(error) from None
         async for one in self._odd_keys.list(folder, after=last):
             yield one
 
@@ -335,12 +329,8 @@ class Bucket:
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete objects; a missing one is no error."""
         for start in range(0, len(keys), 1000):
-            try:
+            with self._explained(), suppress(FileNotFoundError):
                 await obstore.delete_async(self._store, [*keys[start : start + 1000]])
-            except FileNotFoundError:
-                continue
-            except Exception as error:  # the class of a Rust panic cannot be imported
-                raise self._explain(error) from None
 
     async def make(self) -> None:
         """Make the bucket."""

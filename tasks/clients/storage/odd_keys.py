@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tasks.clients.storage.failures import (
@@ -37,37 +38,28 @@ class OddKeys:
     async def call(self, verb: str, **arguments: Any) -> Any:
         """A call of botocore's S3 client."""
         filesystem = self._s3fs()
-        try:
+        with _explained():
             await filesystem.set_session()
             return await filesystem._call_s3(verb, Bucket=self._bucket, **arguments)
-        except Exception as error:  # s3fs lets botocore's and aiohttp's errors through
-            raise explain_odd(error) from None
 
     async def get(self, key: str, max_bytes: int | None) -> tuple[bytes, str | None]:
         """An object and its ETag; None if the response has no ETag. Raises TooLarge before the download."""
         answer = await self.call("get_object", Key=key)
-        try:
+        with _explained():
             async with answer["Body"] as body:
                 if max_bytes is not None and answer["ContentLength"] > max_bytes:
                     raise TooLarge(answer["ContentLength"])
-                data = bytes(await body.read())
-        except TooLarge:
-            raise
-        except Exception as error:
-            raise explain_odd(error) from None
-        return data, answer.get("ETag")
+                return bytes(await body.read()), answer.get("ETag")
 
     async def stream(self, key: str, size: int) -> AsyncGenerator[bytes]:
         """An object of ``size`` bytes, piece by piece."""
         answer = await self.call("get_object", Key=key)
         if answer["ContentLength"] != size:
             raise ObjectError(unlike(size, [answer["ContentLength"]]))
-        try:
+        with _explained():
             async with answer["Body"] as body:
                 while chunk := await body.read(1 << 20):
                     yield bytes(chunk)
-        except Exception as error:
-            raise explain_odd(error) from None
 
     async def size(self, key: str) -> int:
         """Size of an object in bytes."""
@@ -131,6 +123,17 @@ class OddKeys:
             filesystem, self._filesystem = self._filesystem, None
             if filesystem._s3 is not None:
                 await filesystem._s3.close()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Raise errors in the block as ObjectError: s3fs lets botocore's and aiohttp's through."""
+    try:
+        yield
+    except TooLarge:
+        raise
+    except Exception as error:
+        raise explain_odd(error) from None
 
 
 def explain_odd(error: BaseException) -> ObjectError:

@@ -59,10 +59,8 @@ class OutputFolder:
         Raises ObjectError if it is already gone.
         """
         if self.root.scheme == "local" and not self._made:
-            try:
+            with local_files.explained():
                 local_files.make_one(self._temporary)
-            except OSError as error:
-                raise local_files.explain(error) from None
             self._made = True
 
     async def read(self, relative: str) -> bytes:
@@ -83,12 +81,8 @@ class OutputFolder:
             await self._storage.bucket(self.root).delete([self.root.child(name).path for name in relative])
             return
         for name in relative:
-            try:
+            with local_files.explained(), suppress(FileNotFoundError):
                 os.unlink(self.root.child(name).path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise local_files.explain(error) from None
 
     @asynccontextmanager
     async def stream(self, relative: str) -> AsyncIterator[Any]:
@@ -100,21 +94,20 @@ class OutputFolder:
         if address.scheme == "local":
             temporary = ""
             try:
-                if self._made and self.is_gone():
-                    raise local_files.FolderGone
-                local_files.make_folder(self.root.path, self._temporary)
-                self._made = self._lasts
-                local_files.make_folder(self.root.path, os.path.dirname(address.path))
-                descriptor, temporary = open_new(self._temporary)
-                with os.fdopen(descriptor, "wb") as file:
-                    yield LocalWriter(file)
-                    file.flush()
-                    await asyncio.to_thread(os.fsync, file.fileno())
-                os.replace(temporary, address.path)
-                await asyncio.to_thread(sync_folder, os.path.dirname(address.path))
-                temporary = ""
-            except OSError as error:
-                raise local_files.explain(error) from None
+                with local_files.explained():
+                    if self._made and self.is_gone():
+                        raise local_files.FolderGone
+                    local_files.make_folder(self.root.path, self._temporary)
+                    self._made = self._lasts
+                    local_files.make_folder(self.root.path, os.path.dirname(address.path))
+                    descriptor, temporary = open_new(self._temporary)
+                    with os.fdopen(descriptor, "wb") as file:
+                        yield LocalWriter(file)
+                        file.flush()
+                        await asyncio.to_thread(os.fsync, file.fileno())
+                    os.replace(temporary, address.path)
+                    await asyncio.to_thread(sync_folder, os.path.dirname(address.path))
+                    temporary = ""
             finally:
                 if temporary:
                     local_files.remove_file(temporary)
@@ -133,10 +126,8 @@ class OutputFolder:
         Objects do once they are put.
         """
         if self._sync is not None:
-            try:
+            with local_files.explained():
                 await self._sync.sync()
-            except OSError as error:
-                raise local_files.explain(error) from None
 
     def has(self, relative: str, size: int) -> bool:
         """Whether a local file of ``size`` bytes exists: a power failure may have truncated it.
@@ -174,11 +165,9 @@ class OutputFolder:
         folder = self.root.child(relative)
         if self.root.scheme == "local":
             found = local_files.sizes(folder.path)
-            try:
+            with local_files.explained():
                 while page := await asyncio.to_thread(lambda: [*itertools.islice(found, PAGE_FILES)]):
                     yield page
-            except OSError as error:
-                raise local_files.explain(error) from None
             return
         page = []
         async with aclosing(self._storage.list(folder)) as files:
@@ -197,10 +186,8 @@ class OutputFolder:
         address = self.root.child(relative)
         if address.scheme != "local":
             return await self._storage.size(address)
-        try:
+        with local_files.explained():
             status = os.lstat(address.path)
-        except OSError as error:
-            raise local_files.explain(error) from None
         if not stat.S_ISREG(status.st_mode):
             raise Missing("It is not a regular file.")
         return status.st_size
@@ -222,10 +209,8 @@ class OutputFolder:
         """Make the folder itself, if it is local and does not exist yet."""
         if self.root.scheme == "local":
             local_files.refuse_system(self.root.path)
-            try:
+            with local_files.explained():
                 os.makedirs(self.root.path, exist_ok=True)
-            except OSError as error:
-                raise local_files.explain(error) from None
 
     async def check_writable(self) -> None:
         """Write and delete a small file; a local folder that does not exist yet must be creatable, with some room.

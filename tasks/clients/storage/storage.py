@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from tasks.clients.storage import local_files
-from tasks.clients.storage.endpoints import credentials_of
 from tasks.clients.storage.failures import Missing, ObjectError
 from tasks.clients.storage.local_places import forget_folder
 from tasks.clients.storage.object_store import Bucket
+from tasks.clients.storage.s3_client import credentials_of
 from tasks.domain.credentials import Credentials
 from tasks.domain.manifest import LONGEST_LINE
 from tasks.domain.paths import Address
@@ -69,11 +70,9 @@ class Storage:
     async def stream(self, address: Address) -> AsyncGenerator[bytes]:
         """The bytes at an address in chunks of about one MiB."""
         if address.scheme == "local":
-            try:
+            with local_files.explained():
                 for chunk in local_files.chunks(address.path, 1 << 20):
                     yield chunk
-            except OSError as error:
-                raise local_files.explain(error) from None
         else:
             async with aclosing(self.bucket(address).stream(address.path)) as chunks:
                 async for chunk in chunks:
@@ -118,10 +117,8 @@ class Storage:
     async def size(self, address: Address) -> int:
         """Size in bytes of a file or object. Raises ObjectError if it does not exist."""
         if address.scheme == "local":
-            try:
+            with local_files.explained():
                 return os.stat(address.path).st_size
-            except OSError as error:
-                raise local_files.explain(error) from None
         size = await self.bucket(address).size(address.path)
         if size is None:
             raise Missing("There is no such object.")
@@ -133,13 +130,12 @@ class Storage:
         The version is 0 for local files.
         """
         if folder.scheme == "local":
-            try:
-                for relative, size in local_files.walk(folder.path):
-                    yield relative, size, 0
-            except NotADirectoryError:
-                raise ObjectError("It is not a folder.") from None
-            except OSError as error:
-                raise local_files.explain(error) from None
+            with local_files.explained():
+                try:
+                    for relative, size in local_files.walk(folder.path):
+                        yield relative, size, 0
+                except NotADirectoryError:
+                    raise ObjectError("It is not a folder.") from None
         else:
             start = len(f"{folder.path.rstrip('/')}/") if folder.path else 0
             async with aclosing(self.bucket(folder).list(folder.path)) as found_keys:
@@ -170,7 +166,7 @@ class Storage:
     async def delete(self, folder: Address) -> None:
         """Remove a folder and everything below it; a missing one is no error."""
         if folder.scheme == "local":
-            local_files.remove_tree(folder.path)
+            shutil.rmtree(folder.path, ignore_errors=True)
             return
         bucket = self.bucket(folder)
         keys = [key async for key, _, _ in bucket.list(folder.path)]

@@ -35,11 +35,11 @@ def renew() -> None:
 os.register_at_fork(after_in_child=renew)
 
 
-def open_new(folder: str, mode: int = 0o666) -> tuple[int, str]:
+def open_new(folder: str) -> tuple[int, str]:
     """A new file in ``folder``, opened for writing, and its path. Raises OSError; never opens an existing file."""
     while True:
         path = f"{folder}/{unique_name()}"
         try:
-            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), path
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), path
         except FileExistsError:  # the machine itself was cloned while it ran
             renew()

@@ -11,24 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tasks.domain.errors import CallError, Problem
-from tasks.domain.prefect_settings import (
-    DOTENV,
-    OWN,
-    PROJECT,
-    Given,
-    first_of,
-    of_toml,
-    of_variables,
-    wrong_settings,
-)
+from tasks.domain.prefect_settings import DOTENV, OWN, PROJECT, Given, first_of, of_toml, of_variables, wrong_settings
 
 _PROFILES = ("cloud", "ephemeral", "local", "test")
 """Prefect's built-in profiles."""
 
 
-def check_prefect_settings(environment: Mapping[str, str] | None = None) -> None:
+def check_prefect_settings() -> None:
     """Raises CallError if Prefect could not read or use its settings."""
-    if problems := wrong_prefect(os.environ if environment is None else environment):
+    if problems := wrong_prefect(os.environ):
         raise CallError(problems)
 
 

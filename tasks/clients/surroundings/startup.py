@@ -1,4 +1,4 @@
-"""Fast start and exit: no garbage collection during imports and at exit."""
+"""Fast start: no garbage collection during imports."""
 
 from __future__ import annotations
 
@@ -22,8 +22,3 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def end_without_searching() -> None:
-    """Skip garbage collection at exit: the memory is freed as a whole. Collecting Prefect's objects takes 0.3 s."""
-    gc.freeze()

@@ -99,14 +99,8 @@ def _folders(environment: Mapping[str, str]) -> Iterator[Problem]:
             "", None, f"The working folder cannot be used any more ({error.strerror}): change to another one."
         )
     folder = environment.get("TMPDIR", "")
-    if folder and not is_usable(folder):
-        yield Problem("TMPDIR", folder, "should be a folder in which files can be made")
-
-
-def is_usable(folder: str) -> bool:
-    """Whether a file can be made in a folder."""
     try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
+        if folder:
+            tempfile.TemporaryFile(dir=folder).close()
     except OSError:
-        return False
+        yield Problem("TMPDIR", folder, "should be a folder in which files can be made")
