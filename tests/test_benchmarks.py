@@ -119,3 +119,18 @@ def test_bench__prints_targets_and_writes_json_markdown_and_chart(tmp_path: Path
     chart = ElementTree.parse(tmp_path / "size.svg").getroot()
     assert "200" in {text.text for text in chart.iter("{http://www.w3.org/2000/svg}text")}
     assert not list(tmp_path.glob("bench-*"))  # nothing is left
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmarks")
+def test_who_schedules__loses_no_item_either_way(
+    module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    options = ("--only", "equal", "--rounds", "1", "--items", "24", "--instances", "2", "--json", str(figures))
+    module("who_schedules").main(*options)
+    found = json.loads(figures.read_text())["equal"]
+    assert [(one["lost"], one["sent_twice"], one["tries"]) for way in found.values() for one in way] == [(0, 0, 1)] * 2
+    assert found["dask"][0]["tasks"] > found["coordinator"][0]["tasks"] > 0
+    (row,) = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| all equal")]
+    assert row[3:] == ["0 / 0", "0 / 0", "1 of 1 / 1 of 1 |"]
