@@ -121,7 +121,7 @@ def test_bench__prints_targets_and_writes_json_markdown_and_chart(tmp_path: Path
     assert not list(tmp_path.glob("bench-*"))  # nothing is left
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.xdist_group("benchmarks")
 def test_who_schedules__loses_no_item_either_way(
     module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]

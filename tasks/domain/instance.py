@@ -57,16 +57,16 @@ class Launch:
     command: tuple[str, ...]
     folder: Path
     environment: Mapping[str, str] = field(repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Sent with each request and health check."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that must not be shown if the model server prints them."""
     limits: Limits | None = None
     """None for no limits but those of the machine."""
-    warnings: tuple[str, ...] = ()
-    """How it is prepared otherwise than the package says."""
     log_bytes_per_second: int = 1 << 20
     """Average rate at which its output is kept."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with each request and health check."""
+    warnings: tuple[str, ...] = ()
+    """How it is prepared otherwise than the package says."""
 
 
 @dataclass(frozen=True, slots=True)
