@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,7 @@ def run(
     resume: Annotated[
         str | None, Parameter(help="Id of a run of this command that was stopped or killed: it goes on where it was.")
     ] = None,
+    offline: Annotated[bool, Parameter(negative=(), help="Install the model's packages from the cache only.")] = False,
 ) -> int:
     """Run one service now, in this process. Prints the address of the output manifest.
 
@@ -44,6 +46,9 @@ def run(
     if merge:
         fields["merge"] = True
         command += ["--merge"]
+    if offline:
+        os.environ["THRESHER_OFFLINE"] = "true"  # for the processes of its instances, too
+        command += ["--offline"]
     result = show_run(fields, verbose=verbose, resume=resume, command=command)
     show_result(result)
     if as_json:

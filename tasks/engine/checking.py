@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.packages.package_code import code_warnings, read_base_lists
 from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
+from tasks.clients.packages.pythons import interpreter_for
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
@@ -23,7 +24,7 @@ from tasks.clients.storage.storage import Storage, open_storage
 from tasks.domain import paths
 from tasks.domain.config_file import parse_config
 from tasks.domain.credentials import Credentials
-from tasks.domain.errors import Problem, SpecificationError, StorageError
+from tasks.domain.errors import ModelServerError, Problem, SpecificationError, StorageError
 from tasks.domain.file_request import left_out, takes_file
 from tasks.domain.header import TableMapping
 from tasks.domain.headers import looks_secret, plain_text_secrets
@@ -33,6 +34,7 @@ from tasks.domain.paths import Address, parse_address, redact
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.running_address import is_running_model
+from tasks.domain.runtime import parse_runtime
 from tasks.domain.service import BatchService, is_package_address
 from tasks.domain.settings import Settings
 from tasks.domain.specification import parse_service
@@ -174,6 +176,18 @@ class _Found:
             self._warnings += await code_warnings(
                 storage, self._package, self._config, files, read_base_lists(self._settings.base_packages)
             )
+            await self._python(self._config)
+
+    async def _python(self, config: PackageConfig) -> None:
+        """Refuse a package whose Python this machine lacks, unless its instances are pods: they bring their own."""
+        if self._in_pods:
+            return
+        loosen = self._settings.loosen or self._right.get("loosen") is True
+        try:
+            found = await interpreter_for(parse_runtime(config.runtime), self._settings.pythons, loosen=loosen)
+        except ModelServerError as error:
+            raise SpecificationError([Problem("model", self._right.get("model"), str(error))]) from None
+        self._warnings += found[1]
 
     @cached_property
     def _there(self) -> Mapping[str, Pool]:

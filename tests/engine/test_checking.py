@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from clients.support import run
 
+from tasks.clients.packages.pythons import own_interpreter
+from tasks.domain.errors import SpecificationError
 from tasks.domain.pool import Pool
 from tasks.domain.running_address import is_running_model
 from tasks.domain.settings import Settings
@@ -67,3 +69,51 @@ def test_check__warns_of_a_key_in_the_address(tmp_path: Path) -> None:
     address = "http://127.0.0.1:1/x?api-version=1&api_key=hunter22"
     (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=address)
     assert warning.startswith("model: 'api_key' in the address looks like a secret") and "hunter22" not in warning
+
+
+def package_of(folder: Path, code: str, **config: Any) -> str:
+    """A package with this code, for the built-in model server."""
+    package = folder / "built-in"
+    package.mkdir()
+    schema = {"type": "object", "properties": {"f": {"type": "file"}}}
+    full = {"model_type": "PyTorch", "apis": [{"url": "/", "request": {"data": schema}}], **config}
+    (package / "config.json").write_text(json.dumps(full))
+    (package / "customize_service.py").write_text(code)
+    return str(package)
+
+
+def test_check__refuses_a_python_that_is_not_there_unless_loosened(tmp_path: Path) -> None:
+    model = package_of(tmp_path, "", runtime="python3.99")
+    with pytest.raises(SpecificationError) as raised:
+        warnings_of(tmp_path, {"kind": "local"}, model=model)
+    (problem,) = raised.value.problems
+    assert "runtime python3.99 names Python 3.99, which this machine does not have" in str(problem)
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=model, loosen=True)
+    assert warning == f"The model's runtime python3.99 names Python 3.99: {own_interpreter()} serves it."
+
+
+def test_check__warns_of_imports_that_neither_the_package_nor_the_base_list_provides(tmp_path: Path) -> None:
+    code = "import numpy, torch, log, joblib, keras\nfrom metric.metrics_manager import MetricsManager\nimport wandb\n"
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=package_of(tmp_path, code))
+    assert warning.startswith("customize_service.py of the model imports keras, wandb: not in the package")
+    assert "the base list of PyTorch" in warning
+
+
+def test_check__warns_of_a_dependency_that_stands_twice(tmp_path: Path) -> None:
+    packages = [{"package_name": "six", "package_version": one, "restraint": "EXACT"} for one in ("1.16.0", "1.17.0")]
+    model = package_of(tmp_path, "", dependencies=[{"installer": "pip", "packages": packages}])
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=model)
+    assert warning == "dependencies of the model: six stands 2 times (six==1.16.0, six==1.17.0): the last one wins"
+
+
+def test_check__names_fields_beside_a_file_that_are_not_sent(tmp_path: Path) -> None:
+    properties = {"f": {"type": "file"}, "a": {"type": "string"}, "b": {"type": "string", "const": "x"}}
+    schema = {"type": "object", "properties": properties}
+    apis = [{"url": "/", "request": {"Content-type": "multipart/form-data", "data": schema}}]
+    model = package_of(tmp_path, "", apis=apis)
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=model)
+    assert warning == "request of the model: a has no const or default, and is left out beside the file"
+    schema["required"] = ["a"]
+    (tmp_path / "built-in" / "config.json").write_text(json.dumps({"model_type": "PyTorch", "apis": apis}))
+    with pytest.raises(SpecificationError, match="its request requires a beside the file"):
+        warnings_of(tmp_path, {"kind": "local"}, model=model)
