@@ -33,7 +33,7 @@ def package(folder: Path, files: dict[str, str], **config: object) -> Path:
         # Modules of the package are followed; those that nothing imports are not.
         ({"customize_service.py": "import a", "a.py": "import b.c", "b/c.py": "import cv2", "d.py": "import yaml"}, {},
          ["opencv"]),
-        ({"customize_service.py": "from net import X", "net/__init__.py": "from .x import X", "net/x.py": "import torch"},
+        ({"customize_service.py": "import net", "net/__init__.py": "from .x import X", "net/x.py": "import torch"},
          {}, ["torch"]),
         ({"customize_service.py": "from model.net import Net", "net.py": "import numpy"}, {}, ["numpy"]),
         ({"customize_service.py": "import a", "a.py": "import numpy\n def"}, {}, []),
