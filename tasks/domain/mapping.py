@@ -59,15 +59,6 @@ def schema_type(schema: Any) -> str | None:
     return None
 
 
-def odd_types(schema: Any) -> list[str]:
-    """Warnings about types in a request's schema that are not JSON Schema's."""
-    return [
-        f"{Field(path, '', -1).name}: the type {declared!r} is read as {kind}"
-        for path, node, kind in walk(schema)
-        if isinstance(declared := node.get("type"), str) and kind and declared.strip().lower() != kind
-    ]
-
-
 def element_schemas(schema: Schema) -> list[Schema]:
     """The schemas of an array's elements: one if ``items`` is an object, all of a list; ``item`` is also accepted."""
     items = schema.get("items", schema.get("item"))

@@ -304,6 +304,8 @@ def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in
     if config.model_type == IMAGE:
         raise SpecificationError([Problem("model", where, _no_boot_file(config, in_pods))])
     expected = f"the package has no {CUSTOM_SERVICE} or {BOOT_FILE}, so nothing says how it is served"
+    if isinstance(code := (config.model_extra or {}).get("execution_code"), str) and code:
+        expected += f"; execution_code of its config.json names the code ({code}): copy it into the package"
     raise SpecificationError([Problem("model", where, expected)])
 
 

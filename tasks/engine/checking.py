@@ -28,13 +28,14 @@ from tasks.domain.errors import ModelServerError, Problem, SpecificationError, S
 from tasks.domain.file_request import left_out, takes_file
 from tasks.domain.header import TableMapping
 from tasks.domain.headers import looks_secret, plain_text_secrets
-from tasks.domain.mapping import generate, odd_types, walk
+from tasks.domain.mapping import generate, walk
 from tasks.domain.package import Api, PackageConfig, Serving, serving_of
 from tasks.domain.paths import Address, parse_address, redact
 from tasks.domain.pool import Pool
 from tasks.domain.run import Run
 from tasks.domain.running_address import is_running_model
 from tasks.domain.runtime import parse_runtime
+from tasks.domain.schema_oddities import odd_types, short_arrays
 from tasks.domain.service import BatchService, is_package_address
 from tasks.domain.settings import Settings
 from tasks.domain.specification import parse_service
@@ -245,7 +246,7 @@ class _Found:
             return
         schema = api.request.data
         self._rule = rule if rule is not None else generate(schema)
-        self._warnings += odd_types(schema)
+        self._warnings += [*odd_types(schema), *short_arrays(schema)]
         header = self._right.get("csv_header") == "present"
         table = TableMapping(self._rule, header=header, generated=rule is None)
         mapping = table.by_place

@@ -9,7 +9,8 @@ import pytest
 
 from tasks.domain.cells import EmptyCells
 from tasks.domain.errors import RowError
-from tasks.domain.mapping import Mapping, generate, odd_types
+from tasks.domain.mapping import Mapping, generate
+from tasks.domain.schema_oddities import odd_types, short_arrays
 
 
 def of(**properties: Any) -> dict[str, Any]:
@@ -118,3 +119,11 @@ def test_message__names_what_cannot_be_seen() -> None:
     assert str(error.value) == ('line 3, column 0, field n: "0.5\\u00a0" is not a number (\\u00a0 is a no-break space)')
     with pytest.raises(RowError, match=r"is a byte order mark, \\u200b is a zero width space"):
         Mapping(generate(of(n={"type": "number"}))).body(["\ufeff1\u200b"], 3)
+
+
+def test_arrays__that_want_more_elements_than_a_row_fills_are_named() -> None:
+    inner = {"type": "array", "minItems": 20, "items": {"type": "string"}}
+    schema = of(a={"type": "array", "minItems": 1, "items": {"type": "number"}}, b={"type": "array", "items": [inner]})
+    assert short_arrays(schema) == [
+        "request of the model: b[0] should have at least 20 elements (minItems), and is sent with 1"
+    ]

@@ -38,6 +38,11 @@ def test_serving__is_decided_by_type_files_and_place(
     [
         (IMAGE, False, PODS),
         ({"model_type": "Image"}, False, "the package has no run.sh, so nothing says how it is served"),
+        (
+            {"model_type": "MXNet", "execution_code": "s3://bucket/code.py"},
+            False,
+            "execution_code of its config.json names the code (s3://bucket/code.py): copy it into the package",
+        ),
         ({"model_type": "Image"}, True, "nor does its config.json name an image in swr_location"),
         ({"model_type": "PyTorch"}, True, "the package has no customize_service.py or run.sh"),
         ({**IMAGE, "swr_location": "https:// x"}, True, "swr_location of the model's config.json = 'https:// x'"),

@@ -26,6 +26,8 @@ _TAIL_BYTES = 4000
 _TAIL_LINES = 20
 _BEFORE_BYTES = 64 << 10
 PORT_TRIES = 5
+_TRUSTED = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1"}
+"""Lets PyTorch 2.6 and later load pickled models, as it did before: the package's own code runs next to them anyway."""
 _FIRST_PERIOD_SECONDS = 0.05
 
 
@@ -54,7 +56,7 @@ async def prepare(
             own |= _activated(made, own)
         return Launch(("sh", BOOT_FILE), folder, instance_environment(own, given, limits), limits=limits)
     made, warnings = await package_environment(config, folder, settings, loosen=loosen, cpu=not accelerators)
-    own |= _activated(made, own) | {"MODEL_NAME": name, "MODEL_CONFIG": config.for_server()}
+    own |= _activated(made, own) | _TRUSTED | {"MODEL_NAME": name, "MODEL_CONFIG": config.for_server()}
     command = (str(made / "bin" / "python"), str(SERVING / "server.py"))
     environment_of_it = instance_environment(own, given, limits)
     return Launch(command, folder, environment_of_it, limits=limits, warnings=tuple(warnings))
