@@ -71,6 +71,7 @@ def fingerprint(run: Run, package_files: str, package_code: str, input_manifest:
         _INPUT_MANIFEST: input_manifest,
         "output_path": run.output,
         "result_folder": service.result_folder,
+        "loosen": "yes" if service.loosen else "",
     }
     return Fingerprint(fields={name: text or "none" for name, text in found.items()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def fake_python(folder: Path, version: str, name: str | None = None) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A machine without other Pythons; returns the only folder of PATH."""
     from tasks.clients.packages import pythons
 
@@ -35,7 +36,8 @@ def nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(there))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
     monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "uv"))
-    return there
+    yield there
+    pythons._find.cache_clear()
 
 
 @pytest.mark.parametrize("runtime", [None, "", f"python{OWN}", f"tf2.1-python{OWN}-cpu"])

@@ -20,7 +20,7 @@ OLD_PYTHON = (3, 8)
 """Before it, what uv cannot install is left to pip: packages of that time are built in ways that uv does not know."""
 _COMPILED = (3, 7)
 """uv compiles byte code with this Python and later ones only."""
-_PIN = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(==|>=|<=)\s*([A-Za-z0-9.!+_-]+)\s*\Z")
+_PIN = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(==|>=|<=)\s*([A-Za-z0-9.!+_-]+?)(?:\.\*)?\s*\Z")
 _TORCH = re.compile(r"torch(vision|audio)?\b", re.IGNORECASE)
 
 

@@ -40,7 +40,7 @@ async def interpreter_for(runtime: Runtime, places: Sequence[str], *, loosen: bo
     """The Python that a runtime names, and warnings; without a name, the one of this process.
 
     ``places`` are interpreters, or folders that hold some, which the administrator names. Raises ModelServerError in
-    one line if this machine does not have it, unless ``loosen``: then the nearest later one is taken.
+    one line if this machine does not have it, unless ``loosen``: then the nearest one is taken.
     """
     own = own_interpreter()
     if runtime.python is None or runtime.python == own.version:
@@ -53,7 +53,7 @@ async def interpreter_for(runtime: Runtime, places: Sequence[str], *, loosen: bo
             raise ModelServerError(
                 f"The model's runtime {runtime.text} names Python {runtime.python_text}, which this machine does not "
                 "have (looked for on PATH, in pyenv, by uv and in THRESHER_PYTHONS). Install it, or set loosen: true "
-                "in the service (THRESHER_LOOSEN) to take the nearest later one."
+                "in the service (THRESHER_LOOSEN) to take the nearest one."
             )
     nearest = await asyncio.to_thread(_nearest, runtime.python, own, tuple(places))
     return nearest, [f"The model's runtime {runtime.text} names Python {runtime.python_text}: {nearest} serves it."]
