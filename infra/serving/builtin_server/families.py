@@ -38,7 +38,7 @@ FAMILIES = (
         frozenset({"scikit_learn", "xgboost", "lightgbm"}),
         XgSklServingBaseService,
         as_text=True,
-        endings=(_PICKLED, (".ubj", ".model", ".bin", ".bst", ".xgb"), (".json",)),
+        endings=(_PICKLED, (".ubj", ".model", ".bin", ".bst", ".xgb", ".onnx"), (".json",)),
     ),
     Family(
         "Spark",

@@ -10,6 +10,9 @@ from .families import Family
 _NO_MODEL_SUFFIXES = frozenset({".py", ".md", ".txt"})
 """Code and texts, including ``requirements.txt``."""
 
+_NO_MODEL_NAMES = frozenset({"config.json", "version.json"})
+"""The second is written next to a registered package."""
+
 _log = logging.getLogger("model_server")
 
 
@@ -38,7 +41,7 @@ def _files_with(folder: Path, endings: Tuple[str, ...]) -> List[Path]:
         for path in folder.iterdir()
         if path.name.lower().endswith(endings)
         and not path.name.startswith(".")
-        and path.name != "config.json"
+        and path.name not in _NO_MODEL_NAMES
         and path.is_file()
     )
 
@@ -50,7 +53,7 @@ def _only_model_file(folder: Path) -> Path:
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
         for name in files:
             path = Path(parent, name)
-            if name.startswith(".") or name == "config.json" or path.suffix.lower() in _NO_MODEL_SUFFIXES:
+            if name.startswith(".") or name in _NO_MODEL_NAMES or path.suffix.lower() in _NO_MODEL_SUFFIXES:
                 continue
             if only is not None:
                 return folder
