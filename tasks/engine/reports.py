@@ -228,7 +228,7 @@ class Reporter:
                 await self._flushing
         if not self._session.servers.reuse.allowed:
             self.sent.note(NOTE)
-        for note in self._session.group.notes:
+        for note in (*self._session.group.notes, *self._session.servers.warnings):
             self.sent.note(note)
         outcomes = sorted(self._outcomes + self._fresh, key=lambda outcome: outcome.number)
         tally = _counted(outcomes).merge([self.sent])

@@ -56,6 +56,8 @@ class ModelServers:
         """Masks the secrets of the run, the model's and the storage's, in texts from outside."""
         self.reuse = Reuse()
         """Whether a connection carries more than one request."""
+        self.warnings: list[str] = []
+        """How the servers are prepared otherwise than their package says."""
         self.health = run.config.health
         self.run_already = run.serving == "running"
         """Whether the servers are started and restarted elsewhere, at known addresses."""
@@ -97,8 +99,9 @@ class ModelServers:
                     loosen=self._run.service.loosen,
                     accelerators=self._run.flavor.accelerators,
                 )
-                for warning in launch.warnings:
-                    _log.warning("%s", self.masker.line(warning))
+                self.warnings = [self.masker.line(warning) for warning in launch.warnings]
+                for warning in self.warnings:
+                    _log.warning("%s", warning)
                 self._headers = given.headers
                 self._launch = replace(
                     launch,

@@ -97,7 +97,10 @@ class Installer:
             if self._rules.loosen and await self._loosened(requirement, failed):
                 return
             on = f"{self._interpreter} (runtime {self._rules.runtime})" if self._rules.runtime else self._interpreter
-            raise self._error(f"dependency {requirement} cannot be installed on {on}", failed) from None
+            error = self._error(f"dependency {requirement} cannot be installed on {on}", failed)
+            if _PIN.match(requirement) and not self._rules.loosen and not is_of_network(failed.output):
+                error = ModelServerError(f"{error} With loosen: true in the service, the nearest version is taken.")
+            raise error from None
 
     def _is_for_pip(self, failed: _Failed) -> bool:
         return not is_of_network(failed.output) and (
