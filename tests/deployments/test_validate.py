@@ -104,7 +104,7 @@ def test_validate__names_modules_that_nothing_brings(
         tmp_path / "package",
         {
             "config.json": json.dumps({**made, "dependencies": [package]}),
-            "customize_service.py": "import torch, json, orjson, net\nimport log, cv2\n"
+            "customize_service.py": "import torch, json, orjson, net, log, cv2\nimport wandb, mmcv\n"
             "from model_service.pytorch_model_service import PTServingBaseService\n",
             "net.py": "",
         },
@@ -112,8 +112,8 @@ def test_validate__names_modules_that_nothing_brings(
     found, problems = validate_service(fields(model=str(home), model_config=None))
     assert problems == []
     (warning,) = found["warnings"]
-    assert "customize_service.py of the model imports cv2, log: not in the package, its dependencies or" in warning
-    (home / "requirements.txt").write_text("opencv-python-headless\nlog\n")
+    assert "customize_service.py of the model imports mmcv, wandb: not in the package, its dependencies, the base" in warning
+    (home / "requirements.txt").write_text("mmcv-full\nwandb\n")
     assert validate_service(fields(model=str(home), model_config=None))[0]["warnings"] == []
     (home / "customize_service.py").write_text("import os\nprint 'x'\n")
     (warning,) = validate_service(fields(model=str(home), model_config=None))[0]["warnings"]
