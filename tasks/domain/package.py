@@ -22,6 +22,7 @@ from pydantic import (
 
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.mapping import file_leaf
+from tasks.domain.requirement import checked_name, checked_version, file_of
 
 IMAGE = "Image"
 CONFIG_NAMES = ("config.json", "model/config.json")
@@ -35,8 +36,6 @@ Serving = Literal["built-in", "boot-file", "sidecar", "running"]
 """How the model is served: by the built-in model server, by the package's run.sh, by the image in its swr_location next
 to the instance's process in one pod, or by a server that already runs."""
 
-PLATFORM_FOLDER = "/home/mind/model/"
-"""Where the package's folder is on the original platform: dependencies name wheels in it."""
 _RENAMED = {"sklearn": "scikit-learn", "cv2": "opencv-python-headless", "pil": "Pillow"}
 """Distributions that some packages call by the name of their module."""
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
@@ -135,6 +134,20 @@ class PackageRequirement(_Part):
     package_version: Text | None = None
     restraint: Literal["EXACT", "ATLEAST", "ATMOST"] | None = None
 
+    @field_validator("package_name")
+    @classmethod
+    def _is_no_option(cls, value: str) -> str:
+        return checked_name(value)
+
+    @field_validator("package_version")
+    @classmethod
+    def _is_a_version(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if set(info.data.get("package_name", "")) & set("<>=~!"):
+            raise ValueError("package_name already has a version")
+        return checked_version(value)
+
     @field_validator("restraint", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -153,9 +166,9 @@ class PackageRequirement(_Part):
     @property
     def requirement(self) -> str:
         """The requirement as pip writes it: ``onnxruntime==1.20.0``."""
+        if (file := file_of(self.package_name)) is not None:
+            return f"./{file}"
         name = _RENAMED.get(self.package_name.lower(), self.package_name)
-        if name.startswith(PLATFORM_FOLDER):
-            return f"./{name.removeprefix(PLATFORM_FOLDER)}"
         return f"{name}{_RESTRAINTS[self.restraint or 'EXACT']}{self.package_version}" if self.package_version else name
 
 
@@ -269,6 +282,16 @@ class PackageConfig(_Part, protected_namespaces=()):
             for name, found in required.items()
             if len(found) > 1
         ]
+
+    @property
+    def wheels(self) -> dict[str, str]:
+        """Paths, below the package, of the wheels and archives that its dependencies name, by field."""
+        named = {
+            f"dependencies[{step}].packages[{number}].package_name": file_of(package.package_name)
+            for step, dependency in enumerate(self.dependencies)
+            for number, package in enumerate(dependency.packages)
+        }
+        return {field: file for field, file in named.items() if file is not None}
 
     @property
     def requirements(self) -> list[list[str]]:

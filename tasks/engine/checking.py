@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.packages.package_code import code_warnings, read_base_lists
-from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
+from tasks.clients.packages.packages import MAX_CONFIG_BYTES, check_wheels, files_of, read_config
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.output_folder import OutputFolder
@@ -171,6 +171,7 @@ class _Found:
         files = await files_of(storage, self._package)
         self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
         if self._serving == "built-in":
+            await check_wheels(storage, self._package, self._config)
             self._warnings += await code_warnings(
                 storage, self._package, self._config, files, read_base_lists(self._settings.base_packages)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -107,7 +108,7 @@ class Server:
             await self._process.ended()
             self._port = free_port()
             self._process = await _started(self._launch, self._port, self._log)
-        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+        raise ModelServerError(f"The model server ended with status {_named(await self.ended())}.{self.tail()}")
 
     async def _healthy(self, health: Health) -> bool:
         """Wait until the server is healthy; False if it ends first."""
@@ -171,6 +172,14 @@ class Server:
             return " It printed nothing."
         detail = "\n".join(f"    {redact(line)}" for line in lines)
         return f" It printed last:\n{detail}"
+
+
+def _named(status: int) -> str:
+    """An exit status; with the signal's name, if it was one that ended the process."""
+    try:
+        return f"{status} ({signal.Signals(status - 128).name})"
+    except ValueError:
+        return str(status)
 
 
 async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
