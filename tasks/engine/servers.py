@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -24,9 +23,6 @@ from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.server_output import ServerOutputs
-
-SCRATCH = "SCRATCH_FOLDER"
-"""Variable that tells a model server a folder in which it may write: the package's is shared by all instances."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,17 +115,6 @@ class ModelServers:
         self._headers = (await self.given()).headers
         return Sidecar(port, self._headers)
 
-    def scratch_variables(self, instance: int, environment: Mapping[str, str]) -> Mapping[str, str]:
-        """Variables that name an empty folder of an instance's own, to write in; it is removed after the run.
-
-        A folder for temporary files that the service itself names in the instance's ``environment`` stays.
-        """
-        folder = self._own_folder() / f"instance-{instance}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        named = environment.get("TMPDIR") not in (None, os.environ.get("TMPDIR"))
-        return {SCRATCH: str(folder)} if named else {SCRATCH: str(folder), "TMPDIR": str(folder)}
-
     def _own_folder(self) -> Path:
         if self._folder is None:  # as late as possible: a process killed earlier leaves no folder
             self._folder = scratch_folder()
@@ -158,6 +143,6 @@ class ModelServers:
         )
 
     def remove_logs(self) -> None:
-        """Remove the folder of model server output."""
+        """Remove the folder of model server output, and what the model servers have written next to it."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
