@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tasks.domain.package import PackageConfig
+from tasks.domain.runtime import parse_runtime
 from tasks.domain.secret_words import SECRET_WORDS
 
 _OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -178,6 +179,31 @@ class Pool(_Part):
             and flavor.cpu >= _amount(wants.get("min_cpu"))
             and flavor.memory_gb >= _amount(wants.get("min_memory_gb"))
         ]
+
+    def default_flavor(self, config: PackageConfig | None) -> Flavor | None:
+        """The first flavor that satisfies a model; if its runtime is one for accelerators, the first with some.
+
+        Such a model also runs on a pool without accelerators. None if no flavor satisfies it.
+        """
+        suited = self.flavors_for(config)
+        fast = [flavor for flavor in suited if flavor.accelerators and asks_for_accelerator(config)]
+        return next(iter(fast or suited), None)
+
+    def without_accelerator(self, config: PackageConfig | None, flavor: Flavor) -> str:
+        """A warning that a model whose runtime is one for accelerators gets none; empty if there is nothing to say."""
+        if config is None or flavor.accelerators or not asks_for_accelerator(config):
+            return ""
+        others = ", ".join(one.name for one in self.flavors_for(config) if one.accelerators)
+        rest = f"; flavors of {self.name} with some: {others}" if others else f", nor has any other of {self.name}"
+        return (
+            f"the model's runtime {config.runtime} is one for accelerators, and the flavor {flavor.name} has none"
+            f"{rest}. The model runs on CPUs, which may be slow or fail"
+        )
+
+
+def asks_for_accelerator(config: PackageConfig | None) -> bool:
+    """Whether a model's ``runtime`` is one for GPUs or NPUs: ``pytorch_1.8.0-cuda_10.2-py_3.7...``, ``tf1.13-gpu``."""
+    return config is not None and parse_runtime(config.runtime).accelerator
 
 
 def _looks_secret(variable: str) -> bool:

@@ -278,12 +278,14 @@ class _Found:
                     f"has no flavor that satisfies the model, contact the administrator; flavors that do: {listed}"
                 )
                 raise SpecificationError([Problem("resource_pool", name, expected)])
-            self._flavor = suited[0]
-            return
-        self._flavor = pool.flavor(asked)
-        if self._flavor is None or self._flavor not in suited:
-            what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
-            raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+            self._flavor = pool.default_flavor(self._config)
+        else:
+            self._flavor = pool.flavor(asked)
+            if self._flavor is None or self._flavor not in suited:
+                what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
+                raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+        if self._serving != "running" and (warning := pool.without_accelerator(self._config, self._flavor)):
+            self._warnings.append(warning)
 
     def _elsewhere(self, pools: Mapping[str, Pool]) -> str:
         """The flavors of all pools that satisfy the model, as the end of a message that one pool has no such flavor."""

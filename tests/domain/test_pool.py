@@ -43,6 +43,42 @@ def test_pool__offers_the_flavors_that_satisfy_a_model_in_its_order(
     assert names(config) == expected
 
 
+CUDA = "pytorch_1.8.0-cuda_10.2-py_3.7-ubuntu_18.04-x86_64"
+CPUS = Pool.model_validate({"name": "cpus", "flavors": [SMALL, LARGE]})
+
+
+@pytest.mark.parametrize(
+    ("pool", "config", "expected"),
+    [
+        (POOL, {}, "cpu-2"),
+        (POOL, {"runtime": "python3.7"}, "cpu-2"),
+        (POOL, {"runtime": "tf1.13-python3.7-cpu"}, "cpu-2"),
+        (POOL, {"runtime": "tf1.13-python3.7-gpu"}, "gpu-1"),
+        (POOL, {"runtime": CUDA}, "gpu-1"),
+        (POOL, {"runtime": CUDA, "min_memory_gb": 17}, "cpu-8"),
+        (POOL, {"accelerators": 1}, "gpu-1"),
+        (CPUS, {"runtime": CUDA}, "cpu-2"),
+        (CPUS, {"runtime": CUDA, "min_cpu": 4}, "cpu-8"),
+        (CPUS, {"accelerators": 1}, None),
+    ],
+)
+def test_pool__prefers_accelerators_for_a_runtime_that_is_made_for_them(
+    pool: Pool, config: dict[str, Any], expected: str | None
+) -> None:
+    flavor = pool.default_flavor(PackageConfig.model_validate({"model_type": "PyTorch", **config}))
+    assert (flavor and flavor.name) == expected
+
+
+def test_pool__warns_of_a_runtime_whose_accelerator_is_not_there() -> None:
+    config = PackageConfig.model_validate({"model_type": "PyTorch", "runtime": "cuda"})
+    small, gpu = POOL.flavors[0], POOL.flavors[2]
+    assert "cpu-2 has none; flavors of public with some: gpu-1." in POOL.without_accelerator(config, small)
+    assert "cpu-2 has none, nor has any other of cpus." in CPUS.without_accelerator(config, small)
+    assert POOL.without_accelerator(config, gpu) == ""
+    assert POOL.without_accelerator(None, small) == ""
+    assert POOL.without_accelerator(PackageConfig(model_type="PyTorch"), small) == ""
+
+
 def test_pool__finds_a_flavor_by_its_name() -> None:
     assert POOL.flavor("cpu-8") == Flavor.model_validate(LARGE)
     assert POOL.flavor("cpu-9") is None

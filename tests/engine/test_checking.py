@@ -67,3 +67,15 @@ def test_check__warns_of_a_key_in_the_address(tmp_path: Path) -> None:
     address = "http://127.0.0.1:1/x?api-version=1&api_key=hunter22"
     (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=address)
     assert warning.startswith("model: 'api_key' in the address looks like a secret") and "hunter22" not in warning
+
+
+def test_check__warns_of_a_runtime_for_accelerators_on_a_pool_without(tmp_path: Path) -> None:
+    warnings_of(tmp_path, {"kind": "local"})
+    config = json.loads((tmp_path / "model" / "config.json").read_text()) | {"runtime": "tf1.13-python3.7-gpu"}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "gpu" / "run.sh").touch()
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=str(tmp_path / "gpu"))
+    assert warning.startswith(
+        "the model's runtime tf1.13-python3.7-gpu is one for accelerators, and the flavor f has none"
+    )
