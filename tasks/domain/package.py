@@ -32,9 +32,9 @@ BOOT_FILE = "run.sh"
 REQUIREMENTS = "requirements.txt"
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*\Z")
 
-Serving = Literal["built-in", "boot-file", "sidecar", "running"]
+Serving = Literal["built-in", "boot-file", "sidecar", "container", "running"]
 """How the model is served: by the built-in model server, by the package's run.sh, by the image in its swr_location next
-to the instance's process in one pod, or by a server that already runs."""
+to the instance's process in one pod or in a container of Docker's, or by a server that already runs."""
 
 _RENAMED = {"sklearn": "scikit-learn", "cv2": "opencv-python-headless", "pil": "Pillow"}
 """Distributions that some packages call by the name of their module."""
@@ -306,22 +306,31 @@ def _content_type(response: Any) -> dict[str, str]:
         return {}
 
 
-def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False) -> Serving:
-    """How a package with these files at its top level is served: by processes of a machine or ``in_pods`` of a cluster.
+def serving_of(
+    config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False, in_containers: bool = False
+) -> Serving:
+    """How a package with these files at its top level is served: by processes of a machine, ``in_pods`` of a cluster,
+    or ``in_containers`` that runs start.
 
     Raises SpecificationError if the package does not define how, or cannot be served.
     """
+    if in_containers and not (config.model_type == IMAGE and config.swr_location):
+        expected = (
+            f"should be a model of type {IMAGE} with swr_location: runs of this resource pool can start containers, so "
+            "that no other code may run in them"
+        )
+        raise SpecificationError([Problem("model", where, expected)])
     if config.health.protocol == "HTTPS":
         expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
         raise SpecificationError([Problem("model", where, expected)])
     if CUSTOM_SERVICE in files and config.model_type != IMAGE:
         return "built-in"
-    if in_pods and config.model_type == IMAGE and config.swr_location:
+    if (in_pods or in_containers) and config.model_type == IMAGE and config.swr_location:
         if not _IMAGE.match(config.swr_location):
             field = "swr_location of the model's config.json"
             expected = "should be the address of an image, as in registry.example.com/team/model:1.0"
             raise SpecificationError([Problem(field, config.swr_location, expected)])
-        return "sidecar"
+        return "sidecar" if in_pods else "container"
     if BOOT_FILE in files:
         return "boot-file"
     if config.model_type == IMAGE:
@@ -336,7 +345,8 @@ def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
         return f"{detail}; nor does its config.json name an image in swr_location"
     if config.swr_location:
         return (
-            f"{detail}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
+            f"{detail}; the image in its swr_location runs on docker pools with an engine, and on pools whose "
+            "instances are pods (cluster.kind kubernetes)"
         )
     return detail
 

@@ -14,8 +14,8 @@ from tasks.domain.secret_words import SECRET_WORDS
 
 _OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("docker", "kubernetes"): ("image",),
-    ("docker",): ("network", "volumes"),
-    ("kubernetes",): ("namespace", "service_account", "accelerator_resource", "model_root"),
+    ("docker",): ("network", "volumes", "engine"),
+    ("kubernetes",): ("namespace", "service_account", "accelerator_resource"),
 }
 """Fields that only some kinds of pools have."""
 
@@ -92,6 +92,26 @@ class Cluster(_Part):
             return host == "localhost"
 
 
+class Engine(_Part):
+    """The Docker Engine on which runs start a container of the model's image for each instance."""
+
+    address: Annotated[
+        str,
+        Field(
+            pattern=r"^(unix:///[A-Za-z0-9._/-]+|tcp://[A-Za-z0-9._-]+:\d+)$", description="of its API, for the runs"
+        ),
+    ] = "unix:///var/run/docker.sock"
+    group: Annotated[
+        int | None, Field(ge=1, description="number of the group that may use its socket, on the worker's machine")
+    ] = None
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="network of the containers")]
+
+    @property
+    def socket(self) -> str | None:
+        """The path of its socket; None if it is reached by TCP."""
+        return self.address.removeprefix("unix://") if self.address.startswith("unix://") else None
+
+
 class Pool(_Part):
     """Where instances run. In Prefect: a work pool."""
 
@@ -110,6 +130,9 @@ class Pool(_Part):
     )
     network: Annotated[str | None, Field(description="Docker network of the containers")] = None
     volumes: Annotated[tuple[str, ...], Field(description="Docker volumes, as host:container")] = ()
+    engine: Annotated[
+        Engine | None, Field(description="Docker Engine that runs the images of models of type Image")
+    ] = None
     namespace: Annotated[str | None, Field(description="Kubernetes namespace of the jobs; default: default")] = None
     service_account: Annotated[str | None, Field(description="Kubernetes service account of the jobs")] = None
     accelerator_resource: Annotated[
@@ -146,6 +169,10 @@ class Pool(_Part):
             if not self.service_account:
                 expected = "a run makes the pods of its instances itself, and needs a service account that may"
                 raise ValueError(f"service_account is needed with cluster.kind kubernetes: {expected}")
+        if self.engine and self.cluster.kind != "local":
+            raise ValueError("engine is for a pool whose cluster.kind is local: each run starts containers where it is")
+        if self.model_root and not (self.engine or self.makes_pods):
+            raise ValueError("model_root is for pools that run images of models: kubernetes, or docker with an engine")
         for kind, names in _OF_KINDS.items():
             for name in names:
                 if self.kind not in kind and getattr(self, name):

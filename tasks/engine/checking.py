@@ -169,7 +169,7 @@ class _Found:
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
-        self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
+        self._serving = serving_of(self._config, files, str(self._package), **self._images)
         if self._serving == "built-in":
             await check_wheels(storage, self._package, self._config)
             self._warnings += await code_warnings(
@@ -181,11 +181,13 @@ class _Found:
         return read_pools(self._settings.pools) if self._pools is None else self._pools
 
     @property
-    def _in_pods(self) -> bool:
+    def _images(self) -> dict[str, bool]:
+        """Whether the pool runs images of models, and in what."""
         with suppress(SpecificationError):  # reported once, where the pool is checked
             pool = self._there.get(str(self._right.get("resource_pool")))
-            return pool is not None and pool.makes_pods
-        return False
+            if pool is not None:
+                return {"in_pods": pool.makes_pods, "in_containers": pool.engine is not None}
+        return {}
 
     async def _running_config(self, storage: Storage) -> PackageConfig:
         given = self._right.get("running_config", self._right.get("model_config"))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tasks.clients.instances import launcher
+from tasks.clients.instances.model_container import container_launch
 from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.instances.sidecar import Sidecar
 from tasks.clients.model_http.connections import Reuse
@@ -77,6 +78,8 @@ class ModelServers:
     async def prepare(self) -> Launch:
         """The launch of every instance, prepared once. Raises ThresherError."""
         async with self._preparing:
+            if self._launch is None and self._run.serving == "container":
+                self._launch = await self._in_container()
             if self._launch is None:
                 assert self._run.package is not None
                 assert self._run.serving in ("built-in", "boot-file")
@@ -104,8 +107,17 @@ class ModelServers:
                 )
             return self._launch
 
+    async def _in_container(self) -> Launch:
+        given = await self.given()
+        self._headers = given.headers
+        launch = container_launch(self._run, given.values, self._settings.sidecar_port)
+        rate = self._settings.log_bytes_per_second
+        return replace(launch, headers=given.headers, secrets=given.secrets, log_bytes_per_second=rate)
+
     async def devices(self) -> DeviceLease:
         """Accelerators for one instance, reserved until they are closed. Raises ThresherError."""
+        if self._run.serving == "container":  # Docker gives them to the container
+            return DeviceLease((), ())
         there = devices(self._settings.devices)
         flavor = self._run.flavor
         return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)

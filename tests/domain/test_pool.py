@@ -191,3 +191,35 @@ def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
 def test_pool__says_which_fields_do_not_fit(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         Pool.model_validate(CONTAINER | fields)
+
+
+ENGINE = {"kind": "docker", "engine": {"network": "models"}}
+
+
+def test_pool__with_an_engine_is_one_of_docker() -> None:
+    engine = Pool.model_validate({**CONTAINER, **ENGINE, "model_root": "writable"}).engine
+    assert engine is not None
+    assert (engine.address, engine.socket) == ("unix:///var/run/docker.sock", "/var/run/docker.sock")
+    other = Pool.model_validate({**CONTAINER, **ENGINE, "engine": {"network": "m", "address": "tcp://docker:2375"}})
+    assert other.engine is not None and other.engine.socket is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "process", "image": None}, "engine is for docker pools only"),
+        ({"engine": {}}, "network"),
+        ({"engine": {"network": "models", "address": "docker:2375"}}, "address"),
+        ({"engine": {"network": "models", "address": "unix:///x:/y"}}, "address"),
+        ({"engine": {"network": "host x"}}, "network"),
+        ({"engine": {"network": "models", "group": 0}}, "group"),
+        (
+            {"cluster": {"kind": "scheduler", "address": "tls://s:1"}},
+            "engine is for a pool whose cluster.kind is local",
+        ),
+        ({"engine": None, "model_root": "writable"}, "model_root is for pools that run images of models"),
+    ],
+)
+def test_pool__refuses_an_engine_that_does_not_fit(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        Pool.model_validate({**CONTAINER, **ENGINE, **changed})
