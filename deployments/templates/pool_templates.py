@@ -98,8 +98,11 @@ def _adapt_docker(pool: Pool, template: dict[str, Any]) -> None:
     variables["image"]["default"] = pool.image
     variables["image_pull_policy"]["default"] = "IfNotPresent"
     variables["auto_remove"]["default"] = True
-    variables["networks"]["default"] = [pool.network] if pool.network else []
-    variables["volumes"]["default"] = list(pool.volumes)
+    engine = pool.engine
+    networks = dict.fromkeys(name for name in (pool.network, engine and engine.network) if name)
+    variables["networks"]["default"] = list(networks)
+    socket = [f"{engine.socket}:{engine.socket}"] if engine and engine.socket else []
+    variables["volumes"]["default"] = [*pool.volumes, *socket]
     variables["nano_cpus"] = {"title": "CPU", "description": "Billionths of a core", "type": "integer"}
     variables["device_requests"] = {"title": "Devices", "description": "GPUs", "type": "array", "default": []}
     template["job_configuration"]["container_create_kwargs"] = {
@@ -109,6 +112,7 @@ def _adapt_docker(pool: Pool, template: dict[str, Any]) -> None:
         "security_opt": ["no-new-privileges:true"],
         "read_only": True,  # except for volumes; the image has its own: /data and /tmp
         "pids_limit": PROCESSES,
+        **({"group_add": [str(engine.group)]} if engine and engine.group else {}),
     }
 
 
@@ -141,6 +145,9 @@ def job_variables(pool: Pool, flavor: Flavor, instances: int) -> dict[str, Any]:
     """
     if pool.makes_pods or (pool.cluster.kind == "scheduler" and instances > 1):
         cpu, memory, accelerators = APART_CPU, APART_MEMORY_MIB, 0
+    elif pool.engine:
+        workers = instances if instances > 1 else 0
+        cpu, memory, accelerators = APART_CPU, APART_MEMORY_MIB + FLOW_MEMORY_MIB * workers, 0
     else:
         cpu = FLOW_CPU + flavor.cpu * instances
         memory = FLOW_MEMORY_MIB + round(flavor.memory_gb * 1024) * instances

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -100,7 +101,7 @@ def _rules(config: PackageConfig, where: str, running: bool) -> list[Problem]:
     problems: list[Problem] = []
     urls = [api.url for api in config.apis if api.carries_body] or [api.url for api in config.apis]
     if config.model_type == IMAGE or running:
-        for url in sorted({url for url in urls if urls.count(url) > 1}):
+        for url in sorted(url for url, times in Counter(urls).items() if times > 1):
             problems.append(Problem(f"{where}: apis", url, "each url should stand once"))
     elif len(urls) > 1:
         problems.append(Problem(f"{where}: apis", ", ".join(urls), f"a {config.model_type} model has exactly one API"))

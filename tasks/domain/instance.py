@@ -67,6 +67,8 @@ class Launch:
     """Sent with each request and health check."""
     warnings: tuple[str, ...] = ()
     """How it is prepared otherwise than the package says."""
+    scratch: Path | None = None
+    """A folder of its own, which is removed if the process that starts it is killed."""
 
 
 @dataclass(frozen=True, slots=True)

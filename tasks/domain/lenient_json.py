@@ -6,14 +6,18 @@ import json
 import re
 from typing import Any
 
-_TEXT_OR_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_TEXT_OR_COMMA = re.compile(r'"(?:[^"\\\n]|\\.)*"|,(?=\s*[}\]])')
+# What is left open reaches to the end: every match succeeds, so that no text is read twice.
+_TEXT_OR_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
+_TEXT_OR_COMMA = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|,(?=\s*[}\]])')
+MAX_LEVELS = 200
+"""Far beyond any config.json: what handles it afterwards calls itself once a level."""
 
 
 def parse_lenient(raw: bytes) -> tuple[Any, list[str]]:
     """The value, and what is odd about the text.
 
-    Raises ValueError with line and column if it is not JSON without its comments and commas before a closing bracket.
+    Raises ValueError if it is nested too deeply, or, with line and column, if it is not JSON without its comments and
+    commas before a closing bracket.
     """
     odd: list[str] = []
     try:
@@ -25,20 +29,40 @@ def parse_lenient(raw: bytes) -> tuple[Any, list[str]]:
             raise error from None
         odd.append("it is GB18030, not UTF-8")
     try:
-        return json.loads(text), odd
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except ValueError:
+        return _loaded(text), odd
+    except json.JSONDecodeError:
         plain = _TEXT_OR_COMMENT.sub(_blank, text)
         if plain != text:
             odd.append("it has comments")
         whole = _TEXT_OR_COMMA.sub(lambda found: " " if found[0] == "," else found[0], plain)
         if whole != plain:
             odd.append("it has a comma before a closing bracket")
-        try:
-            return json.loads(whole), odd
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+        return _loaded(whole), odd
+
+
+def _loaded(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        value = None
+        deep = True
+    else:
+        deep = _is_deep(value)
+    if deep:
+        raise ValueError(f"it is nested too deeply: it should have at most {MAX_LEVELS} levels")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_LEVELS):
+        level = [
+            child
+            for one in level
+            if isinstance(one, (dict, list))
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+    return bool(level)
 
 
 def _blank(found: re.Match[str]) -> str:

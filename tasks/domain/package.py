@@ -22,6 +22,7 @@ from pydantic import (
 
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.mapping import file_leaf
+from tasks.domain.requirement import checked_name, checked_version, file_of
 
 IMAGE = "Image"
 CONFIG_NAMES = ("config.json", "model/config.json")
@@ -31,12 +32,10 @@ BOOT_FILE = "run.sh"
 REQUIREMENTS = "requirements.txt"
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]*\Z")
 
-Serving = Literal["built-in", "boot-file", "sidecar", "running"]
+Serving = Literal["built-in", "boot-file", "sidecar", "container", "running"]
 """How the model is served: by the built-in model server, by the package's run.sh, by the image in its swr_location next
-to the instance's process in one pod, or by a server that already runs."""
+to the instance's process in one pod or in a container of Docker's, or by a server that already runs."""
 
-PLATFORM_FOLDER = "/home/mind/model/"
-"""Where the package's folder is on the original platform: dependencies name wheels in it."""
 _RENAMED = {"sklearn": "scikit-learn", "cv2": "opencv-python-headless", "pil": "Pillow"}
 """Distributions that some packages call by the name of their module."""
 _RESTRAINTS = {"EXACT": "==", "ATLEAST": ">=", "ATMOST": "<="}
@@ -135,6 +134,20 @@ class PackageRequirement(_Part):
     package_version: Text | None = None
     restraint: Literal["EXACT", "ATLEAST", "ATMOST"] | None = None
 
+    @field_validator("package_name")
+    @classmethod
+    def _is_no_option(cls, value: str) -> str:
+        return checked_name(value)
+
+    @field_validator("package_version")
+    @classmethod
+    def _is_a_version(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        if set(info.data.get("package_name", "")) & set("<>=~!"):
+            raise ValueError("package_name already has a version")
+        return checked_version(value)
+
     @field_validator("restraint", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
@@ -153,9 +166,9 @@ class PackageRequirement(_Part):
     @property
     def requirement(self) -> str:
         """The requirement as pip writes it: ``onnxruntime==1.20.0``."""
+        if (file := file_of(self.package_name)) is not None:
+            return f"./{file}"
         name = _RENAMED.get(self.package_name.lower(), self.package_name)
-        if name.startswith(PLATFORM_FOLDER):
-            return f"./{name.removeprefix(PLATFORM_FOLDER)}"
         return f"{name}{_RESTRAINTS[self.restraint or 'EXACT']}{self.package_version}" if self.package_version else name
 
 
@@ -271,6 +284,16 @@ class PackageConfig(_Part, protected_namespaces=()):
         ]
 
     @property
+    def wheels(self) -> dict[str, str]:
+        """Paths, below the package, of the wheels and archives that its dependencies name, by field."""
+        named = {
+            f"dependencies[{step}].packages[{number}].package_name": file_of(package.package_name)
+            for step, dependency in enumerate(self.dependencies)
+            for number, package in enumerate(dependency.packages)
+        }
+        return {field: file for field, file in named.items() if file is not None}
+
+    @property
     def requirements(self) -> list[list[str]]:
         """The Python requirements, one list per installer step, in the order of installation."""
         return [[package.requirement for package in step.packages] for step in self.dependencies if step.packages]
@@ -283,22 +306,31 @@ def _content_type(response: Any) -> dict[str, str]:
         return {}
 
 
-def serving_of(config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False) -> Serving:
-    """How a package with these files at its top level is served: by processes of a machine or ``in_pods`` of a cluster.
+def serving_of(
+    config: PackageConfig, files: AbstractSet[str], where: str, *, in_pods: bool = False, in_containers: bool = False
+) -> Serving:
+    """How a package with these files at its top level is served: by processes of a machine, ``in_pods`` of a cluster,
+    or ``in_containers`` that runs start.
 
     Raises SpecificationError if the package does not define how, or cannot be served.
     """
+    if in_containers and not (config.model_type == IMAGE and config.swr_location):
+        expected = (
+            f"should be a model of type {IMAGE} with swr_location: runs of this resource pool can start containers, so "
+            "that no other code may run in them"
+        )
+        raise SpecificationError([Problem("model", where, expected)])
     if config.health.protocol == "HTTPS":
         expected = "health.protocol of its config.json should be HTTP: instances are asked at 127.0.0.1"
         raise SpecificationError([Problem("model", where, expected)])
     if CUSTOM_SERVICE in files and config.model_type != IMAGE:
         return "built-in"
-    if in_pods and config.model_type == IMAGE and config.swr_location:
+    if (in_pods or in_containers) and config.model_type == IMAGE and config.swr_location:
         if not _IMAGE.match(config.swr_location):
             field = "swr_location of the model's config.json"
             expected = "should be the address of an image, as in registry.example.com/team/model:1.0"
             raise SpecificationError([Problem(field, config.swr_location, expected)])
-        return "sidecar"
+        return "sidecar" if in_pods else "container"
     if BOOT_FILE in files:
         return "boot-file"
     if config.model_type == IMAGE:
@@ -315,7 +347,8 @@ def _no_boot_file(config: PackageConfig, in_pods: bool) -> str:
         return f"{detail}; nor does its config.json name an image in swr_location"
     if config.swr_location:
         return (
-            f"{detail}; the image in its swr_location runs on pools whose instances are pods (cluster.kind kubernetes)"
+            f"{detail}; the image in its swr_location runs on docker pools with an engine, and on pools whose "
+            "instances are pods (cluster.kind kubernetes)"
         )
     return detail
 

@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from tasks.domain.package import PackageConfig
+from tasks.domain.runtime import parse_runtime
 from tasks.domain.secret_words import SECRET_WORDS
 
 _OF_KINDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("docker", "kubernetes"): ("image",),
-    ("docker",): ("network", "volumes"),
-    ("kubernetes",): ("namespace", "service_account", "accelerator_resource", "model_root"),
+    ("docker",): ("network", "volumes", "engine"),
+    ("kubernetes",): ("namespace", "service_account", "accelerator_resource"),
 }
 """Fields that only some kinds of pools have."""
 
@@ -91,6 +92,26 @@ class Cluster(_Part):
             return host == "localhost"
 
 
+class Engine(_Part):
+    """The Docker Engine on which runs start a container of the model's image for each instance."""
+
+    address: Annotated[
+        str,
+        Field(
+            pattern=r"^(unix:///[A-Za-z0-9._/-]+|tcp://[A-Za-z0-9._-]+:\d+)$", description="of its API, for the runs"
+        ),
+    ] = "unix:///var/run/docker.sock"
+    group: Annotated[
+        int | None, Field(ge=1, description="number of the group that may use its socket, on the worker's machine")
+    ] = None
+    network: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="network of the containers")]
+
+    @property
+    def socket(self) -> str | None:
+        """The path of its socket; None if it is reached by TCP."""
+        return self.address.removeprefix("unix://") if self.address.startswith("unix://") else None
+
+
 class Pool(_Part):
     """Where instances run. In Prefect: a work pool."""
 
@@ -109,6 +130,9 @@ class Pool(_Part):
     )
     network: Annotated[str | None, Field(description="Docker network of the containers")] = None
     volumes: Annotated[tuple[str, ...], Field(description="Docker volumes, as host:container")] = ()
+    engine: Annotated[
+        Engine | None, Field(description="Docker Engine that runs the images of models of type Image")
+    ] = None
     namespace: Annotated[str | None, Field(description="Kubernetes namespace of the jobs; default: default")] = None
     service_account: Annotated[str | None, Field(description="Kubernetes service account of the jobs")] = None
     accelerator_resource: Annotated[
@@ -145,6 +169,10 @@ class Pool(_Part):
             if not self.service_account:
                 expected = "a run makes the pods of its instances itself, and needs a service account that may"
                 raise ValueError(f"service_account is needed with cluster.kind kubernetes: {expected}")
+        if self.engine and self.cluster.kind != "local":
+            raise ValueError("engine is for a pool whose cluster.kind is local: each run starts containers where it is")
+        if self.model_root and not (self.engine or self.makes_pods):
+            raise ValueError("model_root is for pools that run images of models: kubernetes, or docker with an engine")
         for kind, names in _OF_KINDS.items():
             for name in names:
                 if self.kind not in kind and getattr(self, name):
@@ -178,6 +206,31 @@ class Pool(_Part):
             and flavor.cpu >= _amount(wants.get("min_cpu"))
             and flavor.memory_gb >= _amount(wants.get("min_memory_gb"))
         ]
+
+    def default_flavor(self, config: PackageConfig | None) -> Flavor | None:
+        """The first flavor that satisfies a model; if its runtime is one for accelerators, the first with some.
+
+        Such a model also runs on a pool without accelerators. None if no flavor satisfies it.
+        """
+        suited = self.flavors_for(config)
+        fast = [flavor for flavor in suited if flavor.accelerators and asks_for_accelerator(config)]
+        return next(iter(fast or suited), None)
+
+    def without_accelerator(self, config: PackageConfig | None, flavor: Flavor) -> str:
+        """A warning that a model whose runtime is one for accelerators gets none; empty if there is nothing to say."""
+        if config is None or flavor.accelerators or not asks_for_accelerator(config):
+            return ""
+        others = ", ".join(one.name for one in self.flavors_for(config) if one.accelerators)
+        rest = f"; flavors of {self.name} with some: {others}" if others else f", nor has any other of {self.name}"
+        return (
+            f"the model's runtime {config.runtime} is one for accelerators, and the flavor {flavor.name} has none"
+            f"{rest}. The model runs on CPUs, which may be slow or fail"
+        )
+
+
+def asks_for_accelerator(config: PackageConfig | None) -> bool:
+    """Whether a model's ``runtime`` is one for GPUs or NPUs: ``pytorch_1.8.0-cuda_10.2-py_3.7...``, ``tf1.13-gpu``."""
+    return config is not None and parse_runtime(config.runtime).accelerator
 
 
 def _looks_secret(variable: str) -> bool:

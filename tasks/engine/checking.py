@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.packages.package_code import code_warnings, read_base_lists
-from tasks.clients.packages.packages import MAX_CONFIG_BYTES, files_of, read_config
+from tasks.clients.packages.packages import MAX_CONFIG_BYTES, check_wheels, files_of, read_config
 from tasks.clients.packages.pythons import interpreter_for
 from tasks.clients.pool_files import read_pools
 from tasks.clients.storage.failures import ObjectError
@@ -172,8 +172,9 @@ class _Found:
             self._version, folder = version.version, parse_address(version.folder)
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
-        self._serving = serving_of(self._config, files, str(self._package), in_pods=self._in_pods)
+        self._serving = serving_of(self._config, files, str(self._package), **self._images)
         if self._serving == "built-in":
+            await check_wheels(storage, self._package, self._config)
             self._warnings += await code_warnings(
                 storage, self._package, self._config, files, read_base_lists(self._settings.base_packages)
             )
@@ -195,11 +196,13 @@ class _Found:
         return read_pools(self._settings.pools) if self._pools is None else self._pools
 
     @property
-    def _in_pods(self) -> bool:
+    def _images(self) -> dict[str, bool]:
+        """Whether the pool runs images of models, and in what."""
         with suppress(SpecificationError):  # reported once, where the pool is checked
             pool = self._there.get(str(self._right.get("resource_pool")))
-            return pool is not None and pool.makes_pods
-        return False
+            if pool is not None:
+                return {"in_pods": pool.makes_pods, "in_containers": pool.engine is not None}
+        return {}
 
     async def _running_config(self, storage: Storage) -> PackageConfig:
         given = self._right.get("running_config", self._right.get("model_config"))
@@ -292,12 +295,14 @@ class _Found:
                     f"has no flavor that satisfies the model, contact the administrator; flavors that do: {listed}"
                 )
                 raise SpecificationError([Problem("resource_pool", name, expected)])
-            self._flavor = suited[0]
-            return
-        self._flavor = pool.flavor(asked)
-        if self._flavor is None or self._flavor not in suited:
-            what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
-            raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+            self._flavor = pool.default_flavor(self._config)
+        else:
+            self._flavor = pool.flavor(asked)
+            if self._flavor is None or self._flavor not in suited:
+                what = "does not satisfy the model" if self._flavor else f"is not offered by {name}"
+                raise SpecificationError([Problem("flavor", asked, f"{what}; flavors that do: {listed}")])
+        if self._serving != "running" and (warning := pool.without_accelerator(self._config, self._flavor)):
+            self._warnings.append(warning)
 
     def _elsewhere(self, pools: Mapping[str, Pool]) -> str:
         """The flavors of all pools that satisfy the model, as the end of a message that one pool has no such flavor."""

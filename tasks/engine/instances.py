@@ -220,8 +220,7 @@ class InstanceGroup:
             instance.devices = await servers.devices()
         # The service's own choice of accelerators does not count: another instance may be using them.
         visible = device_variables(instance.devices.devices, device_kind())
-        scratch = servers.scratch_variables(instance.number, launch.environment)
-        launch = replace(launch, environment={**launch.environment, **scratch, **visible})
+        launch = replace(launch, environment={**launch.environment, **visible})
         instance.server = await Server.start(launch, servers.log_of(instance.number))
         await instance.server.ready(servers.health)
         self._take_in(instance, instance.server.url)

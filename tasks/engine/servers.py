@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tasks.clients.instances import launcher
+from tasks.clients.instances.model_container import container_launch
 from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.instances.sidecar import Sidecar
 from tasks.clients.model_http.connections import Reuse
@@ -24,9 +24,6 @@ from tasks.domain.masking import Masker
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.server_output import ServerOutputs
-
-SCRATCH = "SCRATCH_FOLDER"
-"""Variable that tells a model server a folder in which it may write: the package's is shared by all instances."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +80,8 @@ class ModelServers:
     async def prepare(self) -> Launch:
         """The launch of every instance, prepared once. Raises ThresherError."""
         async with self._preparing:
+            if self._launch is None and self._run.serving == "container":
+                self._launch = await self._in_container()
             if self._launch is None:
                 assert self._run.package is not None
                 assert self._run.serving in ("built-in", "boot-file")
@@ -111,8 +110,17 @@ class ModelServers:
                 )
             return self._launch
 
+    async def _in_container(self) -> Launch:
+        given = await self.given()
+        self._headers = given.headers
+        launch = container_launch(self._run, given.values, self._settings.sidecar_port)
+        rate = self._settings.log_bytes_per_second
+        return replace(launch, headers=given.headers, secrets=given.secrets, log_bytes_per_second=rate)
+
     async def devices(self) -> DeviceLease:
         """Accelerators for one instance, reserved until they are closed. Raises ThresherError."""
+        if self._run.serving == "container":  # Docker gives them to the container
+            return DeviceLease((), ())
         there = devices(self._settings.devices)
         flavor = self._run.flavor
         return await lease(flavor.accelerators, there, self._settings.cache / "devices", flavor.name)
@@ -121,17 +129,6 @@ class ModelServers:
         """The server next to this process. Raises ThresherError if the service's headers cannot be resolved."""
         self._headers = (await self.given()).headers
         return Sidecar(port, self._headers)
-
-    def scratch_variables(self, instance: int, environment: Mapping[str, str]) -> Mapping[str, str]:
-        """Variables that name an empty folder of an instance's own, to write in; it is removed after the run.
-
-        A folder for temporary files that the service itself names in the instance's ``environment`` stays.
-        """
-        folder = self._own_folder() / f"instance-{instance}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
-        named = environment.get("TMPDIR") not in (None, os.environ.get("TMPDIR"))
-        return {SCRATCH: str(folder)} if named else {SCRATCH: str(folder), "TMPDIR": str(folder)}
 
     def _own_folder(self) -> Path:
         if self._folder is None:  # as late as possible: a process killed earlier leaves no folder
@@ -161,6 +158,6 @@ class ModelServers:
         )
 
     def remove_logs(self) -> None:
-        """Remove the folder of model server output."""
+        """Remove the folder of model server output, and what the model servers have written next to it."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

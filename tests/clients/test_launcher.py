@@ -244,6 +244,7 @@ def test_environment__holds_what_any_program_needs_and_what_the_service_gives(
         "PYTHONUNBUFFERED",
         "PYTHONDONTWRITEBYTECODE",
         "GIVEN",
+        "SCRATCH_FOLDER",
         "AWS_REGION",
     }
     assert set(found) - own <= set(os.environ)

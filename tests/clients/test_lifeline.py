@@ -25,8 +25,12 @@ from tasks.clients.processes.lifeline import GuardedProcess
 async def main():
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"owner was interrupted\\n"))
     folder = Path(sys.argv[1])
+    scratch = folder / "scratch"
+    (scratch / "below").mkdir(parents=True)
+    (scratch / "below" / "file").write_text("x")
     process = await GuardedProcess.start(
-        [sys.executable, "-c", *sys.argv[2:]], folder=folder, environment=os.environ, log=folder / "log"
+        [sys.executable, "-c", *sys.argv[2:]], folder=folder, environment=os.environ, log=folder / "log",
+        scratch=scratch,
     )
     print("warden", process.pid, flush=True)
     await asyncio.sleep(600)
@@ -213,7 +217,7 @@ def test_stop__of_a_process_that_has_ended_can_be_cancelled_at_any_moment(tmp_pa
     assert run(work())
 
 
-def test_warden__leaves_no_log_behind_when_its_owner_is_killed(
+def test_warden__leaves_no_log_and_no_scratch_folder_when_its_owner_is_killed(
     tmp_path: Path, owner: list[subprocess.Popen[bytes]]
 ) -> None:
     folder = tmp_path / "instances"

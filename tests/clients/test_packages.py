@@ -12,7 +12,7 @@ from clients.support import run
 from fakes.odd_s3_server import OddS3Server
 from fakes.processes import closed_port
 
-from tasks.clients.packages.packages import files_of, local_copy, read_config
+from tasks.clients.packages.packages import check_wheels, files_of, local_copy, read_config
 from tasks.clients.storage import object_store
 from tasks.clients.storage.storage import Storage, open_storage
 from tasks.domain.credentials import Credentials
@@ -54,6 +54,25 @@ def test_read_config__finds_it_in_the_package_or_its_model_folder(place: Place, 
         return config.model_type, str(folder)
 
     assert place.do(work) == ("Image", f"{place.root}/package{'/model' if below else ''}")
+
+
+def test_check_wheels__names_each_that_the_package_does_not_have(place: Place) -> None:
+    packages = [{"package_name": f"/home/mind/model/{name}"} for name in ("wheels/a.whl", "b.whl", "wheels/c.whl")]
+    config = {"model_type": "PyTorch", "dependencies": [{"packages": [{"package_name": "six"}, *packages]}]}
+    place.put("package/config.json", json.dumps(config).encode())
+    place.put("package/wheels/a.whl", b"x")
+
+    async def work(storage: Storage) -> list[str]:
+        read, folder = await read_config(storage, place.root.child("package"))
+        with pytest.raises(SpecificationError) as refused:
+            await check_wheels(storage, folder, read)
+        return [str(problem) for problem in refused.value.problems]
+
+    said = f"package_name of the model's config.json = '{{}}': there is no such file in {place.root}/package"
+    assert place.do(work) == [
+        f"dependencies[0].packages[2].{said.format('b.whl')}",
+        f"dependencies[0].packages[3].{said.format('wheels/c.whl')}",
+    ]
 
 
 def test_read_config__says_what_is_missing(place: Place) -> None:

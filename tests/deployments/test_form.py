@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +36,36 @@ def test_form__offers_the_pools_and_flavors_there_are(flow: Any, pools: dict[str
     shown = fields(form(flow, pools))
     assert shown["resource_pool"]["enum"] == [*pools] and shown["resource_pool"]["default"] == "public-cpu"
     assert set(shown["flavor"]["enum"]) == {one.name for pool in pools.values() for one in pool.flavors}
-    assert "public-cpu: cpu-1, cpu-2, cpu-8" in shown["flavor"]["description"]
+    assert "public-cpu: cpu-1 (1 CPU, 2 GiB), cpu-2 (2 CPU, 8 GiB), cpu-8" in shown["flavor"]["description"]
+    assert "gpu-2 (16 CPU, 128 GiB, accelerators: 2)" in shown["flavor"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, ""),
+        ({"flavor": "cpu-1"}, ""),
+        ({"flavor": "gpu-1", "resource_pool": "public-gpu"}, ""),
+        ({"resource_pool": "dedicated-example"}, ""),
+        ({"flavor": "gpu-1"}, "'gpu-1' is not one of ['cpu-1', 'cpu-2', 'cpu-8']"),
+        ({"flavor": "cpu-1", "resource_pool": "public-gpu"}, "'cpu-1' is not one of ['gpu-1', 'gpu-2']"),
+    ],
+)
+def test_form__takes_flavors_of_the_chosen_pool_only(
+    given: dict[str, Any], message: str, pools: dict[str, Pool]
+) -> None:
+    """As Prefect's server checks it, and shows it at the field."""
+    from prefect.utilities.schema_tools.validation import build_error_obj, validate
+
+    schema = json.loads(json.dumps(form(deploy_service, pools)))
+    errors = build_error_obj(validate({"service": {"name": "x", **PATHS, **given}}, schema, preprocess=True))
+    expected = [{"property": "service", "errors": [{"property": "flavor", "errors": [message]}]}] if message else []
+    assert errors == {"errors": expected, "valid": not message}
+
+
+def test_form__of_a_service_offers_the_flavors_of_its_pool_only(pools: dict[str, Pool]) -> None:
+    shown = fields(form(batch_service, {"public-gpu": pools["public-gpu"]}))
+    assert (shown["flavor"]["enum"], shown["resource_pool"]["enum"]) == (["gpu-1", "gpu-2"], ["public-gpu"])
 
 
 def test_form__has_a_default_pool_that_exists(pools: dict[str, Pool]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from docker.types import HostConfig
 from fakes.pod_security import open_parts
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate as AskedFor
@@ -169,6 +170,33 @@ def test_template__is_a_job_that_kubernetes_takes(pool: Pool, flavor: Flavor, in
     container["resources"]["limits"]["cpu"] = ["no quantity"]
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(manifest, "1.30", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "group"), [("unix:///var/run/docker.sock", 999), ("tcp://docker-proxy:2375", None)]
+)
+def test_template__of_a_pool_with_an_engine_reaches_it_and_has_no_room_for_models(
+    address: str, group: int | None
+) -> None:
+    (docker,) = [pool for pool in pools() if pool.kind == "docker"]
+    engine = {"address": address, "network": "models", "group": group}
+    pool = Pool.model_validate(docker.model_dump() | {"engine": engine})
+    job = rendered(pool, pool.flavors[-1], 1)
+    assert job.networks == [docker.network, "models"]
+    sockets = [f"{address.removeprefix('unix://')}:{address.removeprefix('unix://')}"] if group else []
+    assert job.volumes == [*docker.volumes, *sockets]
+    asked = job.container_create_kwargs
+    assert asked.get("group_add") == ([str(group)] if group else None)
+    assert (job.mem_limit, asked["nano_cpus"], asked["device_requests"]) == (
+        f"{APART_MEMORY_MIB}m",
+        APART_CPU * 1e9,
+        [],
+    )
+    # As Docker's client takes it.
+    options = {name: value for name, value in asked.items() if name not in ("nano_cpus", "device_requests")}
+    assert HostConfig(version="1.45", **options)["CapDrop"] == ["ALL"]
+    several = rendered(pool, pool.flavors[-1], 3)
+    assert several.mem_limit == f"{APART_MEMORY_MIB + 3 * FLOW_MEMORY_MIB}m"
 
 
 def on_kubernetes(**changed: Any) -> Pool:

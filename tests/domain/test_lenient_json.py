@@ -41,3 +41,21 @@ def test_json__that_is_none_is_refused(raw: bytes) -> None:
 def test_error__names_the_line_although_comments_are_passed_over() -> None:
     with pytest.raises(ValueError, match="line 3 column 8"):
         parse_lenient(b'{ // one\n/* two\n*/ "a" 1}')
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 10_000 + "]" * 10_000, '{"a":' * 500 + "1" + "}" * 500, "// x\n" + "[" * 300 + "]" * 300]
+)
+def test_json__of_many_levels_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_lenient(text.encode())
+
+
+def test_json__of_some_levels_is_read() -> None:
+    assert parse_lenient(b"[" * 150 + b"]" * 150)[1] == []
+
+
+@pytest.mark.parametrize("odd", ["/*", '"', '\\"', '"\\', "//", ", ", ',"'])
+def test_json__with_endless_odd_signs_is_refused_without_delay(odd: str) -> None:
+    with pytest.raises(ValueError, match="line 1"):
+        parse_lenient((odd * (1 << 20)).encode())

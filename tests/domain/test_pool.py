@@ -43,6 +43,42 @@ def test_pool__offers_the_flavors_that_satisfy_a_model_in_its_order(
     assert names(config) == expected
 
 
+CUDA = "pytorch_1.8.0-cuda_10.2-py_3.7-ubuntu_18.04-x86_64"
+CPUS = Pool.model_validate({"name": "cpus", "flavors": [SMALL, LARGE]})
+
+
+@pytest.mark.parametrize(
+    ("pool", "config", "expected"),
+    [
+        (POOL, {}, "cpu-2"),
+        (POOL, {"runtime": "python3.7"}, "cpu-2"),
+        (POOL, {"runtime": "tf1.13-python3.7-cpu"}, "cpu-2"),
+        (POOL, {"runtime": "tf1.13-python3.7-gpu"}, "gpu-1"),
+        (POOL, {"runtime": CUDA}, "gpu-1"),
+        (POOL, {"runtime": CUDA, "min_memory_gb": 17}, "cpu-8"),
+        (POOL, {"accelerators": 1}, "gpu-1"),
+        (CPUS, {"runtime": CUDA}, "cpu-2"),
+        (CPUS, {"runtime": CUDA, "min_cpu": 4}, "cpu-8"),
+        (CPUS, {"accelerators": 1}, None),
+    ],
+)
+def test_pool__prefers_accelerators_for_a_runtime_that_is_made_for_them(
+    pool: Pool, config: dict[str, Any], expected: str | None
+) -> None:
+    flavor = pool.default_flavor(PackageConfig.model_validate({"model_type": "PyTorch", **config}))
+    assert (flavor and flavor.name) == expected
+
+
+def test_pool__warns_of_a_runtime_whose_accelerator_is_not_there() -> None:
+    config = PackageConfig.model_validate({"model_type": "PyTorch", "runtime": "cuda"})
+    small, gpu = POOL.flavors[0], POOL.flavors[2]
+    assert "cpu-2 has none; flavors of public with some: gpu-1." in POOL.without_accelerator(config, small)
+    assert "cpu-2 has none, nor has any other of cpus." in CPUS.without_accelerator(config, small)
+    assert POOL.without_accelerator(config, gpu) == ""
+    assert POOL.without_accelerator(None, small) == ""
+    assert POOL.without_accelerator(PackageConfig(model_type="PyTorch"), small) == ""
+
+
 def test_pool__finds_a_flavor_by_its_name() -> None:
     assert POOL.flavor("cpu-8") == Flavor.model_validate(LARGE)
     assert POOL.flavor("cpu-9") is None
@@ -155,3 +191,35 @@ def test_pool__makes_pods_only_if_its_cluster_says_so() -> None:
 def test_pool__says_which_fields_do_not_fit(fields: dict[str, object], said: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(said)):
         Pool.model_validate(CONTAINER | fields)
+
+
+ENGINE = {"kind": "docker", "engine": {"network": "models"}}
+
+
+def test_pool__with_an_engine_is_one_of_docker() -> None:
+    engine = Pool.model_validate({**CONTAINER, **ENGINE, "model_root": "writable"}).engine
+    assert engine is not None
+    assert (engine.address, engine.socket) == ("unix:///var/run/docker.sock", "/var/run/docker.sock")
+    other = Pool.model_validate({**CONTAINER, **ENGINE, "engine": {"network": "m", "address": "tcp://docker:2375"}})
+    assert other.engine is not None and other.engine.socket is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"kind": "process", "image": None}, "engine is for docker pools only"),
+        ({"engine": {}}, "network"),
+        ({"engine": {"network": "models", "address": "docker:2375"}}, "address"),
+        ({"engine": {"network": "models", "address": "unix:///x:/y"}}, "address"),
+        ({"engine": {"network": "host x"}}, "network"),
+        ({"engine": {"network": "models", "group": 0}}, "group"),
+        (
+            {"cluster": {"kind": "scheduler", "address": "tls://s:1"}},
+            "engine is for a pool whose cluster.kind is local",
+        ),
+        ({"engine": None, "model_root": "writable"}, "model_root is for pools that run images of models"),
+    ],
+)
+def test_pool__refuses_an_engine_that_does_not_fit(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        Pool.model_validate({**CONTAINER, **ENGINE, **changed})

@@ -10,7 +10,7 @@ from tasks.domain.errors import SpecificationError
 from tasks.domain.package import PackageConfig, serving_of
 
 IMAGE = {"model_type": "Image", "swr_location": "registry.example.com/team/model:1.0"}
-PODS = "runs on pools whose instances are pods (cluster.kind kubernetes)"
+PODS = "runs on docker pools with an engine, and on pools whose instances are pods (cluster.kind kubernetes)"
 
 
 def served(config: dict[str, Any], *files: str, in_pods: bool) -> str:
@@ -59,3 +59,16 @@ def test_serving__of_an_image_without_pods_says_no_more_than_is_true() -> None:
     with pytest.raises(SpecificationError) as refused:
         served({"model_type": "Image"}, in_pods=False)
     assert "swr_location" not in str(refused.value)
+
+
+def in_container(config: dict[str, Any], *files: str) -> str:
+    return serving_of(PackageConfig.model_validate(config), set(files), "/package", in_containers=True)
+
+
+def test_serving__on_a_pool_with_an_engine_is_by_the_image_and_by_nothing_else() -> None:
+    assert in_container(IMAGE) == in_container(IMAGE, "run.sh") == "container"
+    for config, files in (({"model_type": "Image"}, ["run.sh"]), ({"model_type": "PyTorch"}, ["customize_service.py"])):
+        with pytest.raises(SpecificationError, match="should be a model of type Image with swr_location: runs of this"):
+            in_container(config, *files)
+    with pytest.raises(SpecificationError, match="should be the address of an image"):
+        in_container({**IMAGE, "swr_location": "--privileged"})

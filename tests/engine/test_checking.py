@@ -117,3 +117,15 @@ def test_check__names_fields_beside_a_file_that_are_not_sent(tmp_path: Path) -> 
     (tmp_path / "built-in" / "config.json").write_text(json.dumps({"model_type": "PyTorch", "apis": apis}))
     with pytest.raises(SpecificationError, match="its request requires a beside the file"):
         warnings_of(tmp_path, {"kind": "local"}, model=model)
+
+
+def test_check__warns_of_a_runtime_for_accelerators_on_a_pool_without(tmp_path: Path) -> None:
+    warnings_of(tmp_path, {"kind": "local"})
+    config = json.loads((tmp_path / "model" / "config.json").read_text()) | {"runtime": "tf1.13-python3.7-gpu"}
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "gpu" / "run.sh").touch()
+    (warning,) = warnings_of(tmp_path, {"kind": "local"}, model=str(tmp_path / "gpu"))
+    assert warning.startswith(
+        "the model's runtime tf1.13-python3.7-gpu is one for accelerators, and the flavor f has none"
+    )

@@ -213,4 +213,4 @@ def test_run__whose_account_may_not_make_pods_says_so(run_service: Any, cluster:
 def test_image__without_run_sh_is_refused_on_other_pools(run_service: Any, image: str, items: Any) -> None:
     ran = run_service(model=image, input_path=items(1), request_path="/")
     assert isinstance(ran.error, SpecificationError)
-    assert "runs on pools whose instances are pods (cluster.kind kubernetes)" in str(ran.error)
+    assert "on pools whose instances are pods (cluster.kind kubernetes)" in str(ran.error)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tasks.clients.model_http.health import NOT_ALLOWED, ask_health
@@ -22,6 +25,8 @@ from tasks.domain.package import BOOT_FILE, REQUIREMENTS, Health, PackageConfig,
 from tasks.domain.paths import redact
 from tasks.domain.settings import Settings
 
+SCRATCH = "SCRATCH_FOLDER"
+"""Variable that tells a model server a folder in which it may write: the package's is shared by all instances."""
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
 _BEFORE_BYTES = 64 << 10
@@ -79,7 +84,17 @@ class Server:
 
     @classmethod
     async def start(cls, launch: Launch, log: Path) -> Server:
-        """Start the process on a free port; its output is appended to ``log``."""
+        """Start the process on a free port; its output is appended to ``log``.
+
+        It gets an empty folder of its own next to ``log``, to write in, which the caller removes together with the
+        log. If this process is killed, both are removed as well.
+        """
+        scratch = log.with_name(f"{log.stem}.scratch")
+        await asyncio.to_thread(_make_empty, scratch)
+        named = launch.environment.get("TMPDIR") not in (None, os.environ.get("TMPDIR"))  # by the service itself
+        variables = (SCRATCH,) if named else (SCRATCH, "TMPDIR")
+        environment = {**launch.environment, **dict.fromkeys(variables, str(scratch))}
+        launch = replace(launch, environment=environment, scratch=scratch)
         port = free_port()
         return cls(await _started(launch, port, log), port, launch, log)
 
@@ -109,7 +124,7 @@ class Server:
             await self._process.ended()
             self._port = free_port()
             self._process = await _started(self._launch, self._port, self._log)
-        raise ModelServerError(f"The model server ended with status {await self.ended()}.{self.tail()}")
+        raise ModelServerError(f"The model server ended with status {_named(await self.ended())}.{self.tail()}")
 
     async def _healthy(self, health: Health) -> bool:
         """Wait until the server is healthy; False if it ends first."""
@@ -175,6 +190,19 @@ class Server:
         return f" It printed last:\n{detail}"
 
 
+def _make_empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+
+
+def _named(status: int) -> str:
+    """An exit status; with the signal's name, if it was one that ended the process."""
+    try:
+        return f"{status} ({signal.Signals(status - 128).name})"
+    except ValueError:
+        return str(status)
+
+
 async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
     environment = {**launch.environment, "PORT": str(port)}
     return await GuardedProcess.start(
@@ -184,4 +212,5 @@ async def _started(launch: Launch, port: int, log: Path) -> GuardedProcess:
         log=log,
         limits=launch.limits,
         log_bytes_per_second=launch.log_bytes_per_second,
+        scratch=launch.scratch,
     )

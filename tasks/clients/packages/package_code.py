@@ -44,7 +44,8 @@ async def code_warnings(
     try:
         names = imported(source)
     except SyntaxError as error:
-        return [*twice, f"{CUSTOM_SERVICE} of the model, line {error.lineno}: {error.msg}"]
+        line = f", line {error.lineno}" if error.lineno else ""
+        return [*twice, f"{CUSTOM_SERVICE} of the model{line}: {error.msg}"]
     except (ValueError, RecursionError, MemoryError):
         return twice
     lines = required.decode("utf-8", "replace").splitlines()

@@ -54,6 +54,20 @@ async def files_of(storage: Storage, folder: Address) -> set[str]:
         raise StorageError(f"The model package {folder} cannot be listed: {error.cause}") from None
 
 
+async def check_wheels(storage: Storage, folder: Address, config: PackageConfig) -> None:
+    """Raises SpecificationError naming each wheel or archive of its dependencies that a package does not have."""
+    problems = []
+    for field, name in config.wheels.items():
+        try:
+            there = await storage.is_file(folder.child(name))
+        except ObjectError as error:
+            raise StorageError(f"The model package {folder} cannot be read: {error.cause}") from None
+        if not there:
+            problems.append(Problem(f"{field} of the model's config.json", name, f"there is no such file in {folder}"))
+    if problems:
+        raise SpecificationError(problems)
+
+
 async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
     """The folder of a package on this machine: itself if it is local, else a copy cached by content.
 

@@ -69,15 +69,18 @@ class GuardedProcess:
         log: Path,
         limits: Limits | None = None,
         log_bytes_per_second: int = BYTES_PER_SECOND,
+        scratch: Path | None = None,
     ) -> GuardedProcess:
         """Run ``command`` in ``folder`` with exactly ``environment``; its output is appended to ``log``.
 
-        If it prints more than ``log_bytes_per_second`` for long, part of its output is dropped (output_drain.py).
+        If it prints more than ``log_bytes_per_second`` for long, part of its output is dropped (output_drain.py). The
+        folder ``scratch`` is removed with its content if this process ends without :meth:`stop`.
 
         ``limits`` apply to it and everything it starts together; if they exceed them, the last line of ``log`` says so
         (limits.py explains how each kind of machine enforces them). They are confined: see confinement.confine.
         """
         held = [] if limits is None else ["--memory", str(limits.memory_bytes), "--cpu", str(limits.cpu)]
+        held += [] if scratch is None else ["--scratch", str(scratch)]
         held += ["--rate", str(log_bytes_per_second)]
         return await cls._start([*held, str(log), "--", *command], folder, environment)
 

@@ -18,8 +18,9 @@ command (PR_SET_PDEATHSIG); the processes that the command started are found by 
 confinement.py).
 
 An owner that ends the command gracefully writes a byte into the lifeline first. Otherwise no process is left to read
-LOG, and LOG is removed, as is its folder if it is then empty. The scratch folder is removed with its content, whichever
-process ends first: a warden with a scratch folder waits for its owner's byte, or its owner's end.
+LOG, and LOG and the scratch folder are removed, as is the folder of LOG if it is then empty. With ``--own`` the scratch
+folder is removed with its content whichever process ends first: the warden then waits for its owner's byte, or its
+owner's end.
 
 The output of a command without ``--own`` goes through a pipe, and BYTES a second of it into LOG (output_drain.py).
 
@@ -228,7 +229,11 @@ def _say(text: str) -> None:
         pass  # the owner no longer reads
 
 
-def _remove(log: str) -> None:
+def _remove(log: str, scratch: str | None) -> None:
+    if scratch:
+        import shutil  # takes time to import
+
+        shutil.rmtree(scratch, ignore_errors=True)
     try:
         os.unlink(log)
         os.rmdir(os.path.dirname(log))
@@ -319,9 +324,10 @@ def guard(log: str, command: list[str], given: Mapping[str, str], own: bool) -> 
     found = _end_all(child, bounds, drain)
     if bounds:
         bounds.remove()
+    scratch = given.get("--scratch")
     if status is None and orphaned:
-        _remove(log)
-    if scratch := given.get("--scratch"):
+        _remove(log, scratch)
+    if scratch and own:
         _remove_scratch(scratch)
     status = found if status is None else status
     return 0 if status is None else status if status >= 0 else 128 - status
