@@ -9,6 +9,10 @@ from cyclopts import App, Parameter
 
 from deployments.terminal.output import AsJson, print_json, print_rows, print_text, say
 
+ModelVersionOption = Annotated[
+    str | None, Parameter(name="--model-version", help="The version of a model in the store; default: the newest.")
+]
+
 app = App(name="models", help_format="markdown", help="The model store: register versions of models, and list them.")
 
 
@@ -28,7 +32,7 @@ def register(
     package
         The model package, a folder with config.json.
     """
-    from deployments.services.model_versions import register as register_model
+    from deployments.models.versions import register as register_model
 
     made = register_model(package, name or package.resolve().name, model_version)
     if made.reason:
@@ -40,6 +44,69 @@ def register(
     return 0 if made.state == "Normal" else 1
 
 
+@app.command
+def check(path: str, /, *, model_version: ModelVersionOption = None, as_json: AsJson = False) -> int:
+    """Check a package without starting it: what is wrong, with file and line, what is only odd, what serves it.
+
+    Exit code 1 if it cannot be served.
+
+    Parameters
+    ----------
+    path
+        The model package: a folder, an s3:// or obs:// address, or the name of a model in the store.
+    """
+    from deployments.models.check import as_json as plain
+    from deployments.models.check import as_text, check_package
+
+    found = check_package(path, model_version)
+    if as_json:
+        print_json(plain(found))
+    else:
+        print_text(as_text(found))
+    return 0 if found.usable else 1
+
+
+@app.command(name="try")
+def try_once(
+    path: str,
+    /,
+    *,
+    row: Annotated[tuple[str, ...], Parameter(negative=(), help="Cells of a row, as in CSV: 5.1,3.5,1.4,0.2.")] = (),
+    file: Annotated[tuple[str, ...], Parameter(negative=(), help="A file to send, or a table with rows.")] = (),
+    request_path: Annotated[str | None, Parameter(help="The API's url; default: the only one, else /.")] = None,
+    model_version: ModelVersionOption = None,
+    timeout_minutes: Annotated[float, Parameter(help="For the start of the model server.")] = 20,
+    as_json: AsJson = False,
+) -> int:
+    """Start a package once, send it a row or a file as a service would, and show the request and the answer.
+
+    Exit code 1, with the model server's last output, if it does not start or does not answer.
+
+    Parameters
+    ----------
+    path
+        The model package: a folder, an s3:// or obs:// address, or the name of a model in the store.
+    """
+    from deployments.models.trial import Tried, as_text, try_package
+    from deployments.models.trial import as_json as plain
+
+    tried = Tried(row, file)
+    made = try_package(
+        path, tried, version=model_version, request_path=request_path, seconds=60 * max(timeout_minutes, 0.01)
+    )
+    for warning in made.warnings:
+        say(f"warning: {warning}")
+    if as_json:
+        print_json(plain(made))
+    else:
+        print_text(as_text(made))
+    for error in dict.fromkeys(one.error for one in made.exchanges if one.error):
+        say(error)
+    if made.output:
+        say(f"The model server: {made.output}")
+    return 0 if made.succeeded else 1
+
+
 @app.command(name="list")
 def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
     """List the versions of the models in the store, with their states.
@@ -49,7 +116,7 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
     name
         Only this model.
     """
-    from deployments.services.model_versions import versions
+    from deployments.models.versions import versions
 
     found = versions(name)
     if as_json:

@@ -29,10 +29,21 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
 
     Raises SpecificationError if it is missing or malformed.
     """
+    raw, address = await raw_config(storage, folder)
+    return parse_config(raw, str(address)), holder_of(folder, address)
+
+
+def holder_of(folder: Address, config: Address) -> Address:
+    """The folder that holds a package's config.json: ``folder`` itself, or ``model/`` below it."""
+    return folder if config == folder.child(CONFIG_NAMES[0]) else folder.child("model")
+
+
+async def raw_config(storage: Storage, folder: Address) -> tuple[bytes, Address]:
+    """The content of a package's config.json, and its address. Raises SpecificationError if it cannot be read."""
     for name in CONFIG_NAMES:
         address = folder.child(name)
         try:
-            raw = await storage.read(address, MAX_CONFIG_BYTES)
+            return await storage.read(address, MAX_CONFIG_BYTES), address
         except (Missing, IsFolder):
             continue
         except TooLarge as error:
@@ -40,8 +51,6 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
             raise SpecificationError([Problem("model", str(folder), expected)]) from None
         except ObjectError as error:
             raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
-        holder = folder.child("model") if name.startswith("model/") else folder
-        return parse_config(raw, str(address)), holder
     expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"
     raise SpecificationError([Problem("model", str(folder), expected)])
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import tempfile
 from pathlib import Path
 
+from deployments.models.package_source import SOURCE
+from deployments.models.starting import started
 from tasks.clients.instances import launcher
-from tasks.clients.instances.launcher import Server
 from tasks.clients.packages.model_store import ModelStore, ModelVersion
 from tasks.clients.packages.packages import files_of, local_copy, read_config
-from tasks.clients.processes.scratch_folders import scratch_folder
 from tasks.clients.storage.storage import open_storage
-from tasks.domain.errors import ModelServerError, Problem, RunError, SpecificationError
-from tasks.domain.instance import Launch
+from tasks.domain.errors import Problem, RunError, SpecificationError
 from tasks.domain.masking import Masker
-from tasks.domain.package import Health, serving_of
+from tasks.domain.package import serving_of
 from tasks.domain.paths import parse_address
 from tasks.domain.settings import read_settings
 from tasks.domain.unexpected import in_one_line, unusable_folder
@@ -24,8 +21,6 @@ from tasks.engine.checking import ANSWER_SECONDS
 from tasks.engine.loop import on_engine_loop
 from tasks.prefect_side.storage_keys import storage_keys
 
-SOURCE = "my-models"
-START_SECONDS = 20 * 60.0
 _LEAST_ROOM = 1 << 20
 """Bytes that must fit into the cache; an environment takes far more."""
 
@@ -49,7 +44,8 @@ async def register(package: Path, model: str, version: str) -> ModelVersion:
             _, stored = await read_config(storage, parse_address(made.folder))
             folder = await local_copy(storage, str(stored), settings.cache)
             launch = await launcher.prepare(serving, config, folder, model, {}, settings)
-            await _start_once(launch, config.health)
+            async with started(launch, config.health):
+                pass
         except RunError as error:
             return await store.set_state(made, "Abnormal", Masker(storage.secrets).block(str(error)))
         except Exception as error:
@@ -69,22 +65,6 @@ def _check_cache(cache: Path) -> None:
             file.write(bytes(_LEAST_ROOM))
     except OSError as error:
         raise unusable_folder("THRESHER_CACHE", str(cache), error) from None
-
-
-async def _start_once(launch: Launch, health: Health) -> None:
-    scratch = scratch_folder()
-    try:
-        server = await Server.start(launch, scratch / "instance.log")
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                await server.ready(health)
-        except TimeoutError:
-            detail = f"The model server was not healthy in time ({server.health_detail}).{server.tail()}"
-            raise ModelServerError(detail) from None
-        finally:
-            await server.stop()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @on_engine_loop
