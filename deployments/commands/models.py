@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -42,6 +42,34 @@ def register(
     else:
         print_text(f"{made.model} {made.version} {made.state}\n")
     return 0 if made.state == "Normal" else 1
+
+
+@app.command
+def init(
+    folder: Path,
+    /,
+    *,
+    kind: Annotated[
+        Literal["table", "file", "run.sh"] | None,
+        Parameter(help="table (rows as JSON; the default), file (one per request), or run.sh (a server of its own)."),
+    ] = None,
+) -> int:
+    """Write a model package that runs as it is, an example of its input and the specification of a service.
+
+    Prints the commands to call next.
+
+    Parameters
+    ----------
+    folder
+        A new or an empty folder.
+    """
+    from deployments.models.new_package import init_package
+
+    source = folder if folder.is_file() else None
+    made = init_package(Path(folder.stem) if source else folder, kind=kind, source=source)
+    say(f"{made.folder}: wrote {', '.join(made.files)}. Next:")
+    print_text("".join(f"{line}\n" for line in made.next))
+    return 0
 
 
 @app.command
@@ -87,6 +115,7 @@ def try_once(
     path
         The model package: a folder, an s3:// or obs:// address, or the name of a model in the store.
     """
+    from deployments.models.new_package import run_command
     from deployments.models.trial import Tried, as_text, try_package
     from deployments.models.trial import as_json as plain
 
@@ -104,7 +133,11 @@ def try_once(
         say(error)
     if made.output:
         say(f"The model server: {made.output}")
-    return 0 if made.succeeded else 1
+    if not made.succeeded:
+        return 1
+    if following := run_command(path):
+        say(f"Next: {following}")
+    return 0
 
 
 @app.command(name="list")
