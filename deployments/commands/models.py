@@ -159,3 +159,38 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
             [(one.model, one.version, one.state, one.reason.splitlines()[0] if one.reason else "") for one in found]
         )
     return 0
+
+
+@app.command
+def prune(
+    *,
+    days: Annotated[float, Parameter(help="What was used in the last days stays.")] = 30,
+    everything: Annotated[bool, Parameter(name="--all", negative=(), help="Remove all that is not in use.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Remove nothing, only say what would be removed.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Remove environments and copies of packages from the cache that no process uses and that were not used lately.
+
+    Instances that run keep theirs. What is removed is made again when it is needed.
+    """
+    from dataclasses import asdict
+
+    from tasks.clients.packages.uses import prune as prune_cache
+    from tasks.domain.errors import Problem, SpecificationError
+    from tasks.domain.settings import read_settings
+
+    if not 0 <= days < 1e6:
+        raise SpecificationError([Problem("--days", days, "should be a number of days from 0 on")])
+    cache = read_settings().cache
+    found = prune_cache(cache, 0 if everything else days * 24 * 3600, dry=dry_run)
+    for path in found.failed:
+        say(f"warning: {path} could not be removed")
+    if as_json:
+        print_json({"cache": str(cache), **asdict(found)})
+    else:
+        gone = "would be removed" if dry_run else "removed"
+        recent = "" if everything else f", {found.recent:,} used in the last {days:g} days"
+        print_text(
+            f"{cache}: {len(found.removed):,} {gone}, {found.bytes:,} bytes; kept: {found.in_use:,} in use{recent}\n"
+        )
+    return 1 if found.failed else 0

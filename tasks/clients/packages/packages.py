@@ -12,6 +12,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from tasks.clients.packages.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
+from tasks.clients.packages.uses import use
 from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.config_file import parse_config
@@ -82,6 +83,7 @@ async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
     for name, size, version in found:
         digest.update(f"\n{name} {size} {version}".encode())
     copy = cache / "packages" / digest.hexdigest()[:24]
+    use(copy)
     if await asyncio.to_thread(_is_whole, copy):
         return copy
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
