@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
 from deployments.terminal.output import AsJson, print_json, print_rows, print_text, say
+
+if TYPE_CHECKING:
+    from tasks.clients.packages.model_store import ModelVersion
 
 ModelVersionOption = Annotated[
     str | None, Parameter(name="--model-version", help="The version of a model in the store; default: the newest.")
@@ -18,7 +21,7 @@ app = App(name="models", help_format="markdown", help="The model store: register
 
 @app.command
 def register(
-    package: Path,
+    package: str,
     /,
     *,
     name: Annotated[str | None, Parameter(help="Name of the model; default: the folder's name.")] = None,
@@ -30,15 +33,15 @@ def register(
     Parameters
     ----------
     package
-        The model package, a folder with config.json.
+        The model package, a folder with config.json: a local path, an s3:// or an obs:// address.
     """
     from deployments.models.versions import register as register_model
 
-    made = register_model(package, name or package.resolve().name, model_version)
+    made = register_model(package, name, model_version)
     if made.reason:
         say(made.reason)
     if as_json:
-        print_json(made.model_dump(mode="json", exclude={"files"}))
+        print_json(_as_json(made))
     else:
         print_text(f"{made.model} {made.version} {made.state}\n")
     return 0 if made.state == "Normal" else 1
@@ -153,12 +156,89 @@ def list_models(name: str | None = None, /, *, as_json: AsJson = False) -> int:
 
     found = versions(name)
     if as_json:
-        print_json([one.model_dump(mode="json", exclude={"files"}) for one in found])
+        print_json([_as_json(one) for one in found])
     else:
         print_rows(
-            [(one.model, one.version, one.state, one.reason.splitlines()[0] if one.reason else "") for one in found]
+            [
+                (one.model, one.version, one.state, one.source, one.reason.splitlines()[0] if one.reason else "")
+                for one in found
+            ]
         )
     return 0
+
+
+@app.command
+def show(name: str, version: str | None = None, /, *, as_json: AsJson = False) -> int:
+    """Show a version of a model: its state, where it is, and the hash of its content.
+
+    Parameters
+    ----------
+    name
+        The model.
+    version
+        Default: the one that a service takes, the newest in the Normal state.
+    """
+    from deployments.models.versions import version_of
+
+    found = version_of(name, version)
+    if as_json:
+        print_json(_as_json(found))
+    else:
+        rows = [("model", found.model), ("version", found.version), ("source", found.source), ("state", found.state)]
+        rows += [("reason", found.reason), ("created", f"{found.created_at:%Y-%m-%d %H:%M:%S %Z}")]
+        rows += [("folder", found.folder), ("files", f"{len(found.files):,}"), ("content", found.content)]
+        print_rows([row for row in rows if row[1]])
+    return 0
+
+
+@app.command
+def delete(name: str, version: str | None = None, /, *, as_json: AsJson = False) -> int:
+    """Delete a version of a model from the store, or all its versions. Runs that use it now will fail.
+
+    Parameters
+    ----------
+    name
+        The model.
+    version
+        Default: all of them.
+    """
+    from deployments.models.versions import delete as delete_versions
+
+    found = delete_versions(name, version)
+    if as_json:
+        print_json([_as_json(one) for one in found])
+    else:
+        print_text("".join(f"{one.model} {one.version} deleted\n" for one in found))
+    return 0
+
+
+@app.command
+def subscribe(
+    address: str,
+    /,
+    *,
+    remove: Annotated[bool, Parameter(negative=(), help="End the subscription.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Use the models of another store, which is only read. Services name them with model_source: my-subscriptions.
+
+    Parameters
+    ----------
+    address
+        The other store's folder: a local path, an s3:// or an obs:// address.
+    """
+    from deployments.models.versions import subscribe as subscribe_to
+
+    found = subscribe_to(address, remove=remove)
+    if as_json:
+        print_json([_as_json(one) for one in found])
+    else:
+        print_rows([(one.model, one.version, one.state) for one in found])
+    return 0
+
+
+def _as_json(version: ModelVersion) -> dict[str, Any]:
+    return {**version.model_dump(mode="json", exclude={"files"}), "content": version.content}
 
 
 @app.command

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from tasks.clients.instances.launcher import Server
-from tasks.clients.processes.scratch_folders import scratch_folder
+from tasks.clients.processes.scratch_folders import remove_left_folders, scratch_folder
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
@@ -24,6 +24,7 @@ async def started(launch: Launch, health: Health, seconds: float = START_SECONDS
 
     Raises ModelServerError, with its last output, if it ends or is not healthy in time.
     """
+    remove_left_folders()
     scratch = scratch_folder()
     try:
         own = scratch / "instance"

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tasks.clients.packages.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
+from tasks.clients.packages.package_files import (
+    COPY_COMPLETE,
+    MAX_BYTES,
+    MAX_FILES,
+    changed_file,
+    file_seals,
+    name_problem,
+)
 from tasks.clients.packages.uses import use
 from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
@@ -21,7 +28,6 @@ from tasks.domain.package import CONFIG_NAMES, PackageConfig
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.unexpected import cause_of_library
 
-_COMPLETE = ".thresher-complete"
 MAX_CONFIG_BYTES = 4 << 20
 
 
@@ -124,14 +130,14 @@ async def _download(storage: Storage, address: Address, size: int, version: int,
 
 def _complete(partial: Path, copy: Path) -> None:
     """Seal a copy that has all its files, and put it in its place. Raises OSError."""
-    (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
+    (partial / COPY_COMPLETE).write_text(json.dumps(file_seals(partial)))
     _put(partial, copy)
 
 
 def _is_whole(copy: Path) -> bool:
     """Whether a complete copy exists whose files are unchanged; a model may add others to its folder."""
     try:
-        return changed_file(copy, json.loads((copy / _COMPLETE).read_bytes())) is None
+        return changed_file(copy, json.loads((copy / COPY_COMPLETE).read_bytes())) is None
     except (OSError, ValueError, AttributeError):
         return False
 
