@@ -19,7 +19,7 @@ from tasks.domain.paths import redact_source
 from tasks.domain.plain_text import plain_lines
 from tasks.domain.pool import Pool
 from tasks.domain.refused_items import REASONS, Count
-from tasks.domain.request import Body
+from tasks.domain.request import Body, body_text
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings, read_settings
 from tasks.engine.checking import check
@@ -94,18 +94,12 @@ def _as_json(run: Run, preview: Preview) -> dict[str, Any]:
 
 
 def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
-    try:
-        shown = body.data.decode()
-    except UnicodeDecodeError:
-        head, _, rest = body.data.partition(b"\r\n\r\n")
-        content, _, tail = rest.rpartition(b"\r\n--")
-        shown = f"{head.decode()}\r\n\r\n<{len(content)} bytes>\r\n--{tail.decode()}"
     return {
         "item": redact_source(item.source),
         "method": run.api.method,
         "path": run.api.url,
         "content_type": body.content_type,
-        "body": shown,
+        "body": body_text(body),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 # What is left open reaches to the end: every match succeeds, so that no text is read twice.
@@ -11,6 +12,9 @@ _TEXT_OR_COMMENT = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|//[^\n]*|/\*.*?(?:\*/|\Z)'
 _TEXT_OR_COMMA = re.compile(r'"(?:[^"\\\n]|\\.)*+"?|,(?=\s*[}\]])')
 MAX_LEVELS = 200
 """Far beyond any config.json: what handles it afterwards calls itself once a level."""
+_TOKEN = re.compile(r'"(?:[^"\\\n]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_DEEPEST = 30
+"""Values further inside have the line of the one around them."""
 
 
 def parse_lenient(raw: bytes) -> tuple[Any, list[str]]:
@@ -63,6 +67,66 @@ def _is_deep(value: Any) -> bool:
             for child in (one.values() if isinstance(one, dict) else one)
         ]
     return bool(level)
+
+
+def lines_of(raw: bytes) -> dict[str, int]:
+    """The line of each value of a text that :func:`parse_lenient` accepts, by its path: ``apis[0].url``."""
+    text = raw.decode("utf-8-sig" if _is_utf8(raw) else "gb18030", "replace")
+    plain = _TEXT_OR_COMMENT.sub(_blank, text)
+    found: dict[str, int] = {}
+    above: list[tuple[str, int | None]] = []
+    """For each open object or list: its path, and the number of its present element if it is a list."""
+    name = ""
+    line, at, key = 1, 0, True
+    for token in _TOKEN.finditer(plain):
+        line, at, sign = line + plain.count("\n", at, token.start()), token.start(), token[0]
+        if sign in "]}":
+            above[-1:] = []
+            key = False
+        elif sign == ":":
+            key = False
+        elif sign == ",":
+            if above and above[-1][1] is not None:
+                above[-1] = (above[-1][0], above[-1][1] + 1)
+            key = True
+        else:
+            path, number = above[-1] if above else ("", None)
+            if above and number is None and key:
+                name = _name(sign)
+                if len(above) <= _DEEPEST:
+                    found[f"{path}.{name}".lstrip(".")] = line
+                continue
+            own = path if not above else f"{path}[{number}]" if number is not None else f"{path}.{name}".lstrip(".")
+            if number is not None and len(above) <= _DEEPEST:
+                found[own] = line
+            if sign in "{[":
+                above.append((own if len(above) < _DEEPEST else path, 0 if sign == "[" else None))
+                key = True
+    return found
+
+
+def line_at(path: str, lines: Mapping[str, int]) -> int | None:
+    """The line of the value at a path, else of the nearest one around it that is there."""
+    while path:
+        if path in lines:
+            return lines[path]
+        path = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return None
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _name(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def _blank(found: re.Match[str]) -> str:

@@ -71,16 +71,24 @@ def imported(source: bytes) -> set[str]:
 
     Raises SyntaxError; ValueError and RecursionError for text that is no code at all.
     """
-    return set(_imports(ast.parse(source)))
+    return set(import_lines(source))
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
+def import_lines(source: bytes) -> dict[str, int]:
+    """The same, each with the first line that imports it."""
+    found: dict[str, int] = {}
+    for name, line in _imports(ast.parse(source)):
+        found.setdefault(name, line)
+    return found
+
+
+def _imports(node: ast.AST) -> Iterator[tuple[str, int]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import):
-            yield from (one.name for one in child.names)
+            yield from ((one.name, child.lineno) for one in child.names)
         elif isinstance(child, ast.ImportFrom):
             if not child.level and child.module:
-                yield child.module
+                yield child.module, child.lineno
         elif isinstance(child, ast.Try) and any(map(_is_guard, child.handlers)):
             for one in (*child.orelse, *child.finalbody):
                 yield from _imports(ast.Module([one], []))

@@ -33,6 +33,19 @@ class Body:
         return b"".join(self.parts)
 
 
+def body_text(body: Body) -> str:
+    """A body for people: as it is if it is text, else with the number of bytes in place of the file."""
+    data = body.data
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        head, blank, rest = data.partition(b"\r\n\r\n")
+        content, _, tail = rest.rpartition(b"\r\n--")
+        if not blank or not body.content_type.startswith("multipart/"):
+            return f"<{len(data)} bytes>"
+        return f"{head.decode(errors='replace')}\r\n\r\n<{len(content)} bytes>\r\n--{tail.decode(errors='replace')}"
+
+
 NO_BODY = Body("", ())
 """For requests without a body."""
 

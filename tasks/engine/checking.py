@@ -86,6 +86,16 @@ async def check(
     return found.run(service, task_id)
 
 
+async def check_api(config: PackageConfig, request_path: str, settings: Settings) -> tuple[list[Problem], list[str]]:
+    """Problems and warnings of one API of a model, whatever service uses it."""
+    found = _Found({"model": "", "request_path": request_path}, settings, {}, _config=config)
+    try:
+        await found.api()
+    except SpecificationError as error:
+        return [*error.problems], found._warnings
+    return [], found._warnings
+
+
 @dataclasses.dataclass
 class _Found:
     """The findings of the checks, made one after the other; a check is skipped if its fields are invalid."""

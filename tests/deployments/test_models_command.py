@@ -145,3 +145,22 @@ def test_name__that_is_wrong_says_what_would_be_right(name: str) -> None:
         require({"model": "iris", "input_path": "in", "output_path": "out", "name": name})
     assert "should be 1-64 letters, digits, '-' or '_'" in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+# -- prune ----------------------------------------------------------------------------------------------------------
+
+
+def test_prune__says_how_many_bytes_it_has_removed(command: Any, tmp_path: Path) -> None:
+    env = {"THRESHER_CACHE": str(tmp_path / "cache")}
+    made = tmp_path / "cache" / "environments" / ("a" * 24)
+    made.mkdir(parents=True)
+    (made / ".complete").write_text("x")
+    done = command("models", "prune", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 removed, 0 bytes; kept: 0 in use, 1 used in the last 30 days" in done.stdout
+    dry = json.loads(command("models", "prune", "--all", "--dry-run", "--json", env=env).stdout)
+    assert dry["removed"] == [str(made)] and made.exists()
+    done = command("models", "prune", "--days", "0", env=env)
+    assert "1 removed, " in done.stdout and not made.exists()
+    done = command("models", "prune", "--days", "-1", env=env)
+    assert (done.returncode, done.stdout) == (2, "") and "--days = '-1.0': should be a number of days" in done.stderr

@@ -112,7 +112,10 @@ def test_validate__names_modules_that_nothing_brings(
     found, problems = validate_service(fields(model=str(home), model_config=None))
     assert problems == []
     (warning,) = found["warnings"]
-    assert "customize_service.py of the model imports mmcv, wandb: not in the package, its dependencies, the base" in warning
+    assert (
+        "customize_service.py of the model imports mmcv, wandb: not in the package, its dependencies, the base"
+        in warning
+    )
     (home / "requirements.txt").write_text("mmcv-full\nwandb\n")
     assert validate_service(fields(model=str(home), model_config=None))[0]["warnings"] == []
     (home / "customize_service.py").write_text("import os\nprint 'x'\n")

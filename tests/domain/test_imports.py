@@ -25,7 +25,7 @@ FLOORS = (
     ("tasks",),
     ("flows",),
     ("deployments.templates", "deployments.terminal"),
-    ("deployments.services",),
+    ("deployments.models", "deployments.services"),
     ("deployments.one_run", "deployments.set_up"),
     ("deployments.local_stack",),
     ("deployments.commands",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.domain.lenient_json import parse_lenient
+from tasks.domain.lenient_json import line_at, lines_of, parse_lenient
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,40 @@ def test_json__of_some_levels_is_read() -> None:
 def test_json__with_endless_odd_signs_is_refused_without_delay(odd: str) -> None:
     with pytest.raises(ValueError, match="line 1"):
         parse_lenient((odd * (1 << 20)).encode())
+
+
+TEXT = """{ // "a": 1
+  "model_type": "PyTorch",
+  "apis": [
+    {"url": "/", "request": {
+      "data": {"a,]": [1, {"b": "x"}], "c": {}}}},
+
+    /* "url": "/no",
+    */ {"url": "/second"}, {},
+  ],
+  "deep.er": {"x": 1},
+  "health": ""
+}"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("model_type", 2), ("apis", 3), ("apis[0]", 4), ("apis[0].url", 4), ("apis[0].request.data", 5),
+        ("apis[0].request.data.a,]", 5), ("apis[0].request.data.a,][1].b", 5), ("apis[1]", 8), ("apis[1].url", 8),
+        ("apis[2]", 8), ("deep.er.x", 10), ("health", 11),
+        # Not there: that of the value around it.
+        ("apis[0].request.Content-type", 4), ("apis[7].url", 3), ("health.url", 11), ("nothing", None), ("", None),
+    ],
+)  # fmt: skip
+def test_lines__are_those_of_the_values_in_the_file(path: str, line: int | None) -> None:
+    for text in (TEXT, TEXT.replace("\n", "\r\n")):
+        assert line_at(path, lines_of(text.encode())) == line
+    assert line_at(path, lines_of(TEXT.replace("PyTorch", "食物").encode("gb18030"))) == line
+
+
+def test_lines__of_a_deep_text_take_no_long_paths() -> None:
+    deep = '{"a": [' * 5000 + "]}" * 5000
+    lines = lines_of(deep.encode())
+    assert max(map(len, lines)) < 200
+    assert line_at("a[0].a", lines) == 1

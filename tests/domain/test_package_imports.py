@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.domain.package_imports import imported, missing, modules_of
+from tasks.domain.package_imports import import_lines, imported, missing, modules_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,8 @@ def test_missing__is_what_neither_package_nor_dependencies_nor_server_have(
 ) -> None:
     there = {"customize_service", "net", "model_service", "model_service.pytorch_model_service"}
     assert missing(names, installed, there) == expected
+
+
+def test_lines__are_those_of_the_first_import() -> None:
+    code = b"import os\nfrom PIL import (\n    Image,\n)\ndef f():\n    import cv2, os\n    import cv2\n"
+    assert import_lines(code) == {"os": 1, "PIL": 2, "cv2": 6}

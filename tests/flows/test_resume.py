@@ -109,7 +109,7 @@ def test_resume__is_refused_as_long_as_a_file_or_a_field_has_changed(unpublished
 def test_resume__is_refused_when_there_is_a_newer_version_of_the_model(
     run_service: Any, package: Any, tmp_path: Path, write_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deployments.services.model_versions import register
+    from deployments.models.versions import register
 
     monkeypatch.setenv("THRESHER_MODEL_STORE", str(tmp_path / "store"))
     home = package()

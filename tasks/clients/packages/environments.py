@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -17,13 +16,13 @@ from pathlib import Path
 from tasks.clients.packages.installing import Installer, Rules
 from tasks.clients.packages.package_files import is_sealed, seal
 from tasks.clients.packages.pythons import Interpreter, own_interpreter
+from tasks.clients.packages.uses import COMPLETE_ENVIRONMENT, is_used_elsewhere, use
 from tasks.domain.errors import ModelServerError
 from tasks.domain.settings import ROOT
 
 SERVING = ROOT / "infra" / "serving"
 """The built-in model server, which runs inside the environments."""
 DEFAULT_RULES = Rules()
-_COMPLETE = ".complete"
 _NOTES = "thresher-notes.json"
 _REQUIREMENTS_FILES = (".txt", ".in")
 _OPTION = re.compile(r"^(-[rc]|--(requirement|constraint)=)(?=.)")
@@ -81,13 +80,13 @@ async def environment(
     home = cache / "environments"
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     made = home / key_of(steps, folder, interpreter, rules)
-    _use(made)
-    if await asyncio.to_thread(is_sealed, made, _COMPLETE):
+    use(made)
+    if await asyncio.to_thread(is_sealed, made, COMPLETE_ENVIRONMENT):
         return made
     async with _locked(home / f"{made.name}.lock"):
-        if await asyncio.to_thread(is_sealed, made, _COMPLETE):
+        if await asyncio.to_thread(is_sealed, made, COMPLETE_ENVIRONMENT):
             return made
-        if (made / _COMPLETE).exists():
+        if (made / COMPLETE_ENVIRONMENT).exists():
             _check_unused(made)  # changed after it was made, for example by a model
         shutil.rmtree(made, ignore_errors=True)
         installer = Installer(made, folder, home, interpreter or own_interpreter(), rules)
@@ -97,7 +96,7 @@ async def environment(
         except BaseException:
             shutil.rmtree(made, ignore_errors=True)
             raise
-        await asyncio.to_thread(seal, made, _COMPLETE)
+        await asyncio.to_thread(seal, made, COMPLETE_ENVIRONMENT)
     return made
 
 
@@ -106,28 +105,13 @@ def notes_of(made: Path) -> list[str]:
     return [str(note) for note in json.loads((made / _NOTES).read_bytes())]
 
 
-_used: dict[Path, int] = {}
-"""File descriptors of the lock files that show other processes which environments this one uses."""
-
-
-def _use(made: Path) -> None:
-    """Show other processes that this one uses an environment, until it ends."""
-    if made not in _used:
-        _used[made] = os.open(made.with_name(f"{made.name}.used.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(_used[made], fcntl.LOCK_SH)
-
-
 def _check_unused(made: Path) -> None:
     """Raises ModelServerError if another process uses an environment that was changed and must be rebuilt."""
-    try:
-        fcntl.flock(_used[made], fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if is_used_elsewhere(made):
         raise ModelServerError(
             f"The environment {made} was changed after it was made, and another run uses it: it is made again once "
             "that run has ended."
-        ) from None
-    finally:
-        fcntl.flock(_used[made], fcntl.LOCK_SH)
+        )
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """The model store: one folder per source, model and version, on any storage.
 
+``<store>/catalogues.json`` names the stores of others whose models are the subscriptions: they are only read.
 ``<store>/<source>/<model>/<version>/`` holds the package's files and ``version.json``, which records the state of the
 version (Creating, Normal, Abnormal) and its reason.
 """
@@ -7,8 +8,10 @@ version (Creating, Normal, Abnormal) and its reason.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +20,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.clients.packages.package_files import (
+    COPY_COMPLETE,
     PackageFile,
     changed_file,
+    content_seal,
     copy_to_folder,
     file_seals,
     opened,
@@ -33,6 +38,11 @@ from tasks.domain.paths import Address, parse_address
 from tasks.domain.unexpected import unusable_folder
 
 VERSION_FILE = "version.json"
+CATALOGUES = "catalogues.json"
+LEFT_OUT = (VERSION_FILE, COPY_COMPLETE)
+"""Files of a package that are not part of it."""
+OWN = "my-models"
+SUBSCRIBED = "my-subscriptions"
 NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\Z")
 
 State = Literal["Creating", "Normal", "Abnormal"]
@@ -51,7 +61,13 @@ class ModelVersion(BaseModel):
     created_at: datetime
     folder: str
     files: dict[str, str] = Field(default_factory=dict, repr=False)
-    """Seals of its files from registration, in a store on this machine; a run is refused if a file has changed."""
+    """Seals of its files from registration; a run is refused if a file has changed."""
+
+    @property
+    def content(self) -> str:
+        """A hash of the names and bytes of its files; empty if it was registered without seals."""
+        lines = sorted(f"{name}\0{seal.rpartition(' ')[2]}\n" for name, seal in self.files.items())
+        return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else ""
 
     @property
     def order(self) -> tuple[tuple[int, int, str], ...]:
@@ -74,6 +90,12 @@ class ModelStore:
 
     async def versions(self, source: str, model: str) -> list[ModelVersion]:
         """All versions of a model, newest first; empty if there is no such model."""
+        found = await self._own_versions(source, model)
+        for catalogue in await self._catalogues(source):
+            found += [one.model_copy(update={"source": source}) for one in await catalogue.versions(OWN, model)]
+        return sorted(found, key=lambda one: one.order, reverse=True)
+
+    async def _own_versions(self, source: str, model: str) -> list[ModelVersion]:
         found = []
         for version in await self._names(f"{source}/{model}"):
             folder = self.folder(source, model, version)
@@ -90,11 +112,45 @@ class ModelStore:
                 broken = self._new(source, model, version)
                 reason = f"its {VERSION_FILE} is broken; register the version again"
                 found.append(broken.model_copy(update={"state": "Abnormal", "reason": reason}))
-        return sorted(found, key=lambda one: one.order, reverse=True)
+        return found
 
     async def models(self, source: str) -> list[str]:
         """Names of the models of a source."""
-        return await self._names(source)
+        names = {*await self._names(source)}
+        for catalogue in await self._catalogues(source):
+            names.update(await catalogue.models(OWN))
+        return sorted(names)
+
+    async def subscriptions(self) -> list[str]:
+        """Addresses of the stores whose models are the subscriptions."""
+        try:
+            found = json.loads(await self._storage.read(self.root.child(CATALOGUES)))
+            return [str(one) for one in found] if isinstance(found, list) else []
+        except (Missing, ValueError):
+            return []
+        except ObjectError as error:
+            raise StorageError(f"The model store {self.root} cannot be read: {error.cause}") from None
+
+    async def subscribe(self, addresses: Sequence[str]) -> None:
+        """Set the stores whose models are the subscriptions."""
+        await self._write(self.root.child(CATALOGUES), json.dumps([*addresses], indent=2).encode())
+
+    async def _catalogues(self, source: str) -> list[ModelStore]:
+        if source != SUBSCRIBED:
+            return []
+        return [ModelStore(self._storage, one) for one in await self.subscriptions()]
+
+    async def delete(self, version: ModelVersion) -> None:
+        """Delete a version of this store; one that is deleted in part only is Abnormal."""
+        await self.set_state(version, "Abnormal", "it is being deleted")
+        folder = self.folder(version.source, version.model, version.version)
+        try:
+            await self._storage.delete(folder)
+        except ObjectError as error:
+            raise self._unwritable(error) from None
+        if folder.scheme == "local":
+            with suppress(OSError):  # the model has other versions
+                Path(folder.path).parent.rmdir()
 
     async def _names(self, relative: str) -> list[str]:
         try:
@@ -145,18 +201,17 @@ class ModelStore:
 
     async def _unchanged(self, version: ModelVersion) -> ModelVersion:
         """The version itself. Raises SpecificationError if one of its files has changed since registration."""
-        if version.files and self.root.scheme == "local":
-            changed = await asyncio.to_thread(changed_file, Path(parse_address(version.folder).path), version.files)
+        folder = parse_address(version.folder)
+        if version.files and folder.scheme == "local":
+            changed = await asyncio.to_thread(changed_file, Path(folder.path), version.files)
             if changed is not None:
                 expected = f"its file {changed} was changed or removed after it was registered; register a new version"
                 raise SpecificationError([Problem("model_version", f"{version.model} {version.version}", expected)])
         return version
 
-    async def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
-        """Copy a package into the store, in the state Creating. An existing version that is not Normal is replaced.
-
-        Raises SpecificationError if the version exists and is Normal, or the package has files that cannot be copied
-        (see package_files)."""
+    @staticmethod
+    def check_names(model: str, version: str) -> None:
+        """Raises SpecificationError if a name and a version cannot be those of folders."""
         problems = [
             Problem(field, value, "should be up to 64 letters, digits, '-', '_' and '.', no '.' or '-' first")
             for field, value in (("model", model), ("model_version", version))
@@ -164,10 +219,17 @@ class ModelStore:
         ]
         if problems:
             raise SpecificationError(problems)
-        earlier = next((one for one in await self.versions(source, model) if one.version == version), None)
+
+    async def create(self, source: str, model: str, version: str, package: Path) -> ModelVersion:
+        """Copy a package into the store, in the state Creating. An existing version that is not Normal is replaced.
+
+        Raises SpecificationError if the version exists and is Normal, or the package has files that cannot be copied
+        (see package_files)."""
+        self.check_names(model, version)
+        earlier = next((one for one in await self._own_versions(source, model) if one.version == version), None)
         if earlier is not None and earlier.state == "Normal":
             raise SpecificationError([Problem("model_version", version, f"{model} has this version already")])
-        files = package_files(package, (VERSION_FILE,))
+        files = package_files(package, LEFT_OUT)
         new = self._new(source, model, version)
         if earlier is not None:  # it never became usable
             try:
@@ -193,10 +255,12 @@ class ModelStore:
             copy_to_folder(files, Path(target.path))
             seals = file_seals(Path(target.path), (VERSION_FILE,))
             return await self.set_state(made.model_copy(update={"files": seals}), "Creating", "")
+        seals = {}
         for file in plain_files(files):
             with opened(file) as read:
                 await self._storage.bucket(target).write_file(target.child(file.name).path, read)
-        return made
+            seals[file.name] = await asyncio.to_thread(content_seal, file)
+        return await self.set_state(made.model_copy(update={"files": seals}), "Creating", "")
 
     def _new(self, source: str, model: str, version: str) -> ModelVersion:
         return ModelVersion(
@@ -209,7 +273,10 @@ class ModelStore:
         changed = version.model_copy(update={"state": state, "reason": reason})
         document: dict[str, Any] = changed.model_dump(mode="json", exclude={"folder"})
         file = self.folder(version.source, version.model, version.version).child(VERSION_FILE)
-        data = json.dumps(document, indent=2).encode()
+        await self._write(file, json.dumps(document, indent=2).encode())
+        return changed
+
+    async def _write(self, file: Address, data: bytes) -> None:
         try:
             try:
                 await self._storage.write(file, data)
@@ -218,4 +285,3 @@ class ModelStore:
                 await self._storage.write(file, data)
         except ObjectError as error:
             raise self._unwritable(error) from None
-        return changed

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.clients.packages.environments import SERVING
 from tasks.clients.storage.failures import ObjectError
@@ -13,7 +14,7 @@ from tasks.clients.storage.storage import Storage
 from tasks.domain.base_packages import BaseLists, default_modules, from_base_list, parse_base_lists
 from tasks.domain.errors import Problem, SpecificationError
 from tasks.domain.package import CUSTOM_SERVICE, REQUIREMENTS, PackageConfig
-from tasks.domain.package_imports import imported, missing, modules_of
+from tasks.domain.package_imports import import_lines, imported, missing, modules_of
 from tasks.domain.paths import Address
 from tasks.domain.runtime import Runtime, parse_runtime
 from tasks.domain.unexpected import cause_of_library
@@ -62,16 +63,39 @@ async def code_warnings(
 
 def base_requirements(folder: Path, config: PackageConfig, lists: BaseLists) -> list[str]:
     """The packages of the base list that the code in ``folder`` imports and that nothing else provides."""
+    return code_needs(folder, config, lists).base
+
+
+class CodeNeeds(NamedTuple):
+    """What a package's code imports and neither the package nor its dependencies provide."""
+
+    base: list[str]
+    """Requirements of the base list, which are installed for it."""
+    unprovided: dict[str, tuple[str, int]]
+    """Modules that nothing provides, each with the file and the line that imports it first."""
+
+
+def code_needs(folder: Path, config: PackageConfig, lists: BaseLists) -> CodeNeeds:
+    """What the code in ``folder`` needs beyond the package's dependencies; code that cannot be parsed is left out."""
     files = {path.name for path in folder.iterdir()}
     source = (folder / CUSTOM_SERVICE).read_bytes()
     lines = (folder / REQUIREMENTS).read_text("utf-8", "replace").splitlines() if REQUIREMENTS in files else []
-    names = default_modules(config.model_type, source)
-    for code in _reached(folder, source):
+    places = dict.fromkeys(default_modules(config.model_type, source), (CUSTOM_SERVICE, 1))
+    for path, code in _reached(folder, source):
         try:
-            names |= imported(code)
+            found = import_lines(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # importing it will show why
-    return from_base_list(_unprovided(names, config, lines, files), lists, config.model_type, _runtime(config))[0]
+        for name, line in found.items():
+            places.setdefault(name, (path.relative_to(folder).as_posix(), line))
+    lacking = _unprovided(places, config, lines, files)
+    base, unprovided = from_base_list(lacking, lists, config.model_type, _runtime(config))
+    return CodeNeeds(base, {name: _place(name, places) for name in unprovided})
+
+
+def _place(name: str, places: Mapping[str, tuple[str, int]]) -> tuple[str, int]:
+    """Where a module, or else one of its submodules, is imported."""
+    return next(place for one, place in places.items() if one == name or one.startswith(f"{name}."))
 
 
 def _runtime(config: PackageConfig) -> Runtime:
@@ -85,13 +109,13 @@ def _unprovided(
     return missing(names, installed, modules_of(files) | _served_with()[0])
 
 
-def _reached(folder: Path, source: bytes) -> Iterator[bytes]:
-    """The code of customize_service.py and of the package's own modules that it imports, directly or not."""
-    left = [source]
+def _reached(folder: Path, source: bytes) -> Iterator[tuple[Path, bytes]]:
+    """customize_service.py and the package's own modules that it imports, directly or not: each file and its code."""
+    left = [(folder / CUSTOM_SERVICE, source)]
     seen: set[Path] = set()
     while left and len(seen) < _MAX_MODULES:
-        code = left.pop()
-        yield code
+        file, code = left.pop()
+        yield file, code
         try:
             names = imported(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -99,7 +123,7 @@ def _reached(folder: Path, source: bytes) -> Iterator[bytes]:
         for path in (path for name in sorted(names) for path in _files_of(folder, name)):
             if path not in seen and path.stat().st_size <= MAX_CODE_BYTES:
                 seen.add(path)
-                left.append(path.read_bytes())
+                left.append((path, path.read_bytes()))
 
 
 def _files_of(folder: Path, name: str) -> list[Path]:

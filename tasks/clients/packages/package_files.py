@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from tasks.domain.errors import Problem, SpecificationError
 
+COPY_COMPLETE = ".thresher-complete"
+"""A file in each copy of a package in the cache: the seals of the others."""
 MAX_FILES = 100_000
 MAX_BYTES = 1 << 41
 """Far beyond any package: anything larger is a home folder or a disk."""
@@ -204,6 +206,11 @@ def file_seals(folder: Path, left_out: Collection[str] = ()) -> dict[str, str]:
         elif file.kind == "link":
             found[file.name] = f"link {file.target}"
     return found
+
+
+def content_seal(file: PackageFile) -> str:
+    """The seal of a file that is kept in a storage without its metadata. Raises OSError."""
+    return f"- {_hash(file.path)}"
 
 
 def changed_file(folder: Path, seals: Mapping[str, str]) -> str | None:

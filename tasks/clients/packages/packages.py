@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 
-from tasks.clients.packages.package_files import MAX_BYTES, MAX_FILES, changed_file, file_seals, name_problem
+from tasks.clients.packages.package_files import (
+    COPY_COMPLETE,
+    MAX_BYTES,
+    MAX_FILES,
+    changed_file,
+    file_seals,
+    name_problem,
+)
+from tasks.clients.packages.uses import use
 from tasks.clients.storage.failures import IsFolder, Missing, ObjectError, TooLarge
 from tasks.clients.storage.storage import Storage
 from tasks.domain.config_file import parse_config
@@ -20,7 +28,6 @@ from tasks.domain.package import CONFIG_NAMES, PackageConfig
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.unexpected import cause_of_library
 
-_COMPLETE = ".thresher-complete"
 MAX_CONFIG_BYTES = 4 << 20
 
 
@@ -29,10 +36,21 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
 
     Raises SpecificationError if it is missing or malformed.
     """
+    raw, address = await raw_config(storage, folder)
+    return parse_config(raw, str(address)), holder_of(folder, address)
+
+
+def holder_of(folder: Address, config: Address) -> Address:
+    """The folder that holds a package's config.json: ``folder`` itself, or ``model/`` below it."""
+    return folder if config == folder.child(CONFIG_NAMES[0]) else folder.child("model")
+
+
+async def raw_config(storage: Storage, folder: Address) -> tuple[bytes, Address]:
+    """The content of a package's config.json, and its address. Raises SpecificationError if it cannot be read."""
     for name in CONFIG_NAMES:
         address = folder.child(name)
         try:
-            raw = await storage.read(address, MAX_CONFIG_BYTES)
+            return await storage.read(address, MAX_CONFIG_BYTES), address
         except (Missing, IsFolder):
             continue
         except TooLarge as error:
@@ -40,8 +58,6 @@ async def read_config(storage: Storage, folder: Address) -> tuple[PackageConfig,
             raise SpecificationError([Problem("model", str(folder), expected)]) from None
         except ObjectError as error:
             raise SpecificationError([Problem("model", str(folder), f"{name} cannot be read: {error.cause}")]) from None
-        holder = folder.child("model") if name.startswith("model/") else folder
-        return parse_config(raw, str(address)), holder
     expected = f"should be a model package folder with {' or '.join(CONFIG_NAMES)}; neither is there"
     raise SpecificationError([Problem("model", str(folder), expected)])
 
@@ -87,6 +103,7 @@ async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
     for name, size, version in found:
         digest.update(f"\n{name} {size} {version}".encode())
     copy = cache / "packages" / digest.hexdigest()[:24]
+    use(copy)
     if await asyncio.to_thread(_is_whole, copy):
         return copy
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,14 +144,14 @@ async def _download(storage: Storage, address: Address, size: int, version: int,
 
 def _complete(partial: Path, copy: Path) -> None:
     """Seal a copy that has all its files, and put it in its place. Raises OSError."""
-    (partial / _COMPLETE).write_text(json.dumps(file_seals(partial)))
+    (partial / COPY_COMPLETE).write_text(json.dumps(file_seals(partial)))
     _put(partial, copy)
 
 
 def _is_whole(copy: Path) -> bool:
     """Whether a complete copy exists whose files are unchanged; a model may add others to its folder."""
     try:
-        return changed_file(copy, json.loads((copy / _COMPLETE).read_bytes())) is None
+        return changed_file(copy, json.loads((copy / COPY_COMPLETE).read_bytes())) is None
     except (OSError, ValueError, AttributeError):
         return False
 
