@@ -6,14 +6,12 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 from tasks.clients.instances.launcher import Server
 from tasks.clients.processes.scratch_folders import remove_left_folders, scratch_folder
 from tasks.domain.errors import ModelServerError
 from tasks.domain.instance import Launch
 from tasks.domain.package import Health
-from tasks.engine.servers import SCRATCH
 
 START_SECONDS = 20 * 60.0
 
@@ -27,10 +25,6 @@ async def started(launch: Launch, health: Health, seconds: float = START_SECONDS
     remove_left_folders()
     scratch = scratch_folder()
     try:
-        own = scratch / "instance"
-        own.mkdir(mode=0o700)
-        variables = {SCRATCH: str(own), "TMPDIR": str(own)}
-        launch = replace(launch, environment={**launch.environment, **variables})
         server = await Server.start(launch, scratch / "instance.log")
         try:
             try:

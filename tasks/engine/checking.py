@@ -192,7 +192,7 @@ class _Found:
 
     async def _python(self, config: PackageConfig) -> None:
         """Refuse a package whose Python this machine lacks, unless its instances are pods: they bring their own."""
-        if self._in_pods:
+        if self._images.get("in_pods"):
             return
         loosen = self._settings.loosen or self._right.get("loosen") is True
         try:
