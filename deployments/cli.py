@@ -31,6 +31,7 @@ app = App(
 )
 app.command(running.run, help_format="markdown")
 app.command(running.validate, help_format="markdown")
+app.command(running.try_once, name="try", help_format="markdown")
 app.command(running.up, help_format="markdown")
 services.register(app)
 app.command(pools.app)

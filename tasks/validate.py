@@ -54,6 +54,7 @@ async def validate(service: BatchService) -> Run:
     run = await engine_loop().run(
         unless_stopped(checking, task_id, deadline_at, minutes, while_="it was being checked")
     )
+    progress.model_version = run.model_version or ""
     await resolved_environment(service)  # a missing block is found now, not when the instance starts
     for warning in run.warnings:
         get_run_logger().warning(warning)

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from deployments.terminal.output import AsJson, print_json, print_rows, print_text, say
 
 if TYPE_CHECKING:
+    from deployments.models.trial import Trial
     from tasks.clients.packages.model_store import ModelVersion
 
 ModelVersionOption = Annotated[
@@ -119,28 +120,36 @@ def try_once(
         The model package: a folder, an s3:// or obs:// address, or the name of a model in the store.
     """
     from deployments.models.new_package import run_command
-    from deployments.models.trial import Tried, as_text, try_package
-    from deployments.models.trial import as_json as plain
+    from deployments.models.trial import Tried, try_package
 
     tried = Tried(row, file)
     made = try_package(
         path, tried, version=model_version, request_path=request_path, seconds=60 * max(timeout_minutes, 0.01)
     )
+    code = print_trial(made, as_json=as_json)
+    if not code and (following := run_command(path)):
+        say(f"Next: {following}")
+    return code
+
+
+def print_trial(made: Trial, *, as_json: bool) -> int:
+    """Write requests and answers; the exit code."""
+    from deployments.models.trial import as_json as plain
+    from deployments.models.trial import as_text
+
     for warning in made.warnings:
         say(f"warning: {warning}")
     if as_json:
         print_json(plain(made))
     else:
         print_text(as_text(made))
-    for error in dict.fromkeys(one.error for one in made.exchanges if one.error):
+    for error in dict.fromkeys(
+        one.error if one.method else f"{one.item}: {one.error}" for one in made.exchanges if one.error
+    ):
         say(error)
     if made.output:
         say(f"The model server: {made.output}")
-    if not made.succeeded:
-        return 1
-    if following := run_command(path):
-        say(f"Next: {following}")
-    return 0
+    return 0 if made.succeeded else 1
 
 
 @app.command(name="list")

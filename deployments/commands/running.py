@@ -79,6 +79,27 @@ def validate(spec: Spec, /, *, overrides: Overrides = (), as_json: AsJson = Fals
     return 0
 
 
+def try_once(
+    spec: Spec,
+    /,
+    *,
+    overrides: Overrides = (),
+    items: Annotated[int, Parameter(name=("--items", "-n"), help="Items to send, or rows of tables.")] = 3,
+    as_json: AsJson = False,
+) -> int:
+    """Send the first items or rows of a service to one instance, and show requests and answers. Nothing is written.
+
+    Exit code 1 if an item is refused, or the model server does not start or does not answer.
+    """
+    with importing():
+        from deployments.commands.models import print_trial
+        from deployments.one_run.service_trial import try_service
+        from deployments.services.specification import read_specification
+
+    made = try_service(read_specification(spec, overrides), items)
+    return print_trial(made, as_json=as_json)
+
+
 def up(
     *, port: Annotated[int | None, Parameter(help="Port of the Prefect server on 127.0.0.1; 4200 if not given.")] = None
 ) -> int:

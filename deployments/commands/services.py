@@ -222,6 +222,8 @@ def _print(service: Service, as_json: bool) -> None:
     facts = [(name, value) for name, value in service.model_dump(mode="json").items() if name != "last_run"]
     if (last := service.last_run) is not None:
         facts += [("last run", last.id), ("started", last.started), ("ended", last.ended), ("items", _counts(last))]
+        if last.model_version:
+            facts.append(("version", last.model_version))
         facts += [("message", last.message), ("manifest", last.manifest), ("summary", last.summary), ("run", last.page)]
     print_result(service, facts, as_json=as_json)
 

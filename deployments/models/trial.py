@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deployments.models.package_source import find_package, of_the_call
 from deployments.models.starting import START_SECONDS, started
 from tasks.clients.instances import launcher
-from tasks.clients.instances.launcher import Server
 from tasks.clients.model_http.model_server import ModelClient, RequestFailed
 from tasks.clients.packages.packages import files_of, local_copy, read_config
 from tasks.clients.storage.failures import ObjectError
@@ -21,6 +20,7 @@ from tasks.domain.errors import ContentError, Problem, RowError, SpecificationEr
 from tasks.domain.file_request import file_request, takes_file
 from tasks.domain.header import TableMapping
 from tasks.domain.mapping import generate
+from tasks.domain.masking import Masker
 from tasks.domain.package import Api, PackageConfig, Serving, serving_of
 from tasks.domain.paths import parse_address
 from tasks.domain.request import Body, body_text, row_body
@@ -107,17 +107,23 @@ async def try_package(
         began = time.monotonic()
         async with started(launch, config.health, seconds) as server:
             made.start_seconds = round(time.monotonic() - began, 3)
-            await send(made, server, api, items, settings, explains=serving == "built-in")
+            client = ModelClient(
+                server.url, api.method, api.url, settings.request_timeout_seconds, settings.max_answer_bytes,
+                explains=serving == "built-in",
+            )  # fmt: skip
+            await send(made, client, api, items, server.tail, Masker(storage.secrets))
     return made
 
 
 async def send(
-    made: Trial, server: Server, api: Api, items: Sequence[tuple[str, Body]], settings: Settings, *, explains: bool
+    made: Trial,
+    client: ModelClient,
+    api: Api,
+    items: Sequence[tuple[str, Body]],
+    tail: Callable[[], str],
+    masker: Masker,
 ) -> None:
-    """Send requests to a server one after the other, and add them to a trial."""
-    client = ModelClient(
-        server.url, api.method, api.url, settings.request_timeout_seconds, settings.max_answer_bytes, explains=explains
-    )
+    """Send requests one after the other, add them to a trial, and close the client; ``tail`` is the server's output."""
     try:
         for item, body in items:
             exchange = Exchange(item, api.method, api.url, body.content_type, body_text(body))
@@ -125,22 +131,22 @@ async def send(
             began = time.monotonic()
             try:
                 answer = await client.predict(body)
-                exchange.status, exchange.answer = answer.status, _text(answer.data)
+                exchange.status, exchange.answer = answer.status, _text(answer.data, masker)
             except RequestFailed as failed:
                 exchange.error = f"The request failed: {failed.cause}."
                 if (refused := failed.answer) is not None:
-                    exchange.status, exchange.answer = refused.status, _text(refused.data)
+                    exchange.status, exchange.answer = refused.status, _text(refused.data, masker)
                     if failed.failure.kind == "status":
                         exchange.error = f"{status_error(refused.status, b'', 1, location=refused.location)}."
-                made.output = server.tail().strip()
+                made.output = tail().strip()
             exchange.seconds = round(time.monotonic() - began, 3)
     finally:
         await client.close()
 
 
-def _text(data: bytes) -> str:
+def _text(data: bytes, masker: Masker) -> str:
     try:
-        return data.decode()
+        return masker.block(data.decode())
     except UnicodeDecodeError:
         return f"<{len(data)} bytes>"
 
@@ -229,6 +235,9 @@ def as_text(made: Trial) -> str:
     version = f", version {made.version}" if made.version else ""
     lines = [f"package   {made.package}{version}", f"started   in {made.start_seconds:g} s, served by: {made.serving}"]
     for one in made.exchanges:
+        if not one.method:
+            lines += ["", f"refused   {one.item}", one.error]
+            continue
         status = f"HTTP {one.status}" if one.status is not None else "none"
         body, answer = _short(one.body.replace("\r\n", "\n")), _short(one.answer.rstrip("\n"))
         lines += [

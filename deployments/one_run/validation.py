@@ -40,7 +40,7 @@ async def validate_service(fields: dict[str, Any]) -> tuple[dict[str, Any], list
     settings = read_settings()
     pools, warnings = await pools_to_deploy_in(fields, settings)
     keys = await storage_keys(settings)
-    run = await _check(fields, settings, keys, pools)
+    run = await checked_run(fields, settings, keys, pools)
     async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
         preview = await look_at_input(run, settings, storage)
     preview.warnings += warnings
@@ -55,7 +55,7 @@ async def check_service(fields: dict[str, Any]) -> Run:
     """
     settings = read_settings()
     pools, keys = await pools_to_run_in(fields, settings), await storage_keys(settings)
-    run = await _check(fields, settings, keys, pools)
+    run = await checked_run(fields, settings, keys, pools)
     if run.failed_of is None:
         async with open_storage(settings, keys, PATIENCE_SECONDS) as storage:
             with suppress(ObjectError):  # the run itself reports it, after retrying the storage
@@ -63,9 +63,10 @@ async def check_service(fields: dict[str, Any]) -> Run:
     return run
 
 
-async def _check(
+async def checked_run(
     fields: dict[str, Any], settings: Settings, keys: dict[str, Credentials], pools: Mapping[str, Pool] | None
 ) -> Run:
+    """The checked run. Creates nothing. Raises SpecificationError with every problem."""
     now = datetime.now(UTC)
     task_id = str(uuid.uuid4())
     return await check(fields, task_id=task_id, scheduled_time=now, settings=settings, credentials=keys, pools=pools)

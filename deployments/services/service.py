@@ -23,7 +23,7 @@ ENTRYPOINT = "flows.batch_service.batch_service"
 TAG = "thresher"
 
 
-class Execution(BaseModel, frozen=True):
+class Execution(BaseModel, frozen=True, protected_namespaces=()):
     """One run of a service, as shown to the user."""
 
     id: str
@@ -39,6 +39,8 @@ class Execution(BaseModel, frozen=True):
     summary: str = ""
     page: str = ""
     service: str = ""
+    model_version: str = ""
+    """The version of the model in the store that it has taken."""
 
     @classmethod
     def of(cls, flow_run: FlowRun) -> Execution:
@@ -59,6 +61,7 @@ class Execution(BaseModel, frozen=True):
             summary=report.summary,
             page=ui_url(f"runs/flow-run/{flow_run.id}"),
             service=str(specification_of(flow_run).get("name", "")),
+            model_version=report.model_version,
         )
 
     @property

@@ -23,6 +23,7 @@ class Run(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     serving: Serving
     package: str | None = Field(default=None, description="address of the package's folder that holds config.json")
     model_version: str | None = None
+    model_content: str = Field(default="", description="hash of the version's files when it was registered")
     config: PackageConfig
     request_path: str
     rule: dict[str, Any] | None = Field(default=None, description="mapping rule; None if the request is a file")

@@ -26,7 +26,7 @@ PROCESS_LABEL = f"{_PREFIX}process"
 """Label that identifies the process of the run (tasks.clients.processes.process_identity)."""
 
 
-class RunReport(BaseModel, frozen=True, extra="ignore"):
+class RunReport(BaseModel, frozen=True, extra="ignore", protected_namespaces=()):
     """The progress of a run, kept as labels of its flow run, so that it is read together with the flow run."""
 
     phase: Phase = "validating"
@@ -40,6 +40,8 @@ class RunReport(BaseModel, frozen=True, extra="ignore"):
     """Start of this, in seconds since 1970; 0 while they take requests."""
     manifest: str = ""
     summary: str = ""
+    model_version: str = ""
+    """The version of the model in the store that the run has taken."""
     resumable: bool = False
     """Whether a run that has published can be resumed, because the reason for its early stop may pass."""
 

@@ -109,6 +109,7 @@ class _Found:
     _serving: Serving = "built-in"
     _package: Address | None = None
     _version: str | None = None
+    _content: str = ""
     _rule: dict[str, Any] | None = None
     _flavor: Any = None
     _pool: Pool | None = None
@@ -140,6 +141,7 @@ class _Found:
         return Run(
             task_id=task_id, service=service, serving=self._serving,
             package=None if self._package is None else str(self._package), model_version=self._version,
+            model_content=self._content,
             config=self._config, request_path=self._api.url, rule=self._rule, output=str(self._output),
             flavor=self._flavor, pool=self._pool, warnings=tuple(self._warnings),
         )  # fmt: skip
@@ -180,6 +182,7 @@ class _Found:
             store = ModelStore(storage, self._settings.model_store)
             version = await store.pick(self._right["model_source"], model, self._right.get("model_version"))
             self._version, folder = version.version, parse_address(version.folder)
+            self._content = version.content
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
         self._serving = serving_of(self._config, files, str(self._package), **self._images)

@@ -17,6 +17,8 @@ class Progress:
 
     service: str = ""
     """Name of the service, once it is known."""
+    model_version: str = ""
+    """The version of the model in the store that the run has taken; empty for a package."""
     phase: Phase = "validating"
     items: int = 0
     done: int = 0

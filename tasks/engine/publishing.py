@@ -302,6 +302,7 @@ def _summary(run: Run, plan: Plan, done: Sequence[ShardDone], tally: Tally, resu
         "task_id": run.task_id,
         "name": run.service.name,
         "model": {"name": run.service.model if run.serving != "running" else None, "version": run.model_version,
+                  "content": run.model_content or None,
                   "type": run.config.model_type, "serving": run.serving},
         "items": {"planned": result.items, "successful": result.successful, "failed": result.failed,
                   "not_processed": result.not_processed},

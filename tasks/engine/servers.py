@@ -15,6 +15,7 @@ from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.instances.sidecar import Sidecar
 from tasks.clients.model_http.connections import Reuse
 from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.packages.model_store import check_content
 from tasks.clients.packages.packages import local_copy
 from tasks.clients.processes.devices import DeviceLease, devices, lease
 from tasks.clients.processes.scratch_folders import scratch_folder
@@ -86,6 +87,8 @@ class ModelServers:
                 assert self._run.package is not None
                 assert self._run.serving in ("built-in", "boot-file")
                 folder = await local_copy(self._storage, self._run.package, self._settings.cache)
+                if self._run.model_content:
+                    await check_content(self._storage, self._run.package, folder, self._run.model_content)
                 given = await self.given()
                 launch = await launcher.prepare(
                     self._run.serving,

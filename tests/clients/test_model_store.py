@@ -16,10 +16,11 @@ from fakes.processes import closed_port
 from fakes.s3_server import S3Server
 from pydantic import SecretStr
 
-from tasks.clients.packages.model_store import VERSION_FILE, ModelStore, State
+from tasks.clients.packages.model_store import VERSION_FILE, ModelStore, State, check_content
+from tasks.clients.packages.packages import local_copy
 from tasks.clients.storage.storage import open_storage
 from tasks.domain.credentials import Credentials
-from tasks.domain.errors import CallError, SpecificationError, StorageError
+from tasks.domain.errors import CallError, ModelServerError, SpecificationError, StorageError
 from tasks.domain.settings import Settings
 
 
@@ -303,3 +304,33 @@ def test_set_state__on_a_disk_that_cannot_be_written_names_the_setting(tmp_path:
     (tmp_path / "store").write_text("a file")
     with pytest.raises(CallError, match=r"THRESHER_MODEL_STORE = .* should be a folder that can be written to: "):
         store.set_state(made, "Normal", "")
+
+
+def test_content__of_a_version_that_a_run_has_taken_is_checked_when_an_instance_starts(
+    store: Waiting, place: Place, package: Path, tmp_path: Path
+) -> None:
+    (package / "model" / "config.json").write_text("{}")
+    made = store.set_state(store.create("my-models", "digits", "0.0.1", package), "Normal", "")
+    folder = f"{place.root}/store/my-models/digits/0.0.1"
+
+    def check(content: str = made.content, at: str = folder) -> None:
+        async def checked() -> None:
+            async with open_storage(Settings(), place.credentials, 0.2) as storage:
+                copy = await local_copy(storage, at, tmp_path / "cache")
+                await check_content(storage, at, copy, content)
+
+        run(checked())
+
+    assert len(made.content) == 64
+    for at in (folder, f"{folder}/model"):
+        check(at=at)
+    with pytest.raises(ModelServerError, match=r"was deleted or registered again after this run had taken it"):
+        check("0" * 64)
+    place.put("store/my-models/digits/0.0.1/model/weights 汉.bin", b"poisoned")
+    for at, name in ((folder, "model/weights 汉.bin"), (f"{folder}/model", "weights 汉.bin")):
+        with pytest.raises(ModelServerError, match=f"digits 0.0.1 is refused: its file {name} was changed"):
+            check(at=at)
+    store.delete(made)
+    with pytest.raises((ModelServerError, StorageError)):
+        check()
+    assert store.models("my-models") == []

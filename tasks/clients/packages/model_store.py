@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from tasks.clients.packages.package_files import (
 from tasks.clients.storage.failures import Missing, NoSpace, ObjectError, RequestRefused
 from tasks.clients.storage.local_files import explain
 from tasks.clients.storage.storage import Storage
-from tasks.domain.errors import Problem, SpecificationError, StorageError, ThresherError
+from tasks.domain.errors import ModelServerError, Problem, SpecificationError, StorageError, ThresherError
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.unexpected import unusable_folder
 
@@ -285,3 +286,35 @@ class ModelStore:
                 await self._storage.write(file, data)
         except ObjectError as error:
             raise self._unwritable(error) from None
+
+
+async def check_content(storage: Storage, holder: str, folder: Path, content: str) -> None:
+    """Check, before an instance starts, that a version is still the one with this ``content``.
+
+    ``holder`` is the address of the version's folder with config.json, ``folder`` the same on this machine. Raises
+    ModelServerError if the version is gone, was registered again, or one of its files was changed.
+    """
+    address = parse_address(holder)
+    above = replace(address, path=address.path.rpartition("/")[0])
+    for place, prefix in ((address, ""), (above, "model/")):
+        try:
+            found = ModelVersion.model_validate(
+                {**json.loads(await storage.read(place.child(VERSION_FILE))), "folder": ""}
+            )
+        except Missing:
+            continue
+        except (TypeError, ValueError):
+            break
+        except ObjectError as error:
+            raise StorageError(f"{place.child(VERSION_FILE)} cannot be read: {error.cause}") from None
+        if found.content != content or found.state != "Normal":
+            break
+        seals = {name.removeprefix(prefix): seal for name, seal in found.files.items() if name.startswith(prefix)}
+        if (changed := await asyncio.to_thread(changed_file, folder, seals)) is not None:
+            detail = f"its file {changed} was changed or removed after it was registered; register a new version"
+            raise ModelServerError(f"The model {found.model} {found.version} is refused: {detail}.")
+        return
+    raise ModelServerError(
+        f"The version of the model in {holder} was deleted or registered again after this run had taken it: start the "
+        "run again."
+    )
