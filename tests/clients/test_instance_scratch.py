@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 from clients.support import run
 from fakes.processes import DEADLINE_SECONDS
@@ -18,7 +21,7 @@ from tasks.domain.instance import Launch
 from tasks.domain.package import Health
 
 SERVICE = """
-import os, pathlib, tempfile
+import multiprocessing, os, pathlib, tempfile
 from model_service.pytorch_model_service import PTServingBaseService
 
 class Service(PTServingBaseService):
@@ -29,11 +32,19 @@ class Service(PTServingBaseService):
         (self.folder / "cache" / "same-name").write_text(os.environ["PORT"])
         with tempfile.NamedTemporaryFile() as file:
             self.temporary = str(pathlib.Path(file.name).parent)
+        multiprocessing.Manager().shutdown()  # a socket in the folder for temporary files
 
     def _inference(self, data):
         written = (self.folder / "cache" / "same-name").read_text()
         return {"found": self.found, "written": written, "temporary": self.temporary, "folder": str(self.folder)}
 """
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short path, as temporary folders of runs have."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="thresher-tests-") as folder:
+        yield Path(folder)
 
 
 def launch_of(folder: Path, **environment: str) -> Launch:
@@ -49,10 +60,9 @@ async def asked(server: Server) -> Any:
     return await asyncio.to_thread(lambda: requests.post(server.url, json={}, timeout=DEADLINE_SECONDS).json())
 
 
-def test_scratch_folder__is_each_instances_own_and_empty_at_each_start(tmp_path: Path) -> None:
+def test_scratch_folder__is_each_instances_own_and_empty_at_each_start(tmp_path: Path, short: Path) -> None:
     launch = launch_of(tmp_path / "package")
-    logs = tmp_path / "logs"
-    logs.mkdir()
+    logs = short
 
     async def once() -> None:
         servers = [await Server.start(launch, logs / f"instance-{number}.log") for number in range(2)]
@@ -62,7 +72,7 @@ def test_scratch_folder__is_each_instances_own_and_empty_at_each_start(tmp_path:
             await asyncio.gather(*(server.stop() for server in servers))
         assert [answer["written"] for answer in answers] == [server.url.rpartition(":")[2] for server in servers]
         assert [answer["found"] for answer in answers] == [[], []]
-        assert [answer["folder"] for answer in answers] == [str(logs / f"instance-{n}.scratch") for n in range(2)]
+        assert [answer["folder"] for answer in answers] == [str(logs / f"instance-{n}.tmp") for n in range(2)]
         assert all(answer["temporary"] == answer["folder"] for answer in answers)
 
     run(once())
@@ -70,6 +80,23 @@ def test_scratch_folder__is_each_instances_own_and_empty_at_each_start(tmp_path:
     assert sorted(path.name for path in launch.folder.iterdir() if path.suffix != ".pyc") == [
         *(["__pycache__"] if (launch.folder / "__pycache__").exists() else []), "config.json", "customize_service.py",
     ]  # fmt: skip
+
+
+def test_scratch_folder__with_a_path_that_is_too_long_for_sockets_is_not_for_temporary_files(tmp_path: Path) -> None:
+    launch = launch_of(tmp_path / "package")
+    logs = tmp_path / ("long" * 20)
+    logs.mkdir()
+
+    async def work() -> Any:
+        server = await Server.start(launch, logs / "instance-0.log")
+        try:
+            return await asked(server)
+        finally:
+            await server.stop()
+
+    answer = run(work())
+    assert answer["folder"] == str(logs / "instance-0.tmp")
+    assert answer["temporary"] != answer["folder"]
 
 
 def test_scratch_folder__leaves_the_folder_for_temporary_files_that_a_service_names(tmp_path: Path) -> None:
@@ -84,4 +111,4 @@ def test_scratch_folder__leaves_the_folder_for_temporary_files_that_a_service_na
             await server.stop()
 
     answer = run(work())
-    assert (answer["temporary"], answer["folder"]) == (str(tmp_path / "own"), str(tmp_path / "instance.scratch"))
+    assert (answer["temporary"], answer["folder"]) == (str(tmp_path / "own"), str(tmp_path / "instance.tmp"))

@@ -27,6 +27,8 @@ from tasks.domain.settings import Settings
 
 SCRATCH = "SCRATCH_FOLDER"
 """Variable that tells a model server a folder in which it may write: the package's is shared by all instances."""
+_LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
+"""Programs make sockets in TMPDIR, whose paths have at most 107 bytes: here the longest that Python makes."""
 _TAIL_BYTES = 4000
 _TAIL_LINES = 20
 _BEFORE_BYTES = 64 << 10
@@ -89,10 +91,11 @@ class Server:
         It gets an empty folder of its own next to ``log``, to write in, which the caller removes together with the
         log. If this process is killed, both are removed as well.
         """
-        scratch = log.with_name(f"{log.stem}.scratch")
+        scratch = log.with_name(f"{log.stem}.tmp")
         await asyncio.to_thread(_make_empty, scratch)
         named = launch.environment.get("TMPDIR") not in (None, os.environ.get("TMPDIR"))  # by the service itself
-        variables = (SCRATCH,) if named else (SCRATCH, "TMPDIR")
+        too_long = len(os.fsencode(scratch)) > _LONGEST_TMPDIR
+        variables = (SCRATCH,) if named or too_long else (SCRATCH, "TMPDIR")
         environment = {**launch.environment, **dict.fromkeys(variables, str(scratch))}
         launch = replace(launch, environment=environment, scratch=scratch)
         port = free_port()

@@ -1,0 +1,1 @@
+exec uvicorn app:app --host 127.0.0.1 --port "$PORT"
