@@ -1,0 +1,74 @@
+"""Real models, trained with real frameworks in environments of their own, which the product makes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.clients.packages.environments import environment
+from tasks.clients.packages.installing import Rules
+
+TRAINING = Path(__file__).parent / "training"
+WITH = {
+    "tables": ["scikit-learn", "xgboost", "lightgbm", "skl2onnx", "skops", "pandas"],
+    "pictures": ["torch", "scikit-learn", "pillow"],
+    "saved": ["tensorflow-cpu"],
+    "logged": ["mlflow-skinny", "scikit-learn", "pandas"],
+}
+"""A script of ``training`` -> the packages with which it trains."""
+TRAIN_SECONDS = 900
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training script has written."""
+
+    folder: Path
+
+    def answers(self, name: str) -> list[Any]:
+        """What the framework itself answers to the rows of a model's CSV file."""
+        found: list[Any] = json.loads((self.folder / f"{name}.answers.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, environments_cache: Path) -> Callable[[str], Trained]:
+    """Runs a training script once."""
+    made: dict[str, Trained] = {}
+
+    def train(name: str) -> Trained:
+        if name not in made:
+            folder = tmp_path_factory.mktemp(name)
+            python = asyncio.run(environment([WITH[name]], folder, environments_cache, rules=Rules(cpu=True)))
+            command = [python / "bin" / "python", TRAINING / f"{name}.py", folder]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TRAIN_SECONDS)
+            assert done.returncode == 0, done.stderr[-4000:]
+            made[name] = Trained(folder)
+        return made[name]
+
+    return train
+
+
+@pytest.fixture
+def answers_of(run_service: Any) -> Callable[..., list[Any]]:
+    """The answers of a model to all rows of a CSV file, by a run of the flow."""
+
+    def ask(model: Path, table: Path, **fields: Any) -> list[Any]:
+        ran = run_service(model=str(model), input_path=str(table), **fields)
+        assert ran.state == "Completed", ran.error
+        assert ran.messages == {table.name: "SUCCESSFUL"}
+        lines = [json.loads(line) for line in ran.files[f"{table.name}_result.txt"].splitlines()]
+        return [one["data"]["resp_data"][0] for one in lines]
+
+    return ask
+
+
+close_to = partial(pytest.approx, rel=1e-5, abs=1e-6)
