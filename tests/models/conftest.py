@@ -19,12 +19,13 @@ from tasks.clients.packages.installing import Rules
 TRAINING = Path(__file__).parent / "training"
 WITH = {
     "tables": ["scikit-learn", "xgboost", "lightgbm", "skl2onnx", "skops", "pandas"],
-    "pictures": ["torch", "scikit-learn", "pillow"],
+    "media": ["torch", "scikit-learn", "pillow", "pygame"],
     "saved": ["tensorflow-cpu"],
-    "logged": ["mlflow-skinny", "scikit-learn", "pandas"],
+    "logged": ["mlflow", "scikit-learn"],
 }
 """A script of ``training`` -> the packages with which it trains."""
 TRAIN_SECONDS = 900
+FLOWERS = Path(__file__).parents[2] / "infra" / "models" / "iris" / "data" / "iris.csv"
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Trained:
     folder: Path
 
     def answers(self, name: str) -> list[Any]:
-        """What the framework itself answers to the rows of a model's CSV file."""
+        """What the framework itself answers."""
         found: list[Any] = json.loads((self.folder / f"{name}.answers.json").read_text())
         return found
 
@@ -48,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, environments_cache: Path) 
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
             python = asyncio.run(environment([WITH[name]], folder, environments_cache, rules=Rules(cpu=True)))
-            command = [python / "bin" / "python", TRAINING / f"{name}.py", folder]
+            command = [python / "bin" / "python", TRAINING / f"{name}.py", folder, FLOWERS]
             done = subprocess.run(command, capture_output=True, text=True, timeout=TRAIN_SECONDS)
             assert done.returncode == 0, done.stderr[-4000:]
             made[name] = Trained(folder)
