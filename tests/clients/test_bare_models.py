@@ -14,20 +14,24 @@ from clients.support import ROOT
 from tasks.clients.packages.bare_models import BareModel, find_bare_model, made_package, write_package
 from tasks.clients.packages.packages import read_config
 from tasks.clients.storage.storage import Storage
+from tasks.domain.bare_models import MADE, Made
 from tasks.domain.errors import SpecificationError
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.settings import Settings
 
 IRIS = (ROOT / "infra" / "models" / "iris" / "iris.onnx").read_bytes()
 PICKLED = pickle.dumps({"not": "a model"})
-LEFT = "left"
 
 
 class Bomb:
-    """Unpickling it makes a folder where it is unpickled."""
+    """Unpickling it writes which process does so, and what that one knows."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (LEFT,)
+        seen = "{'process': os.getpid(), 'environment': dict(os.environ)}"
+        return exec, (f"import json, os; json.dump({seen}, open({self.path!r}, 'w'))",)
 
 
 def found(place: Place, relative: str) -> BareModel | None:
@@ -127,27 +131,27 @@ def test_write_package__writes_it_to_an_empty_folder_only(place: Place, tmp_path
 
 
 @pytest.mark.slow
-def test_made_package__never_loads_a_pickle_in_this_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environments_cache: Path
+def test_made_package__loads_a_pickle_in_its_own_environment_and_without_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment has no joblib here, so nothing is loaded at all: it is refused, with what is wrong."""
-    monkeypatch.chdir(tmp_path)
-    file = tmp_path / "bomb.pkl"
-    file.write_bytes(pickle.dumps(Bomb()))
-    monkeypatch.setattr("tasks.clients.packages.bare_models.MADE", {"scikit-learn": small()})
-    with pytest.raises(SpecificationError) as raised:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "kept")
+    monkeypatch.setitem(MADE, "scikit-learn", Made("Custom", "scikit_learn.py", ("joblib", "numpy")))
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps(Bomb(str(tmp_path / "seen"))))
+    with pytest.raises(SpecificationError, match=r"holds builtins.NoneType, which has no predict\(\)"):
         made(Place("local", local(tmp_path), {}, None), "bomb.pkl")
-    assert "cannot be read as a model of scikit-learn: ModuleNotFoundError: No module named 'joblib'" in str(
-        raised.value
-    )
-    assert "put a requirements.txt beside it" in str(raised.value)
-    assert not (tmp_path / LEFT).exists()
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert seen["process"] != os.getpid()
+    assert "PATH" in seen["environment"] and "kept" not in seen["environment"].values()
 
 
-def small() -> object:
-    from tasks.domain.bare_models import Made
-
-    return Made("Custom", "onnx_model.py", ("onnxruntime", "numpy"))
+@pytest.mark.slow
+def test_made_package__says_which_module_the_model_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MADE, "scikit-learn", Made("Custom", "scikit_learn.py", ("joblib", "numpy")))
+    (tmp_path / "own.pkl").write_bytes(b"\x80\x04cown_module\nModel\n.")
+    with pytest.raises(SpecificationError) as raised:
+        made(Place("local", local(tmp_path), {}, None), "own.pkl")
+    expected = "cannot be read as a model of scikit-learn: ModuleNotFoundError: No module named 'own_module'"
+    assert f"{expected}; put a requirements.txt beside it" in str(raised.value)
 
 
 def local(folder: Path) -> Address:
