@@ -23,9 +23,9 @@ _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x78", b"\x0
 """First bytes of what joblib writes compressed: gzip, bzip2, xz, lzma, zlib, lz4."""
 _OTHER_ENDINGS = (".md", ".rst", ".pdf")
 _OTHER_NAMES = frozenset({"license", "readme", "notice", REQUIREMENTS, "readme.txt", "license.txt"})
-EXPECTED = (
-    "a model package folder with config.json, or a bare model: .onnx, scikit-learn (.joblib, .pkl, .m, .skops), "
-    "XGBoost (.ubj, .json, .xgb), LightGBM (.txt, .lgb), an MLflow folder (MLmodel) or saved_model.pb"
+BARE_MODELS = (
+    ".onnx, scikit-learn (.joblib, .pkl, .m, .skops), XGBoost (.ubj, .json, .xgb), LightGBM (.txt, .lgb), an MLflow "
+    "folder (MLmodel) or saved_model.pb"
 )
 
 
@@ -68,7 +68,9 @@ def format_of(name: str, head: bytes) -> Format:
         raise ValueError('is no text model of LightGBM, whose first line is "tree"')
     if lower.endswith(_OF_XGBOOST):
         raise ValueError('is no model of XGBoost, which begins with a "learner"')
-    raise ValueError(f"is in no known format; it should be {EXPECTED}")
+    raise ValueError(
+        f"is in no known format; it should be a package folder with config.json, or a bare model: {BARE_MODELS}"
+    )
 
 
 @dataclass(frozen=True)

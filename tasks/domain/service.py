@@ -57,8 +57,8 @@ class BatchService(
     model: str = Field(
         title="Model",
         min_length=1,
-        description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
-        "server that already runs; several addresses, separated by blanks, share the load",
+        description="Name in the model source, path or URL of a package folder or bare model, or http(s):// address of "
+        "a model server that already runs; several addresses, separated by blanks, share the load",
     )
     model_version: str | None = Field(
         default=None, title="Version", description="Default: the newest version in the Normal state"

@@ -88,6 +88,7 @@ def test_find__refuses_several_models_and_unknown_formats(place: Place) -> None:
     assert f"has a.pkl, b.pkl: a folder of a bare model {expected}" in refused(place, "two")
     assert f"has a.pkl, data.csv: a folder of a bare model {expected}" in refused(place, "other")
     assert 'is no text model of LightGBM, whose first line is "tree"' in refused(place, "text/notes.txt")
+    assert "missing.joblib': there is no such file" in refused(place, "text/missing.joblib")
 
 
 @pytest.mark.slow
@@ -119,9 +120,7 @@ def test_write_package__writes_it_to_an_empty_folder_only(place: Place, tmp_path
     place.put("flowers.onnx", IRIS)
 
     async def work(storage: Storage) -> None:
-        model = await find_bare_model(storage, place.root.child("flowers.onnx"))
-        assert model is not None
-        await write_package(storage, model, tmp_path / "written", Settings())
+        await write_package(storage, place.root.child("flowers.onnx"), tmp_path / "written", Settings())
 
     place.do(work)
     names = sorted(path.name for path in (tmp_path / "written").iterdir())

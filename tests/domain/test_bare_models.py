@@ -53,7 +53,7 @@ def test_format__is_told_by_the_first_bytes(name: str, head: bytes, kind: str) -
     [
         ("notes.txt", 'is no text model of LightGBM, whose first line is "tree"'),
         ("data.json", 'is no model of XGBoost, which begins with a "learner"'),
-        ("m.h5", "is in no known format; it should be a model package folder with config.json, or a bare model: .onnx"),
+        ("m.h5", "is in no known format; it should be a package folder with config.json, or a bare model: .onnx"),
     ],
 )
 def test_format__that_is_none_says_what_one_looks_like(name: str, expected: str) -> None:

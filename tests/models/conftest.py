@@ -15,6 +15,8 @@ import pytest
 
 from tasks.clients.packages.environments import environment
 from tasks.clients.packages.installing import Rules
+from tasks.clients.packages.pythons import interpreter_for
+from tasks.domain.runtime import parse_runtime
 
 TRAINING = Path(__file__).parent / "training"
 WITH = {
@@ -22,10 +24,20 @@ WITH = {
     "media": ["torch", "scikit-learn", "pillow", "pygame"],
     "saved": ["tensorflow-cpu"],
     "logged": ["mlflow", "scikit-learn"],
+    "old": ["scikit-learn==1.0.2", "numpy==1.22.4", "scipy==1.8.1"],
 }
 """A script of ``training`` -> the packages with which it trains."""
+ON = {"old": "python3.9"}
+"""The runtime of those that do not train with this Python."""
 TRAIN_SECONDS = 900
 FLOWERS = Path(__file__).parents[2] / "infra" / "models" / "iris" / "data" / "iris.csv"
+
+
+async def made_for(name: str, folder: Path, cache: Path) -> Path:
+    """The environment in which a script trains."""
+    runtime = parse_runtime(ON.get(name))
+    interpreter, _ = await interpreter_for(runtime, (), loosen=False)
+    return await environment([WITH[name]], folder, cache, interpreter, Rules(cpu=True))
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, environments_cache: Path) 
     def train(name: str) -> Trained:
         if name not in made:
             folder = tmp_path_factory.mktemp(name)
-            python = asyncio.run(environment([WITH[name]], folder, environments_cache, rules=Rules(cpu=True)))
+            python = asyncio.run(made_for(name, folder, environments_cache))
             command = [python / "bin" / "python", TRAINING / f"{name}.py", folder, FLOWERS]
             done = subprocess.run(command, capture_output=True, text=True, timeout=TRAIN_SECONDS)
             assert done.returncode == 0, done.stderr[-4000:]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models.conftest import Trained, close_to
+from models.conftest import FLOWERS, Trained, close_to
 
 from tasks.domain.errors import SpecificationError
 
@@ -51,6 +51,14 @@ def test_bare_model__of_onnx_answers_under_the_names_of_its_graph(trained: Train
     expected = tables.answers("forest")
     assert [one["label"] for one in found] == [one["predictresult"] for one in expected]
     assert [max(one["probabilities"]) for one in found] == close_to([one["probability"] for one in expected])
+
+
+def test_bare_model__of_an_old_scikit_learn_is_served_by_the_python_that_has_it(
+    trained: Train, answers_of: Any
+) -> None:
+    old = trained("old")
+    found = answers_of(old.folder / "old.pkl", FLOWERS)
+    assert [one["predictresult"] for one in found] == old.answers("old")
 
 
 def test_bare_model__that_is_a_pickled_booster_says_how_to_save_it(trained: Train, run_service: Any) -> None:

@@ -19,6 +19,7 @@ from tasks.clients.packages.packages import complete, is_whole, local_copy
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
 from tasks.domain.bare_models import (
+    BARE_MODELS,
     HEAD_BYTES,
     MADE,
     MLMODEL,
@@ -27,6 +28,7 @@ from tasks.domain.bare_models import (
     could_be_model,
     format_of,
     is_aside,
+    is_model_file_name,
     is_of_package,
     package_config,
 )
@@ -69,6 +71,8 @@ async def find_bare_model(storage: Storage, address: Address) -> BareModel | Non
                 return BareModel("MLflow" if address.name == MLMODEL else "saved_model", parent)
             return BareModel(await _format(storage, address), parent, address.name)
         names = set(await storage.top(address))
+        if not names and is_model_file_name(address.name):
+            raise SpecificationError([Problem("model", str(address), "there is no such file")])
         if is_of_package(names):
             return None
         if await storage.is_file(address.child("model/config.json")):
@@ -140,13 +144,16 @@ async def made_package(storage: Storage, model: BareModel, settings: Settings, *
     return made
 
 
-async def write_package(storage: Storage, model: BareModel, target: Path, settings: Settings) -> None:
-    """Write the package that a bare model is made into to a folder, which must be empty or missing.
+async def write_package(storage: Storage, address: Address, target: Path, settings: Settings) -> None:
+    """Write the package that the bare model at an address is made into to a folder, which must be empty or missing.
 
-    Raises as :func:`made_package`; SpecificationError if there is something in the folder.
+    Raises as :func:`made_package`; SpecificationError if there is no bare model, or something in the folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise SpecificationError([Problem("--to", str(target), "should be an empty folder, or not be there yet")])
+    model = await find_bare_model(storage, address)
+    if model is None:
+        raise SpecificationError([Problem("FROM", str(address), f"should be a bare model: {BARE_MODELS}")])
     made = await made_package(storage, model, settings)
     try:
         files = [one for one in package_files(made) if not one.name.startswith(".")]
