@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 # Byte code makes every later start faster, so it is compiled at install and never forbidden.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo up system-packages test soak test-quick chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
+.PHONY: help install demo up system-packages test soak test-models test-quick chaos check format bench bench-quick bench-peers simulate lock lock-peers clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,10 +42,14 @@ test: install system-packages ## every kind of fault, once (TEST_PROCESSES=6)
 # All that make test tries, and besides: each fault with one and with two instances, services on both databases, further
 # phases, rounds and pauses; outages at full length. For changes that touch these.
 soak: install system-packages ## every fault in each combination, at full length
-	TESTS_FULL_LENGTH=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "" tests
+	TESTS_FULL_LENGTH=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup -m "not models" tests
+
+# Installs scikit-learn, XGBoost, LightGBM, ONNX Runtime, PyTorch, TensorFlow and MLflow: several GB, and some minutes.
+test-models: install ## real models of real frameworks, as packages and as bare files
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m models tests/models
 
 test-quick: install ## the inner loop: less than a minute
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect and not soak" tests/domain tests/engine tests/deployments/test_specification.py
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not prefect and not soak and not models" tests/domain tests/engine tests/deployments/test_specification.py
 
 # Random faults at random moments: each round prints the seed that repeats it.
 SEED ?= $(shell date +%s)

@@ -85,6 +85,7 @@ def _as_json(run: Run, preview: Preview) -> dict[str, Any]:
         },
         "refused": [count._asdict() for count in preview.refused],
         "looked_at": preview.looked_at,
+        "made_package": _made_package(run),
         "mapping": run.rule,
         "request": None if example is None else _request(run, *example),
         "no_request": preview.no_example,
@@ -92,6 +93,14 @@ def _as_json(run: Run, preview: Preview) -> dict[str, Any]:
         "warnings": [*run.warnings, *preview.warnings],
         "problems": [str(problem) for problem in preview.problems],
     }  # fmt: skip
+
+
+def _made_package(run: Run) -> dict[str, Any] | None:
+    """The package that a bare model was made into: its config.json, and where it is."""
+    if run.bare_model is None:
+        return None
+    config = run.config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return {"of": run.bare_model, "folder": run.package, "config": config}
 
 
 def _request(run: Run, item: Item, body: Body) -> dict[str, Any]:
@@ -121,6 +130,10 @@ def preview_text(found: dict[str, Any]) -> str:
         shown = Count(**count)
         lines.append(f"{'' if number else 'refused':10}{shown.share} ({REASONS[shown.reason]})")
     lines.append(f"manifest  {found['output_manifest']}")
+    made = found["made_package"]
+    if made is not None:
+        lines += ["", f"package made of {made['of']}", made["folder"]]
+        lines.append(json.dumps(made["config"], ensure_ascii=False, indent=2))
     if found["mapping"] is not None:
         lines += ["", "mapping", json.dumps(found["mapping"], ensure_ascii=False, indent=2)]
     request = found["request"]

@@ -22,6 +22,7 @@ class Run(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     service: BatchService
     serving: Serving
     package: str | None = Field(default=None, description="address of the package's folder that holds config.json")
+    bare_model: str | None = Field(default=None, description="address of the model that the package was made of")
     model_version: str | None = None
     model_content: str = Field(default="", description="hash of the version's files when it was registered")
     config: PackageConfig

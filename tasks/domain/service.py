@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 
 from tasks.domain import paths
+from tasks.domain.bare_models import is_model_file_name
 from tasks.domain.environment import as_text, environment_texts
 from tasks.domain.headers import header_texts
 from tasks.domain.plain_text import has_halves, plain_line
@@ -56,8 +57,8 @@ class BatchService(
     model: str = Field(
         title="Model",
         min_length=1,
-        description="Name in the model source, path or URL of a package folder, or http(s):// address of a model "
-        "server that already runs; several addresses, separated by blanks, share the load",
+        description="Name in the model source, path or URL of a package folder or bare model, or http(s):// address of "
+        "a model server that already runs; several addresses, separated by blanks, share the load",
     )
     model_version: str | None = Field(
         default=None, title="Version", description="Default: the newest version in the Normal state"
@@ -307,5 +308,5 @@ class BatchService(
 
 
 def is_package_address(model: str) -> bool:
-    """Whether a service's ``model`` is the path or URL of a package folder, not a name in the model store."""
-    return "://" in model or "/" in model or model in (".", "..") or model.startswith("~")
+    """Whether a service's ``model`` is the path or URL of a package or model file, not a name in the model store."""
+    return "://" in model or "/" in model or model in (".", "..") or model.startswith("~") or is_model_file_name(model)

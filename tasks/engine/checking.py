@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from tasks.clients.packages.bare_models import find_bare_model, made_package
 from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.packages.package_code import code_warnings, read_base_lists
 from tasks.clients.packages.packages import MAX_CONFIG_BYTES, check_wheels, files_of, read_config
@@ -108,6 +109,7 @@ class _Found:
     _api: Api | None = None
     _serving: Serving = "built-in"
     _package: Address | None = None
+    _bare_model: str | None = None
     _version: str | None = None
     _content: str = ""
     _rule: dict[str, Any] | None = None
@@ -140,10 +142,10 @@ class _Found:
             )
         return Run(
             task_id=task_id, service=service, serving=self._serving,
-            package=None if self._package is None else str(self._package), model_version=self._version,
-            model_content=self._content,
-            config=self._config, request_path=self._api.url, rule=self._rule, output=str(self._output),
-            flavor=self._flavor, pool=self._pool, warnings=tuple(self._warnings),
+            package=None if self._package is None else str(self._package), bare_model=self._bare_model,
+            model_version=self._version, model_content=self._content, config=self._config, request_path=self._api.url,
+            rule=self._rule, output=str(self._output), flavor=self._flavor, pool=self._pool,
+            warnings=tuple(self._warnings),
         )  # fmt: skip
 
     async def model(self, storage: Storage) -> None:
@@ -152,7 +154,7 @@ class _Found:
             return
         try:
             await self._model(storage, model)
-        except StorageError as error:
+        except (StorageError, ModelServerError) as error:
             raise SpecificationError([Problem("model", model, str(error))]) from None
 
     async def _model(self, storage: Storage, model: str) -> None:
@@ -183,6 +185,10 @@ class _Found:
             version = await store.pick(self._right["model_source"], model, self._right.get("model_version"))
             self._version, folder = version.version, parse_address(version.folder)
             self._content = version.content
+        if (bare := await find_bare_model(storage, folder)) is not None:
+            loosen = self._right.get("loosen") is True
+            folder = parse_address(str(await made_package(storage, bare, self._settings, loosen=loosen)))
+            self._bare_model = str(bare.address)
         self._config, self._package = await read_config(storage, folder)
         files = await files_of(storage, self._package)
         self._serving = serving_of(self._config, files, str(self._package), **self._images)

@@ -15,13 +15,16 @@ from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.instances.sidecar import Sidecar
 from tasks.clients.model_http.connections import Reuse
 from tasks.clients.model_http.model_server import ModelClient
+from tasks.clients.packages.bare_models import find_bare_model, made_package
 from tasks.clients.packages.model_store import check_content
 from tasks.clients.packages.packages import local_copy
 from tasks.clients.processes.devices import DeviceLease, devices, lease
 from tasks.clients.processes.scratch_folders import scratch_folder
 from tasks.clients.storage.storage import Storage
+from tasks.domain.errors import StorageError
 from tasks.domain.instance import GivenEnvironment, Launch, Limits
 from tasks.domain.masking import Masker
+from tasks.domain.paths import parse_address
 from tasks.domain.run import Run
 from tasks.domain.settings import Settings
 from tasks.engine.server_output import ServerOutputs
@@ -86,8 +89,8 @@ class ModelServers:
             if self._launch is None:
                 assert self._run.package is not None
                 assert self._run.serving in ("built-in", "boot-file")
-                folder = await local_copy(self._storage, self._run.package, self._settings.cache)
-                if self._run.model_content:
+                folder = await self._package(self._run.package)
+                if self._run.model_content and self._run.bare_model is None:
                     await check_content(self._storage, self._run.package, folder, self._run.model_content)
                 given = await self.given()
                 launch = await launcher.prepare(
@@ -119,6 +122,18 @@ class ModelServers:
         launch = container_launch(self._run, given.values, self._settings.sidecar_port)
         rate = self._settings.log_bytes_per_second
         return replace(launch, headers=given.headers, secrets=given.secrets, log_bytes_per_second=rate)
+
+    async def _package(self, package: str) -> Path:
+        """The package's folder on this machine. A bare model is made into the same package on each."""
+        if self._run.bare_model is None:
+            return await local_copy(self._storage, package, self._settings.cache)
+        model = await find_bare_model(self._storage, parse_address(self._run.bare_model))
+        if model is None:
+            raise StorageError(f"The model {self._run.bare_model} is not there any more.")
+        folder = await made_package(self._storage, model, self._settings, loosen=self._run.service.loosen)
+        if folder.name != parse_address(package).name:
+            raise StorageError(f"The model {self._run.bare_model} has changed since the run was validated.")
+        return folder
 
     async def devices(self) -> DeviceLease:
         """Accelerators for one instance, reserved until they are closed. Raises ThresherError."""

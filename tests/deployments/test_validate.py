@@ -13,7 +13,7 @@ import pytest
 from fakes.processes import free_port
 
 from deployments.commands import running
-from deployments.one_run.validation import check_service, validate_service
+from deployments.one_run.validation import check_service, preview_text, validate_service
 from tasks.domain.errors import SpecificationError
 
 POOL = "name: {name}\nflavors:\n  - {{name: only, cpu: 1, memory_gb: 1}}\n"
@@ -231,3 +231,20 @@ def test_pool_files__that_are_wrong_are_told_with_the_other_problems(
         "filed.yaml: flavors",
         "input_path",
     ]
+
+
+@pytest.mark.slow
+def test_validate__shows_the_package_that_a_bare_model_is_made_into(fields: Fields, tmp_path: Path) -> None:
+    iris = Path(__file__).parents[2] / "infra" / "models" / "iris"
+    (tmp_path / "flowers.onnx").write_bytes((iris / "iris.onnx").read_bytes())
+    found, problems = validate_service(
+        fields(model=str(tmp_path / "flowers.onnx"), model_config=None, input_path=str(iris / "data"))
+    )
+    assert (problems, found["warnings"]) == ([], [])
+    made = found["made_package"]
+    assert made["of"] == str(tmp_path / "flowers.onnx")
+    packages = made["config"]["dependencies"][0]["packages"]
+    assert [one["package_name"] for one in packages] == ["onnxruntime", "numpy"]
+    text = preview_text(found)
+    assert f"package made of {made['of']}\n{made['folder']}\n" in text
+    assert '"package_name": "onnxruntime"' in text and '"input_4": {' in text

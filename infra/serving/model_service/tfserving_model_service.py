@@ -63,8 +63,9 @@ class SavedModel(object):
         if not signatures:
             raise ValueError("the saved model in %s has no signature" % folder)
         self._signature = signatures.get(DEFAULT_SIGNATURE) or next(iter(signatures.values()))
-        self.model_inputs: Dict[str, Any] = dict(self._signature.structured_input_signature[1])
-        self.model_outputs: Dict[str, Any] = dict(self._signature.structured_outputs)
+        # In the order of their names: TensorFlow's own is another one in each process.
+        self.model_inputs: Dict[str, Any] = dict(sorted(self._signature.structured_input_signature[1].items()))
+        self.model_outputs: Dict[str, Any] = dict(sorted(self._signature.structured_outputs.items()))
 
     def predict(self, data: Any) -> Dict[str, Any]:
         """The outputs by name, as lists. Raises KeyError for an input that is missing."""

@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -84,16 +84,16 @@ async def check_wheels(storage: Storage, folder: Address, config: PackageConfig)
         raise SpecificationError(problems)
 
 
-async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
+async def local_copy(storage: Storage, folder: str, cache: Path, only: Collection[str] = ()) -> Path:
     """The folder of a package on this machine: itself if it is local, else a copy cached by content.
 
-    Raises StorageError if it cannot be copied.
+    ``only``: the files that are needed; empty for all. Raises StorageError if it cannot be copied.
     """
     address = parse_address(folder)
     if address.scheme == "local":
         return Path(address.path)
     try:
-        found = [one async for one in storage.list(address)]
+        found = [one async for one in storage.list(address) if not only or one[0] in only]
     except ObjectError as error:
         raise StorageError(f"The model package {address} cannot be read: {error.cause}") from None
     if not found:
@@ -104,14 +104,14 @@ async def local_copy(storage: Storage, folder: str, cache: Path) -> Path:
         digest.update(f"\n{name} {size} {version}".encode())
     copy = cache / "packages" / digest.hexdigest()[:24]
     use(copy)
-    if await asyncio.to_thread(_is_whole, copy):
+    if await asyncio.to_thread(is_whole, copy):
         return copy
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=copy.parent))
     try:
         for name, size, version in found:
             await _download(storage, address.child(name), size, version, partial / name)
-        await asyncio.to_thread(_complete, partial, copy)
+        await asyncio.to_thread(complete, partial, copy)
     except ObjectError as error:
         raise StorageError(f"The model package {address} cannot be copied: {name}: {error.cause}") from None
     except OSError as error:
@@ -142,13 +142,13 @@ async def _download(storage: Storage, address: Address, size: int, version: int,
                 await asyncio.to_thread(file.write, piece)
 
 
-def _complete(partial: Path, copy: Path) -> None:
+def complete(partial: Path, copy: Path) -> None:
     """Seal a copy that has all its files, and put it in its place. Raises OSError."""
     (partial / COPY_COMPLETE).write_text(json.dumps(file_seals(partial)))
     _put(partial, copy)
 
 
-def _is_whole(copy: Path) -> bool:
+def is_whole(copy: Path) -> bool:
     """Whether a complete copy exists whose files are unchanged; a model may add others to its folder."""
     try:
         return changed_file(copy, json.loads((copy / COPY_COMPLETE).read_bytes())) is None
@@ -163,7 +163,7 @@ def _put(partial: Path, copy: Path) -> None:
             partial.rename(copy)
             return
         except OSError:
-            if _is_whole(copy):  # another process was first
+            if is_whole(copy):  # another process was first
                 return
             if last:
                 raise
