@@ -74,7 +74,7 @@ def test_package__that_imports_for_ever_is_ended_at_its_time(tmp_path: Path, bef
     ],
 )
 def test_package__that_ends_in_init_says_how(tmp_path: Path, init: str, status: str, last: str) -> None:
-    said = outcome(launch_of(tmp_path, init=init), tmp_path)
+    said = outcome(launch_of(tmp_path, init=init), tmp_path, Health())
     assert said.startswith(f"The model server ended with status {status}. It printed last:")
     assert last in said.splitlines()[-1]
 

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from fakes.openai_server import OpenAIServer
 
+from tasks.domain.config_file import parse_config
+from tasks.domain.file_request import file_request
+
 SERVERS = Path(__file__).parents[2] / "infra" / "models" / "servers"
 KEY = "sk-for-the-test"
 pytestmark = pytest.mark.prefect
@@ -45,8 +48,31 @@ def test_server__answers_as_its_page_says(
     assert sorted(package.rglob("*")) == before, "it writes to its scratch folder only"
 
 
+@pytest.mark.parametrize(
+    ("name", "path", "body"),
+    [
+        ("fastapi", "/brightness", None),
+        ("fastapi", "/size", b"\x00\xff"),
+        ("torchserve", None, b"\x00\xff"),
+        ("litserve", None, b'{"image":"AP8=","task":"size"}'),
+    ],
+)
+def test_example__says_how_its_file_is_sent(name: str, path: str | None, body: bytes | None) -> None:
+    running = not (SERVERS / name / "run.sh").exists()
+    config = parse_config((SERVERS / name / "config.json").read_bytes(), "config.json", running=running)
+    assert config.passed_over == ()
+    request = file_request(config.api(path), "running" if running else "boot-file")
+    assert request is not None
+    made = request.body("a.png", b"\x00\xff")
+    if body is not None:
+        assert made.data == body
+    else:
+        assert made.content_type.startswith("multipart/form-data")
+        assert b'name="threshold"\r\n' in made.data and b"\r\n0.5\r\n" in made.data
+
+
 @pytest.fixture
-def openai_at(tmp_path: Path) -> Any:
+def openai_at() -> Any:
     """The fields of a service for an endpoint like OpenAI's."""
 
     def fields(server: OpenAIServer) -> dict[str, Any]:
