@@ -40,7 +40,7 @@ UBJ = b"{L\0\0\0\0\0\0\0\x07learner{"
         ("m.m", b"tree\nversion=v4", "LightGBM"), ("m.ubj", UBJ, "XGBoost"), ("m.model", UBJ, "XGBoost"),
         ("m.json", b'{"learner":{', "XGBoost"), ("m.json", b'{ "version":[1],"learner":{', "XGBoost"),
         ("m.bin", b"binf\0", "XGBoost"), ("m.pkl", b"\x80\x04", "scikit-learn"),
-        ("m.joblib", gzip.compress(b"x"), "scikit-learn"), ("m.joblib", zlib.compress(b"x"), "scikit-learn"),
+        ("m.joblib", gzip.compress(b"x", mtime=0), "scikit-learn"), ("m.joblib", zlib.compress(b"x"), "scikit-learn"),
         ("m.m", bz2.compress(b"x"), "scikit-learn"), ("m.m", lzma.compress(b"x"), "scikit-learn"),
     ],
 )  # fmt: skip
