@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.clients.packages.describing import BARE, describe
+from tasks.clients.packages.environments import SERVING
 from tasks.clients.packages.package_files import copy_to_folder, package_files
 from tasks.clients.packages.packages import complete, is_whole, local_copy
 from tasks.clients.storage.failures import ObjectError
@@ -167,7 +168,7 @@ def _digest(source: Path, model: BareModel) -> str:
     digest = hashlib.sha256(model.format.encode())
     root = source / model.file if model.file else source
     paths = [root] if model.file else [source / one.name for one in package_files(source) if one.kind == "file"]
-    for path in [*paths, *sorted(BARE.glob("*.py"))]:
+    for path in [*paths, *sorted(BARE.glob("*.py")), *sorted((SERVING / "model_service").glob("*.py"))]:
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         name = path.relative_to(source) if path.is_relative_to(source) else path.name
