@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from deployments.terminal.output import AsJson, print_json, print_rows, print_text, say
+from tasks.domain.errors import Problem, SpecificationError
 
 if TYPE_CHECKING:
     from deployments.models.trial import Trial
@@ -50,9 +51,10 @@ def register(
 
 @app.command
 def init(
-    folder: Path,
+    folder: str,
     /,
     *,
+    to: Annotated[Path | None, Parameter(help="With a model: the folder to write; default: the model's name.")] = None,
     kind: Annotated[
         Literal["table", "file", "run.sh"] | None,
         Parameter(help="table (rows as JSON; the default), file (one per request), or run.sh (a server of its own)."),
@@ -65,15 +67,27 @@ def init(
     Parameters
     ----------
     folder
-        A new or an empty folder.
+        A new or an empty folder; or a bare model (a file of ONNX, scikit-learn, XGBoost or LightGBM, the folder of an
+        MLflow model or a saved_model.pb, on any storage), whose package is written.
     """
-    from deployments.models.new_package import init_package
+    if kind is None and (to is not None or _is_model(folder)):
+        from deployments.models.bare_package import init_from_model
 
-    source = folder if folder.is_file() else None
-    made = init_package(Path(folder.stem) if source else folder, kind=kind, source=source)
+        made = init_from_model(folder, to)
+    else:
+        from deployments.models.new_package import init_package
+
+        if to is not None:
+            raise SpecificationError([Problem("--kind", kind, "is for a new package; --to for that of a model")])
+        made = init_package(Path(folder), kind=kind)
     say(f"{made.folder}: wrote {', '.join(made.files)}. Next:")
     print_text("".join(f"{line}\n" for line in made.next))
     return 0
+
+
+def _is_model(given: str) -> bool:
+    path = Path(given)
+    return "://" in given or path.is_file() or any((path / name).is_file() for name in ("MLmodel", "saved_model.pb"))
 
 
 @app.command

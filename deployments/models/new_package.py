@@ -38,24 +38,17 @@ class NewPackage:
     next: tuple[str, ...]
 
 
-def init_package(folder: Path, *, kind: Kind | None = None, source: Path | None = None) -> NewPackage:
-    """Write a package into a new or empty folder; with a bare model as ``source``, the package that serves it.
-
-    Raises SpecificationError, and then leaves the folder as it was.
-    """
-    if source is not None:
-        # Here the package of a bare model (ONNX, scikit-learn ...) is written.
-        raise SpecificationError([Problem("FOLDER", str(source), "is a file; should be a new or an empty folder")])
+def init_package(folder: Path, *, kind: Kind | None = None) -> NewPackage:
+    """Write a package into a new or empty folder. Raises SpecificationError, and then leaves the folder as it was."""
     kind = kind or "table"
-    name = _name(folder)
+    name = service_name(folder)
     _check(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as made:
             whole = Path(made, "package")
             shutil.copytree(_TEMPLATES / _FOLDERS[kind], whole, ignore=shutil.ignore_patterns("__pycache__"))
-            text = (whole / SPECIFICATION).read_text(encoding="utf-8").replace("NAME", name)
-            (whole / SPECIFICATION).write_text(text, encoding="utf-8")
+            (whole / SPECIFICATION).write_text(specification_text(name, kind), encoding="utf-8")
             files = sorted(path.relative_to(whole).as_posix() for path in whole.rglob("*") if path.is_file())
             if folder.exists():  # empty: it is kept, since it may be the working directory
                 for path in whole.iterdir():
@@ -100,6 +93,11 @@ def _check(folder: Path) -> None:
         raise SpecificationError([Problem("FOLDER", str(folder), cause_of_library(error))]) from None
 
 
-def _name(folder: Path) -> str:
+def specification_text(name: str, kind: Kind = "table") -> str:
+    """The specification of a service that runs the package next to it on its example. Raises OSError."""
+    return (_TEMPLATES / _FOLDERS[kind] / SPECIFICATION).read_text(encoding="utf-8").replace("NAME", name)
+
+
+def service_name(folder: Path) -> str:
     """A service's name from the folder's."""
     return _OTHERS.sub("-", folder.resolve().name).strip("-")[:57] or "model"

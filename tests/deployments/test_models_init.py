@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+ROOT = Path(__file__).parents[2]
 
 KINDS = {"table": {"predictresult": "setosa"}, "file": {"width": 16, "height": 8}, "run.sh": {"area": 6}}
 
@@ -64,3 +67,38 @@ def test_init__refuses_a_folder_with_files_and_leaves_it_alone(command: Any, tmp
     (tmp_path / "link").symlink_to("nowhere")
     assert command("models", "init", "link").returncode == 2
     assert sorted(os.listdir(tmp_path)) == ["link", "mine"]
+
+
+def test_init__writes_the_package_of_a_bare_model(command: Any, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "infra" / "models" / "iris" / "iris.onnx", tmp_path / "iris.onnx")
+    done = command("models", "init", "iris.onnx", "--to", "made")
+    assert done.returncode == 0, done.stderr
+    first, second = (shlex.split(line) for line in done.stdout.splitlines())
+    assert first == ["thresher", "models", "try", "made", "--row", "0,0,0,0"]
+    assert {"config.json", "customize_service.py", "iris.onnx", "service.yaml"} <= set(os.listdir(tmp_path / "made"))
+    tried = command(*first[1:], "--json")
+    assert tried.returncode == 0, tried.stderr
+    (exchange,) = json.loads(tried.stdout)["exchanges"]
+    assert len(json.loads(exchange["answer"])["data"]["resp_data"]) == 1
+    assert second == ["thresher", "run", "made/service.yaml"]
+    assert command("validate", second[2]).returncode == 0
+    again = command("models", "init", "iris.onnx", "--to", "made")
+    assert (again.returncode, again.stdout) == (2, "") and "should be an empty folder" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("config.json",), "config.json': is no model of XGBoost"),
+        (("nothing.onnx", "--to", "x"), "there is no such file"),
+        (("new", "--kind", "file", "--to", "x"), "--to"),
+    ],
+)
+def test_init__refuses_what_is_no_model_in_one_line(
+    command: Any, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    done = command("models", "init", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "x").exists()

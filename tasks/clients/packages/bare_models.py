@@ -17,6 +17,7 @@ from tasks.clients.packages.describing import BARE, describe
 from tasks.clients.packages.environments import SERVING
 from tasks.clients.packages.package_files import copy_to_folder, package_files
 from tasks.clients.packages.packages import complete, is_whole, local_copy
+from tasks.clients.packages.uses import use
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
 from tasks.domain.bare_models import (
@@ -130,6 +131,7 @@ async def made_package(storage: Storage, model: BareModel, settings: Settings, *
     try:
         digest = await asyncio.to_thread(_digest, source, model)
         made = settings.cache / "packages" / f"bare-{digest}"
+        use(made)
         if await asyncio.to_thread(is_whole, made):
             return made
         made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

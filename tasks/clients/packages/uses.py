@@ -23,8 +23,8 @@ from tasks.clients.storage.temporary_names import unique_name
 PLACES = {"environments": "environment", "packages": "package copy"}
 """Folders of the cache, each with what is in it."""
 COMPLETE_ENVIRONMENT = ".complete"
-_KEY = re.compile(r"[0-9a-f]{24}\Z")
-_LEFT_BEHIND = re.compile(r"[0-9a-f]{24}\..*\.(part|changed)\Z|uv-.*\.log\Z|.*\.pruned\Z")
+_KEY = re.compile(r"(bare-)?[0-9a-f]{24}\Z")
+_LEFT_BEHIND = re.compile(r"(bare-)?[0-9a-f]{24}\..*\.(part|changed)\Z|uv-.*\.log\Z|.*\.pruned\Z")
 _LEFT_SECONDS = 24 * 3600.0
 """Parts of what was being made are removed after this time only: it may still be made."""
 
