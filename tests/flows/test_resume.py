@@ -123,7 +123,10 @@ def test_resume__is_refused_when_there_is_a_newer_version_of_the_model(
     assert register(home, "package", "0.0.2").state == "Normal"
     refused = run_service(again=first.task_id, **fields)
     assert "model_version = '0.0.2': was '0.0.1' when" in str(refused.error)
-    assert run_service(again=first.task_id, **fields, model_version="0.0.1").state == "Completed"
+    done = run_service(again=first.task_id, **fields, model_version="0.0.1")
+    assert done.state == "Completed"
+    assert (done.summary["model"]["version"], len(done.summary["model"]["content"])) == ("0.0.1", 64)
+    assert done.ask(f"/flow_runs/{done.task_id}")["labels"]["thresher.model_version"] == "0.0.1"
 
 
 def test_plan__that_is_none_is_told_without_a_trace(unpublished: Any, tmp_path: Path) -> None:
