@@ -6,11 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from tasks.clients.packages.bare_models import find_bare_model, made_package
 from tasks.clients.packages.model_store import ModelStore
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
 from tasks.domain.errors import Problem, SpecificationError
-from tasks.domain.package import CONFIG_NAMES
 from tasks.domain.paths import Address, parse_address
 from tasks.domain.running_address import is_running_model
 from tasks.domain.service import is_package_address
@@ -44,7 +44,7 @@ async def find_package(
     if is_running_model(given):
         raise SpecificationError([Problem("PATH", given, "should be a package; a server that runs has none to check")])
     if is_package_address(given) or (version is None and Path(given).exists()):
-        return await _of_address(storage, given, version)
+        return await _of_address(storage, settings, given, version)
     try:
         picked = await ModelStore(storage, settings.model_store).pick(source, given, version)
     except SpecificationError as error:
@@ -52,19 +52,23 @@ async def find_package(
     return PackageSource(parse_address(picked.folder), picked.model, picked.version)
 
 
-async def _of_address(storage: Storage, given: str, version: str | None) -> PackageSource:
+async def _of_address(storage: Storage, settings: Settings, given: str, version: str | None) -> PackageSource:
     if version is not None:
         raise SpecificationError([Problem("--model-version", version, "is for models of the model store")])
     try:
         folder = parse_address(given)
     except ValueError as error:
         raise SpecificationError([Problem("PATH", given, str(error))]) from None
+    try:
+        bare = await find_bare_model(storage, folder)
+        if bare is not None:
+            made = await made_package(storage, bare, settings)
+            return PackageSource(parse_address(str(made)), Path(folder.name).stem or "model")
+    except SpecificationError as error:
+        raise of_the_call(error) from None
     if folder.scheme == "local":
-        path = Path(folder.path)
-        if not await asyncio.to_thread(path.is_dir):
-            is_file = await asyncio.to_thread(path.exists)
-            expected = f"should be a folder with {CONFIG_NAMES[0]}" if is_file else "there is no such folder"
-            raise SpecificationError([Problem("PATH", given, expected)])
+        if not await asyncio.to_thread(Path(folder.path).is_dir):
+            raise SpecificationError([Problem("PATH", given, "there is no such folder")])
     else:
         try:
             if not await storage.top(folder):

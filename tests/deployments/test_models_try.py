@@ -128,3 +128,12 @@ def test_try__of_a_file_model_says_so(command: Any, package: Any) -> None:
     assert "specification" not in done.stderr
     done = command("models", "try", "http://127.0.0.1:1/", "--row", "1")
     assert done.returncode == 2 and "PATH = 'http://127.0.0.1:1/': should be a package" in done.stderr
+
+
+def test_try__takes_a_bare_model(command: Any, tmp_path: Path) -> None:
+    model = Path(__file__).parents[2] / "infra" / "models" / "iris" / "iris.onnx"
+    tried = command("models", "try", str(model), "--row", "5.1,3.5,1.4,0.2", "--json")
+    assert tried.returncode == 0, tried.stderr
+    (exchange,) = json.loads(tried.stdout)["exchanges"]
+    assert len(json.loads(exchange["answer"])["data"]["resp_data"]) == 1
+    assert command("models", "check", str(model)).returncode == 0
