@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deployments.models.package_source import find_package, of_the_call
 from deployments.models.starting import START_SECONDS, started
 from tasks.clients.instances import launcher
+from tasks.clients.instances.launcher import Server
 from tasks.clients.model_http.model_server import ModelClient, RequestFailed
 from tasks.clients.packages.packages import files_of, local_copy, read_config
 from tasks.clients.storage.failures import ObjectError
@@ -111,7 +112,7 @@ async def try_package(
                 server.url, api.method, api.url, settings.request_timeout_seconds, settings.max_answer_bytes,
                 explains=serving == "built-in",
             )  # fmt: skip
-            await send(made, client, api, items, server.tail, Masker(storage.secrets))
+            await send(made, client, api, items, server, Masker(storage.secrets))
     return made
 
 
@@ -120,10 +121,14 @@ async def send(
     client: ModelClient,
     api: Api,
     items: Sequence[tuple[str, Body]],
-    tail: Callable[[], str],
+    server: Server | None,
     masker: Masker,
 ) -> None:
-    """Send requests one after the other, add them to a trial, and close the client; ``tail`` is the server's output."""
+    """Send requests one after the other, add them to a trial, and close the client.
+
+    If one fails, a ``server`` that was started is ended after the last one, and its output added: before that, its last
+    lines may still be on their way.
+    """
     try:
         for item, body in items:
             exchange = Exchange(item, api.method, api.url, body.content_type, body_text(body))
@@ -138,10 +143,12 @@ async def send(
                     exchange.status, exchange.answer = refused.status, _text(refused.data, masker)
                     if failed.failure.kind == "status":
                         exchange.error = f"{status_error(refused.status, b'', 1, location=refused.location)}."
-                made.output = tail().strip()
             exchange.seconds = round(time.monotonic() - began, 3)
     finally:
         await client.close()
+    if server is not None and any(exchange.error for exchange in made.exchanges):
+        await server.stop()
+        made.output = server.tail().strip()
 
 
 def _text(data: bytes, masker: Masker) -> str:

@@ -13,6 +13,7 @@ from deployments.models.trial import Exchange, Trial, send
 from deployments.one_run.validation import PATIENCE_SECONDS, checked_run
 from deployments.templates.known_pools import pools_to_run_in
 from tasks.clients.instances import launcher
+from tasks.clients.instances.launcher import Server
 from tasks.clients.instances.running_server import RunningServer
 from tasks.clients.model_http.model_server import ModelClient
 from tasks.clients.packages.model_store import check_content
@@ -67,27 +68,27 @@ async def try_service(fields: dict[str, Any], count: int) -> Trial:
         made = Trial(run.package or run.service.model, run.model_version, run.serving, warnings=[*run.warnings])
         made.exchanges += [Exchange(item, "", "", "", "", error=error) for item, error in first.refused]
         if first.bodies:
-            async with _instance(run, settings, storage, given, made) as (url, tail):
+            async with _instance(run, settings, storage, given, made) as (url, server):
                 client = ModelClient(
                     url, run.api.method, run.api.url,
                     run.service.request_timeout_seconds or settings.request_timeout_seconds, settings.max_answer_bytes,
                     headers=given.headers, explains=run.serving == "built-in",
                 )  # fmt: skip
-                await send(made, client, run.api, first.bodies, tail, Masker([*storage.secrets, *given.secrets]))
+                await send(made, client, run.api, first.bodies, server, Masker([*storage.secrets, *given.secrets]))
     return made
 
 
 @asynccontextmanager
 async def _instance(
     run: Run, settings: Settings, storage: Storage, given: GivenEnvironment, made: Trial
-) -> AsyncIterator[tuple[str, Any]]:
-    """The address of an instance, and the function that gives its last output."""
+) -> AsyncIterator[tuple[str, Server | None]]:
+    """The address of an instance, and its model server unless that runs already."""
     began = time.monotonic()
     if run.serving == "running":
         server = RunningServer(run.service.model.split()[0], run.config.health, run.api.url, given.headers)
         if detail := await server.ask():
             raise server.error(detail)
-        yield server.address, str
+        yield server.address, None
         return
     if run.serving == "sidecar":
         expected = "its image runs in the pods of its pool only: start a run with few items"
@@ -111,7 +112,7 @@ async def _instance(
         )
         async with started(launch, run.config.health, run.service.timeout_minutes * 60) as instance:
             made.start_seconds = round(time.monotonic() - began, 3)
-            yield instance.url, instance.tail
+            yield instance.url, instance
     finally:
         leased.close()
 

@@ -92,7 +92,15 @@ def test_find__refuses_several_models_and_unknown_formats(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_made_package__is_a_whole_package_made_once(place: Place, tmp_path: Path) -> None:
+def test_made_package__is_a_whole_package_made_once(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Packages of its own, which it changes; the environments of all tests.
+    environments = Settings().cache / "environments"
+    environments.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "environments").symlink_to(environments)
+    monkeypatch.setenv("THRESHER_CACHE", str(tmp_path / "cache"))
     place.put("models/flowers.onnx", IRIS)
     package = made(place, "models/flowers.onnx")
     assert sorted(path.name for path in package.iterdir() if not path.name.startswith(".")) == [

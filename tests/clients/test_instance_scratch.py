@@ -99,9 +99,17 @@ def test_scratch_folder__with_a_path_that_is_too_long_for_sockets_is_not_for_tem
     assert answer["temporary"] != answer["folder"]
 
 
-def test_scratch_folder__leaves_the_folder_for_temporary_files_that_a_service_names(tmp_path: Path) -> None:
-    (tmp_path / "own").mkdir()
-    launch = launch_of(tmp_path / "package", TMPDIR=str(tmp_path / "own"), SCRATCH_FOLDER="/")
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for the names of sockets, which pytest's own may not."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="own-") as folder:
+        yield Path(folder)
+
+
+def test_scratch_folder__leaves_the_folder_for_temporary_files_that_a_service_names(
+    tmp_path: Path, short_folder: Path
+) -> None:
+    launch = launch_of(tmp_path / "package", TMPDIR=str(short_folder), SCRATCH_FOLDER="/")
 
     async def work() -> Any:
         server = await Server.start(launch, tmp_path / "instance.log")
@@ -111,4 +119,4 @@ def test_scratch_folder__leaves_the_folder_for_temporary_files_that_a_service_na
             await server.stop()
 
     answer = run(work())
-    assert (answer["temporary"], answer["folder"]) == (str(tmp_path / "own"), str(tmp_path / "instance.tmp"))
+    assert (answer["temporary"], answer["folder"]) == (str(short_folder), str(tmp_path / "instance.tmp"))

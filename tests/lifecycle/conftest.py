@@ -259,7 +259,7 @@ def command_here(
         capsys.readouterr()
         code = guarded(lambda: app(given, exit_on_error=False, result_action="return_value"), verbose=False)
         printed = capsys.readouterr()
-        return subprocess.CompletedProcess(given, code, printed.out, printed.err)
+        return subprocess.CompletedProcess(given, code or 0, printed.out, printed.err)
 
     return call
 
