@@ -107,19 +107,16 @@ class ModelServers:
                 self.warnings = [self.masker.line(warning) for warning in launch.warnings]
                 for warning in self.warnings:
                     _log.warning("%s", warning)
-                self._headers = given.headers
-                self._launch = replace(
-                    launch,
-                    headers=given.headers,
-                    secrets=given.secrets,
-                    log_bytes_per_second=self._settings.log_bytes_per_second,
-                )
+                self._launch = self._of_service(launch, given)
             return self._launch
 
     async def _in_container(self) -> Launch:
         given = await self.given()
+        return self._of_service(container_launch(self._run, given.values, self._settings.sidecar_port), given)
+
+    def _of_service(self, launch: Launch, given: GivenEnvironment) -> Launch:
+        """A launch with what the service and the administrator say of every model server."""
         self._headers = given.headers
-        launch = container_launch(self._run, given.values, self._settings.sidecar_port)
         rate = self._settings.log_bytes_per_second
         return replace(launch, headers=given.headers, secrets=given.secrets, log_bytes_per_second=rate)
 

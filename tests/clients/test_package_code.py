@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.clients.packages.package_code import base_requirements, read_base_lists
+from tasks.clients.packages.package_code import code_needs, read_base_lists
 from tasks.domain.config_file import parse_config
 from tasks.domain.errors import SpecificationError
 from tasks.domain.settings import Settings
@@ -49,13 +49,13 @@ def test_base_list__brings_what_the_code_imports_and_nothing_else_provides(
 ) -> None:
     folder = package(tmp_path, files, **config)
     read = parse_config((folder / "config.json").read_bytes(), "config.json")
-    assert base_requirements(folder, read, LISTS) == requirements
+    assert code_needs(folder, read, LISTS).base == requirements
 
 
 def test_base_list__brings_the_framework_of_a_default_inference(tmp_path: Path) -> None:
     folder = package(tmp_path, {"customize_service.py": "class A(Base): pass"}, model_type="XGBoost")
     read = parse_config((folder / "config.json").read_bytes(), "config.json")
-    assert base_requirements(folder, read, read_base_lists(Settings().base_packages)) == ["xgboost"]
+    assert code_needs(folder, read, read_base_lists(Settings().base_packages)).base == ["xgboost"]
 
 
 @pytest.mark.parametrize("content", [None, b"[all", b"\xff"])

@@ -1,6 +1,5 @@
 """``import log``: the log of the original platform, here the instance's output."""
 
-import logging
+from model_service.log import get_logger, getLogger
 
-getLogger = logging.getLogger
-get_logger = logging.getLogger
+__all__ = ["getLogger", "get_logger"]

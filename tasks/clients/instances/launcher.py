@@ -65,8 +65,8 @@ async def prepare(
     made, warnings = await package_environment(config, folder, settings, loosen=loosen, cpu=not accelerators)
     own |= _activated(made, own) | _TRUSTED | {"MODEL_NAME": name, "MODEL_CONFIG": config.for_server()}
     command = (str(made / "bin" / "python"), str(SERVING / "server.py"))
-    environment_of_it = instance_environment(own, given, limits)
-    return Launch(command, folder, environment_of_it, limits=limits, warnings=tuple(warnings))
+    variables = instance_environment(own, given, limits)
+    return Launch(command, folder, variables, limits=limits, warnings=tuple(warnings))
 
 
 def _activated(made: Path, own: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 from tasks.clients.packages.describing import BARE, describe
 from tasks.clients.packages.environments import SERVING
 from tasks.clients.packages.package_files import copy_to_folder, package_files
-from tasks.clients.packages.packages import complete, is_whole, local_copy
+from tasks.clients.packages.packages import complete, is_whole, local_copy, partial_copy
+from tasks.clients.packages.pythons import own_interpreter
 from tasks.clients.packages.uses import use
 from tasks.clients.storage.failures import ObjectError
 from tasks.clients.storage.storage import Storage
@@ -134,14 +134,10 @@ async def made_package(storage: Storage, model: BareModel, settings: Settings, *
         use(made)
         if await asyncio.to_thread(is_whole, made):
             return made
-        made.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f"{made.name}.", suffix=".part", dir=made.parent))
-        try:
+        with partial_copy(made) as partial:
             file = await asyncio.to_thread(_fill, partial, source, model)
             await _configure(partial, file, model, settings, loosen)
             await asyncio.to_thread(complete, partial, made)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise StorageError(f"No package can be made of {model.address}: {cause_of_library(error)}.") from None
     return made
@@ -156,7 +152,7 @@ async def write_package(storage: Storage, address: Address, target: Path, settin
         raise SpecificationError([Problem("--to", str(target), "should be an empty folder, or not be there yet")])
     model = await find_bare_model(storage, address)
     if model is None:
-        raise SpecificationError([Problem("FROM", str(address), f"should be a bare model: {BARE_MODELS}")])
+        raise SpecificationError([Problem("FOLDER", str(address), f"should be a bare model: {BARE_MODELS}")])
     made = await made_package(storage, model, settings)
     try:
         files = [one for one in package_files(made) if not one.name.startswith(".")]
@@ -226,15 +222,9 @@ def _requirements(package: Path, file: Path, model: BareModel) -> tuple[list[str
         raise SpecificationError([Problem("model", str(model.address), str(error))]) from None
     if model.format == "MLflow" and (match := _PYTHON.search((package / MLMODEL).read_text("utf-8", "replace"))):
         runtime = f"python{match[1]}" if "loader_module: mlflow.pyfunc.model" in match.string else ""
-    if newest is not None and newest < _own_version():
+    if newest is not None and newest < own_interpreter().version:
         runtime = f"python{newest[0]}.{newest[1]}"
     listed = package / REQUIREMENTS
     given = listed.read_text("utf-8", "replace").lower().splitlines() if listed.is_file() else []
     there = {found[0].lower() for one in [*named, *given] if (found := _NAME.match(one.strip()))}
     return [*named, *(one for one in MADE[model.format].requirements if one not in there)], runtime
-
-
-def _own_version() -> tuple[int, int]:
-    import sys
-
-    return sys.version_info[:2]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import hashlib
 import json
+import os
 import re
 import shutil
 import sys
@@ -17,6 +17,7 @@ from tasks.clients.packages.installing import Installer, Rules
 from tasks.clients.packages.package_files import is_sealed, seal
 from tasks.clients.packages.pythons import Interpreter, own_interpreter
 from tasks.clients.packages.uses import COMPLETE_ENVIRONMENT, is_used_elsewhere, use
+from tasks.clients.processes.file_lock import locked
 from tasks.domain.errors import ModelServerError
 from tasks.domain.settings import ROOT
 
@@ -116,12 +117,10 @@ def _check_unused(made: Path) -> None:
 
 @asynccontextmanager
 async def _locked(path: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes; the kernel releases it if this one dies."""
-    with open(path, "w") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(0.1)
+    """Wait for a lock between processes, and hold it."""
+    while (handle := locked(path, os.O_RDWR, 0o600)) is None:
+        await asyncio.sleep(0.1)
+    try:
         yield
+    finally:
+        os.close(handle)

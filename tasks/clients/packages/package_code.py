@@ -61,11 +61,6 @@ async def code_warnings(
     ]
 
 
-def base_requirements(folder: Path, config: PackageConfig, lists: BaseLists) -> list[str]:
-    """The packages of the base list that the code in ``folder`` imports and that nothing else provides."""
-    return code_needs(folder, config, lists).base
-
-
 class CodeNeeds(NamedTuple):
     """What a package's code imports and neither the package nor its dependencies provide."""
 
@@ -81,11 +76,7 @@ def code_needs(folder: Path, config: PackageConfig, lists: BaseLists) -> CodeNee
     source = (folder / CUSTOM_SERVICE).read_bytes()
     lines = (folder / REQUIREMENTS).read_text("utf-8", "replace").splitlines() if REQUIREMENTS in files else []
     places = dict.fromkeys(default_modules(config.model_type, source), (CUSTOM_SERVICE, 1))
-    for path, code in _reached(folder, source):
-        try:
-            found = import_lines(code)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue  # importing it will show why
+    for path, found in _reached(folder, source):
         for name, line in found.items():
             places.setdefault(name, (path.relative_to(folder).as_posix(), line))
     lacking = _unprovided(places, config, lines, files)
@@ -109,17 +100,17 @@ def _unprovided(
     return missing(names, installed, modules_of(files) | _served_with()[0])
 
 
-def _reached(folder: Path, source: bytes) -> Iterator[tuple[Path, bytes]]:
-    """customize_service.py and the package's own modules that it imports, directly or not: each file and its code."""
+def _reached(folder: Path, source: bytes) -> Iterator[tuple[Path, dict[str, int]]]:
+    """customize_service.py and the package's own modules that it imports, directly or not, each with its imports."""
     left = [(folder / CUSTOM_SERVICE, source)]
     seen: set[Path] = set()
     while left and len(seen) < _MAX_MODULES:
         file, code = left.pop()
-        yield file, code
         try:
-            names = imported(code)
+            names = import_lines(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
+            continue  # importing it will show why
+        yield file, names
         for path in (path for name in sorted(names) for path in _files_of(folder, name)):
             if path not in seen and path.stat().st_size <= MAX_CODE_BYTES:
                 seen.add(path)
@@ -129,10 +120,9 @@ def _reached(folder: Path, source: bytes) -> Iterator[tuple[Path, bytes]]:
 def _files_of(folder: Path, name: str) -> list[Path]:
     """The files of a module of the package; of a package in it, all next to its ``__init__``."""
     path = folder.joinpath(*name.removeprefix("model.").split("."))
-    if path.with_suffix(".py").is_file():
-        return (
-            [path.with_suffix(".py"), *path.parent.glob("*.py")] if path.parent != folder else [path.with_suffix(".py")]
-        )
+    module = path.with_suffix(".py")
+    if module.is_file():
+        return [module, *(path.parent.glob("*.py") if path.parent != folder else ())]
     return sorted(path.glob("*.py")) if path.is_dir() and path != folder else []
 
 

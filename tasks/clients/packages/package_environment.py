@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tasks.clients.packages.environments import SERVING, environment, notes_of
 from tasks.clients.packages.installing import Rules
-from tasks.clients.packages.package_code import base_requirements, read_base_lists
+from tasks.clients.packages.package_code import code_needs, read_base_lists
 from tasks.clients.packages.pythons import interpreter_for
 from tasks.domain.package import REQUIREMENTS, PackageConfig
 from tasks.domain.runtime import parse_runtime
@@ -29,8 +29,9 @@ async def package_environment(
     steps = [["-r", str(SERVING / "requirements.txt")], *config.requirements]
     if (folder / REQUIREMENTS).is_file():
         steps.append(["-r", REQUIREMENTS])
-    if base := await asyncio.to_thread(base_requirements, folder, config, read_base_lists(settings.base_packages)):
-        steps.append(base)
+    needs = await asyncio.to_thread(code_needs, folder, config, read_base_lists(settings.base_packages))
+    if needs.base:
+        steps.append(needs.base)
     rules = Rules(loosen=loosen, offline=settings.offline, cpu=cpu, runtime=runtime.text)
     made = await environment(steps, folder, settings.cache, interpreter, rules)
     return made, [*warnings, *notes_of(made)]

@@ -7,8 +7,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
-from contextlib import aclosing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from tasks.clients.packages.package_files import (
@@ -106,19 +106,27 @@ async def local_copy(storage: Storage, folder: str, cache: Path, only: Collectio
     use(copy)
     if await asyncio.to_thread(is_whole, copy):
         return copy
-    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=copy.parent))
     try:
-        for name, size, version in found:
-            await _download(storage, address.child(name), size, version, partial / name)
-        await asyncio.to_thread(complete, partial, copy)
+        with partial_copy(copy) as partial:
+            for name, size, version in found:
+                await _download(storage, address.child(name), size, version, partial / name)
+            await asyncio.to_thread(complete, partial, copy)
     except ObjectError as error:
         raise StorageError(f"The model package {address} cannot be copied: {name}: {error.cause}") from None
     except OSError as error:
         raise StorageError(f"The model package {address} cannot be copied: {cause_of_library(error)}.") from None
+    return copy
+
+
+@contextmanager
+def partial_copy(copy: Path) -> Iterator[Path]:
+    """A new folder in which a copy is made, next to its place; removed at the end unless it was put there."""
+    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", suffix=".part", dir=copy.parent))
+    try:
+        yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return copy
 
 
 def _check(address: Address, found: Sequence[tuple[str, int, int]]) -> None:

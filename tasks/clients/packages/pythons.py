@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.domain.errors import ModelServerError
+from tasks.domain.instance import handed_on
 from tasks.domain.runtime import OLDEST_PYTHON, Runtime
 
 _ASK = "import sys; print('%d.%d' % sys.version_info[:2]); print(sys.version.replace('\\n', ' '))"
@@ -71,7 +72,10 @@ def _find(version: tuple[int, int], places: tuple[str, ...]) -> Interpreter | No
     for path in _candidates(version, places):
         try:
             # Isolated: what PYTHON* variables say is meant for other interpreters.
-            done = subprocess.run([path, "-I", "-c", _ASK], capture_output=True, text=True, timeout=_ASK_SECONDS)
+            done = subprocess.run(
+                [path, "-I", "-c", _ASK],
+                env=handed_on(os.environ), capture_output=True, text=True, timeout=_ASK_SECONDS,
+            )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired):
             continue
         said, _, build = done.stdout.strip().partition("\n")

@@ -1,1 +1,0 @@
-"""The model server of MXNet, as far as packages import it."""

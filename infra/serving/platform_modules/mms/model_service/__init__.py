@@ -1,1 +1,0 @@
-"""The base classes under the names of the model server of MXNet."""
