@@ -1,4 +1,4 @@
-"""``thresher models``: the model store."""
+"""``thresher models``: model packages, and the store of their versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ ModelVersionOption = Annotated[
     str | None, Parameter(name="--model-version", help="The version of a model in the store; default: the newest.")
 ]
 
-app = App(name="models", help_format="markdown", help="The model store: register versions of models, and list them.")
+app = App(
+    name="models",
+    help_format="markdown",
+    help="Model packages: write, check and try them; register versions of them in the model store.",
+)
 
 
 @app.command
@@ -279,7 +283,6 @@ def prune(
     from dataclasses import asdict
 
     from tasks.clients.packages.uses import prune as prune_cache
-    from tasks.domain.errors import Problem, SpecificationError
     from tasks.domain.settings import read_settings
 
     if not 0 <= days < 1e6:

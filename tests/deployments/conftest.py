@@ -29,6 +29,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             capsys.readouterr()
             code = guarded(lambda: _call(given), verbose=False)
         said = capsys.readouterr()
-        return subprocess.CompletedProcess(given, code or 0, said.out, said.err)
+        return subprocess.CompletedProcess(given, code, said.out, said.err)
 
     return run

@@ -250,16 +250,16 @@ def command_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Calls a command in this process: its exit code and what it has printed."""
-    from deployments.cli import app
+    from deployments.cli import _call
     from deployments.terminal.door import guarded
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         monkeypatch.setenv("PREFECT_LOGGING_LEVEL", "ERROR")  # which commands set and leave
         given = [str(one) for one in arguments]
         capsys.readouterr()
-        code = guarded(lambda: app(given, exit_on_error=False, result_action="return_value"), verbose=False)
+        code = guarded(lambda: _call(given), verbose=False)
         printed = capsys.readouterr()
-        return subprocess.CompletedProcess(given, code or 0, printed.out, printed.err)
+        return subprocess.CompletedProcess(given, code, printed.out, printed.err)
 
     return call
 
